@@ -1,0 +1,34 @@
+# Everything a newcomer needs: `make demo` shows the road, `make test` proves it. Both set up by themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+EXTRAS := cpu,export,bench,dev
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint typecheck check clean help
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/native -type f 2>/dev/null)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	touch $@
+
+lint: $(READY)  ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# mypy does not follow the editable install's import hook: show it the installed layout through links.
+typecheck: $(READY)  ## mypy --strict
+	@mkdir -p build/typing/avsbg
+	@for f in avsbg/*; do ln -sfn "$(CURDIR)/$$f" build/typing/avsbg/; done
+	@for d in model export runtime benchmarks; do ln -sfn "$(CURDIR)/$$d" build/typing/avsbg/; done
+	MYPYPATH=build/typing $(BIN)/mypy -p avsbg
+
+test: $(READY)  ## the test suite
+	$(BIN)/python -m pytest -m "not gpu" --durations=15
+
+check: lint typecheck test  ## what CI runs
+
+clean:  ## remove what the build made (not the virtual environment)
+	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,33 @@
+"""The `avsbg` command. Each verb is one short module; heavy imports stay inside the verbs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from avsbg.errors import AvsbgError
+
+app = typer.Typer(
+    name="avsbg",
+    help="Audio-visual segmentation networks, from a PyTorch checkpoint to an NVIDIA edge device.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+def main() -> None:
+    """Entry point: run a verb; a user's mistake becomes one paragraph on stderr and exit code 1."""
+    try:
+        app()
+    except AvsbgError as error:
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; nothing half-written was kept", file=sys.stderr)
+        sys.exit(130)

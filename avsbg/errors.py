@@ -1,0 +1,18 @@
+"""The one exception family that the command line turns into a paragraph and an exit code.
+
+A leaf module: every part may import it, it imports nothing of ours.
+"""
+
+
+class AvsbgError(Exception):
+    """What a user did or supplied cannot be worked with.
+
+    Args:
+        message: what is wrong, naming the offending value.
+        hint: what to do next; printed after the message.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message if hint is None else f"{message} {hint}")
+        self.message = message
+        self.hint = hint
