@@ -1,0 +1,15 @@
+"""The user errors of the runtime; each names the offending value and says what to do next."""
+
+from avsbg.errors import AvsbgError
+
+
+class BundleError(AvsbgError):
+    """A bundle is missing, incomplete, altered, or its manifest is not valid."""
+
+
+class BackendError(AvsbgError):
+    """A backend cannot do what it was asked for, or was given arrays that the graph does not take."""
+
+
+class MediaError(AvsbgError):
+    """A video cannot be read, or lacks what the network needs."""
