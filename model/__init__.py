@@ -1,1 +1,82 @@
-"""."""
+"""The networks, their operators, variants and checkpoints.
+
+Names are resolved on first use, so that listing the variants does not import torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from avsbg.model.variants import ENCODERS, VARIANTS, Variant, VariantError, named_variant
+
+if TYPE_CHECKING:
+    from avsbg.model.avs_bg import AvsBg, AvsBgStages
+    from avsbg.model.avsbench import AvsBench, AvsBenchStages
+    from avsbg.model.checkpoint import CheckpointError, LoadReport, load_checkpoint, save_checkpoint
+    from avsbg.model.clips import ClipShapeError
+    from avsbg.model.factory import (
+        ParameterCount,
+        build,
+        count_parameters,
+        create_network,
+        fill_by_formula,
+        fill_from_seed,
+    )
+    from avsbg.model.front_end import LogMel, WaveformError, log_mel
+    from avsbg.model.operators import correlation_volume, mean_correlation
+    from avsbg.model.vggish import VGGish
+
+_HOMES = {
+    "avs_bg": ("AvsBg", "AvsBgStages"),
+    "avsbench": ("AvsBench", "AvsBenchStages"),
+    "checkpoint": ("CheckpointError", "LoadReport", "load_checkpoint", "save_checkpoint"),
+    "clips": ("ClipShapeError",),
+    "factory": (
+        "ParameterCount",
+        "build",
+        "count_parameters",
+        "create_network",
+        "fill_by_formula",
+        "fill_from_seed",
+    ),
+    "front_end": ("LogMel", "WaveformError", "log_mel"),
+    "operators": ("correlation_volume", "mean_correlation"),
+    "vggish": ("VGGish",),
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "ENCODERS",
+    "VARIANTS",
+    "AvsBench",
+    "AvsBenchStages",
+    "AvsBg",
+    "AvsBgStages",
+    "CheckpointError",
+    "ClipShapeError",
+    "LoadReport",
+    "LogMel",
+    "ParameterCount",
+    "VGGish",
+    "Variant",
+    "VariantError",
+    "WaveformError",
+    "build",
+    "correlation_volume",
+    "count_parameters",
+    "create_network",
+    "fill_by_formula",
+    "fill_from_seed",
+    "load_checkpoint",
+    "log_mel",
+    "mean_correlation",
+    "named_variant",
+    "save_checkpoint",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)

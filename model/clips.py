@@ -1,0 +1,44 @@
+"""Clips as the networks see them: T frames in a row, batches flattened clip-major."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from avsbg.errors import AvsbgError
+
+AUDIO_WIDTH = 128
+SIZE_MULTIPLE = 32
+MIN_FRAMES = 2
+
+
+class ClipShapeError(AvsbgError, ValueError):
+    """Frames or audio embeddings whose shape the networks cannot work with."""
+
+
+def check_clip(frames: Tensor, audio: Tensor) -> None:
+    """Check the networks' two inputs against their contract.
+
+    Args:
+        frames: `[B, T, 3, H, W]`. audio: `[B, T, 128]`.
+
+    Raises:
+        ClipShapeError: with the offending shape.
+    """
+    if frames.dim() != 5 or frames.shape[2] != 3:
+        raise ClipShapeError(f"frames must be [B, T, 3, H, W], not {list(frames.shape)}.")
+    if frames.shape[1] < MIN_FRAMES:
+        raise ClipShapeError(f"a clip needs at least {MIN_FRAMES} frames, not {frames.shape[1]}.")
+    if frames.shape[3] % SIZE_MULTIPLE or frames.shape[4] % SIZE_MULTIPLE or not frames.shape[3] or not frames.shape[4]:
+        raise ClipShapeError(
+            f"height and width must be multiples of {SIZE_MULTIPLE}, not {frames.shape[3]} x {frames.shape[4]}."
+        )
+    if audio.dim() != 3 or audio.shape[2] != AUDIO_WIDTH or audio.shape[1] != frames.shape[1]:
+        raise ClipShapeError(
+            f"audio embeddings must be [B, T, {AUDIO_WIDTH}] with the frames' T = {frames.shape[1]}, "
+            f"not {list(audio.shape)}."
+        )
+
+
+def split_clips(rows: Tensor, frames_per_clip: int) -> Tensor:
+    """`[B * T, ...]`, clip-major, to `[B, T, ...]`."""
+    return rows.reshape(-1, frames_per_clip, *rows.shape[1:])

@@ -1,0 +1,115 @@
+"""Making networks: by name and switches, with weights from a seed, and counting their parameters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import torch
+from avsbg.model.avs_bg import AvsBg
+from avsbg.model.avsbench import AvsBench
+from avsbg.model.published import never_used_parameters, published_keys
+from avsbg.model.variants import Variant, named_variant
+from torch import nn
+
+
+def create_network(name: str, **switches: Any) -> AvsBg | AvsBench:
+    """Build a network in evaluation mode; its weights are whatever PyTorch initialises them with.
+
+    Args:
+        name: a network or a named variant, see `avsbg.model.VARIANTS`.
+        switches: fields of `Variant` that differ from the named one: `encoder`, `audio`, `motion`, `bidirectional`,
+            `form`.
+
+    Returns:
+        a module whose forward takes normalised frames `[B, T, 3, H, W]` and audio embeddings `[B, T, 128]` and returns
+        logits `[B, T, H, W]`.
+
+    Raises:
+        VariantError: no such name or switch.
+    """
+    return build(named_variant(name, **switches))
+
+
+def build(variant: Variant) -> AvsBg | AvsBench:
+    """Build the network of a variant record, in evaluation mode."""
+    network = AvsBg(variant) if variant.network == "avs-bg" else AvsBench(variant)
+    return network.eval()
+
+
+# Gains on the published key names that keep activations finite, gates unsaturated and logits spread over both signs.
+_GAINS = (
+    (r"\.attn\.proj\.weight$", 0.25),
+    (r"^fusion_modules\.\d\.conv\d\.conv\.weight$", 4.0),
+    (r"^mask_encoder\.\d\.conv\.weight$", 3.0),
+    (r"^decoder\.head_up_2\.output_conv\.4\.weight$", 5.0),
+    (r"^tpavi_b\d\.(theta|phi)\.weight$", 0.5),
+    (r"^conv\d\.conv2d_list\.\d\.weight$", 0.5),
+    (r"^(features|embeddings)\.\d+\.weight$", 1.5),
+)
+
+
+def formula_tensor(key: str, shape: tuple[int, ...], salt: str) -> np.ndarray:
+    """The value that the formula gives to one published key: the same on every machine and with every version.
+
+    A fresh PCG64 generator per tensor, seeded by the CRC-32 of `salt:key`; drawn in float64.
+    """
+    leaf = key.rsplit(".", 1)[-1]
+    if leaf == "num_batches_tracked":
+        return np.zeros(shape, dtype=np.int64)
+    rng = np.random.Generator(np.random.PCG64(crc32(f"{salt}:{key}".encode())))
+    if leaf == "running_var":
+        values = 1.0 + 0.5 * rng.random(shape)
+    elif leaf == "running_mean":
+        values = 0.1 * rng.standard_normal(shape)
+    elif len(shape) >= 2 and prod(shape) > 1:
+        gain = next((gain for pattern, gain in _GAINS if re.search(pattern, key)), 1.0)
+        values = rng.standard_normal(shape) * (gain / np.sqrt(prod(shape[1:])))
+    elif leaf == "weight":
+        values = 1.0 + 0.1 * rng.standard_normal(shape)
+    else:
+        values = 0.1 * rng.standard_normal(shape)
+    return values.astype(np.float32)
+
+
+def fill_by_formula(network: nn.Module, salt: str) -> None:
+    """Give every parameter and buffer of a network (or a `VGGish`) the formula's values for `salt`, in place."""
+    state = network.state_dict()
+    with torch.no_grad():
+        for key, name in published_keys(network).items():
+            state[key].copy_(torch.from_numpy(formula_tensor(name, tuple(state[key].shape), salt)))
+
+
+def fill_from_seed(network: nn.Module, seed: int) -> None:
+    """Give a network random weights that depend on `seed` alone, in place. They segment nothing; they measure speed."""
+    fill_by_formula(network, f"avsbg-seed-{seed}")
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """Parameters of a network, VGGish not included.
+
+    Attributes:
+        published: as the publications count them, never-used ones included.
+        trained: those that training updates.
+        inference: those that a mask depends on; exported graphs carry these.
+    """
+
+    published: int
+    trained: int
+    inference: int
+
+
+def count_parameters(network: AvsBg | AvsBench) -> ParameterCount:
+    """Count the parameters of a network."""
+    trained = sum(parameter.numel() for parameter in network.parameters())
+    for_training_only = (
+        sum(parameter.numel() for parameter in network.visual_to_audio.parameters())
+        if network.visual_to_audio is not None
+        else 0
+    )
+    return ParameterCount(trained + never_used_parameters(network), trained, trained - for_training_only)
