@@ -1,0 +1,77 @@
+"""What is reported of a set of samples: percentiles, and ratios of paired samples with a confidence interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Of `n` samples, in the samples' unit. `variation` is the coefficient of variation, dimensionless."""
+
+    n: int
+    minimum: float
+    p50: float
+    p90: float
+    p95: float
+    p99: float
+    mean: float
+    variation: float
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def summarise(samples: Sequence[float]) -> Summary:
+    """Percentiles with linear interpolation; no sample is dropped.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    import numpy as np
+
+    if not samples:
+        raise ValueError("no samples to summarise")
+    values = np.asarray(samples, dtype=np.float64)
+    p50, p90, p95, p99 = (float(p) for p in np.percentile(values, (50, 90, 95, 99)))
+    mean = float(values.mean())
+    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return Summary(len(values), float(values.min()), p50, p90, p95, p99, mean, spread / mean if mean else 0.0)
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The median of paired ratios with its bootstrap confidence interval."""
+
+    median: float
+    low: float
+    high: float
+    confidence: float
+
+
+def paired_ratio(
+    numerator: Sequence[float], denominator: Sequence[float], *, confidence: float = 0.95, seed: int = 0
+) -> Ratio:
+    """The median over pairs of numerator / denominator, with a percentile-bootstrap interval over the pairs.
+
+    Raises:
+        ValueError: the two differ in length, or there are fewer than two pairs.
+    """
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    if len(numerator) != len(denominator) or len(numerator) < 2:
+        raise ValueError(
+            f"paired samples need equal lengths of at least 2, not {len(numerator)} and {len(denominator)}"
+        )
+    ratios = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
+    interval = bootstrap(
+        (ratios,),
+        np.median,
+        confidence_level=confidence,
+        n_resamples=2000,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return Ratio(float(np.median(ratios)), float(interval.low), float(interval.high), confidence)

@@ -1,0 +1,52 @@
+"""Interleaved timing: every contender is sampled in turn, so that a disturbance of the machine meets them all."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+
+
+def interleave(
+    callables: Mapping[str, Callable[[], object]], *, warmup: int, samples: int, minimum_seconds: float = 0.0
+) -> dict[str, list[float]]:
+    """Time each callable once per round, in an order that rotates from round to round.
+
+    The i-th samples of all callables come from the same round: they are pairs, and may be compared as such
+    (`statistics.paired_ratio`). The garbage collector is off while sampling.
+
+    Args:
+        callables: name -> what to time; it must have finished its work (or synchronised its device) on return.
+        warmup: rounds whose times are dropped.
+        samples: rounds whose times are kept, at the least.
+        minimum_seconds: sampling goes on until this much time has passed, in whole rounds.
+
+    Returns:
+        Seconds per call by name, in the order of the rounds; all lists have the same length.
+
+    Raises:
+        ValueError: there is nothing to time, or `samples` is less than 1.
+    """
+    if not callables or samples < 1:
+        raise ValueError(f"nothing to time: {len(callables)} callables, {samples} samples")
+    names = list(callables)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for _ in range(warmup):
+            for name in names:
+                callables[name]()
+        started = time.perf_counter_ns()
+        rounds = 0
+        while rounds < samples or (time.perf_counter_ns() - started) * 1e-9 < minimum_seconds:
+            shift = rounds % len(names)
+            for name in names[shift:] + names[:shift]:
+                begin = time.perf_counter_ns()
+                callables[name]()
+                times[name].append((time.perf_counter_ns() - begin) * 1e-9)
+            rounds += 1
+    finally:
+        if collecting:
+            gc.enable()
+    return times

@@ -1,0 +1,61 @@
+"""Sampling and statistics: what is counted and computed, never how long it took."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+from avsbg.benchmarks.statistics import paired_ratio, summarise
+from avsbg.benchmarks.timing import interleave
+
+
+def test_each_contender_runs_once_per_round_and_the_order_rotates() -> None:
+    calls: list[str] = []
+    times = interleave({name: lambda n=name: calls.append(n) for name in "abc"}, warmup=2, samples=3)
+    assert "".join(calls) == "abcabc" + "abc" + "bca" + "cab"
+    assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3, "c": 3}
+    assert min(min(values) for values in times.values()) > 0
+
+
+def test_sampling_goes_on_for_the_minimum_time() -> None:
+    times = interleave({"a": lambda: None}, warmup=0, samples=1, minimum_seconds=0.01)
+    assert len(times["a"]) > 1
+
+
+def test_the_collector_is_off_while_sampling_and_on_after_a_failure() -> None:
+    seen: list[bool] = []
+
+    def fail() -> None:
+        seen.append(gc.isenabled())
+        raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match="stop"):
+        interleave({"a": fail}, warmup=0, samples=1)
+    assert seen == [False] and gc.isenabled()
+
+
+def test_nothing_to_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="nothing to time"):
+        interleave({}, warmup=0, samples=1)
+
+
+def test_percentiles_match_numpy_and_keep_the_tail() -> None:
+    samples = [*range(1, 101), 10_000]
+    summary = summarise([float(s) for s in samples])
+    assert summary.n == 101 and summary.minimum == 1.0
+    assert summary.p50 == np.percentile(samples, 50) and summary.p99 == np.percentile(samples, 99)
+    assert summary.variation == pytest.approx(np.std(samples, ddof=1) / np.mean(samples))
+    with pytest.raises(ValueError, match="no samples"):
+        summarise([])
+
+
+def test_a_paired_ratio_ignores_what_disturbs_both() -> None:
+    rng = np.random.default_rng(0)
+    disturbance = 1 + rng.exponential(2.0, 200)
+    base = disturbance * rng.normal(1.0, 0.01, 200)
+    ratio = paired_ratio(list(2 * disturbance), list(base))
+    assert ratio.low <= 2.0 <= ratio.high and ratio.high - ratio.low < 0.02
+    assert ratio.low <= ratio.median <= ratio.high
+    with pytest.raises(ValueError, match="not 2 and 3"):
+        paired_ratio([1.0, 2.0], [1.0, 2.0, 3.0])
