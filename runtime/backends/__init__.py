@@ -1,0 +1,59 @@
+"""Backends: what executes a bundle's graphs. A new one is a subclass of `Backend` and one line in `_BACKENDS`."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from avsbg.runtime.backends.base import Arrays, Backend
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import BackendError
+
+__all__ = ["Arrays", "Backend", "create", "names", "register"]
+
+# Name -> module:class, imported when asked for, since an engine's package need not be installed.
+_BACKENDS = {
+    "onnxruntime": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeBackend",
+}
+
+
+def register(name: str, location: str) -> None:
+    """Add a backend that lives outside the runtime, e.g. because it needs torch.
+
+    Args:
+        name: how users name it.
+        location: its class as `package.module:Class`, imported only when the backend is created.
+    """
+    _BACKENDS[name] = location
+
+
+def names() -> tuple[str, ...]:
+    """The names of the backends that can be asked for."""
+    return tuple(_BACKENDS)
+
+
+def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) -> Backend:
+    """Create the backend `name` for a graph of the bundle; enter its `with` block to use it.
+
+    Args:
+        name: one of `names()`.
+        bundle: an open bundle.
+        graph: the name of the graph in the bundle's manifest.
+        options: what the backend's constructor takes; None leaves an option at its default.
+
+    Raises:
+        BackendError: no such backend or option, or the backend refuses what was asked for.
+        BundleError: the bundle has no such graph.
+    """
+    if name not in _BACKENDS:
+        raise BackendError(f"unknown backend {name!r}.", f"Choose one of: {', '.join(_BACKENDS)}.")
+    module, _, attribute = _BACKENDS[name].partition(":")
+    backend: type[Backend] = getattr(importlib.import_module(module), attribute)
+    given = {option: value for option, value in options.items() if value is not None}
+    valid = [parameter for parameter in inspect.signature(backend).parameters if parameter not in ("bundle", "graph")]
+    if unknown := [option for option in given if option not in valid]:
+        raise BackendError(
+            f"the backend {name} has no option {unknown[0]!r}.", f"Its options: {', '.join(valid) or 'none'}."
+        )
+    return backend(bundle, graph=graph, **given)

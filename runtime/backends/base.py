@@ -1,0 +1,126 @@
+"""What every backend has in common: it owns its resources, and it checks arrays against the graph's contract."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import BackendError
+from avsbg.runtime.manifest import TensorRecord
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+from numpy.typing import NDArray
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Backend(ABC):
+    """Executes one graph of a bundle. Use it as a context manager; resources live inside the `with` block.
+
+    A subclass sets `name` and implements `_open`, `_run`, `_close` and `describe`. Its constructor takes the bundle,
+    the graph's name and keyword options, and raises `BackendError` rather than run something other than was asked for.
+
+    Attributes:
+        name: how users name the backend.
+        graph: the name of the graph it executes.
+        contract: that graph's record, with the inputs that `run` accepts and the outputs it returns.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, bundle: Bundle, graph: str = "clip") -> None:
+        self.bundle = bundle
+        self.graph = graph
+        self.contract = bundle.graph(graph)
+        self._is_open = False
+
+    def __enter__(self) -> Self:
+        self._open()
+        self._is_open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._is_open = False
+        self._close()
+
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Arrays:
+        """Execute the graph once.
+
+        Args:
+            inputs: an array for each input of `contract`, of exactly its dtype and shape; dimensions that the contract
+                names (`clips`) may have any size, the same one wherever the name occurs.
+            outputs: the names wanted; all of them if None.
+
+        Returns:
+            The outputs by name.
+
+        Raises:
+            BackendError: the backend is not open, a name, dtype or shape is not the contract's, or execution failed.
+        """
+        if not self._is_open:
+            raise BackendError(f"the backend {self.name} is not open.", "Use it in a `with` block.")
+        symbols = self._check_inputs(inputs)
+        known = [tensor.name for tensor in self.contract.outputs]
+        wanted = known if outputs is None else list(outputs)
+        if unknown := [name for name in wanted if name not in known]:
+            raise BackendError(f"the graph {self.graph} has no output {unknown[0]!r}.", f"It has: {', '.join(known)}.")
+        results = self._run(inputs, wanted)
+        for tensor in self.contract.outputs:
+            if tensor.name in results:
+                _check_array(f"the backend {self.name} returned {tensor.name}", results[tensor.name], tensor, symbols)
+        return results
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """What really runs, read back from the engine where it can be: versions, devices, threads, the operator's form.
+
+        JSON values only; to be called while the backend is open.
+        """
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Acquire what execution needs."""
+
+    @abstractmethod
+    def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:
+        """Execute; names, dtypes and shapes have been checked."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Release what `_open` acquired."""
+
+    def _check_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+        expected = {tensor.name: tensor for tensor in self.contract.inputs}
+        if set(inputs) != set(expected):
+            raise BackendError(
+                f"the graph {self.graph} takes the inputs {', '.join(expected)}, not {', '.join(inputs) or 'none'}."
+            )
+        symbols: dict[str, int] = {}
+        for name, tensor in expected.items():
+            _check_array(f"the input {name}", inputs[name], tensor, symbols)
+        return symbols
+
+
+def _check_array(what: str, array: NDArray[Any], tensor: TensorRecord, symbols: dict[str, int]) -> None:
+    """Check dtype and shape; the sizes of symbolic dimensions are collected in, and held against, `symbols`."""
+    if not isinstance(array, np.ndarray):
+        raise BackendError(f"{what} is a {type(array).__name__}, not a numpy array.")
+    matches = array.dtype.name == tensor.dtype and array.ndim == len(tensor.shape)
+    for size, dimension in zip(array.shape, tensor.shape, strict=False):
+        wanted = symbols.setdefault(dimension, size) if isinstance(dimension, str) else dimension
+        matches = matches and size == wanted
+    if not matches:
+        shape = ", ".join(
+            f"{dimension}={symbols[dimension]}" if dimension in symbols else str(dimension)
+            for dimension in tensor.shape
+        )
+        raise BackendError(
+            f"{what} is {array.dtype} {list(array.shape)}; the graph's contract is {tensor.dtype} [{shape}]."
+        )
