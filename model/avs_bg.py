@@ -92,8 +92,8 @@ class CorrelationAttention(nn.Module):
         self.materialise = materialise
 
     def forward(self, features: Tensor, frames_per_clip: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Args: features `[N, 128, h, w]`. Returns: attended features, attention and mean correlation `[N, 1, h, w]`."""
-        _, channels, height, width = features.shape
+        """`[N, 128, h, w]` to attended features, attention and mean correlation, the latter two `[N, 1, h, w]`."""
+        height, width = features.shape[-2:]
         descriptors = split_clips(features.flatten(2).transpose(1, 2), frames_per_clip)  # [B, T, h*w, 128]
         mean = self._materialised(descriptors) if self.materialise else self._fused(descriptors)
         mean = mean.to(features.dtype).reshape(-1, 1, height, width)

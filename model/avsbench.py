@@ -104,10 +104,8 @@ class Tpavi(nn.Module):
     @staticmethod
     def _factored(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
         positions = theta[0, 0].numel()
-        if phi.shape != g.shape:  # the sound is constant over a frame: add up g over each frame first
-            g_sum = g.sum(dim=(3, 4))
-        else:
-            g_sum = g.flatten(2)
+        # The sound is constant over a frame, so g is added up over each frame first.
+        g_sum = g.flatten(2) if phi.shape == g.shape else g.sum(dim=(3, 4))
         context = torch.matmul(g_sum, phi.flatten(2).transpose(1, 2)) / positions  # [B, inner (g), inner (phi)]
         return torch.matmul(context, theta.flatten(2)).reshape_as(theta)
 

@@ -81,7 +81,7 @@ class LogMel(nn.Module):
         """
         log_mel = torch.log(torch.matmul(self.spectrum(waveform), self.mel) + LOG_OFFSET)
         count = log_mel.shape[1] // PATCH_FRAMES if patches is None else patches
-        return log_mel[:, : count * PATCH_FRAMES].reshape(-1, count, 1, PATCH_FRAMES, BANDS)
+        return log_mel[:, : count * PATCH_FRAMES].reshape(log_mel.shape[0], count, 1, PATCH_FRAMES, BANDS)
 
 
 def log_mel(waveform: Any) -> Tensor:

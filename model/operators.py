@@ -19,7 +19,8 @@ _TILE_ELEMENTS = 2**22
 def _check(a: Tensor, b: Tensor) -> None:
     if a.dim() != 3 or b.dim() != 3 or a.shape[0] != b.shape[0] or a.shape[2] != b.shape[2]:
         raise ValueError(
-            f"descriptors must be a [N, P, C] and b [N, Q, C] with equal N and C, not {list(a.shape)} and {list(b.shape)}"
+            "descriptors must be a [N, P, C] and b [N, Q, C] with equal N and C, "
+            f"not {list(a.shape)} and {list(b.shape)}"
         )
     if a.dtype != b.dtype or not a.is_floating_point():
         raise TypeError(f"descriptors must share one floating-point type, not {a.dtype} and {b.dtype}")
@@ -90,11 +91,11 @@ def mean_correlation_backward(a: Tensor, b: Tensor, grad_a: Tensor, grad_b: Tens
 
 
 @mean_correlation_backward.register_fake
-def _(a: Tensor, b: Tensor, grad_a: Tensor, grad_b: Tensor) -> tuple[Tensor, Tensor]:
+def _(a: Tensor, b: Tensor, grad_a: Tensor, grad_b: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG001
     return torch.empty_like(a), torch.empty_like(b)
 
 
-def _save_descriptors(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+def _save_descriptors(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]  # noqa: ARG001
     ctx.save_for_backward(*inputs)
 
 
@@ -130,7 +131,7 @@ def correlation_volume(a: Tensor, b: Tensor, relu: bool = False) -> Tensor:
 
 
 @correlation_volume.register_fake
-def _(a: Tensor, b: Tensor, relu: bool = False) -> Tensor:
+def _(a: Tensor, b: Tensor, relu: bool = False) -> Tensor:  # noqa: ARG001
     _check(a, b)
     return a.new_empty((a.shape[0], a.shape[1], b.shape[1]), dtype=_accumulator(a.dtype))
 

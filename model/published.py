@@ -58,10 +58,11 @@ def _rewrite(key: str, rules: _Rules) -> str:
     for pattern, replacement in rules:
         match = re.match(pattern, key) if pattern.startswith("^") else re.search(pattern, key)
         if match:
-            if "{" in replacement:
+            template = replacement
+            if "{" in template:
                 stage = int(match[1])
-                replacement = replacement.replace("{0+1}", str(stage + 1)).replace("{4-0}", str(4 - stage))
-            return key[: match.start()] + match.expand(replacement) + key[match.end() :]
+                template = template.replace("{0+1}", str(stage + 1)).replace("{4-0}", str(4 - stage))
+            return key[: match.start()] + match.expand(template) + key[match.end() :]
     return key
 
 
