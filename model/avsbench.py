@@ -40,7 +40,7 @@ class DilatedNeck(nn.Module):
             nn.Conv2d(channels, WIDTH, 3, padding=dilation, dilation=dilation) for dilation in (3, 6, 12, 18)
         )
         for branch in self.branches:
-            nn.init.normal_(branch.weight, std=0.01)
+            nn.init.normal_(branch.get_parameter("weight"), std=0.01)
 
     def forward(self, stage: Tensor) -> Tensor:
         """`[N, C, h, w]` to `[N, 256, h, w]`."""

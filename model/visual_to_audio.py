@@ -49,7 +49,7 @@ class VisualToAudio(nn.Module):
                 f"the visual-to-audio projection works on {POSITIONS} positions, not {size[0]} x {size[1]}.",
                 "Train at 224 x 224, or use a variant without bidirectional generation.",
             )
-        masked = features * F.adaptive_avg_pool2d(mask, [size[0], size[1]])
+        masked = features * F.adaptive_avg_pool2d(mask, (size[0], size[1]))
         projected: Tensor = self.project(self.mask_encoder(masked).flatten(2))
         return projected.squeeze(2)
 
