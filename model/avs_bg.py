@@ -9,13 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from avsbg.model.clips import check_clip, split_clips
 from avsbg.model.encoders import Encoder
 from avsbg.model.operators import correlation_volume, mean_correlation
 from avsbg.model.variants import Variant
 from avsbg.model.visual_to_audio import VisualToAudio
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 WIDTH = 128  # channels of every stage after the neck, and of the audio embedding
 

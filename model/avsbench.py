@@ -8,13 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
 from avsbg.model.avs_bg import unit_norm
 from avsbg.model.clips import AUDIO_WIDTH, check_clip, split_clips
 from avsbg.model.encoders import Encoder
 from avsbg.model.variants import Variant
 from avsbg.model.visual_to_audio import VisualToAudio
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 WIDTH = 256  # channels of every stage after the neck
 

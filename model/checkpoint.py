@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from avsbg.model.published import ignored_keys, published_keys
 from torch import Tensor, nn
 
 from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError
+from avsbg.model.published import ignored_keys, published_keys
 
 
 class CheckpointError(AvsbgError):

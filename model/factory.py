@@ -10,11 +10,12 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from torch import nn
+
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
 from avsbg.model.published import never_used_parameters, published_keys
 from avsbg.model.variants import Variant, named_variant
-from torch import nn
 
 
 def create_network(name: str, **switches: Any) -> AvsBg | AvsBench:

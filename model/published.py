@@ -9,10 +9,11 @@ import re
 from collections.abc import Iterable
 from math import prod
 
+from torch import nn
+
 from avsbg.model.avs_bg import WIDTH as AVS_BG_WIDTH
 from avsbg.model.avsbench import WIDTH as AVSBENCH_WIDTH
 from avsbg.model.avsbench import AvsBench
-from torch import nn
 
 _Rules = tuple[tuple[str, str], ...]
 

@@ -6,11 +6,11 @@ Training only (paper, section 3.4 and equation 4): inference never runs it and e
 from __future__ import annotations
 
 import torch
-from avsbg.model.clips import AUDIO_WIDTH
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsbg.errors import AvsbgError
+from avsbg.model.clips import AUDIO_WIDTH
 
 POSITIONS = 49  # of stage 3 at 224 x 224, the size the projection is published for
 

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+
 from avsbg.model import CheckpointError, VGGish, create_network, fill_from_seed, load_checkpoint, save_checkpoint
 from avsbg.model.published import published_keys
 

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import torch
+from tests_golden import GOLDEN, SALT, assert_summary, int16, load, masks, normal, rng, waveform
+
 from avsbg.model import VGGish, log_mel
 from avsbg.model.avs_bg import AudioVisualFusion, CorrelationAttention, unit_norm
 from avsbg.model.avsbench import Tpavi
@@ -15,7 +17,6 @@ from avsbg.model.factory import fill_by_formula, formula_tensor
 from avsbg.model.front_end import LogMel, hann_window, mel_matrix
 from avsbg.model.vggish import pca_quantise
 from avsbg.model.visual_to_audio import VisualToAudio, latent_loss
-from tests_golden import GOLDEN, SALT, assert_summary, int16, load, masks, normal, rng, waveform
 
 SIZES = ((14, 14), (7, 7), (28, 28), (6, 10))
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from avsbg.model import correlation_volume, mean_correlation, operators
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from avsbg.model import correlation_volume, mean_correlation, operators
 
 
 def _reference(a, b):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+
 from avsbg.model import VARIANTS, ClipShapeError, Variant, VariantError, create_network, fill_from_seed, named_variant
 from avsbg.model.front_end import WaveformError, log_mel
 
