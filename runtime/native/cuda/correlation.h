@@ -12,8 +12,9 @@
 // Layout.     Every tensor is dense and row-major, in device memory. a and b start on a 16-byte boundary.
 // Types.      a and b share one DataType. Products are accumulated in fp32 and every output is fp32, whatever the
 //             inputs are: a caller who wants another type casts the small result.
-// Ranges.     C is a multiple of 8 from 8 to 512; P >= 1; Q >= 1; N >= 0. N = 0 is valid and launches nothing.
-//             why_declined names the value that is out of range; nothing is ever computed in another way instead.
+// Ranges.     C is a multiple of 8 from 8 to 512; P and Q are 1 to 2^24; N >= 0, N * max(P, Q) <= 2^36 and
+//             N * ceil(P / 128) < 2^31. N = 0 is valid and launches nothing. why_declined names the value that is out
+//             of range; nothing is ever computed in another way instead.
 // Non-finite. As torch.relu: relu(NaN) = NaN, so a NaN product makes its two means NaN. A product of +inf makes them
 //             +inf, one of -inf counts as 0, and inf * 0 is NaN. Padding never takes part: it adds no NaN of its own.
 // Result.     Two runs of one problem with one Device give the same bits: every sum has a fixed order and there are no
@@ -62,8 +63,8 @@ struct Device {
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem);
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem, const Device& device);
 
-// Bytes of scratch memory that launch_mean_correlation needs: 4 * N * Q * ceil(P / 128) for mean_b, and at most 512 KiB
-// for mean_a, on any device. It never decreases as N, P and Q grow, so that the size for the largest shapes serves all
+// Bytes of scratch memory that launch_mean_correlation needs on any device: 4 * N * Q * ceil(P / 128) for mean_b where
+// P > 128, and at most 512 KiB for mean_a. It never decreases as N, P and Q grow, so that the size for the largest shapes serves all
 // smaller ones. 0 for a problem that is declined.
 [[nodiscard]] std::size_t mean_correlation_workspace_size(const CorrelationProblem& problem, bool with_mean_b);
 
