@@ -1,0 +1,223 @@
+"""The correlation operators in ONNX: schemas, translation from PyTorch, and bodies of standard operators.
+
+`avsbg::MeanCorrelation` and `avsbg::CorrelationVolume` (domain version 1) are defined by `avsbg.model.operators`. A
+node of ours carries a model-local function body, so that any runtime executes it, and the attributes by which
+TensorRT's parser finds a plugin: without `plugin_namespace` and `plugin_version` it takes the body even where the
+plugin is loaded.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+import onnx.defs
+import onnx.parser
+
+DOMAIN = "avsbg"
+DOMAIN_VERSION = 1
+# What the TensorRT plugin registers itself as.
+PLUGIN_ATTRIBUTES = {"plugin_namespace": "", "plugin_version": "1"}
+
+# A body holds one block of the volume at a time. 2**21 values of one pair (8 MB in fp32) keep its peak memory near
+# that of the rest of the network; beyond 32 blocks the graph only grows.
+_BLOCK_ELEMENTS = 2**21
+_MAX_BLOCKS = 32
+
+
+def row_blocks(positions: int) -> int:
+    """In how many blocks of rows a body should compute the volume of two maps with that many positions."""
+    return min(_MAX_BLOCKS, max(1, math.ceil(positions * positions / _BLOCK_ELEMENTS)))
+
+
+def mean_correlation_body(opset: int, blocks: int) -> onnx.FunctionProto:
+    """`MeanCorrelation` in standard operators, computed in fp32 whatever the input type.
+
+    Args:
+        opset: the version of the standard operators, which must be the model's own.
+        blocks: in how many blocks of rows the volume is computed. It bounds memory, not validity: one body serves
+            every P and Q of a model, and blocks are empty where P is smaller than their number.
+    """
+    body = [
+        "left = Cast <to = 1> (a)",
+        "right = Cast <to = 1> (b)",
+        "partner = Transpose <perm = [0, 2, 1]> (right)",
+        "positions = Shape <start = 1, end = 2> (a)",
+        "over_p = Constant <value_ints = [1]> ()",
+        "over_q = Constant <value_ints = [2]> ()",
+    ]
+    if blocks > 1:
+        # Block i holds the rows from P * i / blocks up to P * (i + 1) / blocks.
+        body.append(f"blocks = Constant <value_ints = [{blocks}]> ()")
+        for i in range(blocks + 1):
+            body += [
+                f"index_{i} = Constant <value_ints = [{i}]> ()",
+                f"scaled_{i} = Mul (positions, index_{i})",
+                f"edge_{i} = Div (scaled_{i}, blocks)",
+            ]
+        body += [f"left_{i} = Slice (left, edge_{i}, edge_{i + 1}, over_p)" for i in range(blocks)]
+    else:
+        body.append("left_0 = Identity (left)")
+    for i in range(blocks):
+        body += [
+            f"products_{i} = MatMul (left_{i}, partner)",
+            f"volume_{i} = Relu (products_{i})",
+            f"mean_a_{i} = ReduceMean <keepdims = 0> (volume_{i}, over_q)",
+            f"sum_b_{i} = ReduceSum <keepdims = 0> (volume_{i}, over_p)",
+        ]
+    body += [
+        f"mean_a = Concat <axis = 1> ({', '.join(f'mean_a_{i}' for i in range(blocks))})",
+        f"sum_b = Sum ({', '.join(f'sum_b_{i}' for i in range(blocks))})",
+        "divisor = Cast <to = 1> (positions)",
+        "mean_b = Div (sum_b, divisor)",
+    ]
+    return _function("MeanCorrelation (a, b) => (mean_a, mean_b)", opset, body)
+
+
+def correlation_volume_body(opset: int) -> onnx.FunctionProto:
+    """`CorrelationVolume` in standard operators, computed in fp32 whatever the input type."""
+    body = [
+        "left = Cast <to = 1> (a)",
+        "right = Cast <to = 1> (b)",
+        "partner = Transpose <perm = [0, 2, 1]> (right)",
+        "products = MatMul (left, partner)",
+        # A function's attribute cannot choose its nodes, so it chooses the lower bound of the values.
+        "relu_flag = Constant <value_int: int = @relu> ()",
+        "rectified = Cast <to = 9> (relu_flag)",
+        "zero = Constant <value_float = 0.0> ()",
+        "unbounded = Constant <value = float {-inf}> ()",
+        "bound = Where (rectified, zero, unbounded)",
+        "volume = Max (products, bound)",
+    ]
+    return _function("CorrelationVolume <relu: int = 0> (a, b) => (volume)", opset, body)
+
+
+def _function(signature: str, opset: int, body: list[str]) -> onnx.FunctionProto:
+    header = f'<domain: "{DOMAIN}", opset_import: ["": {opset}]>'
+    return onnx.parser.parse_function("\n".join([header, signature, "{", *body, "}"]))
+
+
+def register_schemas() -> None:
+    """Tell onnx about the two operators (once), so that it checks their nodes and infers their shapes."""
+    for schema in (_mean_correlation_schema(), _correlation_volume_schema()):
+        if not onnx.defs.has(schema.name, DOMAIN):
+            onnx.defs.register_schema(schema)
+
+
+def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """What `torch.onnx.export` needs to translate the two PyTorch operators."""
+    import onnxscript
+    import torch
+
+    import avsbg.model.operators  # noqa: F401  (defines torch.ops.avsbg)
+
+    opset = onnxscript.values.Opset(DOMAIN, DOMAIN_VERSION)
+    mean = onnxscript.values.Op(opset, "MeanCorrelation", _mean_correlation_schema())
+    volume = onnxscript.values.Op(opset, "CorrelationVolume", _correlation_volume_schema())
+
+    def mean_correlation(a, b):  # type: ignore[no-untyped-def]
+        return mean(a, b, **PLUGIN_ATTRIBUTES)
+
+    def correlation_volume(a, b, relu=False):  # type: ignore[no-untyped-def]
+        return volume(a, b, relu=int(relu), **PLUGIN_ATTRIBUTES)
+
+    return {
+        torch.ops.avsbg.mean_correlation.default: mean_correlation,
+        torch.ops.avsbg.correlation_volume.default: correlation_volume,
+    }
+
+
+_Schema = onnx.defs.OpSchema
+_INPUT_TYPES = [
+    ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "The type of the descriptors."),
+]
+_PLUGIN_SCHEMA_ATTRIBUTES = [
+    _Schema.Attribute("plugin_namespace", onnx.helper.make_attribute("plugin_namespace", ""), "TensorRT's registry."),
+    _Schema.Attribute("plugin_version", onnx.helper.make_attribute("plugin_version", "1"), "TensorRT's registry."),
+]
+
+
+def _descriptors() -> list[onnx.defs.OpSchema.FormalParameter]:
+    return [
+        _Schema.FormalParameter("a", "T", "Descriptors [N, P, C] of one frame of each pair."),
+        _Schema.FormalParameter("b", "T", "Descriptors [N, Q, C] of its partner."),
+    ]
+
+
+def _mean_correlation_schema() -> onnx.defs.OpSchema:
+    schema = _Schema(
+        "MeanCorrelation",
+        DOMAIN,
+        DOMAIN_VERSION,
+        "Means over q, and over p, of relu(<a[n, p], b[n, q]>), accumulated in fp32.",
+        inputs=_descriptors(),
+        outputs=[
+            _Schema.FormalParameter("mean_a", "tensor(float)", "The mean over q, [N, P]."),
+            _Schema.FormalParameter(
+                "mean_b",
+                "tensor(float)",
+                "The mean over p, [N, Q].",
+                param_option=_Schema.FormalParameterOption.Optional,
+            ),
+        ],
+        type_constraints=_INPUT_TYPES,
+        attributes=_PLUGIN_SCHEMA_ATTRIBUTES,
+    )
+
+    def infer(context: Any) -> None:
+        pairs, p, q = _pair_dimensions(context)
+        context.set_output_type(0, _fp32_tensor(pairs, p))
+        if context.get_num_outputs() > 1:
+            context.set_output_type(1, _fp32_tensor(pairs, q))
+
+    schema.set_type_and_shape_inference_function(infer)
+    return schema
+
+
+def _correlation_volume_schema() -> onnx.defs.OpSchema:
+    relu = _Schema.Attribute("relu", onnx.helper.make_attribute("relu", 0), "1: negative entries are set to 0.")
+    schema = _Schema(
+        "CorrelationVolume",
+        DOMAIN,
+        DOMAIN_VERSION,
+        "<a[n, p], b[n, q]>, accumulated in fp32.",
+        inputs=_descriptors(),
+        outputs=[_Schema.FormalParameter("volume", "tensor(float)", "The correlation volume [N, P, Q].")],
+        type_constraints=_INPUT_TYPES,
+        attributes=[relu, *_PLUGIN_SCHEMA_ATTRIBUTES],
+    )
+
+    def infer(context: Any) -> None:
+        context.set_output_type(0, _fp32_tensor(*_pair_dimensions(context)))
+
+    schema.set_type_and_shape_inference_function(infer)
+    return schema
+
+
+_Dimension = onnx.TensorShapeProto.Dimension
+
+
+def _pair_dimensions(context: Any) -> tuple[_Dimension, _Dimension, _Dimension]:
+    """N, P and Q of a node's inputs; a dimension that onnx does not know has neither value nor name."""
+    shapes = []
+    for index, name in enumerate("ab"):
+        tensor = context.get_input_type(index).tensor_type
+        if not tensor.HasField("shape"):
+            shapes.append([_Dimension() for _ in range(3)])
+            continue
+        if len(tensor.shape.dim) != 3:
+            raise onnx.shape_inference.InferenceError(
+                f"descriptors {name} must be [N, positions, C], not of rank {len(tensor.shape.dim)}"
+            )
+        shapes.append(list(tensor.shape.dim))
+    (pairs, p, _), (_, q, _) = shapes
+    return pairs, p, q
+
+
+def _fp32_tensor(*dimensions: _Dimension) -> onnx.TypeProto:
+    tensor_type = onnx.TypeProto()
+    tensor_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+    tensor_type.tensor_type.shape.dim.extend(dimensions)
+    return tensor_type

@@ -1,0 +1,120 @@
+"""An exported graph made small and readable by onnxscript's optimiser; weights keep the names of the modules."""
+
+from __future__ import annotations
+
+import ast
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import onnx_ir as ir
+import onnx_ir.passes.common
+import onnxscript.optimizer
+
+# Where the exporter notes the modules that a node comes from: outermost first, the node's own name last.
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def optimise(model: ir.Model) -> list[str]:
+    """Optimise a fresh export in place.
+
+    Constants are folded, and with them the exporter's arithmetic on shapes. Weights are left alone: batch norms stay
+    apart (every engine folds them), equal tensors stay two, and a matrix that the graph takes transposed is stored so,
+    under its parameter's name with `.T` appended. So a graph holds exactly the parameters that its outputs depend on,
+    under names by which they can be replaced. Nodes are named after the modules they come from, since engines report
+    times by those names; all other traces of the exporting machine are removed.
+
+    Returns:
+        The names of the weights, in the order of the modules.
+    """
+    _transpose_weights(model.graph)
+    weights = list(model.graph.initializers)
+    _fold(model, weights, iterations=4)
+    _name_nodes(model.graph)
+    _clear_metadata(model)
+    return [name for name in weights if name in model.graph.initializers]
+
+
+def inline(model: ir.Model, weights: Collection[str]) -> None:
+    """Replace the nodes of an optimised model's functions by their bodies, in place, and fold what can be folded."""
+    ir.passes.common.InlinePass()(model)
+    _fold(model, weights, iterations=2)
+    _clear_metadata(model)
+
+
+def count_nodes(model: ir.Model) -> dict[str, int]:
+    """Nodes per operator, most frequent first; those of other domains as `domain::operator`."""
+    counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph)
+    return dict(counts.most_common())
+
+
+def _transpose_weights(graph: ir.Graph) -> None:
+    for node in list(graph):
+        source = node.inputs[0] if node.op_type == "Transpose" else None
+        if source is None or not source.is_initializer() or source.const_value is None:
+            continue
+        permutation = node.attributes["perm"].as_ints()
+        array = np.ascontiguousarray(source.const_value.numpy().transpose(permutation))
+        transposed = ir.Value(
+            name=f"{source.name}.T",
+            shape=ir.Shape(array.shape),
+            type=source.type,
+            const_value=ir.tensor(array, name=f"{source.name}.T"),
+        )
+        graph.register_initializer(transposed)
+        node.outputs[0].replace_all_uses_with(transposed)
+        graph.remove(node, safe=True)
+        if not source.uses():
+            del graph.initializers[source.name]
+
+
+def _fold(model: ir.Model, weights: Collection[str], iterations: int) -> None:
+    with _as_inputs(model.graph, weights):
+        onnxscript.optimizer.optimize(model, num_iterations=iterations)
+    graph = model.graph
+    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
+        del graph.initializers[name]
+    constants = [value for name, value in graph.initializers.items() if name not in weights]
+    for number, value in enumerate(constants):
+        value.name = f"constant.{number}"
+
+
+@contextmanager
+def _as_inputs(graph: ir.Graph, weights: Collection[str]) -> Iterator[None]:
+    """Show weights as inputs of the graph, so that no pass can fold, merge or fuse them."""
+    hidden = [graph.initializers.pop(name) for name in weights if name in graph.initializers]
+    tensors = [value.const_value for value in hidden]
+    for value in hidden:
+        value.const_value = None
+    inputs = len(graph.inputs)
+    graph.inputs.extend(hidden)
+    try:
+        yield
+    finally:
+        del graph.inputs[inputs:]
+        for value, tensor in zip(hidden, tensors, strict=True):
+            value.const_value = tensor
+            graph.register_initializer(value)
+
+
+def _name_nodes(graph: ir.Graph) -> None:
+    """Name nodes `module.path/Operator`, numbered where that repeats."""
+    used: Counter[str] = Counter()
+    for node in graph:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))
+        modules = [scope for scope in scopes[:-1] if scope]
+        name = f"{modules[-1]}/{node.op_type}" if modules else node.op_type
+        used[name] += 1
+        node.name = name if used[name] == 1 else f"{name}_{used[name]}"
+
+
+def _clear_metadata(model: ir.Model) -> None:
+    """Remove stack traces with local paths, and whatever else the exporter and the optimiser noted."""
+    ir.passes.common.ClearMetadataAndDocStringPass()(model)
+    for values in (model.graph.inputs, model.graph.initializers.values(), *(node.outputs for node in model.graph)):
+        for value in values:
+            value.metadata_props.clear()
+            value.doc_string = None
+    model.doc_string = None
+    model.metadata_props.clear()
