@@ -10,7 +10,6 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from avsbg.runtime.errors import BundleError
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -21,6 +20,8 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+
+from avsbg.runtime.errors import BundleError
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -74,8 +75,8 @@ class ClipRecord(_Record):
     frames: int = Field(ge=1, le=4096, description="T, frames per clip")
     height: int = Field(ge=1, le=16384, description="pixels")
     width: int = Field(ge=1, le=16384, description="pixels")
-    seconds_per_frame: float = Field(default=1.0, gt=0)
-    sample_rate: int = Field(default=16000, gt=0, description="Hz, mono")
+    seconds_per_frame: float = Field(default=1.0, ge=1.0, le=1.0, description="the networks know no other")
+    sample_rate: Literal[16000] = Field(default=16000, description="Hz, mono; VGGish knows no other")
     audio: Literal["waveform", "log_mel", "audio_embedding"] = Field(description="the audio input's form and name")
 
 
