@@ -15,7 +15,7 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     import torch
     from onnxscript import opset20 as op
 
-    def attention(  # type: ignore[no-untyped-def]
+    def attention(  # type: ignore[no-untyped-def]  # noqa: PLR0917  (PyTorch's signature)
         query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
     ):
         if attn_mask is not None or dropout_p or is_causal or enable_gqa:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -12,10 +11,10 @@ import onnx_ir as ir
 import torch
 
 from avsbg import __version__
-from avsbg.errors import AvsbgError
 from avsbg.export import attention, onnx_operators
 from avsbg.export.graphs import OUTPUTS, ClipGraph
 from avsbg.export.optimise import count_nodes, inline, optimise
+from avsbg.export.shape import ClipShape, ExportError
 from avsbg.model.encoders import STAGE_STRIDES
 from avsbg.runtime.manifest import GraphRecord
 
@@ -28,27 +27,6 @@ WEIGHTS = "weights.bin"
 _ALIGNMENT = 4096
 
 Report = Callable[[str], None]
-
-
-class ExportError(AvsbgError):
-    """An export that cannot be made, or whose result is wrong and therefore not kept."""
-
-
-@dataclass(frozen=True)
-class ClipShape:
-    """What an exported graph has fixed: frames per clip, and their size in pixels."""
-
-    frames: int = 5
-    height: int = 224
-    width: int = 224
-
-    def __post_init__(self) -> None:
-        if self.frames < 2:
-            raise ExportError(f"a clip needs at least 2 frames, not {self.frames}.", "The papers use 5.")
-        if self.height < 32 or self.width < 32 or self.height % 32 or self.width % 32:
-            raise ExportError(
-                f"height and width must be multiples of 32, not {self.height} x {self.width}.", "The papers use 224."
-            )
 
 
 def export_graphs(graph: ClipGraph, shape: ClipShape, directory: Path, report: Report) -> dict[str, GraphRecord]:

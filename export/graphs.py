@@ -15,6 +15,7 @@ from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
 from avsbg.model.clips import AUDIO_WIDTH
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, SAMPLE_RATE, LogMel
+from avsbg.model.variants import Variant
 from avsbg.model.vggish import VGGish
 from avsbg.runtime.manifest import PreprocessingRecord
 
@@ -28,11 +29,6 @@ class AudioForm(Enum):
     LOG_MEL = "log_mel"
     EMBEDDING = "audio_embedding"
 
-    @property
-    def needs_vggish(self) -> bool:
-        """Whether VGGish is part of the graph."""
-        return self is not AudioForm.EMBEDDING
-
     def shape(self, frames: int) -> tuple[int, ...]:
         """The shape of one clip's sound, without the leading number of clips."""
         return {
@@ -40,6 +36,11 @@ class AudioForm(Enum):
             AudioForm.LOG_MEL: (frames, 1, PATCH_FRAMES, BANDS),
             AudioForm.EMBEDDING: (frames, AUDIO_WIDTH),
         }[self]
+
+
+def needs_vggish(variant: Variant, audio: AudioForm) -> bool:
+    """Whether VGGish is part of a variant's graph."""
+    return variant.audio and audio is not AudioForm.EMBEDDING
 
 
 class ClipGraph(nn.Module):
@@ -53,19 +54,20 @@ class ClipGraph(nn.Module):
 
         Args:
             network: as `avsbg.model.create_network` makes it.
-            audio: the form in which the graph takes sound.
-            vggish: needed for every form but the embedding.
+            audio: the form in which the graph takes sound. A variant without audio takes it too, and ignores it.
+            vggish: needed where `needs_vggish` says so.
 
         Raises:
-            ValueError: the form needs a VGGish and none is given.
+            ValueError: a VGGish is needed and none is given.
         """
         super().__init__()
-        if audio.needs_vggish and vggish is None:
+        if needs_vggish(network.variant, audio) and vggish is None:
             raise ValueError(f"the audio form {audio.value} needs a VGGish")
         self.network = network
         self.audio = audio
-        self.log_mel = LogMel() if audio is AudioForm.WAVEFORM else None
-        self.vggish = vggish if audio.needs_vggish else None
+        listens = network.variant.audio
+        self.log_mel = LogMel() if listens and audio is AudioForm.WAVEFORM else None
+        self.vggish = vggish if needs_vggish(network.variant, audio) else None
         preprocessing = PreprocessingRecord()
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         # (frames * scale - mean) / std as one multiplication and one addition.
@@ -85,6 +87,8 @@ class ClipGraph(nn.Module):
         """
         # TensorRT's parser knows no operation on uint8 but the cast to float.
         normalised = (frames.to(torch.float32) * self.scale + self.offset).permute(0, 1, 4, 2, 3)
+        if not self.network.variant.audio:
+            return normalised, torch.zeros(*frames.shape[:2], AUDIO_WIDTH, device=frames.device)
         if self.log_mel is not None:
             sound = self.log_mel(sound, patches=frames.shape[1])
         if self.vggish is not None:

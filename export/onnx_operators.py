@@ -196,16 +196,13 @@ def _correlation_volume_schema() -> onnx.defs.OpSchema:
     return schema
 
 
-_Dimension = onnx.TensorShapeProto.Dimension
-
-
-def _pair_dimensions(context: Any) -> tuple[_Dimension, _Dimension, _Dimension]:
+def _pair_dimensions(context: Any) -> tuple[Any, Any, Any]:
     """N, P and Q of a node's inputs; a dimension that onnx does not know has neither value nor name."""
     shapes = []
     for index, name in enumerate("ab"):
         tensor = context.get_input_type(index).tensor_type
         if not tensor.HasField("shape"):
-            shapes.append([_Dimension() for _ in range(3)])
+            shapes.append([onnx.TensorShapeProto.Dimension() for _ in range(3)])
             continue
         if len(tensor.shape.dim) != 3:
             raise onnx.shape_inference.InferenceError(
@@ -216,7 +213,7 @@ def _pair_dimensions(context: Any) -> tuple[_Dimension, _Dimension, _Dimension]:
     return pairs, p, q
 
 
-def _fp32_tensor(*dimensions: _Dimension) -> onnx.TypeProto:
+def _fp32_tensor(*dimensions: Any) -> onnx.TypeProto:
     tensor_type = onnx.TypeProto()
     tensor_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     tensor_type.tensor_type.shape.dim.extend(dimensions)

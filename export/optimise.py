@@ -66,7 +66,7 @@ def _transpose_weights(graph: ir.Graph) -> None:
         node.outputs[0].replace_all_uses_with(transposed)
         graph.remove(node, safe=True)
         if not source.uses():
-            del graph.initializers[source.name]
+            graph.initializers.pop(str(source.name))
 
 
 def _fold(model: ir.Model, weights: Collection[str], iterations: int) -> None:

@@ -10,12 +10,16 @@ from avsbg.errors import AvsbgError
 
 app = typer.Typer(
     name="avsbg",
-    help="Audio-visual segmentation networks, from a PyTorch checkpoint to an NVIDIA edge device.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def _verbs() -> None:
+    """Audio-visual segmentation networks, from a PyTorch checkpoint to an NVIDIA edge device."""
 
 
 def main() -> None:
@@ -31,3 +35,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; nothing half-written was kept", file=sys.stderr)
         sys.exit(130)
+
+
+# Each import adds a verb to `app`.
+from avsbg.cli import export  # noqa: E402, F401

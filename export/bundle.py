@@ -1,0 +1,106 @@
+"""Exporting a network to a bundle that has been checked against PyTorch before anyone sees it."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from avsbg import __version__
+from avsbg.export.exporter import Report, export_graphs
+from avsbg.export.graphs import ClipGraph
+from avsbg.export.shape import ClipShape, ExportError
+from avsbg.export.vectors import reference_run
+from avsbg.model import VARIANTS, Variant, count_parameters
+from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
+from avsbg.runtime.bundle import Bundle, write_bundle
+from avsbg.runtime.manifest import ClipRecord, Manifest, WeightsRecord
+
+# The largest difference of a logit from PyTorch's with which a graph is published.
+TOLERANCE = 1e-3
+VECTOR_CLIPS = (1, 3)
+VECTOR_SEED = 0
+_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "timm", "torch")
+
+
+def _ignore(line: str) -> None:
+    """Take a line of progress and show it to no one."""
+
+
+def export_bundle(
+    graph: ClipGraph,
+    path: Path,
+    *,
+    weights: WeightsRecord,
+    shape: ClipShape | None = None,
+    replace_existing: bool = False,
+    report: Report = _ignore,
+) -> Manifest:
+    """Export a network and its front end to the bundle `path`.
+
+    The bundle appears only once ONNX Runtime has reproduced PyTorch's outputs from each of its graphs.
+
+    Args:
+        graph: the network, as `avsbg.export.weights` makes it.
+        path: the directory to create.
+        weights: where the network's weights come from.
+        shape: what the graphs have fixed; by default the papers' 5 frames of 224 x 224.
+        replace_existing: whether a bundle at `path` is replaced.
+        report: called with a line of text as the work goes on.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExportError: a graph is not valid, or its outputs differ from PyTorch's by more than `TOLERANCE`.
+        BundleError: `path` exists.
+    """
+    shape = shape or ClipShape()
+    variant = graph.network.variant
+    clip = ClipRecord(frames=shape.frames, height=shape.height, width=shape.width, audio=graph.audio.value)
+    count = count_parameters(graph.network)
+    with write_bundle(path, replace=replace_existing) as writer:
+        graphs = export_graphs(graph, shape, writer.directory, report)
+        for clips in VECTOR_CLIPS:
+            report(f"running PyTorch on {clips} test clip{'s' if clips > 1 else ''}")
+            run = reference_run(graph, clip, clips, VECTOR_SEED)
+            writer.add_vectors(clips=clips, seed=VECTOR_SEED, **vars(run))
+        manifest = writer.write_manifest(
+            name=f"{variant_name(variant)}-{variant.encoder}",
+            variant=variant.to_dict(),
+            weights=weights,
+            clip=clip,
+            graphs=graphs,
+            parameters={"published": count.published, "inference": count.inference},
+            versions={"avsbg": __version__, "python": platform.python_version()}
+            | {tool: version(tool) for tool in _TOOLS},
+        )
+        _verify(Bundle.open(writer.directory), report)
+    return manifest
+
+
+def variant_name(variant: Variant) -> str:
+    """The name of a variant with any encoder and form, or the network's name where the switches have none."""
+    plain = replace(variant, encoder="pvt_v2_b5", form="efficient")
+    return next((name for name, named in VARIANTS.items() if named == plain), variant.network)
+
+
+def _verify(bundle: Bundle, report: Report) -> None:
+    for name in bundle.manifest.graphs:
+        worst = 0.0
+        with OnnxRuntimeBackend(bundle, name) as backend:
+            for vectors in bundle.vectors():
+                logits = backend.run(vectors.inputs, ["logits"])["logits"]
+                # A NaN, on either side, must fail too.
+                difference = np.abs(logits - vectors.outputs["logits"]).max(initial=0.0)
+                if not difference <= TOLERANCE:
+                    raise ExportError(
+                        f"the exported graph {name} differs from PyTorch by {difference:.3g} in a logit of a batch of "
+                        f"{vectors.record.clips}; at most {TOLERANCE:g} is allowed. The bundle was not kept.",
+                        "With weights that are not finite or overflow, no export can agree: check the checkpoint.",
+                    )
+                worst = max(worst, float(difference))
+        report(f"{name}: ONNX Runtime agrees with PyTorch to {worst:.1e} in the logits")

@@ -1,0 +1,44 @@
+"""What an export fixes about a clip, and the error of an export. Free of torch, so that mistakes are told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from avsbg.errors import AvsbgError
+
+
+class ExportError(AvsbgError):
+    """An export that cannot be made, or whose result is wrong and therefore not kept."""
+
+
+@dataclass(frozen=True)
+class ClipShape:
+    """Frames per clip, and their size in pixels; by default the papers' 5 frames of 224 x 224.
+
+    Raises:
+        ExportError: fewer than 2 frames, or a height or width that is not a multiple of 32.
+    """
+
+    frames: int = 5
+    height: int = 224
+    width: int = 224
+
+    def __post_init__(self) -> None:
+        if self.frames < 2:
+            raise ExportError(f"a clip needs at least 2 frames, not {self.frames}.", "The papers use 5.")
+        if self.height < 32 or self.width < 32 or self.height % 32 or self.width % 32:
+            raise ExportError(
+                f"height and width must be multiples of 32, not {self.height} x {self.width}.", "The papers use 224."
+            )
+
+    @classmethod
+    def parse(cls, frames: int, size: str) -> ClipShape:
+        """A shape from a size as users write it: `224`, or `HEIGHTxWIDTH`.
+
+        Raises:
+            ExportError: the size is neither, or a value is out of range.
+        """
+        height, _, width = size.partition("x")
+        if not height.isdecimal() or not (width or height).isdecimal():
+            raise ExportError(f"a size is a number or HEIGHTxWIDTH, not {size!r}.", "For instance 224, or 256x448.")
+        return cls(frames, int(height), int(width or height))

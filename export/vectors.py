@@ -1,0 +1,105 @@
+"""Test vectors: reproducible clips, what PyTorch makes of them, and what it computes on the way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph
+from avsbg.model import log_mel
+from avsbg.model.front_end import SAMPLE_RATE
+from avsbg.runtime.manifest import ClipRecord
+
+Arrays = dict[str, NDArray[np.generic]]
+
+# Intermediate stages of more elements than this are kept as a probe of that many, evenly spaced.
+_WHOLE, _PROBE = 65_536, 4_096
+
+
+@dataclass(frozen=True)
+class ReferenceRun:
+    """The inputs, outputs and intermediate stages of one run of a network in PyTorch."""
+
+    inputs: Arrays
+    outputs: Arrays
+    intermediates: Arrays
+
+
+def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> ReferenceRun:
+    """Run the network in PyTorch on reproducible clips.
+
+    Args:
+        graph: the network with its front end.
+        clip: frames per clip and their size.
+        clips: B, how many clips.
+        seed: of the clips.
+
+    Returns:
+        The run. An intermediate stage is named as in the network's `forward_stages`, a stage of the pyramid with its
+        number (`mean_correlation.0`). A large one is represented by `<name>.probe`, 4096 evenly spaced values of it in
+        C order, and `<name>.moments`: mean, deviation, minimum, maximum.
+    """
+    inputs = make_clips(graph.audio, clip, clips, seed)
+    frames, sound = (torch.from_numpy(array) for array in inputs.values())
+    with torch.inference_mode():
+        outputs = graph(frames, sound)
+        passed = graph.network.forward_stages(*graph.network_inputs(frames, sound))
+    intermediates: Arrays = {}
+    for name, value in vars(passed).items():
+        if name == "logits":
+            continue
+        tensors = (
+            {f"{name}.{i}": tensor for i, tensor in enumerate(value)} if isinstance(value, list) else {name: value}
+        )
+        for key, tensor in tensors.items():
+            intermediates.update(_keep(key, tensor.numpy()))
+    return ReferenceRun(inputs, dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True)), intermediates)
+
+
+def make_clips(audio: AudioForm, clip: ClipRecord, clips: int, seed: int) -> Arrays:
+    """Clips of a bright disc that moves over a textured ground, with two tones that come and go.
+
+    They look like video to a network (smooth, neighbouring frames alike) and cost little space.
+
+    Returns:
+        `frames` and the sound, as the graph takes them.
+    """
+    rng = np.random.default_rng([seed, clips])
+    time = np.arange(clip.frames)[:, None, None]
+    y, x = np.mgrid[0 : clip.height, 0 : clip.width]
+    frames = np.empty((clips, clip.frames, clip.height, clip.width, 3), np.uint8)
+    waveform = np.empty((clips, clip.frames * SAMPLE_RATE), np.float32)
+    seconds = np.arange(waveform.shape[1]) / SAMPLE_RATE
+    for index in range(clips):
+        frequency, phase = rng.uniform(0.02, 0.2, (2, 3)), rng.uniform(0, 2 * np.pi, 3)
+        texture = np.sin(frequency[0] * x[..., None] + frequency[1] * y[..., None] + phase)
+        start, step = rng.uniform(0.2, 0.8, 2), rng.uniform(-0.1, 0.1, 2)
+        distance = np.hypot(y / clip.height - start[0] - step[0] * time, x / clip.width - start[1] - step[1] * time)
+        disc = (distance < rng.uniform(0.1, 0.25))[..., None] * rng.uniform(-120, 120, 3)
+        frames[index] = np.clip(128 + 50 * texture + disc, 0, 255)
+        pitch, beat = rng.uniform(150, 3000, 2), rng.uniform(0.3, 2, 2)
+        tones = np.sin(2 * np.pi * np.outer(pitch, seconds)) * np.sin(np.pi * np.outer(beat, seconds)) ** 2
+        waveform[index] = 0.3 * tones.sum(axis=0) + 0.02 * rng.standard_normal(seconds.size)
+    return {"frames": frames, audio.value: _as_form(waveform, audio, clip.frames, rng)}
+
+
+def _as_form(
+    waveform: NDArray[np.float32], audio: AudioForm, frames: int, rng: np.random.Generator
+) -> NDArray[np.generic]:
+    if audio is AudioForm.WAVEFORM:
+        return waveform
+    if audio is AudioForm.LOG_MEL:
+        return np.stack([log_mel(row)[:frames].numpy() for row in waveform])
+    # VGGish ends in a ReLU: embeddings are not negative.
+    return rng.random((waveform.shape[0], *audio.shape(frames)), dtype=np.float32)
+
+
+def _keep(name: str, array: NDArray[np.float32]) -> Arrays:
+    if array.size <= _WHOLE:
+        return {name: array}
+    probe = array.reshape(-1)[np.linspace(0, array.size - 1, _PROBE).astype(np.int64)]
+    moments = np.array([array.mean(), array.std(), array.min(), array.max()], np.float64)
+    return {f"{name}.probe": probe, f"{name}.moments": moments}
