@@ -11,12 +11,16 @@ constexpr Switch kTf32{"tf32", 0};
 
 }  // namespace
 
-Switches MeanCorrelation::switches() { return {kTf32}; }
+// mean_b: the second output is computed. A node with one output says so with mean_b = 0, since TensorRT asks a plugin
+// for its outputs without telling it how many the node has.
+Switches MeanCorrelation::switches() { return {Switch{"mean_b", 1}, kTf32}; }
+
+std::int32_t MeanCorrelation::getNbOutputs() const noexcept { return is_on("mean_b") ? 2 : 1; }
 
 nvinfer1::IPluginV3* MeanCorrelation::clone() noexcept { return new (std::nothrow) MeanCorrelation(*this); }
 
 void MeanCorrelation::set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs) const {
-  for (std::int32_t side = 0; side < 2; ++side) {
+  for (std::int32_t side = 0; side < getNbOutputs(); ++side) {
     outputs[side].nbDims = 2;
     outputs[side].d[0] = inputs[side].d[0];
     outputs[side].d[1] = inputs[side].d[1];
@@ -24,14 +28,14 @@ void MeanCorrelation::set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinf
 }
 
 std::size_t MeanCorrelation::workspace_size(CorrelationProblem const& problem) const {
-  return mean_correlation_workspace_size(problem, /*with_mean_b=*/true);
+  return mean_correlation_workspace_size(problem, is_on("mean_b"));
 }
 
 std::string MeanCorrelation::launch(CorrelationProblem const& problem, Device const& device,
                                     void const* const* inputs, void* const* outputs, void* workspace,
                                     cudaStream_t stream) const {
   return launch_mean_correlation(problem, device, inputs[0], inputs[1], static_cast<float*>(outputs[0]),
-                                 static_cast<float*>(outputs[1]), workspace, stream);
+                                 is_on("mean_b") ? static_cast<float*>(outputs[1]) : nullptr, workspace, stream);
 }
 
 // relu: negative entries are set to 0.

@@ -5,7 +5,7 @@
 
 namespace avsbg::tensorrt {
 
-// (a [N, P, C], b [N, Q, C]) -> (mean_a [N, P], mean_b [N, Q])
+// (a [N, P, C], b [N, Q, C]) -> (mean_a [N, P], mean_b [N, Q]); without the second output if the switch mean_b is 0
 class MeanCorrelation final : public CorrelationPlugin {
  public:
   static constexpr char const* kName = "MeanCorrelation";
@@ -14,7 +14,7 @@ class MeanCorrelation final : public CorrelationPlugin {
   using CorrelationPlugin::CorrelationPlugin;
 
   char const* getPluginName() const noexcept override { return kName; }
-  std::int32_t getNbOutputs() const noexcept override { return 2; }
+  std::int32_t getNbOutputs() const noexcept override;
   nvinfer1::IPluginV3* clone() noexcept override;
 
  protected:

@@ -1,12 +1,11 @@
 // Where the plugin's messages go.
 #pragma once
 
-#include <NvInferRuntime.h>
-
 namespace avsbg::tensorrt {
 
-// Called by TensorRT when it loads the library (through the exported setLoggerFinder).
-void set_logger_finder(nvinfer1::ILoggerFinder* finder) noexcept;
+// Takes the nvinfer1::ILoggerFinder that TensorRT hands over when it loads the library. Untyped, since its layout is
+// that of the TensorRT which loads us, not of the one whose headers we were built with.
+void set_logger_finder(void* finder) noexcept;
 
 // Reports a failure to the logger of the builder, engine or context that called the plugin; to stderr where there is
 // none, so that no failure passes in silence. Call it in the thread in which TensorRT called the plugin.
