@@ -1,0 +1,107 @@
+"""mIoU and F-score as AVSBench defined them and every later publication reports them.
+
+Both are computed over the N frames of an evaluation batch and averaged over the batches, so the figures depend on how
+many clips make a batch. AVS-BG evaluates one clip at a time; AVSBench's published script takes four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+THRESHOLDS = 255
+_BETA_SQUARED = 0.3
+
+
+@dataclass(frozen=True)
+class Score:
+    """Of one evaluation batch, or the mean over several; both in [0, 1]."""
+
+    miou: float
+    f_score: float
+
+
+def frame_iou(logits: Tensor, masks: Tensor) -> Tensor:
+    """The intersection over union of each frame.
+
+    A pixel is predicted where its probability exceeds 0.5. Where the mask is empty, the background takes the mask's
+    place: a prediction without a single pixel scores 1, one that covers the frame scores 0.
+
+    Args:
+        logits, masks: `[N, H, W]`; masks hold 0 or 1.
+
+    Returns:
+        `[N]`.
+    """
+    predicted, masks = torch.sigmoid(logits) > 0.5, masks > 0.5
+    intersection = (predicted & masks).sum(dim=(1, 2))
+    union = (predicted | masks).sum(dim=(1, 2))
+    empty = ~masks.any(dim=2).any(dim=1)
+    background = (~predicted & ~masks).sum(dim=(1, 2))
+    pixels = torch.full_like(union, masks.shape[1] * masks.shape[2])
+    intersection, union = torch.where(empty, background, intersection), torch.where(empty, pixels, union)
+    return intersection / (union + 1e-7)
+
+
+def mean_iou(logits: Tensor, masks: Tensor) -> float:
+    """The mean of `frame_iou` over the N frames."""
+    return float(frame_iou(logits, masks).mean())
+
+
+def precision_recall(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Precision and recall at 255 thresholds evenly spaced over [0, 1], both ends included.
+
+    Args:
+        logits, masks: `[N, H, W]`; masks hold 0 or 1.
+
+    Returns:
+        two tensors `[N, 255]`.
+    """
+    probability, masks = torch.sigmoid(logits).flatten(1), masks.flatten(1)
+    thresholds = torch.linspace(0.0, 1.0, THRESHOLDS, dtype=probability.dtype, device=probability.device)
+    # A pixel belongs to the prediction at every threshold up to its probability. Sorting the pixels into bins between
+    # the thresholds and adding the bins up from the top counts all 255 predictions in one pass.
+    bins = torch.bucketize(probability, thresholds, right=True)
+    counts = torch.zeros(len(masks), THRESHOLDS + 1, dtype=torch.float64, device=masks.device)
+    predicted = counts.scatter_add(1, bins, torch.ones_like(probability, dtype=torch.float64))
+    hit = counts.scatter_add(1, bins, masks.to(torch.float64))
+    predicted, hit = (t.flip(1).cumsum(1).flip(1)[:, 1:] for t in (predicted, hit))
+    positives = masks.sum(dim=1, keepdim=True, dtype=torch.float64)
+    return (hit / (predicted + 1e-20)).float(), (hit / (positives + 1e-20)).float()
+
+
+def f_score(logits: Tensor, masks: Tensor) -> float:
+    """The F-measure with beta squared 0.3, at the threshold that suits these frames best.
+
+    The F-measures of the frames are averaged at each threshold and the largest of the 255 averages is taken. Frames
+    with an empty mask do not count; if all are empty, the score is 0.
+
+    Args:
+        logits, masks: `[N, H, W]`; masks hold 0 or 1.
+    """
+    sounding = masks.flatten(1).any(dim=1)
+    if not sounding.any():
+        return 0.0
+    precision, recall = precision_recall(logits[sounding], masks[sounding])
+    scores = (1.0 + _BETA_SQUARED) * precision * recall / (_BETA_SQUARED * precision + recall)
+    return float(scores.nan_to_num(0.0).mean(dim=0).max())
+
+
+def score(logits: Tensor, masks: Tensor) -> Score:
+    """mIoU and F-score of one evaluation batch, `[N, H, W]` each."""
+    return Score(mean_iou(logits, masks), f_score(logits, masks))
+
+
+def mean_score(scores: Iterable[Score]) -> Score:
+    """The published figure of a run: the arithmetic mean over its batches.
+
+    Raises:
+        ValueError: there are no scores.
+    """
+    scores = list(scores)
+    if not scores:
+        raise ValueError("no scores to average")
+    return Score(sum(s.miou for s in scores) / len(scores), sum(s.f_score for s in scores) / len(scores))
