@@ -22,6 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from avsbg.atomic import atomic_directory
 from avsbg.runtime.errors import BundleError
 from avsbg.runtime.manifest import (
     MANIFEST,
@@ -32,10 +36,6 @@ from avsbg.runtime.manifest import (
     VectorsRecord,
     read_manifest,
 )
-from numpy.typing import NDArray
-from pydantic import ValidationError
-
-from avsbg.atomic import atomic_directory
 
 Arrays = dict[str, NDArray[Any]]
 

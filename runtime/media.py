@@ -20,6 +20,8 @@ from avsbg.runtime.errors import MediaError
 
 # Fixed-rate files store times rounded to their time base, and drop the odd last frame; a cut file misses more.
 MISSING_SECONDS = Fraction(1, 2)
+# The average also counts how long the last frame is shown, which files state loosely.
+RATE_TOLERANCE = Fraction(1, 100)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def probe(path: Path) -> VideoInfo:
     """
     with open_media(path) as container:
         stream = video_stream(container, path)
-        first = next(decode(container, stream, path), None)
+        first = next(decode(container, path, stream), None)
         if first is None:
             raise MediaError(f"{path} has a video track without a single picture.")
         height, width = displayed(first).shape[:2]
@@ -104,7 +106,7 @@ def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) 
     with open_media(video.path) as container:
         stream = video_stream(container, video.path)
         second, shown, last = 0, Fraction(0), None
-        for frame in decode(container, stream, video.path):
+        for frame in decode(container, video.path, stream):
             time = time_of(frame, video.path) - video.start
             while last is not None and time > frame_deadline(second, window, video.rate, offset):
                 yield SecondFrame(second, shown, Fraction(1), displayed(last))
@@ -169,7 +171,7 @@ def _sound_blocks(video: VideoInfo, sample_rate: int) -> Generator[NDArray[Any],
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=sample_rate)
         early: int | None = None  # samples before the first picture, still to be dropped
-        for frame in chain(decode(container, stream, video.path), [None]):
+        for frame in chain(decode(container, video.path, stream), [None]):
             if early is None:
                 begin = Fraction(0) if frame is None else time_of(frame, video.path) - video.start
                 early = max(0, -round(begin * sample_rate))
@@ -221,21 +223,19 @@ def displayed(frame: Any) -> NDArray[Any]:
     return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 360 else pixels
 
 
-def decode(container: Any, stream: Any, path: Path) -> Iterator[Any]:
-    """The decoded frames of one track.
+def decode(container: Any, path: Path, *streams: Any) -> Iterator[Any]:
+    """The decoded frames of one or more tracks, in the file's order.
 
     Raises:
         MediaError: the data cannot be decoded; says how far it got.
     """
     reached = 0.0
     try:
-        for frame in container.decode(stream):
+        for frame in container.decode(*streams):
             reached = frame.time or reached
             yield frame
     except av.FFmpegError as error:
-        raise MediaError(
-            f"{path} cannot be decoded past {reached:.2f} s ({stream.type}): {error.strerror}.", _REPAIR
-        ) from error
+        raise MediaError(f"{path} cannot be decoded past {reached:.2f} s: {error.strerror}.", _REPAIR) from error
 
 
 def time_of(frame: Any, path: Path) -> Fraction:
@@ -269,9 +269,11 @@ def _length(frame: Any, stream: Any) -> Fraction:
 
 
 def _constant_rate(stream: Any) -> Fraction | None:
-    """The frame rate, if the average one is also the lowest that can hold all time stamps; else it varies."""
-    average, base = stream.average_rate, stream.base_rate
-    return Fraction(average) if average and average == base else None
+    """The frame rate, if the average agrees with the one that the time stamps fit; else it varies."""
+    average, fitting = stream.average_rate, stream.base_rate
+    if not average or not fitting or abs(average / fitting - 1) > RATE_TOLERANCE:
+        return None
+    return Fraction(fitting)
 
 
 def _stated_duration(container: Any, stream: Any) -> Fraction | None:

@@ -49,7 +49,12 @@ def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) ->
     if name not in _BACKENDS:
         raise BackendError(f"unknown backend {name!r}.", f"Choose one of: {', '.join(_BACKENDS)}.")
     module, _, attribute = _BACKENDS[name].partition(":")
-    backend: type[Backend] = getattr(importlib.import_module(module), attribute)
+    try:
+        backend: type[Backend] = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise BackendError(
+            f"the backend {name} cannot be imported: {error}.", "Install the extra of avsbg that it belongs to."
+        ) from error
     given = {option: value for option, value in options.items() if value is not None}
     valid = [parameter for parameter in inspect.signature(backend).parameters if parameter not in ("bundle", "graph")]
     if unknown := [option for option in given if option not in valid]:

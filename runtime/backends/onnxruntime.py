@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
+
 from avsbg.runtime.backends.base import Arrays, Backend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
-from numpy.typing import NDArray
 
 LIBRARY = Path(__file__).parent.parent / "lib" / "libavsbg_onnxruntime.so"
 
