@@ -1,0 +1,30 @@
+"""The CUDA kernels, compiled for the processor in the ways that the tests of this folder need."""
+
+from __future__ import annotations
+
+import pytest
+from tests_emulation import VARIANTS, Emulator, compile_program
+
+
+@pytest.fixture(scope="session")
+def emulator() -> Emulator:
+    """The kernels as sm_80 and later run them."""
+    return Emulator(compile_program(VARIANTS["plain"]))
+
+
+@pytest.fixture(scope="session")
+def emulator_sm_75() -> Emulator:
+    """The kernels as sm_75 runs them: synchronous copies, mma of eight channels, fp32 and fp16 only."""
+    return Emulator(compile_program(VARIANTS["sm_75"]))
+
+
+@pytest.fixture(scope="session")
+def emulator_asan() -> Emulator:
+    """Under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    return Emulator(compile_program(VARIANTS["asan"]))
+
+
+@pytest.fixture(scope="session")
+def emulator_tsan() -> Emulator:
+    """Under ThreadSanitizer."""
+    return Emulator(compile_program(VARIANTS["tsan"]))

@@ -1,0 +1,143 @@
+"""The CUDA kernels' own source, run on the processor, against the operators' definition in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests_emulation import DTYPES, Emulator, Problem, wrong_elements
+
+# One element, one less and one more than each tile (32 and 64 targets, 128 queries), several tiles; channels that fill
+# units, chunks and registers exactly, in part, and not at all.
+SHAPES = [
+    (1, 1, 1, 8),
+    (3, 1, 49, 128),
+    (2, 49, 1, 120),
+    (1, 31, 33, 64),
+    (2, 49, 49, 128),
+    (1, 127, 31, 16),
+    (1, 128, 32, 128),
+    (1, 129, 64, 136),
+    (2, 130, 65, 256),
+    (1, 33, 127, 512),
+    (1, 257, 200, 128),
+    (1, 300, 97, 504),
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "p", "q", "c"), SHAPES)
+def test_means(emulator: Emulator, dtype: str, n: int, p: int, q: int, c: int) -> None:
+    both = emulator.check(Problem(dtype, n, p, q, c))
+    rows = emulator.check(Problem(dtype, n, p, q, c, flag=False))
+    np.testing.assert_array_equal(rows.output, both.output[: n * p])
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "p", "q", "c"), SHAPES)
+def test_volume(emulator: Emulator, dtype: str, n: int, p: int, q: int, c: int, relu: bool) -> None:
+    emulator.check(Problem(dtype, n, p, q, c, "volume", relu))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    dtype=st.sampled_from(list(DTYPES)),
+    n=st.integers(0, 3),
+    p=st.integers(1, 280),
+    q=st.integers(1, 280),
+    units=st.integers(1, 64),
+    operation=st.sampled_from(["mean", "volume"]),
+    flag=st.booleans(),
+    sm_count=st.integers(1, 200),
+)
+def test_any_problem(
+    emulator: Emulator, dtype: str, n: int, p: int, q: int, units: int, operation: str, flag: bool, sm_count: int
+) -> None:
+    emulator.check(Problem(dtype, n, p, q, units * 8, operation, flag, sm_count))
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "fp16"])
+@pytest.mark.parametrize(("n", "p", "q", "c"), SHAPES)
+def test_sm_75(emulator_sm_75: Emulator, dtype: str, n: int, p: int, q: int, c: int) -> None:
+    emulator_sm_75.check(Problem(dtype, n, p, q, c))
+    emulator_sm_75.check(Problem(dtype, n, p, q, c, "volume"))
+
+
+@pytest.mark.parametrize("operation", ["mean", "volume"])
+def test_no_pairs_launches_nothing(emulator: Emulator, operation: str) -> None:
+    result = emulator.check(Problem("fp16", 0, 49, 49, 128, operation))
+    assert result.line["blocks"] == 0
+
+
+def test_small_maps_are_split_over_the_grid(emulator: Emulator) -> None:
+    """One pair of 14 x 14 maps has two query tiles; a device of 16 processors gets more blocks than that."""
+    problem = Problem("fp16", 1, 196, 196, 128)
+    few = emulator.check(Problem("fp16", 1, 196, 196, 128, sm_count=1))
+    many = emulator.check(problem)
+    # The blocks of the second kernel, which combines: columns always (two query tiles), rows where split. Its grid is
+    # 2 x ceil(196 / 128).
+    assert few.line["blocks"] == 2 + 4
+    assert many.line["blocks"] > 2 + 4
+
+
+def test_the_same_bits_every_time(emulator: Emulator) -> None:
+    """Whatever order the threads run in: sums have a fixed order."""
+    problem = Problem("fp16", 2, 150, 100, 128)
+    a, b = problem.inputs()
+    runs = [emulator.solve(problem, a, b, EMULATION_ORDER=order) for order in ("forward", "reverse", "interleaved")]
+    for run in runs[1:]:
+        assert run.output.tobytes() == runs[0].output.tobytes()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("c", [64, 200])
+def test_what_is_not_finite_reaches_its_own_means_only(emulator: Emulator, dtype: str, value: float, c: int) -> None:
+    """Both maps end in the middle of a tile, so that padding meets each special value: it must not make NaN of it."""
+    for operation, flag in (("mean", True), ("volume", True), ("volume", False)):
+        problem = Problem(dtype, 2, 135, 70, c, operation, flag)
+        a, b = problem.inputs()
+        special = problem.store(np.full(1, value, np.float32))[0]
+        a[0, 3, 5] = special  # one row of the first pair: a block that is full
+        a[0, 134, c - 1] = special  # the last row
+        b[1, 69, 0] = special  # the last target of the second pair
+        result = emulator.solve(problem, a, b)
+        assert result.status == 0, result.stderr
+        assert wrong_elements(problem, a, b, result) == 0
+
+
+def test_fp16_is_accumulated_beyond_its_own_range(emulator: Emulator) -> None:
+    """The largest fp16 squared, 512 times: 2.2e12 where fp16 ends at 65504."""
+    problem = Problem("fp16", 1, 40, 40, 512)
+    a = np.full((1, 40, 512), 65504, np.float16)
+    result = emulator.solve(problem, a, a)
+    np.testing.assert_allclose(result.output, 512 * 65504.0**2, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape", "capability", "words"),
+    [
+        (2, (1, 1, 1, 12), 87, "C = 12 channels: must be a multiple of 8 from 8 to 512"),
+        (2, (1, 1, 1, 520), 87, "C = 520 channels"),
+        (2, (1, 1, 1, 0), 87, "C = 0 channels"),
+        (2, (1, 0, 1, 8), 87, "P = 0 positions of a: must be 1 to 2^24"),
+        (2, (1, 1, 2**24 + 1, 8), 87, "Q = 16777217 positions of b"),
+        (2, (-1, 1, 1, 8), 87, "N = -1 pairs: must not be negative"),
+        (2, (2**31, 1, 1, 8), 87, "N * ceil(P / 128) must be below 2^31"),
+        (2, (2**62, 1, 1, 8), 87, "N * max(P, Q) must not exceed 2^36"),
+        (7, (1, 1, 1, 8), 87, "dtype = 7 is not one of fp32 (0), tf32 (1), fp16 (2), bf16 (3)"),
+        (2, (1, 1, 1, 8), 72, "compute capability 7.2: must be 7.5 or later"),
+        (1, (1, 1, 1, 8), 75, "tf32 needs compute capability 8.0 or later, this device has 7.5: use fp32 or fp16"),
+        (3, (1, 1, 1, 8), 75, "bf16 needs compute capability 8.0 or later, this device has 7.5: use fp16"),
+    ],
+)
+def test_declines_in_words(emulator: Emulator, dtype: int, shape: tuple[int, ...], capability: int, words: str) -> None:
+    assert words in emulator.run("declined", dtype, *shape, capability).line["error"]
+
+
+def test_takes_what_it_says_it_takes(emulator: Emulator) -> None:
+    for dtype, capability in ((0, 75), (1, 80), (2, 75), (3, 121)):
+        assert emulator.run("declined", dtype, 2**31 - 1, 1, 32, 512, capability).line["error"] == ""
+        assert emulator.run("declined", dtype, 1, 2**24, 2**24, 8, capability).line["error"] == ""

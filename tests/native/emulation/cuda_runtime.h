@@ -1,0 +1,80 @@
+// As much of CUDA's C++ and of its runtime as the kernels use, for a host compiler and the emulation.
+#pragma once
+
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+
+#include "emulation.h"
+#include "mma.h"
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __syncthreads() ::emulation::barrier(__FILE__, __LINE__)
+#define threadIdx (::emulation::thread_index)
+#define blockIdx (::emulation::block_index)
+
+struct float2 {
+  float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  unsigned x, y, z, w;
+};
+inline float2 make_float2(float x, float y) { return {x, y}; }
+inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+struct dim3 {
+  unsigned x, y, z;
+  constexpr dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+inline int min(int a, int b) { return a < b ? a : b; }
+
+inline float __shfl_xor_sync(unsigned mask, float value, int lanes) {
+  if (mask != 0xffffffffU) ::emulation::fail("a shuffle of less than a whole warp is not emulated");
+  return ::emulation::shuffle_xor(value, lanes);
+}
+
+[[noreturn]] inline void __trap() { ::emulation::fail("the kernel has trapped"); }
+
+enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9, cudaErrorNoDevice = 100 };
+inline const char* cudaGetErrorString(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess: return "no error";
+    case cudaErrorInvalidValue: return "invalid argument";
+    case cudaErrorInvalidConfiguration: return "invalid configuration argument";
+    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
+  }
+  return "unknown error";
+}
+
+// There is no device to ask.
+enum cudaDeviceAttr {
+  cudaDevAttrComputeCapabilityMajor,
+  cudaDevAttrComputeCapabilityMinor,
+  cudaDevAttrMultiProcessorCount
+};
+inline cudaError_t cudaGetDevice(int*) { return cudaErrorNoDevice; }
+inline cudaError_t cudaDeviceGetAttribute(int*, cudaDeviceAttr, int) { return cudaErrorNoDevice; }
+
+using cudaStream_t = struct CUstream_st*;
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  std::size_t dynamicSmemBytes;
+  cudaStream_t stream;
+};
+
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               const Arguments&... arguments) {
+  const dim3 grid = config->gridDim, block = config->blockDim;
+  if (grid.x == 0 || grid.y == 0 || grid.z != 1 || grid.x > 0x7fffffffU || grid.y > 65535 || block.y != 1 || block.z != 1)
+    return cudaErrorInvalidConfiguration;
+  ::emulation::run_grid({grid.x, grid.y, 1}, block.x, [&] { kernel(arguments...); });
+  return cudaSuccess;
+}

@@ -1,0 +1,174 @@
+// Runs the launchers of runtime/native/cuda on the emulation, for the tests in tests/native/cuda.
+//
+//     emulated mean DTYPE N P Q C SM_COUNT WITH_MEAN_B       < a b  > line mean_a [mean_b]
+//     emulated volume DTYPE N P Q C SM_COUNT RELU            < a b  > line volume
+//     emulated mma SHAPE                                     < registers of a, b, c by lane  > line d by lane
+//     emulated ldmatrix STRIDE                               < 32 rows of 16 bytes  > line registers by lane
+//     emulated declined DTYPE N P Q C COMPUTE_CAPABILITY     > line
+//
+// DTYPE is the number of DataType. Tensors are raw bytes. `line` is one line of JSON: what happened. Options come from
+// the environment: EMULATION_ORDER (forward, reverse, interleaved) and EMULATION_SKIP (file:line).
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "correlation.h"
+#include "ptx.cuh"
+
+namespace {
+
+using avsbg::CorrelationProblem;
+using avsbg::Device;
+
+// Its size is exactly what is asked for, so that AddressSanitizer sees the first byte beyond it.
+template <class T>
+std::unique_ptr<T[]> filled_with_nan(std::int64_t count) {
+  std::unique_ptr<T[]> memory(new T[static_cast<std::size_t>(count)]);
+  std::memset(memory.get(), 0xff, sizeof(T) * static_cast<std::size_t>(count));
+  return memory;
+}
+
+template <class T>
+std::unique_ptr<T[]> read(std::int64_t count) {
+  auto memory = filled_with_nan<T>(count);
+  const auto size = static_cast<std::size_t>(count);
+  if (std::fread(memory.get(), sizeof(T), size, stdin) != size) emulation::fail("standard input ended early");
+  return memory;
+}
+
+template <class T>
+void write(const T* values, std::int64_t count) {
+  std::fwrite(values, sizeof(T), static_cast<std::size_t>(count), stdout);
+}
+
+void print_line(const std::string& error) {
+  const auto& statistics = emulation::statistics;
+  std::printf("{\"error\": \"%s\", \"blocks\": %lld, \"sites\": {", error.c_str(),
+              static_cast<long long>(statistics.blocks));
+  const char* comma = "";
+  for (const auto& [site, count] : statistics.sites) {
+    std::printf("%s\"%s\": %lld", comma, site.c_str(), static_cast<long long>(count));
+    comma = ", ";
+  }
+  std::printf("}, \"shared\": {");
+  comma = "";
+  for (const auto& [kind, count] : statistics.shared) {
+    std::printf("%s\"%s\": {\"accesses\": %lld, \"conflicts\": %lld}", comma, kind.c_str(),
+                static_cast<long long>(count.accesses), static_cast<long long>(count.conflicts));
+    comma = ", ";
+  }
+  std::printf("}}\n");
+}
+
+CorrelationProblem problem_of(char** words) {
+  CorrelationProblem problem;
+  problem.dtype = static_cast<avsbg::DataType>(std::atoi(words[0]));
+  problem.n = std::atoll(words[1]);
+  problem.p = std::atoll(words[2]);
+  problem.q = std::atoll(words[3]);
+  problem.c = std::atoll(words[4]);
+  return problem;
+}
+
+int correlate(bool mean, char** words) {
+  const CorrelationProblem problem = problem_of(words);
+  const Device device = {__CUDA_ARCH__ / 10, std::atoi(words[5])};
+  const bool flag = std::atoi(words[6]) != 0;
+  const bool wide = problem.dtype == avsbg::DataType::kFloat32 || problem.dtype == avsbg::DataType::kTf32;
+  const std::int64_t element = wide ? 4 : 2;
+  const auto a = read<unsigned char>(problem.n * problem.p * problem.c * element);
+  const auto b = read<unsigned char>(problem.n * problem.q * problem.c * element);
+  std::string error;
+  if (mean) {
+    const auto mean_a = filled_with_nan<float>(problem.n * problem.p);
+    const auto mean_b = filled_with_nan<float>(problem.n * problem.q);
+    const auto workspace = filled_with_nan<unsigned char>(
+        static_cast<std::int64_t>(avsbg::mean_correlation_workspace_size(problem, flag)));
+    error = avsbg::launch_mean_correlation(problem, device, a.get(), b.get(), mean_a.get(),
+                                           flag ? mean_b.get() : nullptr, workspace.get(), nullptr);
+    print_line(error);
+    write(mean_a.get(), problem.n * problem.p);
+    if (flag) write(mean_b.get(), problem.n * problem.q);
+  } else {
+    const auto volume = filled_with_nan<float>(problem.n * problem.p * problem.q);
+    error = avsbg::launch_correlation_volume(problem, device, a.get(), b.get(), volume.get(), flag, nullptr);
+    print_line(error);
+    write(volume.get(), problem.n * problem.p * problem.q);
+  }
+  return error.empty() ? 0 : 1;
+}
+
+// One warp, one instruction: what the tests hold against the published register layouts.
+void mma_kernel(const std::string* shape, const std::uint32_t (*a)[4], const std::uint32_t (*b)[2], float (*d)[4]) {
+  using namespace avsbg::ptx;
+  const unsigned lane = threadIdx.x;
+  if (*shape == "k8_f16") mma_k8_f16(d[lane], a[lane][0], a[lane][1], b[lane][0]);
+  if (*shape == "k16_f16") mma_k16_f16(d[lane], a[lane], b[lane]);
+  if (*shape == "k16_bf16") mma_k16_bf16(d[lane], a[lane], b[lane]);
+  if (*shape == "k8_tf32") mma_k8_tf32(d[lane], a[lane], b[lane]);
+}
+
+struct Rows {
+  uint4 units[512];
+};
+
+// Lane l gives row l, which lies l * stride units into shared memory.
+void ldmatrix_kernel(const uint4* rows, int stride, std::uint32_t (*registers)[4]) {
+  AVSBG_SHARED(Rows, shared);
+  const unsigned lane = threadIdx.x;
+  shared.units[lane * stride] = rows[lane];
+  __syncthreads();
+  avsbg::ptx::ldmatrix_x4(registers[lane], &shared.units[lane * stride]);
+}
+
+int probe_mma(const std::string& shape) {
+  const auto a = read<std::uint32_t[4]>(32);
+  const auto b = read<std::uint32_t[2]>(32);
+  const auto d = read<float[4]>(32);
+  cudaLaunchConfig_t config = {};
+  config.blockDim = dim3(32);
+  cudaLaunchKernelEx(&config, mma_kernel, &shape, a.get(), b.get(), d.get());
+  print_line("");
+  write(d.get(), 32);
+  return 0;
+}
+
+int probe_ldmatrix(int stride) {
+  const auto rows = read<uint4>(32);
+  const auto registers = filled_with_nan<std::uint32_t[4]>(32);
+  cudaLaunchConfig_t config = {};
+  config.blockDim = dim3(32);
+  cudaLaunchKernelEx(&config, ldmatrix_kernel, rows.get(), stride, registers.get());
+  print_line("");
+  write(registers.get(), 32);
+  return 0;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  if (const char* order = std::getenv("EMULATION_ORDER")) {
+    using emulation::Order;
+    const std::string name = order;
+    if (name != "forward" && name != "reverse" && name != "interleaved") emulation::fail("unknown order " + name);
+    emulation::options.order = name == "forward"   ? Order::kForward
+                               : name == "reverse" ? Order::kReverse
+                                                   : Order::kInterleaved;
+  }
+  if (const char* skip = std::getenv("EMULATION_SKIP")) emulation::options.skip = skip;
+  const std::string what = count > 1 ? words[1] : "";
+  if (what == "mean" && count == 9) return correlate(true, words + 2);
+  if (what == "volume" && count == 9) return correlate(false, words + 2);
+  if (what == "mma" && count == 3) return probe_mma(words[2]);
+  if (what == "ldmatrix" && count == 3) return probe_ldmatrix(std::atoi(words[2]));
+  if (what == "declined" && count == 8) {
+    const Device device = {std::atoi(words[7]), 1};
+    print_line(avsbg::why_declined(problem_of(words + 2), device));
+    return 0;
+  }
+  std::fprintf(stderr, "usage: see the top of main.cpp\n");
+  return 2;
+}
