@@ -13,3 +13,7 @@ class BackendError(AvsbgError):
 
 class MediaError(AvsbgError):
     """A video cannot be read, or lacks what the network needs."""
+
+
+class NativeLibraryError(AvsbgError):
+    """A native library was not built, is not there, or cannot be loaded."""

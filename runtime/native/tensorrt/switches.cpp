@@ -21,18 +21,15 @@ std::string names(Switches const& switches) {
 
 std::int32_t read_switch(PluginField const& field) {
   std::string const attribute = "attribute " + std::string(field.name);
-  std::int64_t value = 0;
-  if (field.data == nullptr || field.length != 1) {
-    throw std::invalid_argument(attribute + " holds " + std::to_string(field.length) + " values instead of one integer");
-  }
-  if (field.type == PluginFieldType::kINT32) {
-    value = *static_cast<std::int32_t const*>(field.data);
-  } else if (field.type == PluginFieldType::kINT64) {
-    value = *static_cast<std::int64_t const*>(field.data);
-  } else {
+  if (field.type != PluginFieldType::kINT32 && field.type != PluginFieldType::kINT64) {
     throw std::invalid_argument(attribute + " is not an integer (plugin field type " +
                                 std::to_string(static_cast<int>(field.type)) + "); it must be 0 or 1");
   }
+  if (field.data == nullptr || field.length != 1) {
+    throw std::invalid_argument(attribute + " holds " + std::to_string(field.length) + " values; it must be 0 or 1");
+  }
+  std::int64_t const value = field.type == PluginFieldType::kINT32 ? *static_cast<std::int32_t const*>(field.data)
+                                                                   : *static_cast<std::int64_t const*>(field.data);
   if (value != 0 && value != 1) {
     throw std::invalid_argument(attribute + " is " + std::to_string(value) + "; it must be 0 or 1");
   }

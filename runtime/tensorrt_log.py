@@ -1,0 +1,59 @@
+"""The one logger that all our TensorRT objects share, for TensorRT and TensorRT for RTX alike."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+# TensorRT's severities, 0 (internal error) to 4 (verbose), as levels of Python's logging.
+_LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+_PYTHON_LOG = logging.getLogger("avsbg.tensorrt")
+
+
+class Message(NamedTuple):
+    """What TensorRT or a plugin said: a level of Python's `logging`, and the text."""
+
+    level: int
+    text: str
+
+
+@functools.cache
+def message_log(trt: Any) -> Any:
+    """The `ILogger` to create every builder, runtime and parser with.
+
+    One for the whole process: TensorRT routes the messages of plugins to the first logger it was given, for as long as
+    any builder or runtime lives, even after that logger is gone (seen with TensorRT for RTX 1.7.1: it crashes).
+
+    Messages go to Python's logger `avsbg.tensorrt`, except inside `with message_log(trt).collect() as messages:`, where
+    they are appended to the list instead.
+
+    Args:
+        trt: the module `tensorrt` or `tensorrt_rtx`.
+    """
+
+    class MessageLog(trt.ILogger):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+            self._collections: list[list[Message]] = []
+
+        def log(self, severity: Any, text: str) -> None:
+            message = Message(_LEVELS[int(severity)], text)
+            if not self._collections:
+                _PYTHON_LOG.log(*message)
+            for collection in self._collections:
+                collection.append(message)
+
+        @contextmanager
+        def collect(self) -> Iterator[list[Message]]:
+            collection: list[Message] = []
+            self._collections.append(collection)
+            try:
+                yield collection
+            finally:
+                # By identity: two empty lists are equal.
+                self._collections = [other for other in self._collections if other is not collection]
+
+    return MessageLog()
