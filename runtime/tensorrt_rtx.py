@@ -1,10 +1,10 @@
 """Importing TensorRT for RTX so that plugins work.
 
-Its library looks itself up as `libtensorrt_rtx.so`, while the wheel holds only `libtensorrt_rtx.so.1`: without the first
-name, the first plugin node that is parsed ends the process (seen with 1.7.1). The dynamic linker answers a look-up by
-name with any object already loaded whose SONAME is that name. So before anything is parsed, this module loads a library
-that is nothing but that SONAME and a dependency on the real one. It is written here, byte by byte, since a device or a
-build machine need not have a linker, and since site-packages is not ours to add files to.
+Its library looks itself up as `libtensorrt_rtx.so`, while the wheel holds only `libtensorrt_rtx.so.1`: without the
+first name, the first plugin node that is parsed ends the process (seen with 1.7.1). The dynamic linker answers a
+look-up by name with any object already loaded whose SONAME is that name. So before anything is parsed, this module
+loads a library that is nothing but that SONAME and a dependency on the real one. It is written here, byte by byte,
+since a device or a build machine need not have a linker, and since site-packages is not ours to add files to.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ def import_tensorrt_rtx() -> ModuleType:
 
 def _machine() -> int:
     """The e_machine of this interpreter's own executable."""
-    header = Path("/proc/self/exe").open("rb").read(20)
-    return int(struct.unpack_from("<H", header, 18)[0])
+    with Path("/proc/self/exe").open("rb") as executable:
+        return int(struct.unpack_from("<H", executable.read(20), 18)[0])
 
 
 def elf_alias(soname: str, needed: str, machine: int) -> bytes:
-    """A 64-bit little-endian ELF shared object without code: a name and one dependency (System V ABI, chapters 4 and 5).
+    """A 64-bit little-endian ELF shared object without code: a name and a dependency (System V ABI, chapters 4 and 5).
 
     Args:
         soname: the name by which it is known once loaded.
