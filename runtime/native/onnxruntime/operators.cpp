@@ -136,9 +136,15 @@ class MeanCorrelationKernel {
 class CorrelationVolumeKernel {
  public:
   CorrelationVolumeKernel(const Ort::ConstKernelInfo& info, const Path& path) : path_(path) {
-    std::int64_t value = 0;  // the attribute may be left out
-    if (Ort::Status status{Ort::GetApi().KernelInfoGetAttribute_int64(info, "relu", &value)}; status.IsOK()) {
+    const OrtApi& api = Ort::GetApi();
+    std::int64_t value = 0;
+    float wrong = 0;
+    if (Ort::Status(api.KernelInfoGetAttribute_int64(info, "relu", &value)).IsOK()) {
+      if (value != 0 && value != 1) refuse("CorrelationVolume: relu must be 0 or 1, not " + std::to_string(value));
       relu_ = value != 0;
+    } else if (Ort::Status(api.KernelInfoGetAttribute_float(info, "relu", &wrong)).IsOK()) {
+      // Not the same as an attribute that was left out.
+      refuse("CorrelationVolume: relu must be an integer, 0 or 1, not the float " + std::to_string(wrong));
     }
   }
 
@@ -157,30 +163,46 @@ class CorrelationVolumeKernel {
   bool relu_ = false;
 };
 
+using Dimension = Ort::ShapeInferContext::SymbolicInteger;
 using SymbolicShape = Ort::ShapeInferContext::Shape;
 
-// ONNX Runtime calls this when it loads a graph; a dimension is a number or a symbol.
-void infer_shapes(Ort::ShapeInferContext& context, const char* name, bool volume, bool second_output) {
+bool known(const Dimension& dimension) { return dimension.IsInt() && dimension.AsInt() >= 0; }
+
+// What the wrapper's SetOutputShape does, with -1 for a symbol: later runtimes refuse the wrapper's -2. A dimension with
+// neither number nor name leaves the output's shape unsaid, since there is no way to say only a part of it.
+void set_output_shape(OrtShapeInferContext* context, std::size_t index, const SymbolicShape& shape) {
+  std::vector<std::int64_t> numbers;
+  std::vector<const char*> names;
+  for (const Dimension& dimension : shape) {
+    if (dimension.IsInt() && !known(dimension)) return;
+    numbers.push_back(known(dimension) ? dimension.AsInt() : -1);
+    names.push_back(known(dimension) ? "" : dimension.AsSym());
+  }
+  const OrtApi& api = Ort::GetApi();
+  OrtTensorTypeAndShapeInfo* raw_info = nullptr;
+  Ort::ThrowOnError(api.CreateTensorTypeAndShapeInfo(&raw_info));
+  const std::unique_ptr<OrtTensorTypeAndShapeInfo, decltype(api.ReleaseTensorTypeAndShapeInfo)> info(
+      raw_info, api.ReleaseTensorTypeAndShapeInfo);
+  Ort::ThrowOnError(api.SetTensorElementType(info.get(), ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT));
+  Ort::ThrowOnError(api.SetDimensions(info.get(), numbers.data(), numbers.size()));
+  Ort::ThrowOnError(api.SetSymbolicDimensions(info.get(), names.data(), names.size()));
+  Ort::ThrowOnError(api.ShapeInferContext_SetOutputTypeShape(context, index, info.get()));
+}
+
+// Called when a graph is loaded; a dimension is a number, a symbol, or unknown. Shapes that do not fit are left to the
+// run to report: ONNX Runtime drops an error from here.
+void infer_shapes(OrtShapeInferContext* raw_context, bool volume) {
+  const Ort::ShapeInferContext context(&Ort::GetApi(), raw_context);
   const SymbolicShape& a = context.GetInputShape(0);
   const SymbolicShape& b = context.GetInputShape(1);
-  if (a.size() != 3 || b.size() != 3) {
-    refuse(std::string(name) + ": descriptors must be a [N, P, C] and b [N, Q, C], not of rank " +
-           std::to_string(a.size()) + " and " + std::to_string(b.size()));
-  }
-  // Of N and C either input may know the number where the other has a symbol.
-  const auto known = [](const auto& dimension) { return dimension.IsInt() && dimension.AsInt() >= 0; };
-  for (const std::size_t axis : {0, 2}) {
-    if (known(a[axis]) && known(b[axis]) && a[axis].AsInt() != b[axis].AsInt()) {
-      refuse(std::string(name) + ": a and b differ in axis " + std::to_string(axis) + ": " +
-             std::to_string(a[axis].AsInt()) + " and " + std::to_string(b[axis].AsInt()));
-    }
-  }
-  const auto& n = known(b[0]) ? b[0] : a[0];
+  if (a.size() != 3 || b.size() != 3) return;
+  // Of N either input may know the number where the other has a symbol.
+  const Dimension& n = known(a[0]) || !known(b[0]) ? a[0] : b[0];
   if (volume) {
-    Ort::ThrowOnError(context.SetOutputShape(0, {n, a[1], b[1]}));
+    set_output_shape(raw_context, 0, {n, a[1], b[1]});
   } else {
-    Ort::ThrowOnError(context.SetOutputShape(0, {n, a[1]}));
-    if (second_output) Ort::ThrowOnError(context.SetOutputShape(1, {n, b[1]}));
+    set_output_shape(raw_context, 0, {n, a[1]});
+    set_output_shape(raw_context, 1, {n, b[1]});
   }
 }
 
@@ -193,11 +215,8 @@ class Operator : public Ort::CustomOpBase<Operator<Kernel>, Kernel, true> {
   Operator(unsigned api_version, ONNXTensorElementDataType type, const Path& path) : type_(type), path_(path) {
     // An older ONNX Runtime reads only the fields that it knows.
     OrtCustomOp::version = api_version;
-    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* raw_context) -> OrtStatusPtr {
-      return guarded([&] {
-        Ort::ShapeInferContext context(&Ort::GetApi(), raw_context);
-        infer_shapes(context, kName, kVolume, !kVolume);
-      });
+    OrtCustomOp::InferOutputShapeFn = [](const OrtCustomOp*, OrtShapeInferContext* context) -> OrtStatusPtr {
+      return guarded([&] { infer_shapes(context, kVolume); });
     };
   }
 
