@@ -1,0 +1,41 @@
+"""`avsbg doctor`: what this machine has, and what can be done with it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from avsbg.cli import app
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Show what this machine has, what each verb can do with it, and how to mend what is missing."""
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from avsbg.runtime.doctor import diagnose
+
+    diagnosis = diagnose()
+    if as_json:
+        print(json.dumps(asdict(diagnosis), indent=2))
+        return
+    console = Console(highlight=False)
+    machine = Table("", "found", "to mend it", box=None, pad_edge=False)
+    for finding in diagnosis.findings:
+        why = f"[yellow]{escape(finding.why)}[/yellow]" if finding.why else ""
+        found = f"missing: {why}" if finding.found is None else " ".join(filter(None, [escape(finding.found), why]))
+        machine.add_row(finding.name, found, escape(finding.remedy or ""))
+    console.print(machine)
+    uses = Table("can be done here", "", "", box=None, pad_edge=False)
+    for ability in diagnosis.abilities:
+        uses.add_row(ability.use, "[green]yes[/green]" if ability.possible else "[red]no[/red]", ability.why_not or "")
+    console.print()
+    console.print(uses)

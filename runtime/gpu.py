@@ -1,0 +1,109 @@
+"""The NVIDIA GPUs of this machine, asked of the CUDA driver itself: no toolkit or other program is needed."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+# Values of CUdevice_attribute (CUDA Driver API, cuDeviceGetAttribute).
+_MAJOR, _MINOR, _MULTIPROCESSORS, _INTEGRATED = 75, 76, 16, 18
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU.
+
+    Attributes:
+        name: as the driver names it.
+        compute_capability: e.g. 87 for 8.7.
+        memory_bytes: its memory; on an integrated GPU, the memory that it shares with the processor.
+        multiprocessors: how many.
+        integrated: whether it shares the processor's memory (Jetson).
+    """
+
+    name: str
+    compute_capability: int
+    memory_bytes: int
+    multiprocessors: int
+    integrated: bool
+
+
+@dataclass(frozen=True)
+class CudaDriver:
+    """What the CUDA driver says.
+
+    Attributes:
+        version: the latest CUDA version that it supports, e.g. `13.0`; None where there is no driver.
+        problem: why no GPU can be used; None where one can.
+        gpus: the GPUs, in CUDA's order.
+    """
+
+    version: str | None
+    problem: str | None
+    gpus: tuple[Gpu, ...] = ()
+
+
+def read_cuda_driver() -> CudaDriver:
+    """Ask the driver. A machine without one is a normal answer, not an error."""
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return CudaDriver(None, "the NVIDIA driver is not installed (libcuda.so.1 is not found)")
+    number = ctypes.c_int()
+    version = None
+    if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0:
+        version = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    if status := cuda.cuInit(0):
+        return CudaDriver(version, f"the NVIDIA driver reports: {_error(cuda, status)}")
+    cuda.cuDeviceGetCount(ctypes.byref(number))
+    gpus = tuple(_describe(cuda, index) for index in range(number.value))
+    return CudaDriver(version, None if gpus else "the NVIDIA driver finds no GPU", gpus)
+
+
+def _error(cuda: ctypes.CDLL, status: int) -> str:
+    text = ctypes.c_char_p()
+    if cuda.cuGetErrorString(status, ctypes.byref(text)) == 0 and text.value:
+        return text.value.decode(errors="replace")
+    return f"error {status}"
+
+
+def _describe(cuda: ctypes.CDLL, index: int) -> Gpu:
+    device = ctypes.c_int()
+    cuda.cuDeviceGet(ctypes.byref(device), index)
+
+    def attribute(which: int) -> int:
+        value = ctypes.c_int()
+        cuda.cuDeviceGetAttribute(ctypes.byref(value), which, device)
+        return value.value
+
+    name = ctypes.create_string_buffer(256)
+    cuda.cuDeviceGetName(name, len(name), device)
+    memory = ctypes.c_size_t()
+    cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return Gpu(
+        name.value.decode(errors="replace"),
+        10 * attribute(_MAJOR) + attribute(_MINOR),
+        memory.value,
+        attribute(_MULTIPROCESSORS),
+        bool(attribute(_INTEGRATED)),
+    )
+
+
+def jetson_release() -> str | None:
+    """The Jetson Linux release (`R36, REVISION: 4.3`), on which JetPack is named; None on other machines."""
+    text = _read(Path("/etc/nv_tegra_release"))
+    return None if text is None else text.splitlines()[0].lstrip("# ").split(", GCID")[0].replace(" (release)", "")
+
+
+def power_mode() -> str | None:
+    """The number of the power mode that nvpmodel has set on a Jetson; None on other machines."""
+    text = _read(Path("/var/lib/nvpmodel/status"))
+    return None if text is None else text.removeprefix("pmode:").strip()
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").strip() or None
+    except OSError:
+        return None

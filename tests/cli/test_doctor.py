@@ -1,0 +1,53 @@
+"""`avsbg doctor` says what is there, what is missing and what follows, on any machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from avsbg.cli import app
+from avsbg.runtime import doctor
+from avsbg.runtime.gpu import CudaDriver, Gpu
+
+ORIN = Gpu("Orin", 87, 8 * 2**30, 8, integrated=True)
+
+
+def _by_name(monkeypatch: pytest.MonkeyPatch, driver: CudaDriver) -> dict[str, doctor.Finding]:
+    monkeypatch.setattr(doctor, "read_cuda_driver", lambda: driver)
+    return {finding.name: finding for finding in doctor.diagnose().findings}
+
+
+def test_says_why_there_is_no_gpu_and_that_tensorrt_cannot_build_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "read_cuda_driver", lambda: CudaDriver(None, "the NVIDIA driver is not installed"))
+    result = CliRunner().invoke(app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    gpu = next(finding for finding in document["findings"] if finding["name"] == "GPU")
+    assert gpu["found"] is None and gpu["why"] == "the NVIDIA driver is not installed"
+    build = next(ability for ability in document["abilities"] if ability["use"] == "avsbg build --backend tensorrt")
+    assert not build["possible"] and "GPU" in build["why_not"]
+
+
+def test_describes_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = _by_name(monkeypatch, CudaDriver("12.6", None, (ORIN,)))
+    assert found["GPU"].found == "Orin, compute capability 8.7, 8 GiB (driver for CUDA 12.6)"
+
+
+def test_a_plugin_without_code_for_the_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    volta = Gpu("Tesla V100", 70, 16 * 2**30, 80, integrated=False)
+    plugin = _by_name(monkeypatch, CudaDriver("12.6", None, (ORIN, volta)))["TensorRT plugin"]
+    if plugin.found is None:
+        assert plugin.why and plugin.remedy
+    else:
+        assert plugin.why == "it holds no code for Tesla V100"
+
+
+def test_a_missing_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
+    found = _by_name(monkeypatch, CudaDriver(None, "no driver"))
+    assert found["TensorRT for RTX"].found is None
+    assert found["TensorRT for RTX"].remedy == "pip install 'avsbg[rtx]'"
+    text = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"}).output
+    assert "pip install 'avsbg[rtx]'" in text
