@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := cpu,export,bench,dev
+EXTRAS := cpu,export,bench,rtx,dev
 READY  := $(VENV)/.ready
 
 .PHONY: demo test lint typecheck check clean help

@@ -42,7 +42,7 @@ def import_tensorrt_rtx() -> ModuleType:
             ctypes.CDLL(str(alias), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
             raise BackendError(f"the library of TensorRT for RTX cannot be found by its name: {error}.") from error
-    return tensorrt_rtx  # type: ignore[no-any-return]
+    return tensorrt_rtx
 
 
 def _machine() -> int:
