@@ -40,6 +40,24 @@ def summarise(samples: Sequence[float]) -> Summary:
     return Summary(len(values), float(values.min()), p50, p90, p95, p99, mean, spread / mean if mean else 0.0)
 
 
+def drift(samples: Sequence[float], *, windows: int = 4) -> float:
+    """How far the last window of a series lies from the first, relative to the first: 0.1 is 10 % slower.
+
+    Args:
+        samples: in the order in which they were taken.
+        windows: in how many equal windows the series is cut; the medians of the first and the last are compared.
+
+    Raises:
+        ValueError: there are fewer samples than windows.
+    """
+    import numpy as np
+
+    if len(samples) < windows:
+        raise ValueError(f"{len(samples)} samples cannot be cut into {windows} windows")
+    length = len(samples) // windows
+    return float(np.median(samples[-length:]) / np.median(samples[:length])) - 1.0
+
+
 @dataclass(frozen=True)
 class Ratio:
     """The median of paired ratios with its bootstrap confidence interval."""

@@ -8,7 +8,14 @@ from collections.abc import Callable, Mapping
 
 
 def interleave(
-    callables: Mapping[str, Callable[[], object]], *, warmup: int, samples: int, minimum_seconds: float = 0.0
+    callables: Mapping[str, Callable[[], object]],
+    *,
+    warmup: int,
+    samples: int,
+    minimum_seconds: float = 0.0,
+    pause: float = 0.0,
+    after_round: Callable[[int], object] | None = None,
+    clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, list[float]]:
     """Time each callable once per round, in an order that rotates from round to round.
 
@@ -20,6 +27,10 @@ def interleave(
         warmup: rounds whose times are dropped.
         samples: rounds whose times are kept, at the least.
         minimum_seconds: sampling goes on until this much time has passed, in whole rounds.
+        pause: seconds of rest before each call. The worker threads of an engine spin for a while after its work is
+            done, and would take the processor from the next one.
+        after_round: called outside the timed parts with the number of rounds done so far, warm-up included.
+        clock: nanoseconds of a clock that never goes back.
 
     Returns:
         Seconds per call by name, in the order of the rounds; all lists have the same length.
@@ -34,18 +45,24 @@ def interleave(
     collecting = gc.isenabled()
     gc.disable()
     try:
-        for _ in range(warmup):
+        for done in range(warmup):
             for name in names:
                 callables[name]()
-        started = time.perf_counter_ns()
+            if after_round:
+                after_round(done + 1)
+        started = clock()
         rounds = 0
-        while rounds < samples or (time.perf_counter_ns() - started) * 1e-9 < minimum_seconds:
+        while rounds < samples or (clock() - started) * 1e-9 < minimum_seconds:
             shift = rounds % len(names)
             for name in names[shift:] + names[:shift]:
-                begin = time.perf_counter_ns()
+                if pause:
+                    time.sleep(pause)
+                begin = clock()
                 callables[name]()
-                times[name].append((time.perf_counter_ns() - begin) * 1e-9)
+                times[name].append((clock() - begin) * 1e-9)
             rounds += 1
+            if after_round:
+                after_round(warmup + rounds)
     finally:
         if collecting:
             gc.enable()

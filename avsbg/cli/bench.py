@@ -1,0 +1,122 @@
+"""`avsbg bench`: networks and backends measured against each other, in one process and in turn."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsbg.cli import app
+
+# What a run ends with when a row may not be published.
+UNSTABLE = 3
+
+
+class ScopeOption(str, Enum):
+    """What a call computes."""
+
+    MODEL = "model"
+    END_TO_END = "end-to-end"
+
+
+class Operator(str, Enum):
+    """What executes the correlation operator on ONNX Runtime."""
+
+    FUNCTION = "function"
+    NATIVE = "native"
+    PLAIN = "plain"
+
+
+class Form(str, Enum):
+    """How PyTorch computes a network."""
+
+    EFFICIENT = "efficient"
+    PUBLISHED = "published"
+
+
+@app.command()
+def bench(  # noqa: PLR0917  (each is an option by name)
+    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
+    backend: Annotated[
+        list[str] | None, typer.Option(help="onnxruntime (the default) or torch; repeat it to compare.")
+    ] = None,
+    operator: Annotated[
+        list[Operator] | None,
+        typer.Option(help="What executes the operator on onnxruntime, one row each; by default function."),
+    ] = None,
+    form: Annotated[
+        list[Form] | None,
+        typer.Option(help="How torch computes, one row each: as the bundle says, or as the released code does."),
+    ] = None,
+    scope: Annotated[
+        ScopeOption, typer.Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file.")
+    ] = ScopeOption.MODEL,
+    video: Annotated[Path | None, typer.Option(metavar="FILE", help="What end-to-end decodes.")] = None,
+    clips: Annotated[int, typer.Option(help="Clips per call (scope model).")] = 1,
+    samples: Annotated[int, typer.Option(help="Samples of each row, at the least.")] = 30,
+    seconds: Annotated[float, typer.Option(help="Time to sample for, all rows together, at the least.")] = 3.0,
+    warmup: Annotated[int, typer.Option(help="Rounds that are dropped first.")] = 3,
+    threads: Annotated[int | None, typer.Option(min=1, help="For every row; by default the physical cores.")] = None,
+    reference: Annotated[
+        str | None, typer.Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
+    ] = None,
+    memory: Annotated[
+        bool, typer.Option("--memory/--no-memory", help="Peak memory of each row, in a process of its own.")
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="DIR", help="By default a new directory under out/.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the results in DIR.")] = False,
+    allow_unstable: Annotated[
+        bool, typer.Option("--allow-unstable", help="Exit with 0 even if a row is too unstable to be a result.")
+    ] = False,
+) -> None:
+    """Compare networks and backends: parameters, operations, latency, memory.
+
+    Each row is a bundle on a backend. All rows are loaded side by side and
+    called in turn, so that the i-th samples form pairs. DIR receives the rows
+    with every raw sample (rows.jsonl) and their distributions as a picture.
+
+    The exit code is 3 if a row is unstable: too few samples, too much variation
+    or drift, a machine busy with other work, or logits that are not PyTorch's.
+    """
+    from rich.console import Console
+
+    from avsbg.benchmarks.compare import Settings, compare
+    from avsbg.benchmarks.console import cost_table, latency_table, results_console
+    from avsbg.benchmarks.contenders import contenders
+    from avsbg.benchmarks.environment import default_threads
+    from avsbg.benchmarks.progress import quiet_progress
+    from avsbg.benchmarks.results import results_directory, write_results
+    from avsbg.benchmarks.workloads import Workload
+
+    directory = results_directory(output, force=force)  # refused before anything is measured
+    workload = Workload(scope=scope.value, clips=clips, video=video)
+    settings = Settings(warmup=warmup, samples=samples, seconds=seconds, reference=reference, memory=memory)
+    chosen = contenders(
+        bundles,
+        backend or ["onnxruntime"],
+        operators=[choice.value for choice in operator or ()],
+        forms=[choice.value for choice in form or ()],
+        threads=threads or default_threads(),
+        clips=clips,
+    )
+    with quiet_progress(Console(stderr=True)) as progress:
+        rows = compare(chosen, workload, settings, progress)
+    write_results(directory, rows, replace=force)
+    console = results_console()
+    console.print(latency_table(rows))
+    console.print(cost_table(rows))
+    console.print(f"{directory}: rows.jsonl, latency.png, latency.svg", soft_wrap=True)
+    unstable = [row.label for row in rows if not row.stable]
+    if unstable:
+        Console(stderr=True).print(
+            f"{len(unstable)} of {len(rows)} rows unstable, not a result: {', '.join(unstable)}.\n"
+            "Measure again on a quiet machine, or with more --samples.",
+            style="bold red",
+            highlight=False,
+        )
+        if not allow_unstable:
+            raise typer.Exit(UNSTABLE)

@@ -1,0 +1,185 @@
+"""The comparison itself: contenders counted, their memory measured apart, their calls timed in turn, rows made."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+
+from rich.progress import Progress
+
+from avsbg.benchmarks.contenders import Contender
+from avsbg.benchmarks.environment import describe_environment
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.flops import count_flops
+from avsbg.benchmarks.memory import measure_memory
+from avsbg.benchmarks.progress import advance, step
+from avsbg.benchmarks.rows import (
+    BundleRow,
+    FlopsRow,
+    LatencyRow,
+    LimitsRow,
+    MemoryRow,
+    ParametersRow,
+    RatioRow,
+    Row,
+    RunRow,
+    SummaryRow,
+)
+from avsbg.benchmarks.sampling import PAUSE, sample
+from avsbg.benchmarks.stability import LIMITS, find_problems
+from avsbg.benchmarks.statistics import drift, paired_ratio, summarise
+from avsbg.benchmarks.workloads import Workload
+from avsbg.model import VariantError
+from avsbg.runtime.bundle import sha256
+from avsbg.runtime.manifest import MANIFEST
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How much is measured.
+
+    Attributes:
+        warmup: rounds that are dropped.
+        samples: rounds that are kept, at the least.
+        seconds: rounds go on until this much time has passed, all contenders together.
+        reference: label of the row that the others are divided by; None for the first.
+        memory: whether peak memory is measured.
+    """
+
+    warmup: int = 3
+    samples: int = 30
+    seconds: float = 3.0
+    reference: str | None = None
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.warmup < 1 or self.seconds < 0:
+            raise BenchmarkError(
+                f"cannot take {self.samples} samples over {self.seconds:g} s after {self.warmup} rounds of warm-up.",
+                "Take at least 2 samples after at least 1 round, over 0 s or more.",
+            )
+
+
+def compare(contenders: Sequence[Contender], workload: Workload, settings: Settings, progress: Progress) -> list[Row]:
+    """Measure the contenders against each other; one row each, in their order.
+
+    Args:
+        contenders: at least one.
+        workload: what each call computes.
+        settings: how much is measured.
+        progress: shows how far it is. It is redrawn between calls only, never during one.
+
+    Raises:
+        BenchmarkError: a bundle does not fit the workload, there is no such reference, or a measurement failed.
+        BackendError: a backend does not run what was asked for.
+    """
+    labels = [contender.label for contender in contenders]
+    reference = _reference(labels, settings.reference)
+    for contender in contenders:
+        workload.check(contender.bundle)
+    environment = describe_environment()
+    started = datetime.now(timezone.utc).replace(microsecond=0)
+    flops = dict(zip(labels, _count(contenders, progress), strict=True))
+    memory = dict.fromkeys(labels) | (_memory(contenders, workload, progress) if settings.memory else {})
+    timed = sample(
+        contenders,
+        workload,
+        warmup=settings.warmup,
+        samples=settings.samples,
+        minimum_seconds=settings.seconds,
+        progress=progress,
+    )
+    run = RunRow(
+        started=started,
+        command=("avsbg", *sys.argv[1:]),
+        contenders=tuple(labels),
+        reference=reference,
+        warmup=settings.warmup,
+        pause=PAUSE,
+        others=timed.others,
+    )
+    rows = []
+    for contender in contenders:
+        label, manifest = contender.label, contender.bundle.manifest
+        seconds, difference = timed.seconds[label], timed.logit_difference[label]
+        described = workload.describe(contender.bundle)
+        rows.append(
+            Row(
+                label=label,
+                bundle=_bundle_row(contender),
+                variant=_variant(contender),
+                backend=timed.described[label],
+                workload=described,
+                parameters=ParametersRow(**manifest.parameters.model_dump()),
+                flops=flops[label],
+                latency=_latency(seconds, described.clips),
+                ratio=RatioRow(reference=reference, **asdict(paired_ratio(seconds, timed.seconds[reference]))),
+                memory=memory[label],
+                logit_difference=difference,
+                problems=find_problems(seconds, others=timed.others, logit_difference=difference),
+                limits=LimitsRow(**asdict(LIMITS)),
+                run=run,
+                environment=environment,
+            )
+        )
+    return rows
+
+
+def _count(contenders: Sequence[Contender], progress: Progress) -> Iterator[FlopsRow | None]:
+    """Operations of each contender; None where the network cannot be rebuilt here (no PyTorch, unknown variant)."""
+    counted: dict[object, FlopsRow] = {}
+    with step(progress, "counting operations", len(contenders)) as task:
+        for contender in contenders:
+            clip = contender.bundle.manifest.clip
+            shape = {"frames": clip.frames, "height": clip.height, "width": clip.width}
+            try:
+                variant = contender.variant
+                key = (variant, *shape.values())
+                if key not in counted:
+                    counted[key] = FlopsRow(**asdict(count_flops(variant, **shape)))
+                row: FlopsRow | None = counted[key]
+            except (VariantError, ModuleNotFoundError):
+                row = None
+            advance(progress, task)
+            yield row
+
+
+def _memory(contenders: Sequence[Contender], workload: Workload, progress: Progress) -> dict[str, MemoryRow | None]:
+    measured: dict[str, MemoryRow | None] = {}
+    with step(progress, "peak memory, one process each", len(contenders)) as task:
+        for contender in contenders:
+            measured[contender.label] = measure_memory(contender, workload)
+            advance(progress, task)
+    return measured
+
+
+def _reference(labels: Sequence[str], wanted: str | None) -> str:
+    if not labels:
+        raise BenchmarkError("there is nothing to compare.", "Name at least one bundle and one backend.")
+    if wanted is not None and wanted not in labels:
+        raise BenchmarkError(f"there is no contender {wanted!r} to refer to.", f"There are: {', '.join(labels)}.")
+    return wanted or labels[0]
+
+
+def _variant(contender: Contender) -> dict[str, str | bool]:
+    form = contender.options.get("form")
+    return contender.bundle.manifest.variant | ({"form": form} if form else {})
+
+
+def _bundle_row(contender: Contender) -> BundleRow:
+    manifest = contender.bundle.manifest
+    files = {file for graph in manifest.graphs.values() for file in (graph.file, *graph.external_data)}
+    return BundleRow(
+        name=manifest.name,
+        manifest_sha256=sha256(contender.bundle.path / MANIFEST),
+        onnx_sha256={file: manifest.files[file].sha256 for file in sorted(files)},
+        weights=manifest.weights.model_dump(mode="json"),
+    )
+
+
+def _latency(samples: Sequence[float], clips: int) -> LatencyRow:
+    summary = summarise([sample / clips for sample in samples])
+    moved = drift(samples) if len(samples) >= 4 else None
+    return LatencyRow(samples=tuple(samples), per_clip=SummaryRow.model_validate(asdict(summary)), drift=moved)

@@ -1,0 +1,100 @@
+"""Peak memory of one contender, measured in a process of its own: rows that share a process cannot be told apart.
+
+The figures are the kernel's, of that process: VmRSS and VmHWM in /proc/self/status. (`ru_maxrss` would not do: it
+survives exec, so a child starts with its parent's peak.)
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from avsbg.benchmarks.errors import BenchmarkError
+
+if TYPE_CHECKING:
+    from avsbg.benchmarks.contenders import Contender
+    from avsbg.benchmarks.rows import MemoryRow
+    from avsbg.benchmarks.workloads import Workload
+
+_STATUS = Path("/proc/self/status")
+_SOURCE = "VmRSS and VmHWM of /proc/self/status"
+_RESULT = "avsbg-memory: "  # an engine may print lines of its own
+
+
+def measure_memory(contender: Contender, workload: Workload, *, runs: int = 3) -> MemoryRow:
+    """Load and run a contender in a fresh process and return what that process needed.
+
+    Args:
+        contender: whom to measure.
+        workload: what it runs.
+        runs: how often.
+
+    Raises:
+        BenchmarkError: the process failed, or the system has no /proc/self/status.
+    """
+    from avsbg.benchmarks.rows import MemoryRow
+
+    if not _STATUS.is_file():
+        raise BenchmarkError(f"peak memory is read from {_STATUS}, which this system lacks.", "Use --no-memory.")
+    task = {
+        "label": contender.label,
+        "bundle": str(contender.bundle.path),
+        "backend": contender.backend,
+        "options": contender.options,
+        "workload": asdict(workload) | {"video": str(workload.video) if workload.video else None},
+        "runs": runs,
+    }
+    process = subprocess.run(
+        [sys.executable, "-m", "avsbg.benchmarks.memory"],
+        input=json.dumps(task),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    results = [line for line in process.stdout.splitlines() if line.startswith(_RESULT)]
+    if process.returncode or not results:
+        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        cause = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
+        raise BenchmarkError(
+            f"the process that measures the memory of {contender.label} failed ({cause}): {last}",
+            "Out of memory ends a process with signal 9; --no-memory leaves this measurement out.",
+        )
+    return MemoryRow.model_validate_json(results[-1].removeprefix(_RESULT))
+
+
+def main() -> None:
+    """The child: read a task from standard input, write the result as a line on standard output."""
+    from avsbg.benchmarks.contenders import Contender
+    from avsbg.benchmarks.workloads import Workload
+    from avsbg.runtime.bundle import Bundle
+
+    task = json.load(sys.stdin)
+    workload = dict(task["workload"])
+    video = workload.pop("video")
+    work = Workload(**workload, video=Path(video) if video else None)
+    imported = _resident("VmRSS")
+    bundle = Bundle.open(Path(task["bundle"]))
+    with Contender(task["label"], bundle, task["backend"], task["options"]).create() as backend:
+        call = work.prepare(backend)
+        loaded, load_peak = _resident("VmRSS"), _resident("VmHWM")
+        for _ in range(task["runs"]):
+            call()
+        peak = _resident("VmHWM")
+    figures = {"imported": imported, "loaded": loaded, "load_peak": load_peak, "peak": peak}
+    print(_RESULT + json.dumps({**figures, "runs": task["runs"], "source": _SOURCE}))
+
+
+def _resident(field: str) -> int:
+    """A size from the status file, in bytes (the file has kB)."""
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"{_STATUS} has no {field}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""The figures of the paper (arXiv 2308.08288, Table 7): measured by its authors on an NVIDIA V100."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+DEVICE = "V100"
+
+
+@dataclass(frozen=True)
+class PaperFigures:
+    """Of one network, per clip of 5 frames of 224 x 224.
+
+    Attributes:
+        title: the network as the paper names it.
+        parameters: millions. latency: milliseconds.
+    """
+
+    title: str
+    parameters: float
+    latency: float
+
+
+_TABLE_7 = {
+    "avs-bg": PaperFigures("AVS-BG", 85.50, 27.48),
+    "avsbench": PaperFigures("AVSBench", 101.32, 43.55),
+}
+
+
+def paper_figures(variant: Mapping[str, str | bool]) -> PaperFigures | None:
+    """What the paper states of a variant record, whichever form computes it; None where it states nothing."""
+    from avsbg.model import VARIANTS
+
+    for name, figures in _TABLE_7.items():
+        if {**variant, "form": "efficient"} == VARIANTS[name].to_dict():
+            return figures
+    return None

@@ -1,0 +1,58 @@
+"""When a row is a result and when it is not: limits, and what of a row lies beyond them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from avsbg.benchmarks.statistics import drift, summarise
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Beyond any of these, a row is unstable.
+
+    Attributes:
+        samples: at least so many (trtexec's minimum).
+        variation: coefficient of variation. trtexec warns at 0.025, on a GPU with fixed clocks; a CPU that serves an
+            operating system besides has a longer tail, and what is published of it is the median.
+        drift: of the last quarter's median against the first quarter's, either way: a machine that heats up, or one
+            that was still warming up.
+        others: share of all cores that other processes used while sampling.
+        logit_difference: to PyTorch, on the bundle's vectors: the speed of another function is no result.
+    """
+
+    samples: int = 10
+    variation: float = 0.10
+    drift: float = 0.05
+    others: float = 0.10
+    logit_difference: float = 1e-3
+
+
+LIMITS = Limits()
+
+
+def find_problems(
+    samples: Sequence[float], *, others: float, logit_difference: float | None, limits: Limits = LIMITS
+) -> tuple[str, ...]:
+    """Why a row with these samples is unstable, one sentence each; nothing if it is stable.
+
+    Args:
+        samples: seconds per call, in the order in which they were taken.
+        others: the share of all cores that other processes used meanwhile.
+        logit_difference: None where it is not known.
+        limits: what is tolerated.
+    """
+    if len(samples) < limits.samples:
+        return (f"{len(samples)} samples; at least {limits.samples} are needed",)
+    problems = []
+    variation, moved = summarise(samples).variation, drift(samples)
+    if variation > limits.variation:
+        problems.append(f"coefficient of variation {variation:.1%}, above {limits.variation:.1%}")
+    if abs(moved) > limits.drift:
+        problems.append(f"the last quarter is {moved:+.1%} off the first, beyond {limits.drift:.1%}")
+    if others > limits.others:
+        problems.append(f"other processes used {others:.1%} of the processor, above {limits.others:.1%}")
+    if logit_difference is not None and logit_difference > limits.logit_difference:
+        problems.append(f"logits differ from PyTorch by {logit_difference:.2g}, above {limits.logit_difference:.2g}")
+    return tuple(problems)
