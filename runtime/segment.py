@@ -98,6 +98,7 @@ def segment_video(
         (directory / "masks").mkdir()
         if probabilities:
             (directory / "probabilities").mkdir()
+        report("segmenting", 0, _expected_seconds(video))
         for window, maps in _infer(backend, video, silent, record):
             with record.timed("write_masks"):
                 for second, probability in zip(window.seconds, maps, strict=False):

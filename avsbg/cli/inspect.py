@@ -10,9 +10,7 @@ import typer
 from avsbg.cli import app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from avsbg.runtime.manifest import TensorRecord, WeightsRecord
+    from avsbg.runtime.manifest import GraphRecord, WeightsRecord
 
 
 @app.command()
@@ -22,6 +20,7 @@ def inspect(
 ) -> None:
     """Check a bundle's files against its manifest and show what it holds."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from avsbg.runtime.bundle import Bundle
@@ -40,30 +39,17 @@ def inspect(
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width}, one per second; sound as {clip.audio}",
         "parameters": f"{manifest.parameters.inference:,} in the graph, {manifest.parameters.published:,} published",
         "FLOPs per clip": "not counted" if manifest.flops is None else f"{manifest.flops:,}",
-        "test vectors": ", ".join(f"{record.clips} clips" for record in manifest.vectors) or "none",
+        "test vectors": ", ".join(f"batch {record.clips}" for record in manifest.vectors) or "none",
         "made": f"{manifest.created:%Y-%m-%d %H:%M} UTC with "
         + ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items()),
         "files": f"{len(manifest.files)} files, {megabytes:.1f} MB, all unchanged",
     }
-    console = Console(highlight=False, soft_wrap=True)
-    overview = Table.grid(padding=(0, 2))
-    for name, value in facts.items():
-        overview.add_row(f"[bold]{name}[/bold]", value)
-    graphs = Table("graph", "file", "operator", "opset", "nodes", "inputs", "outputs")
     for name, graph in manifest.graphs.items():
-        custom = {operator: count for operator, count in graph.operators.items() if "::" in operator}
-        operators = ", ".join(f"{count} {operator}" for operator, count in custom.items())
-        graphs.add_row(
-            name,
-            graph.file,
-            f"{graph.operator}\n{operators}" if operators else graph.operator,
-            str(graph.opset),
-            str(graph.node_count),
-            _describe_tensors(graph.inputs),
-            _describe_tensors(graph.outputs),
-        )
-    console.print(overview)
-    console.print(graphs)
+        facts[f"graph {name}"] = _describe_graph(graph)
+    table = Table.grid(padding=(0, 2))
+    for name, value in facts.items():
+        table.add_row(f"[bold]{name}[/bold]", escape(value))
+    Console(highlight=False).print(table)
 
 
 def _describe_weights(weights: WeightsRecord) -> str:
@@ -72,8 +58,13 @@ def _describe_weights(weights: WeightsRecord) -> str:
     return ", ".join(f"{record.role}: {record.name} ({record.sha256[:12]})" for record in weights.checkpoints)
 
 
-def _describe_tensors(tensors: Iterable[TensorRecord]) -> str:
-    return "\n".join(
-        f"{tensor.name} {tensor.dtype} \\[{', '.join(str(dimension) for dimension in tensor.shape)}]"
-        for tensor in tensors
-    )
+def _describe_graph(graph: GraphRecord) -> str:
+    custom = [f"{count} {operator}" for operator, count in graph.operators.items() if "::" in operator]
+    nodes = f"{graph.node_count} nodes" + (f", of them {', '.join(custom)}" if custom else ", all standard operators")
+    lines = [f"{graph.file}: {nodes}; opset {graph.opset}, IR {graph.ir_version}"]
+    for direction, tensors in (("in ", graph.inputs), ("out", graph.outputs)):
+        lines += [
+            f"{direction} {tensor.name} {tensor.dtype} [{', '.join(str(dimension) for dimension in tensor.shape)}]"
+            for tensor in tensors
+        ]
+    return "\n".join(lines)

@@ -38,25 +38,27 @@ def run(  # noqa: PLR0917  (each is an option by name)
     masks tinted in, sound kept), overlay.png (the seconds at a glance) and summary.json. It appears only when complete.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.segment import segment_video
 
     console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True)
     columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("s"))
-    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bars:
-        tasks: dict[str, int] = {}
+    bars = Progress(*columns, TimeElapsedColumn(), console=errors)
+    tasks: dict[str, TaskID] = {}
 
-        def progress(stage: str, done: int, total: int | None) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage)
-            bars.update(tasks[stage], completed=done, total=total)  # type: ignore[arg-type]
+    def progress(stage: str, done: int, total: int | None) -> None:
+        if stage not in tasks:
+            tasks[stage] = bars.add_task(stage)
+            bars.start()
+        bars.update(tasks[stage], completed=done, total=total)
 
-        opening = bars.add_task("opening", total=None)
+    with errors.status(f"opening {bundle}"):
         opened = create_backend(backend, Bundle.open(bundle), operator=operator, threads=threads)
+    try:
         with opened:
-            bars.update(opening, visible=False)
             summary = segment_video(
                 opened,
                 video,
@@ -67,6 +69,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
                 replace=force,
                 progress=progress,
             )
+    finally:
+        bars.stop()
     spent = summary["seconds_spent"]
     console.print(
         f"{len(summary['frames'])} s of video, {len(summary['windows'])} clips through {summary['bundle']['name']} "

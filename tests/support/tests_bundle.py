@@ -1,7 +1,7 @@
 """A tiny bundle with the contract of a real one, made without torch: what is bright while it is loud sounds.
 
-`logits = 8 * (brightness * loudness - 0.25)`, with the brightness of a pixel computed by a MeanCorrelation node against a
-vector of thirds, and the loudness of a second as the largest absolute sample.
+`logits = 8 * (brightness * loudness - 0.25)`, with the brightness of a pixel computed by a MeanCorrelation node against
+a vector of thirds, and the loudness of a second as the largest absolute sample.
 """
 
 from __future__ import annotations

@@ -29,9 +29,10 @@ def write_video(
     layout: str = "mono",
     options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a video with a frame at each of `times` (seconds; `rate` is what the header states) and, if given, `sound` float32 `[channels, n]` at 48 kHz.
+    """Write a video with a frame at each of `times` (seconds; `rate` is what the header states).
 
-    The format follows the file's suffix; sound is PCM in .mkv and AAC in .mp4.
+    `sound` is float32 `[channels, n]` at 48 kHz; None leaves the file without an audio track. The format
+    follows the file's suffix; sound is PCM in .mkv and AAC in .mp4.
     """
     width, height = size
     with av.open(str(path), "w", options=options or {}) as target:
