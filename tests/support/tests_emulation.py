@@ -27,23 +27,25 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Variant:
-    """How a program is compiled: the engine, and the kernels with what drives them."""
+    """How a program is compiled: the kernels with what drives them, and the engine."""
 
-    name: str
-    flags: tuple[str, ...] = ("-O2",)
-    engine_flags: tuple[str, ...] | None = None
+    flags: tuple[str, ...] = ("-O2", "-Werror")
+    engine_flags: tuple[str, ...] = ("-O2", "-Werror")
     architecture: int = 800
 
 
 VARIANTS = {
-    variant.name: variant
-    for variant in (
-        Variant("plain"),
-        Variant("sm_75", architecture=750),
-        Variant("asan", ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")),
-        # The engine is not instrumented: its bookkeeping is shared between fibers that nothing orders.
-        Variant("tsan", ("-O1", "-g", "-fsanitize=thread"), ("-O2", "-DEMULATION_TSAN")),
-    )
+    "plain": Variant(),
+    "sm_75": Variant(architecture=750),
+    "asan": Variant(
+        ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+        ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    ),
+    # The engine is not instrumented: its bookkeeping is shared between fibers that nothing orders.
+    "tsan": Variant(("-O1", "-g1", "-fsanitize=thread"), ("-O2", "-DEMULATION_TSAN")),
+    # For kernels with a fault in them, compiled once each: quick to compile.
+    "faulty": Variant(("-O0",)),
+    "faulty tsan": Variant(("-O1", "-fsanitize=thread"), ("-O2", "-DEMULATION_TSAN")),
 }
 
 
@@ -162,31 +164,36 @@ def wrong_elements(problem: Problem, a: npt.NDArray[Any], b: npt.NDArray[Any], r
 
 
 def compile_program(variant: Variant, kernels: Path = KERNELS) -> Path:
-    """Compiles, or finds what an earlier run made of the same sources, flags and compiler, under build/emulation."""
+    """Compiles the emulated kernels. What an earlier run made of the same bytes is found under build/emulation."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         pytest.skip(f"no C++ compiler: {compiler} not found (set CXX)")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-    digest = hashlib.sha256(version + repr(variant).encode())
-    for source in sorted([*kernels.iterdir(), *EMULATION.iterdir()]):
-        digest.update(source.name.encode() + source.read_bytes())
     cache = ROOT / "build" / "emulation"
-    program = cache / f"{variant.name}-{digest.hexdigest()[:16]}"
-    if program.exists():
-        return program
     cache.mkdir(parents=True, exist_ok=True)
-    for stale in cache.glob(f"{variant.name}-*"):
-        stale.unlink()
-    common = ["-std=c++17", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
-    common += [f"-D__CUDA_ARCH__={variant.architecture}", f"-I{EMULATION}", f"-I{kernels}"]
-    with tempfile.TemporaryDirectory(dir=cache) as folder:
-        objects = []
-        for source in (kernels / "correlation.cu", EMULATION / "main.cpp", *(EMULATION / name for name in ENGINE)):
-            engine = source.name in ENGINE and variant.engine_flags is not None
-            flags = variant.engine_flags if engine and variant.engine_flags else variant.flags
-            objects.append(f"{folder}/{source.stem}.o")
-            command = [compiler, *common, *flags, "-x", "c++", "-c", str(source), "-o", objects[-1]]
-            subprocess.run(command, check=True)
-        subprocess.run([compiler, *variant.flags, *objects, "-o", f"{folder}/program"], check=True)
-        Path(folder, "program").rename(program)
+    objects = []
+    for source in (kernels / "correlation.cu", EMULATION / "main.cpp", *(EMULATION / name for name in ENGINE)):
+        engine = source.name in ENGINE
+        flags = ["-std=c++17", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-fno-strict-aliasing"]
+        flags += [f"-D__CUDA_ARCH__={variant.architecture}", *(variant.engine_flags if engine else variant.flags)]
+        folders = [EMULATION] if engine else [EMULATION, kernels]
+        digest = hashlib.sha256(version + repr(flags).encode() + source.read_bytes())
+        for header in sorted(file for folder in folders for file in folder.iterdir()):
+            digest.update(header.read_bytes() if header.suffix in {".h", ".cuh"} else b"")
+        objects.append(cache / f"{source.stem}-{digest.hexdigest()[:16]}.o")
+        includes = [f"-I{folder}" for folder in folders]
+        make(objects[-1], compiler, *flags, *includes, "-x", "c++", "-c", str(source))
+    names = " ".join(path.name for path in objects)
+    program = cache / f"emulated-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
+    make(program, compiler, *(flag for flag in variant.flags if "sanitize" in flag), *map(str, objects))
     return program
+
+
+def make(output: Path, *command: str) -> None:
+    """Runs a compiler unless its output is there. The output appears when it is complete."""
+    if output.exists():
+        return
+    with tempfile.TemporaryDirectory(dir=output.parent) as folder:
+        result = subprocess.run([*command, "-o", f"{folder}/output"], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, f"{' '.join(command)}\n{result.stderr}"
+        Path(folder, "output").rename(output)

@@ -1,0 +1,138 @@
+"""The sanitizers over the kernels, and faults put into them: each must be found, and the table says by what."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from tests_emulation import KERNELS, VARIANTS, Emulator, Problem, Run, compile_program, wrong_elements
+
+# Both ways to walk the channels, both operators, ragged in every direction. On one processor a block walks over
+# several tiles; on 16 the tiles are shared out.
+SANITIZED = [
+    Problem("fp32", 1, 130, 140, 40, sm_count=1),
+    Problem("tf32", 1, 140, 100, 64, sm_count=1),
+    Problem("tf32", 1, 131, 140, 136, sm_count=1),
+    Problem("fp16", 1, 150, 135, 128, sm_count=1),
+    Problem("bf16", 1, 40, 210, 136, sm_count=1),
+    Problem("fp16", 2, 129, 65, 120),
+    Problem("fp16", 1, 1, 1, 8),
+    Problem("fp16", 0, 1, 1, 8),
+    Problem("bf16", 1, 49, 49, 128, "volume"),
+    Problem("fp32", 1, 30, 67, 72, "volume", flag=False),
+]
+PROBES = SANITIZED[:5]
+SITE = re.compile(r"__syncthreads\(\);|AVSBG_COPY_WAIT\([^)]*\);")
+
+
+@pytest.mark.parametrize("problem", SANITIZED, ids=str)
+def test_address_and_undefined_behaviour(emulator_asan: Emulator, problem: Problem) -> None:
+    emulator_asan.check(problem)
+
+
+@pytest.mark.parametrize("problem", SANITIZED, ids=str)
+def test_races(emulator_tsan: Emulator, problem: Problem) -> None:
+    for order in ("forward", "reverse", "interleaved"):
+        emulator_tsan.check(problem, EMULATION_ORDER=order)
+
+
+def verdicts(emulator: Emulator, **environment: str) -> set[str]:
+    """What finds fault with the program, over the problems that probe it."""
+    found = set()
+    for problem in PROBES:
+        a, b = problem.inputs()
+        run = emulator.solve(problem, a, b, **environment)
+        found |= reasons(run, wrong_elements(problem, a, b, run))
+    # The last rows of maps that end inside a tile, multiplied with padding, must not make NaN of it.
+    problem = Problem("fp16", 2, 130, 70, 128)
+    a, b = problem.inputs()
+    a[0, 5, 0] = b[0, 69, 0] = float("inf")
+    a[1, 6, 0] = float("nan")
+    run = emulator.solve(problem, a, b, **environment)
+    return found | reasons(run, wrong_elements(problem, a, b, run))
+
+
+def reasons(run: Run, wrong: int) -> set[str]:
+    found = set()
+    if "ThreadSanitizer: data race" in run.stderr:
+        found.add("race")
+    if "emulation: block" in run.stderr:
+        found.add("rule of the device")
+    elif wrong:
+        found.add("wrong result")
+    if run.line and any(run.conflicts.values()):
+        found.add("bank conflict")
+    return found
+
+
+def barriers_and_waits() -> list[str]:
+    """Every line of the kernels' source that has a barrier or a wait, as "file:line"."""
+    return [
+        f"{source.name}:{number}"
+        for source in sorted(KERNELS.glob("*.cu*"))
+        for number, line in enumerate(source.read_text().splitlines(), 1)
+        if SITE.search(line.split("//")[0])
+    ]
+
+
+def test_every_barrier_and_wait_is_reached(emulator: Emulator) -> None:
+    """So that leaving one out is a change, and so that none is hidden from the pattern that finds them."""
+    reached = set()
+    for problem in PROBES:
+        reached |= {site.split()[1] for site in emulator.check(problem).line["sites"]}
+    assert sorted(reached) == sorted(barriers_and_waits())
+    assert len(reached) >= 3
+
+
+@pytest.mark.parametrize("site", barriers_and_waits())
+def test_without_a_barrier_or_wait_the_tests_fail(emulator: Emulator, emulator_tsan: Emulator, site: str) -> None:
+    """Each is left out in turn, as if its line were deleted. Results and sanitizer must each tell on their own."""
+    plain = verdicts(emulator, EMULATION_SKIP=site)
+    sanitizer = verdicts(emulator_tsan, EMULATION_SKIP=site)
+    print(f"without {site}: {', '.join(sorted(plain))}; under ThreadSanitizer: {', '.join(sorted(sanitizer))}")
+    assert plain & {"wrong result", "rule of the device"}
+    assert sanitizer & {"race", "rule of the device"}
+
+
+# Faults of other kinds: a text of the source, what replaces it, how it is compiled, and what must find it.
+FAULTS = {
+    "waits for one copy too few": (
+        ("AVSBG_COPY_WAIT(kStages - 2)", "AVSBG_COPY_WAIT(kStages - 1)"),
+        ("faulty", "rule of the device"),
+    ),
+    "counts only groups with copies in them": (
+        ("ptx::copy_commit();", "if (next_item < items) ptx::copy_commit();"),
+        ("faulty", "rule of the device"),
+    ),
+    "fills the slot that is being read": (
+        ("for (int i = 0; i < kStages - 1; ++i) copy_next_item", "for (int i = 0; i < kStages; ++i) copy_next_item"),
+        ("faulty tsan", "race"),
+    ),
+    "has one buffer for the column sums": (("shared.columns[tile % 2]", "shared.columns[0]"), ("faulty tsan", "race")),
+    "adds targets beyond the map": (("target_of(j, e) >= targets", "false"), ("faulty", "wrong result")),
+    "adds queries beyond the map": (("query_of(row / 2, row % 2 * 2) >= queries", "false"), ("faulty", "wrong result")),
+    "reads beyond the channels": (("row < rows && unit < units", "row < rows"), ("faulty", "wrong result")),
+    "drops NaN in the ReLU": (("x < 0.0F ? 0.0F : x", "x > 0.0F ? x : 0.0F"), ("faulty", "wrong result")),
+    "does not round to tf32": (("return round_to_tf32(bits)", "return bits"), ("faulty", "wrong result")),
+    "leaves units in their order": (
+        ("(unit ^ (kUnits == 4 ? (row >> 1) & 3 : row & 7))", "unit"),
+        ("faulty", "bank conflict"),
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_found(tmp_path: Path, fault: str) -> None:
+    (text, replacement), (name, finder) = FAULTS[fault]
+    folder = shutil.copytree(KERNELS, tmp_path / "cuda")
+    changed = 0
+    for source in folder.glob("*.cu*"):
+        before = source.read_text()
+        source.write_text(before.replace(text, replacement))
+        changed += before.count(text)
+    assert changed > 0, f"the kernels no longer say {text!r}: choose another text for this fault"
+    found = verdicts(Emulator(compile_program(VARIANTS[name], folder)))
+    print(f"{fault}: {', '.join(sorted(found)) or 'not found'}")
+    assert finder in found
