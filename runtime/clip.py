@@ -89,9 +89,13 @@ def resize(pixels: Array, width: int, height: int) -> Array:
     This is what OpenCV's default does and what the networks were trained on. It does not antialias, unlike Pillow's and
     FFmpeg's resizing of the same name; an affine transform of Pillow's does not either, which is why it is used here.
     """
-    image = Image.fromarray(np.ascontiguousarray(pixels))
-    scale = (image.width / width, 0.0, 0.0, 0.0, image.height / height, 0.0)
-    return np.asarray(image.transform((width, height), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR))
+    scale = (pixels.shape[1] / width, 0.0, 0.0, 0.0, pixels.shape[0] / height, 0.0)
+    # One float channel after the other: of bytes, Pillow drops the fraction instead of rounding it.
+    channels = [
+        Image.fromarray(channel).transform((width, height), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
+        for channel in np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
+    ]
+    return np.rint(np.stack([np.asarray(channel) for channel in channels], axis=-1)).astype(np.uint8)
 
 
 def repeat_last_patch(waveform: Array, samples: int) -> Array:

@@ -27,6 +27,7 @@ def write_video(
     sound: np.ndarray | None = None,
     sound_start: Fraction = Fraction(0),
     layout: str = "mono",
+    pixel_format: str = "yuv420p",
     options: dict[str, str] | None = None,
 ) -> Path:
     """Write a video with a frame at each of `times` (seconds; `rate` is what the header states).
@@ -37,7 +38,7 @@ def write_video(
     width, height = size
     with av.open(str(path), "w", options=options or {}) as target:
         picture = target.add_stream("libx264", rate=rate, options={"qp": "0", "preset": "ultrafast"})
-        picture.width, picture.height, picture.pix_fmt = width, height, "yuv420p"
+        picture.width, picture.height, picture.pix_fmt = width, height, pixel_format
         picture.codec_context.time_base = Fraction(1, 90000)
         track = None
         if sound is not None:
