@@ -1,0 +1,187 @@
+"""The verbs as a user meets them: exit codes, paragraphs on stderr, JSON."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests_video import steady, tone, write_video
+
+from avsbg import cli
+from avsbg.runtime.backends import onnxruntime as ort_backend
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.manifest import MANIFEST
+
+
+class Outcome:
+    """What a command printed and how it ended."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    @property
+    def paragraph(self) -> str:
+        """Standard error without its line breaks."""
+        return " ".join(self.err.split())
+
+
+@pytest.fixture
+def avsbg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Run the `avsbg` command in this process."""
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["avsbg", *map(str, arguments)])
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        captured = capsys.readouterr()
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    return write_video(tmp_path / "clip.mp4", times=steady(25, 50), sound=tone(2))
+
+
+def test_run_writes_its_output_and_says_where(avsbg, tiny: Bundle, clip: Path, tmp_path: Path) -> None:
+    outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--operator", "plain")
+    assert outcome.code == 0, outcome.err
+    assert f"{tmp_path}/out/overlay.png" in outcome.out
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["backend"]["operator"] == "plain"
+    assert summary["backend"]["threads"] == 1
+    assert len(summary["frames"]) == 2
+    again = avsbg("run", tiny.path, clip, "-o", tmp_path / "out")
+    assert again.code == 1
+    assert "--force" in again.paragraph
+    assert avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--force").code == 0
+
+
+def test_bad_input_is_a_paragraph_and_nothing_half_written(avsbg, tiny: Bundle, clip: Path, tmp_path: Path) -> None:
+    mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
+    truncated = tmp_path / "truncated.mp4"
+    truncated.write_bytes(clip.read_bytes()[:2000])
+    (tmp_path / "text.mp4").write_text("no video")
+    cases = {
+        (tiny.path, tmp_path / "missing.mp4"): "there is no video at",
+        (tiny.path, tmp_path / "text.mp4"): "cannot be read as a video",
+        (tiny.path, truncated): "cannot be read as a video",
+        (tiny.path, mute): "--silent",
+        (tmp_path / "nowhere", clip): "there is no bundle at",
+        (tmp_path, clip): "holds no manifest.json",
+    }
+    for (bundle, video), message in cases.items():
+        outcome = avsbg("run", bundle, video, "-o", tmp_path / "out")
+        assert outcome.code == 1
+        assert "error: " in outcome.paragraph
+        assert message in outcome.paragraph
+        assert "Traceback" not in outcome.err
+        assert not (tmp_path / "out").exists()
+    for option, value, message in [
+        ("--backend", "tpu", "Choose one of: onnxruntime, torch"),
+        ("--operator", "magic", "function, native, plain"),
+        ("--threshold", "2", "[0, 1)"),
+    ]:
+        outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", option, value)
+        assert outcome.code == 1
+        assert message in outcome.paragraph
+    assert avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", "0").code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "mute.mp4", "text.mp4", "truncated.mp4"]
+
+
+def test_run_silent(avsbg, tiny: Bundle, tmp_path: Path) -> None:
+    mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
+    assert avsbg("run", tiny.path, mute, "-o", tmp_path / "out", "--silent", "--probabilities").code == 0
+    assert (tmp_path / "out/probabilities/00000.png").is_file()
+
+
+def test_verify_passes_and_writes_json(avsbg, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ort_backend, "LIBRARY", Path("/nowhere/lib.so"))
+    outcome = avsbg("verify", tiny.path, "--json", tmp_path / "verify.json")
+    assert outcome.code == 0, outcome.err
+    for word in ("onnxruntime:function", "onnxruntime:plain", "logits", "probability", "pass"):
+        assert word in outcome.out
+    document = json.loads((tmp_path / "verify.json").read_text())
+    assert document["passed"]
+    assert document["bundle"]["manifest_sha256"] == sha256(tiny.path / MANIFEST)
+    assert [result["target"] for result in document["results"]] == ["onnxruntime:function", "onnxruntime:plain"]
+    assert [len(result["comparisons"]) for result in document["results"]] == [4, 4]
+    asked = avsbg("verify", tiny.path, "--backend", "onnxruntime:native")
+    assert asked.code == 1
+    assert "/nowhere/lib.so is not there" in asked.paragraph
+
+
+def _change_vectors(bundle: Path, value: float) -> None:
+    """Put `value` into the reference logits, with the hash that fits."""
+    name = "vectors/clips1_seed1.npz"
+    with np.load(bundle / name, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    arrays["outputs.logits"].flat[3] = value
+    np.savez(bundle / name, **arrays)
+    document = json.loads((bundle / MANIFEST).read_text())
+    document["files"][name] = {"sha256": sha256(bundle / name), "bytes": (bundle / name).stat().st_size}
+    (bundle / MANIFEST).write_text(json.dumps(document))
+
+
+@pytest.mark.parametrize("value", [99.0, float("nan")])
+def test_verify_fails_where_an_output_differs(avsbg, bundle_copy: Path, tmp_path: Path, value: float) -> None:
+    _change_vectors(bundle_copy, value)
+    outcome = avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--json", tmp_path / "verify.json")
+    assert outcome.code == 1
+    assert "FAIL" in outcome.out
+    assert "onnxruntime: an output differs" in outcome.out
+    document = json.loads((tmp_path / "verify.json").read_text(), parse_constant=pytest.fail)
+    assert not document["passed"]
+    assert avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--clips", "3").code == 0
+    missing = avsbg("verify", bundle_copy, "--clips", "2")
+    assert missing.code == 1
+    assert "It has: 1, 3." in missing.paragraph
+
+
+def test_a_changed_file_stops_every_verb(avsbg, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+    with (bundle_copy / "clip.plain.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    for arguments in (
+        ["verify", bundle_copy],
+        ["inspect", bundle_copy],
+        ["run", bundle_copy, clip, "-o", tmp_path / "o"],
+    ):
+        outcome = avsbg(*arguments)
+        assert outcome.code == 1
+        assert "clip.plain.onnx of the bundle" in outcome.paragraph
+        assert "has changed" in outcome.paragraph
+
+
+def test_inspect_for_people_and_for_programs(avsbg, tiny: Bundle) -> None:
+    outcome = avsbg("inspect", tiny.path)
+    assert outcome.code == 0
+    for word in ("tiny", "5 frames of 16 x 24", "random, seed 0", "1 avsbg::MeanCorrelation", "[clips, 5, 16, 24, 3]"):
+        assert word in outcome.out
+    as_json = avsbg("inspect", tiny.path, "--json")
+    assert json.loads(as_json.out) == json.loads((tiny.path / MANIFEST).read_text())
+
+
+@pytest.mark.parametrize("verb", ["", "run", "verify", "inspect"])
+def test_help_answers_without_heavy_imports(verb: str) -> None:
+    """Help must not wait for numpy, PyAV, PyTorch or ONNX."""
+    script = (
+        "import sys\n"
+        "from avsbg.cli import main\n"
+        f"sys.argv = ['avsbg', *{verb!r}.split(), '--help']\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    heavy = {'numpy', 'av', 'torch', 'onnx', 'onnxruntime', 'PIL'} & set(sys.modules)\n"
+        "    assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout
