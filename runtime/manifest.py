@@ -42,6 +42,7 @@ Count = Annotated[int, Field(ge=0)]
 Dimension = Annotated[int, Field(ge=0, le=2**40)] | Annotated[str, StringConstraints(min_length=1, max_length=64)]
 DType = Literal["bool", "uint8", "int32", "int64", "float16", "float32", "float64"]
 Triple = tuple[float, float, float]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 
 
 class _Record(BaseModel):
@@ -107,6 +108,7 @@ class GraphRecord(_Record):
     operator: Literal["custom", "plain"] = Field(
         description="custom: nodes of the domain avsbg with a function body; plain: standard operators only"
     )
+    precision: Precision = Field(default="fp32", description="the type that the graph's products are computed in")
     opset: int = Field(ge=1)
     ir_version: int = Field(ge=1)
     inputs: tuple[TensorRecord, ...] = Field(min_length=1)
@@ -141,6 +143,94 @@ class VectorsRecord(_Record):
     intermediates: tuple[TensorRecord, ...] = ()
 
 
+class DeviceRecord(_Record):
+    """What an engine was built for."""
+
+    compute_capabilities: tuple[Annotated[int, Field(ge=50, le=999)], ...] = Field(
+        min_length=1, description="87 is 8.7"
+    )
+    name: str | None = Field(default=None, max_length=255, description="the GPU it was built on; none if built without")
+    power_mode: str | None = Field(default=None, max_length=255, description="of a Jetson, while the engine was built")
+
+
+class PluginRecord(_Record):
+    """The plugin library that an engine needs."""
+
+    sha256: Sha256
+    operators: tuple[str, ...] = Field(min_length=1)
+    version: str
+    namespace: str
+
+
+class ProfileRecord(_Record):
+    """The shapes that an input may have: the smallest, the one that was optimised for, the largest."""
+
+    smallest: tuple[Count, ...] = Field(max_length=16)
+    optimal: tuple[Count, ...] = Field(max_length=16)
+    largest: tuple[Count, ...] = Field(max_length=16)
+
+
+class RealisedRecord(_Record):
+    """In which types an engine really computes, read back from the engine or from its builder.
+
+    Products are matrix products, convolutions and correlations.
+    """
+
+    source: Literal["inspector", "builder log"]
+    layers: Count
+    products: dict[str, Count] = Field(
+        description="matrix products, convolutions and correlations by their inputs' type"
+    )
+    differing: tuple[str, ...] = Field(default=(), description="products that did not get the type asked for, with it")
+
+
+class MemoryRecord(_Record):
+    """What the builder reported, in bytes, for the profile's largest shapes."""
+
+    activation: Count
+    scratch: Count
+    weights: Count
+
+
+class AccuracyRecord(_Record):
+    """What a precision costs: the graph that an engine was built from against the bundle's vectors, in ONNX Runtime."""
+
+    largest_difference: float = Field(description="of a logit")
+    flipped: float = Field(ge=0, le=1, description="share of pixels on the other side of 0.5")
+    miou: float = Field(ge=0, le=1, description="mean over frames of the IoU between the masks")
+    least_miou: float = Field(ge=0, le=1, description="the gate: what the precision must reach")
+    passed: bool
+
+
+class EngineRecord(_Record):
+    """An engine: what it was built from, for what, how, and what came out."""
+
+    file: RelativePath
+    layers_file: RelativePath = Field(description="JSON: each layer with its realised types")
+    graph: str = Field(description="the graph of this bundle that it was built from")
+    graph_sha256: Sha256
+    backend: Literal["tensorrt", "tensorrt-rtx"]
+    operator: Literal["plugin", "plain"]
+    precision: Precision = Field(description="as requested")
+    realised: RealisedRecord
+    accuracy: AccuracyRecord | None = Field(default=None, description="none where no runtime here can run the graph")
+    device: DeviceRecord
+    profile: dict[str, ProfileRecord] = Field(min_length=1)
+    options: dict[str, str | int | bool] = Field(description="of the builder")
+    memory: MemoryRecord
+    plugin: PluginRecord | None = None
+    versions: dict[str, str] = Field(description="TensorRT, the CUDA driver and avsbg, when it was built")
+    build_seconds: float = Field(ge=0)
+    commands: dict[str, str] = Field(default={}, description="other tools' command lines for the same build")
+    created: AwareDatetime
+
+    @model_validator(mode="after")
+    def _plugin_where_needed(self) -> EngineRecord:
+        if (self.plugin is None) != (self.operator == "plain"):
+            raise ValueError("an engine has a plugin record exactly if its operator is the plugin")
+        return self
+
+
 class FileRecord(_Record):
     """What a file of the bundle must be."""
 
@@ -161,6 +251,7 @@ class Manifest(_Record):
     parameters: ParametersRecord
     flops: Count | None = Field(default=None, description="floating-point operations per clip (one multiply-add is 2)")
     vectors: tuple[VectorsRecord, ...] = ()
+    engines: dict[str, EngineRecord] = Field(default={}, description="TensorRT engines, made by `avsbg build`")
     files: dict[RelativePath, FileRecord] = Field(min_length=1, max_length=4096)
     versions: dict[str, str] = Field(description="tools that made the bundle")
     created: AwareDatetime
@@ -170,6 +261,10 @@ class Manifest(_Record):
         used = {record.file for record in self.vectors}
         for graph in self.graphs.values():
             used |= {graph.file, *graph.external_data}
+        for name, engine in self.engines.items():
+            used |= {engine.file, engine.layers_file}
+            if engine.graph not in self.graphs:
+                raise ValueError(f"the engine {name} was built from the graph {engine.graph!r}, which is not listed")
         if MANIFEST in self.files:
             raise ValueError(f"files must not list {MANIFEST} itself")
         if missing := sorted(used - set(self.files)):
