@@ -7,8 +7,6 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-
 from avsbg import __version__
 from avsbg.export.exporter import Report, export_graphs
 from avsbg.export.graphs import ClipGraph
@@ -18,9 +16,8 @@ from avsbg.model import VARIANTS, Variant, count_parameters
 from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle, write_bundle
 from avsbg.runtime.manifest import ClipRecord, Manifest, WeightsRecord
+from avsbg.runtime.verify import TOLERANCE, compare
 
-# The largest difference of a logit from PyTorch's with which a graph is published.
-TOLERANCE = 1e-3
 VECTOR_CLIPS = (1, 3)
 VECTOR_SEED = 0
 _TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "timm", "torch")
@@ -55,7 +52,7 @@ def export_bundle(
         The manifest.
 
     Raises:
-        ExportError: a graph is not valid, or its outputs differ from PyTorch's by more than `TOLERANCE`.
+        ExportError: a graph is not valid, or its outputs differ from PyTorch's by more than 1e-3.
         BundleError: `path` exists.
     """
     shape = shape or ClipShape()
@@ -90,17 +87,15 @@ def variant_name(variant: Variant) -> str:
 
 def _verify(bundle: Bundle, report: Report) -> None:
     for name in bundle.manifest.graphs:
-        worst = 0.0
         with OnnxRuntimeBackend(bundle, name) as backend:
-            for vectors in bundle.vectors():
-                logits = backend.run(vectors.inputs, ["logits"])["logits"]
-                # A NaN, on either side, must fail too.
-                difference = np.abs(logits - vectors.outputs["logits"]).max(initial=0.0)
-                if not difference <= TOLERANCE:
-                    raise ExportError(
-                        f"the exported graph {name} differs from PyTorch by {difference:.3g} in a logit of a batch of "
-                        f"{vectors.record.clips}; at most {TOLERANCE:g} is allowed. The bundle was not kept.",
-                        "With weights that are not finite or overflow, no export can agree: check the checkpoint.",
-                    )
-                worst = max(worst, float(difference))
-        report(f"{name}: ONNX Runtime agrees with PyTorch to {worst:.1e} in the logits")
+            comparisons = [one for vectors in bundle.vectors() for one in compare(backend, vectors, TOLERANCE)]
+        for comparison in comparisons:
+            if not comparison.passed:
+                raise ExportError(
+                    f"the exported graph {name} differs from PyTorch by {comparison.largest_absolute:.3g} in "
+                    f"{comparison.output} with {comparison.clips} clips; at most {TOLERANCE:g} is allowed. The bundle "
+                    "was not kept.",
+                    "With weights that are not finite or that overflow no export can agree: check the checkpoint.",
+                )
+        worst = max(comparison.largest_absolute for comparison in comparisons)
+        report(f"{name}: ONNX Runtime agrees with PyTorch to {worst:.1e}")

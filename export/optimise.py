@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -30,7 +30,9 @@ def optimise(model: ir.Model) -> list[str]:
     """
     _transpose_weights(model.graph)
     weights = list(model.graph.initializers)
-    _fold(model, weights, iterations=4)
+    with _folding(model, weights):
+        # The rewriter's time grows with the square of the nodes, so it comes after the folding has halved them.
+        onnxscript.optimizer.optimize(model)
     _name_nodes(model.graph)
     _clear_metadata(model)
     return [name for name in weights if name in model.graph.initializers]
@@ -38,8 +40,14 @@ def optimise(model: ir.Model) -> list[str]:
 
 def inline(model: ir.Model, weights: Collection[str]) -> None:
     """Replace the nodes of an optimised model's functions by their bodies, in place, and fold what can be folded."""
+    for node in model.graph:
+        if node.op_identifier() in model.functions:
+            node.metadata_props[_SCOPES] = repr([node.name, ""])  # inlining hands it on to the body's nodes
     ir.passes.common.InlinePass()(model)
-    _fold(model, weights, iterations=2)
+    ir.passes.common.RemoveUnusedOpsetsPass()(model)
+    with _folding(model, weights):
+        ir.passes.common.IdentityEliminationPass()(model)
+    _name_nodes(node for node in model.graph if _SCOPES in node.metadata_props)
     _clear_metadata(model)
 
 
@@ -69,10 +77,15 @@ def _transpose_weights(graph: ir.Graph) -> None:
             graph.initializers.pop(str(source.name))
 
 
-def _fold(model: ir.Model, weights: Collection[str], iterations: int) -> None:
-    with _as_inputs(model.graph, weights):
-        onnxscript.optimizer.optimize(model, num_iterations=iterations)
+@contextmanager
+def _folding(model: ir.Model, weights: Collection[str]) -> Iterator[None]:
+    """Fold constants, let the block do more with the weights out of its reach, and tidy up the constants."""
     graph = model.graph
+    with _as_inputs(graph, weights):
+        onnxscript.optimizer.fold_constants(model)
+        onnxscript.optimizer.remove_unused_nodes(model)
+        ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+        yield
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]
     constants = [value for name, value in graph.initializers.items() if name not in weights]
@@ -98,10 +111,10 @@ def _as_inputs(graph: ir.Graph, weights: Collection[str]) -> Iterator[None]:
             graph.register_initializer(value)
 
 
-def _name_nodes(graph: ir.Graph) -> None:
+def _name_nodes(nodes: Iterable[ir.Node]) -> None:
     """Name nodes `module.path/Operator`, numbered where that repeats."""
     used: Counter[str] = Counter()
-    for node in graph:
+    for node in nodes:
         scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "['']"))
         modules = [scope for scope in scopes[:-1] if scope]
         name = f"{modules[-1]}/{node.op_type}" if modules else node.op_type

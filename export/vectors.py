@@ -45,8 +45,8 @@ def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> 
     inputs = make_clips(graph.audio, clip, clips, seed)
     frames, sound = (torch.from_numpy(array) for array in inputs.values())
     with torch.inference_mode():
-        outputs = graph(frames, sound)
         passed = graph.network.forward_stages(*graph.network_inputs(frames, sound))
+        outputs = (passed.logits, torch.sigmoid(passed.logits))
     intermediates: Arrays = {}
     for name, value in vars(passed).items():
         if name == "logits":

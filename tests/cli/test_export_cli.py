@@ -1,0 +1,97 @@
+"""`avsbg export` as users call it."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from avsbg import cli
+from avsbg.model import create_network, fill_from_seed, save_checkpoint
+from avsbg.runtime.bundle import Bundle
+
+SMALL = ["--encoder", "pvt_v2_b0", "--audio", "embedding", "--frames", "2", "--size", "32x64"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run `avsbg` with these arguments; returns the exit code and what it printed, spaces and line breaks as one."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["avsbg", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        out, err = capsys.readouterr()
+        code = stop.value.code
+        return (code if isinstance(code, int) else 0), " ".join(out.split()), " ".join(err.split())
+
+    return call
+
+
+def test_a_checkpoint_becomes_a_bundle(run, tmp_path):
+    network = create_network("avsbench-without-audio", encoder="pvt_v2_b0")
+    fill_from_seed(network, 0)
+    save_checkpoint(network, tmp_path / "weights.safetensors")
+    target = tmp_path / "out.bundle"
+    arguments = ["export", "avsbench-without-audio", *SMALL, "--checkpoint", tmp_path / "weights.safetensors"]
+    code, out, err = run(*arguments, "-o", target)
+    assert code == 0, err
+    assert "nodes:" in out
+    assert "agrees with PyTorch" in out
+    assert "parameters" in out
+    manifest = Bundle.open(target).manifest
+    assert manifest.name == "avsbench-without-audio-pvt_v2_b0"
+    assert manifest.weights.checkpoints[0].name == "weights.safetensors"
+    assert (manifest.clip.frames, manifest.clip.height, manifest.clip.width) == (2, 32, 64)
+    assert str(tmp_path) not in json.dumps(manifest.model_dump(mode="json"))
+    before = (target / "manifest.json").read_bytes()
+
+    code, _, err = run(*arguments, "-o", target)
+    assert code == 1
+    assert "exists already" in err
+    assert "--force" in err
+    assert (target / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["avs-bgg", "--seed", "0"], "unknown network or variant 'avs-bgg'. Choose one of: avs-bg, avs-bg-without"),
+        (["avs-bg", "--seed", "0", "--encoder", "vgg"], "unknown encoder 'vgg'. Choose one of: pvt_v2_b0"),
+        (["avs-bg"], "exactly one of --checkpoint and --seed"),
+        (["avs-bg", "--seed", "0", "--checkpoint", "x.pth"], "exactly one of --checkpoint and --seed"),
+        (["avs-bg", "--seed", "0", "--vggish", "x.pth"], "--vggish belongs to --checkpoint"),
+        (["avs-bg", "--seed", "0", "--size", "100"], "multiples of 32, not 100 x 100"),
+        (["avs-bg", "--seed", "0", "--frames", "1"], "at least 2 frames, not 1"),
+        (["avs-bg", *SMALL, "--checkpoint", "missing.pth"], "missing.pth does not exist"),
+        (["avs-bg", "--encoder", "pvt_v2_b0", "--checkpoint", "x.pth"], "needs VGGish's weights"),
+    ],
+)
+def test_mistakes_are_told_in_a_paragraph(run, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("export", *arguments, "-o", tmp_path / "new")
+    assert code == 1
+    assert message in err
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_pickle_that_is_no_checkpoint_is_not_run(run, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (print, ("harm",))
+
+    torch.save(Harm(), tmp_path / "harm.pth")
+    code, out, err = run("export", "avs-bg", *SMALL, "--checkpoint", tmp_path / "harm.pth", "-o", tmp_path / "new")
+    assert code == 1
+    assert "not unpickled" in err
+    assert "harm" not in out.replace("harm.pth", "")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_unknown_form_of_sound_lists_the_forms(run, tmp_path):
+    code, _, err = run("export", "avs-bg", "--seed", 0, "--audio", "mp3", "-o", tmp_path / "new")
+    assert code == 2
+    assert all(form in err for form in ("waveform", "log-mel", "embedding"))

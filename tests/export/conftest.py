@@ -1,0 +1,67 @@
+"""Small exports that the tests share; each takes some ten seconds to make, so there is one per session."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from avsbg.export.bundle import export_bundle
+from avsbg.export.graphs import AudioForm, ClipGraph
+from avsbg.export.shape import ClipShape
+from avsbg.export.weights import from_seed
+from avsbg.model import named_variant
+from avsbg.runtime.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A bundle and the module that it was made from."""
+
+    bundle: Bundle
+    module: ClipGraph
+
+
+# Between them: the three audio forms, both networks, both operators, graphs with and without them, T of 2 and 3.
+EXPORTS = {
+    "avs-bg, waveform": ("avs-bg", {}, AudioForm.WAVEFORM, ClipShape(3, 64, 96)),
+    "avsbench, log-mel": ("avsbench", {}, AudioForm.LOG_MEL, ClipShape(2, 64, 64)),
+    "avs-bg as published, embedding": ("avs-bg", {"form": "published"}, AudioForm.EMBEDDING, ClipShape(3, 64, 64)),
+    "avs-bg without audio and motion": (
+        "avs-bg-without-audio",
+        {"motion": False},
+        AudioForm.WAVEFORM,
+        ClipShape(2, 32, 32),
+    ),
+}
+
+
+@pytest.fixture(scope="session")
+def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exported]:
+    """Makes an entry of `EXPORTS`, or returns it if it has been made; tests do not change it."""
+    made: dict[str, Exported] = {}
+
+    def make(key: str) -> Exported:
+        if key not in made:
+            name, switches, audio, shape = EXPORTS[key]
+            module, weights = from_seed(named_variant(name, encoder="pvt_v2_b0", **switches), audio, seed=1)
+            path: Path = tmp_path_factory.mktemp("export") / "bundle"
+            export_bundle(module, path, weights=weights, shape=shape)
+            made[key] = Exported(Bundle.open(path), module)
+        return made[key]
+
+    return make
+
+
+@pytest.fixture(scope="session", params=list(EXPORTS))
+def exported(request: pytest.FixtureRequest, export_once: Callable[[str], Exported]) -> Exported:
+    """Each of `EXPORTS` in turn."""
+    return export_once(request.param)
+
+
+@pytest.fixture(scope="session")
+def smallest(export_once: Callable[[str], Exported]) -> Exported:
+    """The export that is quickest to run, where one is enough."""
+    return export_once("avs-bg without audio and motion")
