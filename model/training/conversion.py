@@ -1,0 +1,114 @@
+"""AVSBench's pickled log-mel patches as `.npy` files: the one place that reads a pickle.
+
+AVSBench ships each clip's sound as a pickled PyTorch tensor. Unpickling can run any code the file's author likes, so
+the unpickler here knows nothing but the three functions that a tensor consists of, and the tensor's own bytes are read
+by PyTorch's loader for weights alone.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.storage import TypedStorage
+
+from avsbg.atomic import atomic_file
+from avsbg.model.training.dataset import LOG_MEL_SHAPE
+from avsbg.model.training.errors import DatasetError
+from avsbg.model.training.layout import Clip
+
+MAX_BYTES = 2**20  # 5 x 96 x 64 fp32 values are 120 KiB
+
+
+def _load_storage(content: bytes) -> TypedStorage:
+    storage = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    if not isinstance(storage, TypedStorage):
+        raise pickle.UnpicklingError("the tensor's content is no storage")
+    return storage
+
+
+def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """What PyTorch's own function of this name does, for a log-mel tensor inside its storage alone."""
+    if not isinstance(storage, TypedStorage) or storage.dtype != torch.float32 or tuple(size) != LOG_MEL_SHAPE:
+        raise pickle.UnpicklingError(f"not a float32 tensor {list(LOG_MEL_SHAPE)}")
+    values = torch.tensor([], dtype=torch.float32).set_(storage._untyped_storage)
+    last = offset + sum((count - 1) * step for count, step in zip(size, stride, strict=True))
+    if offset < 0 or min(stride) < 0 or last >= len(values):
+        raise pickle.UnpicklingError("a tensor that reaches beyond its own content")
+    return values.as_strided(size, stride, offset).clone()
+
+
+_ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch.storage", "_load_from_bytes"): _load_storage,
+    ("collections", "OrderedDict"): OrderedDict,
+}
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ALLOWED:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no tensor needs")
+        return _ALLOWED[module, name]
+
+
+def read_log_mel_pickle(path: Path) -> Tensor:
+    """Read one of AVSBench's `audio_log_mel/*.pkl`.
+
+    Returns:
+        float32 `[5, 1, 96, 64]`.
+
+    Raises:
+        DatasetError: the file is missing, too large, or holds anything but one such tensor.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise DatasetError(f"{path} has {path.stat().st_size} bytes; five log-mel patches need about 123,000.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read: {error}.") from error
+    try:
+        tensor = _TensorUnpickler(io.BytesIO(content)).load()
+    except Exception as error:  # a damaged or hostile pickle raises anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DatasetError(
+            f"{path} does not hold log-mel patches: {reason}.", "Use AVSBench's own file, or `avsbg data prepare`."
+        ) from error
+    if not isinstance(tensor, Tensor) or tensor.shape != LOG_MEL_SHAPE or tensor.dtype != torch.float32:
+        raise DatasetError(f"{path} holds a {type(tensor).__name__} that is no float32 tensor {list(LOG_MEL_SHAPE)}.")
+    return tensor
+
+
+def convert_log_mels(
+    clips: Sequence[Clip], *, force: bool = False, advance: Callable[[], None] = lambda: None
+) -> tuple[int, list[str]]:
+    """Write `<video>.npy` beside each `<video>.pkl`; the pickles stay.
+
+    Args:
+        clips: of `read_clips`.
+        force: convert those again that have their `.npy`.
+        advance: called after each clip.
+
+    Returns:
+        how many were converted, and a line for each that could not be.
+    """
+    converted, failures = 0, []
+    for clip in clips:
+        if force or not clip.log_mel.is_file():
+            try:
+                patches = read_log_mel_pickle(clip.log_mel_pickle)
+            except DatasetError as error:
+                failures.append(error.message)
+            else:
+                with atomic_file(clip.log_mel) as temporary:
+                    np.save(temporary, patches.numpy(), allow_pickle=False)
+                converted += 1
+        advance()
+    return converted, failures

@@ -1,0 +1,100 @@
+"""Sound and pictures from files, for preparing data: the decoding is FFmpeg's, through PyAV."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from avsbg.atomic import atomic_file
+from avsbg.model.front_end import SAMPLE_RATE
+from avsbg.model.training.errors import DatasetError
+
+Array = NDArray[Any]
+
+
+def read_sound(path: Path) -> Array:
+    """The sound of an audio or video file at 16 kHz, int16 `[samples, channels]`.
+
+    Raises:
+        DatasetError: the file is missing, cannot be decoded, or has no sound.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                raise DatasetError(f"{path} has no sound.")
+            stream = container.streams.audio[0]
+            resampler = av.AudioResampler(format="s16", layout=stream.layout, rate=SAMPLE_RATE)
+            blocks = [block for frame in container.decode(stream) for block in resampler.resample(frame)]
+            blocks += resampler.resample(None)
+            channels = stream.layout.nb_channels
+    except (OSError, av.FFmpegError) as error:
+        raise DatasetError(f"{path} cannot be read as sound: {error}.") from error
+    # Packed samples: one row of interleaved channels per block.
+    samples = [block.to_ndarray().reshape(-1, channels) for block in blocks]
+    return np.concatenate(samples) if samples else np.zeros((0, channels), np.int16)
+
+
+def write_wav(path: Path, samples: Array) -> None:
+    """Write int16 `[samples, channels]` at 16 kHz."""
+    with atomic_file(path) as temporary, wave.open(str(temporary), "wb") as writer:
+        writer.setnchannels(samples.shape[1])
+        writer.setsampwidth(2)
+        writer.setframerate(SAMPLE_RATE)
+        writer.writeframes(samples.astype("<i2").tobytes())
+
+
+def read_frames(path: Path, seconds: int) -> list[Array]:
+    """The frame that AVSBench keeps of each second, uint8 `[H, W, 3]` in the video's size.
+
+    With the frame rate rounded to a whole number f, second l is shown by frame int(l f + 15/16 f), close to its end;
+    a video that ends earlier repeats its last frame.
+
+    Raises:
+        DatasetError: the file is missing, cannot be decoded, or has no pictures.
+    """
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DatasetError(f"{path} has no pictures.")
+            stream = container.streams.video[0]
+            wanted = frame_indices(stream.average_rate or Fraction(0), seconds)
+            kept: dict[int, Array] = {}
+            last: av.VideoFrame | None = None
+            for index, frame in enumerate(container.decode(stream)):
+                last = frame
+                if index in wanted:
+                    kept[index] = frame.to_ndarray(format="rgb24")
+                if index >= wanted[-1]:
+                    break
+    except (OSError, av.FFmpegError) as error:
+        raise DatasetError(f"{path} cannot be read as a video: {error}.") from error
+    if last is None:
+        raise DatasetError(f"{path} has a video track without a single picture.")
+    ending = last.to_ndarray(format="rgb24")
+    return [kept.get(index, ending) for index in wanted]
+
+
+def frame_indices(rate: Fraction, seconds: int) -> Sequence[int]:
+    """Which frames `read_frames` keeps of a video with `rate` frames per second."""
+    whole = round(rate)
+    return [int(second * whole + 15 / 16 * whole) for second in range(seconds)]
+
+
+def resize(frame: Array, height: int, width: int) -> Tensor:
+    """Bilinear between the four nearest pixels, without antialiasing and ignoring the aspect ratio (OpenCV's default).
+
+    uint8 `[h, w, 3]` to uint8 `[height, width, 3]`.
+    """
+    pixels = torch.from_numpy(frame).permute(2, 0, 1)[None].to(torch.float32)
+    resized = F.interpolate(pixels, size=(height, width), mode="bilinear", align_corners=False)
+    return resized[0].round().to(torch.uint8).permute(1, 2, 0)
