@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from avsbg.atomic import atomic_file
@@ -47,6 +48,7 @@ def plot_latency(rows: Sequence[Row], *paths: Path) -> None:
     )
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    for path in paths:
-        with atomic_file(path) as temporary:
-            figure.savefig(temporary)
+    with rc_context({"svg.fonttype": "none"}):  # text stays text, which can be searched
+        for path in paths:
+            with atomic_file(path) as temporary:
+                figure.savefig(temporary)

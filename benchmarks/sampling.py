@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from rich.progress import Progress
 
 from avsbg.benchmarks.contenders import Contender
 from avsbg.benchmarks.environment import OtherLoad
+from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.progress import advance, step
 from avsbg.benchmarks.timing import interleave
 from avsbg.benchmarks.workloads import Workload
+from avsbg.runtime import verify
 from avsbg.runtime.backends import Backend
 
 # An engine's threads spin for some milliseconds after a call; see `interleave`.
@@ -84,15 +86,22 @@ def sample(
 def logit_difference(backend: Backend, clips: int) -> float | None:
     """The largest difference of a logit from PyTorch's on the bundle's vectors of so many clips; None without any.
 
-    A NaN on either side counts as the largest number there is.
+    Raises:
+        BenchmarkError: a logit is not a number.
     """
-    worst = None
-    for vectors in backend.bundle.vectors():
-        if vectors.record.clips == clips and "logits" in vectors.outputs:
-            logits = backend.run(vectors.inputs, ["logits"])["logits"]
-            difference = float(np.abs(logits - vectors.outputs["logits"]).max(initial=0.0))
-            worst = max(worst or 0.0, difference if np.isfinite(difference) else float(np.finfo(np.float64).max))
-    return worst
+    found = [
+        comparison.largest_absolute
+        for vectors in backend.bundle.vectors()
+        if vectors.record.clips == clips
+        for comparison in verify.compare(backend, vectors)
+        if comparison.output == "logits"
+    ]
+    if any(math.isnan(difference) for difference in found):
+        raise BenchmarkError(
+            f"the backend {backend.name} and PyTorch do not both return numbers for {backend.bundle.path}.",
+            "See `avsbg verify`; the speed of such a network means nothing.",
+        )
+    return max(found, default=None)
 
 
 class _Rounds:

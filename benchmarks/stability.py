@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avsbg.benchmarks.statistics import drift, summarise
+from avsbg.runtime.verify import TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -19,14 +20,15 @@ class Limits:
         drift: of the last quarter's median against the first quarter's, either way: a machine that heats up, or one
             that was still warming up.
         others: share of all cores that other processes used while sampling.
-        logit_difference: to PyTorch, on the bundle's vectors: the speed of another function is no result.
+        logit_difference: to PyTorch on the bundle's vectors, as `avsbg verify` allows. The speed of another function
+            is no result.
     """
 
     samples: int = 10
     variation: float = 0.10
     drift: float = 0.05
     others: float = 0.10
-    logit_difference: float = 1e-3
+    logit_difference: float = TOLERANCE
 
 
 LIMITS = Limits()

@@ -70,7 +70,7 @@ class Workload:
     def prepare(self, backend: Backend) -> Callable[[], object]:
         """The call to time, on an open backend."""
         if self.video is not None:
-            return partial(segment_video, backend, self.video)
+            return partial(masks_of_video, backend, self.video)
         inputs = random_inputs(backend.contract.inputs, self.clips)
         return partial(backend.run, inputs, [OUTPUT])
 
@@ -92,7 +92,7 @@ class Workload:
         )
 
 
-def segment_video(backend: Backend, video: Path) -> list[NDArray[Any]]:
+def masks_of_video(backend: Backend, video: Path) -> list[NDArray[Any]]:
     """Decode a video and its sound, and make the masks of its frames: from the file to booleans `[T, H, W]`."""
     manifest = backend.bundle.manifest
     masks = []

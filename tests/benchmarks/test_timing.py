@@ -6,6 +6,7 @@ import gc
 
 import numpy as np
 import pytest
+
 from avsbg.benchmarks.statistics import paired_ratio, summarise
 from avsbg.benchmarks.timing import interleave
 
@@ -33,6 +34,25 @@ def test_the_collector_is_off_while_sampling_and_on_after_a_failure() -> None:
     with pytest.raises(RuntimeError, match="stop"):
         interleave({"a": fail}, warmup=0, samples=1)
     assert seen == [False] and gc.isenabled()
+
+
+def test_times_are_those_of_the_clock_and_rounds_are_told() -> None:
+    now, told = 0, []
+
+    def spend(nanoseconds: int) -> None:
+        nonlocal now
+        now += nanoseconds
+
+    times = interleave(
+        {"a": lambda: spend(10), "b": lambda: spend(30)},
+        warmup=1,
+        samples=1,
+        minimum_seconds=100e-9,
+        after_round=told.append,
+        clock=lambda: now,
+    )
+    assert times == {"a": pytest.approx([1e-8] * 3), "b": pytest.approx([3e-8] * 3)}  # 3 rounds of 40 ns pass 100 ns
+    assert told == [1, 2, 3, 4]
 
 
 def test_nothing_to_time_is_refused() -> None:

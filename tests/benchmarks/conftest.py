@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tests_bundle
+from rich.console import Console
+from rich.progress import Progress
+from tests_benchmark import FakeClock, ScheduledBackend
+from tests_video import steady, tone, write_video
+
+from avsbg.benchmarks import sampling
+from avsbg.benchmarks.environment import OtherLoad
+from avsbg.benchmarks.timing import interleave
+from avsbg.runtime import backends
+from avsbg.runtime.bundle import Bundle
+
+
+@pytest.fixture(scope="session")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny bundle that takes audio embeddings, as the scope `model` wants; it has no test vectors."""
+    return tests_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
+
+
+@pytest.fixture(scope="session")
+def waveform(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny bundle that takes a waveform, as the scope `end-to-end` wants, with test vectors."""
+    return tests_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "waveform")
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven seconds with sound: two windows of the tiny bundle."""
+    return write_video(
+        tmp_path_factory.mktemp("video") / "seven.mkv", times=steady(5, 35), rate=5, sound=tone(seconds=7)
+    )
+
+
+@pytest.fixture
+def progress() -> Progress:
+    return Progress(disable=True, console=Console(quiet=True))
+
+
+@pytest.fixture
+def scheduled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]], None]:
+    """Register the backend `scheduled` on an otherwise idle machine; call it with seconds by number of call."""
+    backends.register("scheduled", "tests_benchmark:ScheduledBackend")
+    monkeypatch.setattr(sampling, "interleave", functools.partial(interleave, clock=FakeClock()))
+    monkeypatch.setattr(sampling, "PAUSE", 0.0)
+    monkeypatch.setattr(OtherLoad, "share", lambda _: 0.0)
+    return lambda schedule: monkeypatch.setattr(ScheduledBackend, "schedule", staticmethod(schedule))

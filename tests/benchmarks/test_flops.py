@@ -1,0 +1,47 @@
+"""Operations against arithmetic by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from avsbg.benchmarks.flops import correlation_flops, count_flops
+from avsbg.model import named_variant
+
+PAPER = {"frames": 5, "height": 224, "width": 224}
+# Positions of the four stages of a frame of 224 x 224, and the channels of a descriptor.
+POSITIONS, CHANNELS = [56**2, 28**2, 14**2, 7**2], 128
+
+
+def test_a_correlation_costs_one_product_of_every_pair_of_positions() -> None:
+    assert correlation_flops((3, 4, 8), (3, 5, 8)) == 3 * 4 * 5 * (2 * 8)
+
+
+@pytest.mark.parametrize(("form", "pairs"), [("efficient", 4), ("published", 5)])
+def test_correlation_of_a_clip(form: str, pairs: int) -> None:
+    count = count_flops(named_variant("avs-bg", encoder="pvt_v2_b0", form=form), **PAPER)
+    assert count.parts["correlation"] == sum(2 * pairs * positions**2 * CHANNELS for positions in POSITIONS)
+
+
+def test_avs_bg_as_published_needs_94_3_billion_multiply_adds() -> None:
+    count = count_flops(named_variant("avs-bg", form="published"), **PAPER)
+    assert count.total / 2e9 == pytest.approx(94.3, abs=0.05)
+    assert sum(count.parts.values()) == count.total
+    assert list(count.parts) == ["encoder", "neck", "fusion", "correlation", "decoder", "head"]
+
+
+def test_tpavi_without_its_matrix_leaves_out_two_products_of_all_positions_of_a_clip() -> None:
+    efficient, published = (
+        count_flops(named_variant("avsbench", encoder="pvt_v2_b0", form=form), **PAPER)
+        for form in ("efficient", "published")
+    )
+    inner = 128
+    matrix = sum(2 * 2 * (5 * positions) ** 2 * inner for positions in POSITIONS)
+    factored = sum(2 * 5 * inner**2 + 2 * 5 * positions * inner**2 for positions in POSITIONS)
+    assert published.total - efficient.total == matrix - factored
+
+
+def test_counting_leaves_the_settings_of_pytorch_alone() -> None:
+    before = torch.get_default_device(), torch.is_grad_enabled()
+    count_flops(named_variant("avs-bg", encoder="pvt_v2_b0"), frames=2, height=32, width=32)
+    assert (torch.get_default_device(), torch.is_grad_enabled()) == before

@@ -1,0 +1,30 @@
+"""Peak memory of a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from avsbg.benchmarks.contenders import Contender
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.memory import measure_memory
+from avsbg.benchmarks.workloads import Workload
+from avsbg.runtime.bundle import Bundle
+
+
+def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
+    ballast = bytearray(b"x" * 300 * 2**20)  # ours, and so none of the child's
+    contender = Contender("tiny", embedding, "onnxruntime", {"threads": 1})
+    small = measure_memory(contender, Workload(clips=1), runs=1)
+    assert 0 < small.imported <= small.loaded <= small.load_peak <= small.peak < len(ballast)
+    # Every clip holds its descriptors, float32 [5, 16 * 24, 8], at least once.
+    clips = 1500
+    large = measure_memory(contender, Workload(clips=clips), runs=1)
+    assert large.peak - small.peak > clips * 5 * 16 * 24 * 8 * 4
+
+
+def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
+    contender = Contender("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
+    with pytest.raises(
+        BenchmarkError, match=r"memory of tiny failed \(exit code 1\).*unknown operator form 'imaginary'"
+    ):
+        measure_memory(contender, Workload(), runs=1)
