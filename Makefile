@@ -9,10 +9,25 @@ READY  := $(VENV)/.ready
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-$(READY): pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/native -type f 2>/dev/null)
+$(READY): pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/native cmake -type f 2>/dev/null)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
+
+# The main job on real input. Weights are random (from a seed): see the README.
+DEMO := out/demo
+demo: $(READY)  ## export, verify, run on a real video, compare
+	$(BIN)/avsbg export avs-bg --seed 2 -o $(DEMO)/avs-bg --force
+	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(DEMO)/avs-bg-embedding --force
+	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(DEMO)/avsbench-embedding --force
+	$(BIN)/avsbg verify $(DEMO)/avs-bg
+	$(BIN)/avsbg verify $(DEMO)/avs-bg-embedding
+	$(BIN)/avsbg verify $(DEMO)/avsbench-embedding
+	$(BIN)/avsbg run $(DEMO)/avs-bg "$$($(BIN)/python scripts/sample_video.py)" -o $(DEMO)/run --force
+	$(BIN)/avsbg bench $(DEMO)/avs-bg-embedding $(DEMO)/avsbench-embedding --backend onnxruntime --backend torch \
+	    --samples 10 --allow-unstable -o $(DEMO)/bench --force
+	@echo
+	@echo "Look at $(DEMO)/run/overlay.png and $(DEMO)/run/overlay.mp4; the bundles and the measured rows lie in $(DEMO)."
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -1,0 +1,76 @@
+"""Every command of the README runs as it is written, in its order, on a small network in place of the full one."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+# What makes an export take seconds; everything else runs as written.
+SMALL = ["--encoder", "pvt_v2_b0", "--size", "64", "--frames", "2"]
+
+
+def _blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
+
+
+def _commands():
+    return [line for block in _blocks("sh") for line in block.splitlines() if line.strip()]
+
+
+@pytest.mark.slow
+def test_the_commands_run(tmp_path):
+    sample = subprocess.run(
+        [sys.executable, ROOT / "scripts" / "sample_video.py"], capture_output=True, text=True, check=True
+    )
+    shutil.copy(sample.stdout.strip(), tmp_path / "video.mp4")
+    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    commands = _commands()
+    assert {shlex.split(command)[1] for command in commands} >= {
+        "export",
+        "verify",
+        "inspect",
+        "run",
+        "bench",
+        "doctor",
+    }
+    for command in commands:
+        words = shlex.split(command)
+        assert words[0] == "avsbg", command
+        if words[1] == "export":
+            words += SMALL
+        finished = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
+    assert (tmp_path / "masks" / "overlay.mp4").stat().st_size > 0
+    assert (tmp_path / "bench" / "rows.jsonl").stat().st_size > 0
+
+
+def test_the_python_examples_run():
+    (example,) = _blocks("python")
+    namespace: dict[str, object] = {}
+    exec(compile(example.replace("pvt_v2_b5", "pvt_v2_b0"), "README.md", "exec"), namespace)
+    assert list(namespace["logits"].shape) == [1, 5, 224, 224]
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+def test_links_lead_somewhere(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)\)", text):
+        if not target.startswith("http"):
+            assert (ROOT / target).exists(), f"{document} links to {target}, which does not exist"
+
+
+def test_verbs_that_the_architecture_names_exist():
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    avsbg = Path(sys.executable).parent / "avsbg"
+    listed = subprocess.run([avsbg, "--help"], capture_output=True, text=True, check=True).stdout
+    for verb in re.findall(r"avsbg ([a-z]+)", text):
+        assert verb in listed
