@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -107,12 +108,17 @@ def verify(  # noqa: PLR0917  (each is an option by name)
 
 def _every_form(bundle: Bundle) -> list[str]:
     """ONNX Runtime in each form that the bundle has a graph for, the native one only where its library was built."""
-    from avsbg.runtime.backends.onnxruntime import LIBRARY
+    from avsbg.runtime.errors import NativeLibraryError
+    from avsbg.runtime.native_library import native_library
 
     forms = {graph.operator for graph in bundle.manifest.graphs.values()}
     targets = ["onnxruntime:function"] if "custom" in forms else []
-    if "custom" in forms and LIBRARY.is_file():
-        targets.append("onnxruntime:native")
+    if "custom" in forms:
+        try:
+            native_library("onnxruntime")
+            targets.append("onnxruntime:native")
+        except NativeLibraryError as error:
+            print(f"onnxruntime:native is left out: {error}", file=sys.stderr)
     return targets + (["onnxruntime:plain"] if "plain" in forms else [])
 
 

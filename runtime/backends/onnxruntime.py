@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,8 +11,8 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends.base import Arrays, Backend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
-
-LIBRARY = Path(__file__).parent.parent / "lib" / "libavsbg_onnxruntime.so"
+from avsbg.runtime.native_library import native_library
+from avsbg.runtime.onnxruntime_operator import register
 
 # Which form of the graph each choice of operator executes.
 _FORMS = {"function": "custom", "native": "custom", "plain": "plain"}
@@ -25,14 +24,15 @@ class OnnxRuntimeBackend(Backend):
     Args:
         bundle: an open bundle.
         graph: the graph's name; `operator="plain"` executes the one named `<graph>.plain`.
-        operator: `function` (the operator's ONNX function body), `native` (our kernel, registered from `LIBRARY`) or
+        operator: `function` (the operator's ONNX function body), `native` (our kernel) or
             `plain` (standard operators only). By default what the graph allows without a library.
         provider: the execution provider; a session that gets another one is an error.
         threads: threads within an operator; by default ONNX Runtime's choice (the physical cores).
         clips: fix the number of clips, which lets ONNX Runtime plan memory and lay out weights ahead.
 
     Raises:
-        BackendError: `operator` is unknown, contradicts the graph, or needs a library that is not there.
+        BackendError: `operator` is unknown or contradicts the graph, or a number is out of range.
+        NativeLibraryError: `operator` is `native` and the library was not built; says why.
     """
 
     name: ClassVar[str] = "onnxruntime"
@@ -58,11 +58,8 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(
                 f"the graph {graph} holds no custom operator, so the operator form {operator!r} has nothing to execute."
             )
-        if operator == "native" and not LIBRARY.is_file():
-            raise BackendError(
-                f"the native operator was asked for, but {LIBRARY} is not there.",
-                "Reinstall avsbg where a C++ compiler is found, or use --operator function.",
-            )
+        if operator == "native":
+            native_library("onnxruntime")
         for option, value in (("threads", threads), ("clips", clips)):
             if value is not None and value < 1:
                 raise BackendError(f"{option} must be at least 1, not {value}.")
@@ -70,10 +67,11 @@ class OnnxRuntimeBackend(Backend):
         self._provider = provider
         self._threads = threads
         self._clips = clips
+        self._kernel: str | None = None
         self._session: Any = None
 
     def describe(self) -> dict[str, Any]:
-        """What runs; providers as the session reports them."""
+        """What runs: providers as the session reports them, `kernel` the native operator's instruction set."""
         import onnxruntime
 
         return {
@@ -81,6 +79,7 @@ class OnnxRuntimeBackend(Backend):
             "version": onnxruntime.__version__,
             "graph": self.graph,
             "operator": self._operator,
+            "kernel": self._kernel,
             "providers": self._session.get_providers(),
             "threads": self._session.get_session_options().intra_op_num_threads or "default",
             "clips": self._clips or "dynamic",
@@ -117,7 +116,7 @@ class OnnxRuntimeBackend(Backend):
             for symbol in {tensor.shape[0] for tensor in self.contract.inputs if isinstance(tensor.shape[0], str)}:
                 options.add_free_dimension_override_by_name(symbol, self._clips)
         if self._operator == "native":
-            options.register_custom_ops_library(str(LIBRARY))
+            self._kernel = register(options)
         return options
 
     def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:

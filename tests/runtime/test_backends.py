@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,10 @@ import numpy as np
 import pytest
 import tests_bundle
 
-from avsbg.runtime import backends
+from avsbg.runtime import backends, native_library
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.backends import onnxruntime as ort_backend
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.errors import BackendError, BundleError
+from avsbg.runtime.errors import BackendError, BundleError, NativeLibraryError
 
 
 @pytest.mark.parametrize(("operator", "graph"), [(None, "clip"), ("function", "clip"), ("plain", "clip.plain")])
@@ -89,9 +89,45 @@ def test_what_was_asked_for_and_cannot_be_had_is_an_error(tiny: Bundle, monkeypa
         create("onnxruntime", tiny, threads=0)
     with pytest.raises(BackendError, match=r"no NoSuchProvider.*CPUExecutionProvider"):
         create("onnxruntime", tiny, provider="NoSuchProvider").__enter__()
-    monkeypatch.setattr(ort_backend, "LIBRARY", Path("/nowhere/lib.so"))
-    with pytest.raises(BackendError, match=r"/nowhere/lib\.so is not there"):
+    monkeypatch.setattr(native_library, "_folders", lambda: [Path("/nowhere")])
+    with pytest.raises(NativeLibraryError, match="no native libraries"):
         create("onnxruntime", tiny, operator="native")
+
+
+def has_native_operator() -> bool:
+    try:
+        native_library.native_library("onnxruntime")
+    except NativeLibraryError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_native_operator(), reason="the native operator was not built: no C++ compiler")
+def test_the_native_operator_is_what_runs(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By ONNX Runtime's own profile: the node ran as our operator, and no node of the function body did."""
+    arrays = tests_bundle.inputs(2, seed=7)
+    profiles = {}
+    for operator in ("native", "function"):
+        backend = create("onnxruntime", tiny, operator=operator, threads=1)
+        made = backend._options  # type: ignore[attr-defined]
+
+        def profiled(onnxruntime: Any, made: Any = made) -> Any:
+            options = made(onnxruntime)
+            options.enable_profiling = True
+            options.profile_file_prefix = str(tmp_path / "profile")
+            return options
+
+        monkeypatch.setattr(backend, "_options", profiled)
+        with backend:
+            results = backend.run(arrays)
+            described = backend.describe()
+            events = json.loads(Path(backend._session.end_profiling()).read_text())  # type: ignore[attr-defined]
+        np.testing.assert_allclose(results["logits"], tests_bundle.expected(**arrays)["logits"], atol=1e-5)
+        assert bool(described["kernel"]) == (operator == "native")
+        profiles[operator] = {event["args"].get("op_name") for event in events if event["cat"] == "Node"}
+    assert "MeanCorrelation" in profiles["native"]
+    assert "MatMul" not in profiles["native"]
+    assert "MeanCorrelation" not in profiles["function"]
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
