@@ -136,6 +136,7 @@ _INPUT_TYPES = [
 _PLUGIN_SCHEMA_ATTRIBUTES = [
     _Schema.Attribute("plugin_namespace", onnx.helper.make_attribute("plugin_namespace", ""), "TensorRT's registry."),
     _Schema.Attribute("plugin_version", onnx.helper.make_attribute("plugin_version", "1"), "TensorRT's registry."),
+    _Schema.Attribute("tf32", onnx.helper.make_attribute("tf32", 0), "1: the plugin multiplies fp32 inputs in tf32."),
 ]
 
 

@@ -185,11 +185,11 @@ class RealisedRecord(_Record):
 
 
 class MemoryRecord(_Record):
-    """What the builder reported, in bytes, for the profile's largest shapes."""
+    """What the builder reported, in bytes, for the profile's largest shapes; none where it did not."""
 
-    activation: Count
-    scratch: Count
-    weights: Count
+    activation: Count | None = None
+    scratch: Count | None = None
+    weights: Count | None = None
 
 
 class AccuracyRecord(_Record):

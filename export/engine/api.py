@@ -1,0 +1,168 @@
+"""The differences between `tensorrt` 10.3 to 11 and `tensorrt_rtx`, and nothing else.
+
+Everything else of the build is one code, since the Python interface is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.runtime.errors import BackendError
+from avsbg.runtime.gpu import Gpu, power_mode, read_cuda_driver
+from avsbg.runtime.manifest import DeviceRecord
+from avsbg.runtime.tensorrt_rtx import import_tensorrt_rtx
+
+# The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
+OLDEST = (10, 3)
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """A TensorRT that can build.
+
+    Attributes:
+        backend: `tensorrt` or `tensorrt-rtx`.
+        module: its Python module.
+        version: its version.
+    """
+
+    backend: str
+    module: Any
+    version: str
+
+    def network_flags(self) -> int:
+        """For `create_network`: strongly typed, which is the only kind from TensorRT 11 on (and in RTX)."""
+        flag = getattr(self.module.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
+        return 0 if flag is None else 1 << int(flag)
+
+
+def import_tensorrt(backend: str) -> TensorRT:
+    """Import the module of a backend.
+
+    Raises:
+        BackendError: it is not installed, or too old.
+    """
+    if backend == "tensorrt-rtx":
+        module = import_tensorrt_rtx()
+        return TensorRT(backend, module, module.__version__)
+    try:
+        import tensorrt
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"TensorRT cannot be imported: {error}.",
+            "Install it with `pip install 'avsbg[tensorrt]'`; on a Jetson, with `apt install python3-libnvinfer` and a "
+            "virtual environment made with --system-site-packages.",
+        ) from error
+    version = str(tensorrt.__version__)
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
+        raise BackendError(f"TensorRT {version} is too old.", "avsbg needs 10.3 or later (JetPack 6 and later).")
+    return TensorRT(backend, tensorrt, version)
+
+
+def refuse_what_is_not_honoured(request: EngineRequest) -> None:
+    """Raise for an option that the request's backend would ignore or cannot do.
+
+    Raises:
+        BuildError: naming the flag.
+    """
+    if request.backend == "tensorrt":
+        if request.compute_capabilities:
+            raise BuildError(
+                "--compute-capability has no effect with --backend tensorrt, which builds for the GPU that it runs on.",
+                "Build on the device, or use --backend tensorrt-rtx.",
+            )
+        return
+    if request.version_compatible:
+        raise BuildError(
+            "--version-compatible is not possible with --backend tensorrt-rtx: its engines carry no lean runtime.",
+            "Rebuild the engine for each version; TensorRT for RTX builds in seconds.",
+        )
+    if request.timing_cache is not None:
+        raise BuildError(
+            "--timing-cache has no effect with --backend tensorrt-rtx, which times nothing while it builds.",
+            "Leave it out.",
+        )
+    if request.strip_weights and read_cuda_driver().version is None:
+        raise BuildError(
+            "--strip-weights needs an NVIDIA driver with --backend tensorrt-rtx, and there is none.",
+            "Leave it out, or build where there is a GPU.",
+        )
+
+
+def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
+    """What the engine will be built for.
+
+    Raises:
+        BuildError: this machine has no GPU and none is named, or the backend cannot build for one that is.
+    """
+    driver = read_cuda_driver()
+    gpu: Gpu | None = driver.gpus[0] if driver.gpus else None
+    wanted = request.compute_capabilities
+    if api.backend == "tensorrt-rtx":
+        names = [name for name in dir(api.module.ComputeCapability) if name.startswith("SM")]
+        known = sorted(int(name.removeprefix("SM")) for name in names)
+        if not wanted and gpu is None:
+            raise BuildError(
+                f"nothing says what to build for: {driver.problem}.",
+                f"Name it with --compute-capability, one of: {', '.join(map(str, known))}.",
+            )
+        chosen = wanted or ((gpu.compute_capability,) if gpu is not None else ())
+        if unknown := [number for number in chosen if number not in known]:
+            raise BuildError(
+                f"TensorRT for RTX {api.version} does not build for compute capability {unknown[0]}.",
+                f"It builds for: {', '.join(map(str, known))}. For a Jetson or a data-centre GPU, use --backend "
+                "tensorrt on the device.",
+            )
+        on_it = gpu is not None and not wanted
+        return DeviceRecord(compute_capabilities=chosen, name=gpu.name if on_it and gpu is not None else None)
+    if gpu is None:
+        raise BuildError(
+            f"TensorRT builds only where there is a GPU, and {driver.problem}.",
+            "Copy the bundle to the device and run this command there, or use --backend tensorrt-rtx.",
+        )
+    return DeviceRecord(compute_capabilities=(gpu.compute_capability,), name=gpu.name, power_mode=power_mode())
+
+
+def configure(api: TensorRT, config: Any, request: EngineRequest, device: DeviceRecord) -> dict[str, str | int | bool]:
+    """Set a builder configuration and return what was set, by TensorRT's names."""
+    trt = api.module
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    options: dict[str, str | int | bool] = {"strongly_typed": True, "profiling_verbosity": "DETAILED"}
+    # TensorRT allows tf32 unless told otherwise.
+    options["TF32"] = _set_flag(config, trt.BuilderFlag.TF32, request.precision == "tf32")
+    for name, wanted in (("VERSION_COMPATIBLE", request.version_compatible), ("STRIP_PLAN", request.strip_weights)):
+        options[name] = _set_flag(config, getattr(trt.BuilderFlag, name), wanted)
+    if request.workspace_mb is not None:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_mb * 2**20)
+        options["workspace_bytes"] = request.workspace_mb * 2**20
+    if api.backend == "tensorrt-rtx":
+        config.num_compute_capabilities = len(device.compute_capabilities)
+        for index, number in enumerate(device.compute_capabilities):
+            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), index)
+    if request.timing_cache is not None:
+        content = request.timing_cache.read_bytes() if request.timing_cache.exists() else b""
+        if not config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False):
+            raise BuildError(
+                f"the timing cache {request.timing_cache} was made on another device or by another TensorRT.",
+                "Delete it, or name another file.",
+            )
+        options["timing_cache"] = True
+    return options
+
+
+def _set_flag(config: Any, flag: Any, wanted: bool) -> bool:
+    (config.set_flag if wanted else config.clear_flag)(flag)
+    if config.get_flag(flag) != wanted:
+        raise BuildError(f"this TensorRT does not let the builder flag {flag} be set to {wanted}.")
+    return wanted
+
+
+def save_timing_cache(config: Any, path: Path) -> None:
+    """Write what the builder measured."""
+    from avsbg.atomic import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))

@@ -1,0 +1,147 @@
+"""From a bundle to an engine in the bundle: graph in the precision, build, check of what came out, record."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from avsbg import __version__
+from avsbg.export.engine.api import choose_device, import_tensorrt, refuse_what_is_not_honoured
+from avsbg.export.engine.builder import Built, Progress, build_engine
+from avsbg.export.engine.commands import command_lines
+from avsbg.export.engine.layers import count_types, differing_products, product_types
+from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.export.precision.graphs import RUNNABLE, add_graph, expected_types, measure_accuracy
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle_update import update_bundle
+from avsbg.runtime.gpu import read_cuda_driver
+from avsbg.runtime.manifest import EngineRecord, PluginRecord, RealisedRecord
+from avsbg.runtime.native_library import native_library
+from avsbg.runtime.tensorrt_plugin import NAMESPACE, OPERATORS, VERSION
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class BuiltEngine:
+    """An engine that is now in its bundle: its name there, and its record."""
+
+    name: str
+    record: EngineRecord
+
+
+def build_into_bundle(
+    path: Path,
+    request: EngineRequest,
+    *,
+    report: Report,
+    progress: Progress,
+    plugin: Path | None = None,
+    allow_precision_fallback: bool = False,
+) -> BuiltEngine:
+    """Build an engine from a bundle and add it there, with the graph that it was built from.
+
+    An engine of the same name is replaced. The bundle changes only when everything has succeeded.
+
+    Args:
+        path: the bundle.
+        request: what is asked for.
+        report: called with a line of text as the work goes on.
+        progress: called as the builder proceeds.
+        plugin: the plugin library; by default the one built with this installation.
+        allow_precision_fallback: keep an engine in which products are computed in another type than asked for.
+
+    Raises:
+        BundleError: the bundle is not valid.
+        BuildError: the request cannot be honoured, the build failed, or the engine is not what was asked for.
+        BackendError: the backend is not installed.
+        NativeLibraryError: the plugin is needed and cannot be used.
+        PrecisionError: the graph cannot be expressed in the precision.
+    """
+    refuse_what_is_not_honoured(request)
+    api = import_tensorrt(request.backend)
+    device = choose_device(api, request)
+    bundle = Bundle.open(path)
+    source = _source_graph(bundle, request)
+    library = None
+    if request.operator == "plugin":
+        library = native_library("tensorrt").path if plugin is None else plugin
+    name = request.engine_name(device.compute_capabilities)
+    with update_bundle(bundle) as update:
+        report(f"expressing the graph in {request.precision}")
+        graph = add_graph(update, source, request.precision)
+        staged = update.open()
+        record = staged.graph(graph)
+        accuracy = None
+        if request.precision in RUNNABLE:
+            report("comparing it with PyTorch on the test vectors, in ONNX Runtime")
+            accuracy = measure_accuracy(staged, graph)
+        capabilities = ", ".join(f"{number / 10:.1f}" for number in device.compute_capabilities)
+        report(f"building with {request.backend} {api.version} for compute capability {capabilities}")
+        built = build_engine(
+            api, staged.file(record.file), record, request=request, device=device, plugin=library, progress=progress
+        )
+        realised = _realised(built, expected_types(bundle, source, request.precision))
+        if realised.differing and not allow_precision_fallback:
+            raise BuildError(
+                f"{len(realised.differing)} products are not computed in {request.precision}: "
+                f"{'; '.join(realised.differing[:3])}{' ...' if len(realised.differing) > 3 else ''}",
+                "The engine was not kept. --allow-precision-fallback keeps it, with these layers in its record.",
+            )
+        file, layers_file = f"engines/{name}.engine", f"engines/{name}.layers.json"
+        (update.directory / "engines").mkdir(exist_ok=True)
+        (update.directory / file).write_bytes(built.plan)
+        layers = [layer.to_dict() for layer in built.layers]
+        (update.directory / layers_file).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
+        engine = EngineRecord(
+            file=file,
+            layers_file=layers_file,
+            graph=graph,
+            graph_sha256=sha256(staged.file(record.file)),
+            backend=request.backend,
+            operator=request.operator,
+            precision=request.precision,
+            realised=realised,
+            accuracy=accuracy,
+            device=device,
+            profile=built.profile,
+            options=built.options,
+            memory=built.memory,
+            plugin=None
+            if library is None
+            else PluginRecord(sha256=sha256(library), operators=OPERATORS, version=VERSION, namespace=NAMESPACE),
+            versions={request.backend: api.version, "avsbg": __version__}
+            | ({"cuda_driver": driver} if (driver := read_cuda_driver().version) else {}),
+            build_seconds=round(built.seconds, 3),
+            commands=command_lines(request, record.file, built.profile),
+            created=datetime.now(timezone.utc).replace(microsecond=0),
+        )
+        update.engines[name] = engine
+    return BuiltEngine(name, engine)
+
+
+def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
+    """The float32 graph that has the operator in the form asked for."""
+    form = "custom" if request.operator == "plugin" else "plain"
+    for name in ("clip", "clip.plain"):
+        if name in bundle.manifest.graphs and bundle.graph(name).operator == form:
+            return name
+    if request.operator == "plugin":
+        raise BuildError(
+            f"{bundle.manifest.name} contains no operator of ours, so there is nothing for a plugin to do.",
+            "Use --operator plain.",
+        )
+    raise BuildError(f"{bundle.path} has no graph of standard operators only.", "Export the bundle again.")
+
+
+def _realised(built: Built, expected: dict[str, str]) -> RealisedRecord:
+    types = product_types(built.layers, expected)
+    return RealisedRecord(
+        source=built.source,
+        layers=len(built.layers),
+        products=count_types(types),
+        differing=differing_products(types, expected),
+    )

@@ -1,0 +1,201 @@
+"""One build: an ONNX file becomes a serialised engine, with what the builder said about it."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
+from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
+from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.export.tensorrt_parser import parse_onnx
+from avsbg.runtime.manifest import DeviceRecord, GraphRecord, MemoryRecord, ProfileRecord
+from avsbg.runtime.tensorrt_log import Message, message_log
+from avsbg.runtime.tensorrt_plugin import load_plugin
+
+# Called with a phase's name, the steps done and the steps there are; done equals all when the phase ends.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Built:
+    """A serialised engine and what is known of it."""
+
+    plan: bytes
+    layers: tuple[Layer, ...]
+    source: Literal["inspector", "builder log"]
+    memory: MemoryRecord
+    options: dict[str, str | int | bool]
+    profile: dict[str, ProfileRecord]
+    seconds: float
+
+
+def make_profile(graph: GraphRecord, clips: tuple[int, int, int]) -> dict[str, ProfileRecord]:
+    """The shapes of each input for the three numbers of clips."""
+
+    def shape(dimensions: tuple[int | str, ...], number: int) -> tuple[int, ...]:
+        return tuple(number if isinstance(dimension, str) else dimension for dimension in dimensions)
+
+    return {
+        tensor.name: ProfileRecord(
+            smallest=shape(tensor.shape, clips[0]),
+            optimal=shape(tensor.shape, clips[1]),
+            largest=shape(tensor.shape, clips[2]),
+        )
+        for tensor in graph.inputs
+    }
+
+
+def build_engine(
+    api: TensorRT,
+    onnx_file: Path,
+    graph: GraphRecord,
+    *,
+    request: EngineRequest,
+    device: DeviceRecord,
+    plugin: Path | None,
+    progress: Progress,
+) -> Built:
+    """Build an engine.
+
+    Args:
+        api: which TensorRT.
+        onnx_file: the graph, beside its external data.
+        graph: its record.
+        request: what is asked for.
+        device: what it is built for.
+        plugin: the plugin library; None for a plain graph.
+        progress: called as the builder proceeds.
+
+    Raises:
+        ParseError: TensorRT's parser refuses the graph.
+        NativeLibraryError: the plugin cannot be used.
+        BuildError: TensorRT cannot build it, or tells too little about what it built.
+        KeyboardInterrupt: the user interrupted the build, which was stopped in an orderly way.
+    """
+    trt = api.module
+    log = message_log(trt)
+    builder = trt.Builder(log)
+    if plugin is not None:
+        load_plugin(trt.get_plugin_registry(), plugin)
+    network = builder.create_network(api.network_flags())
+    parse_onnx(trt, network, onnx_file)
+    _check_plugin_layers(trt, network, graph, expected=plugin is not None)
+    config = builder.create_builder_config()
+    options = configure(api, config, request, device)
+    profile = builder.create_optimization_profile()
+    shapes = make_profile(graph, request.clips)
+    for name, record in shapes.items():
+        profile.set_shape(name, record.smallest, record.optimal, record.largest)
+    config.add_optimization_profile(profile)
+    monitor = _monitor(trt, progress)
+    config.progress_monitor = monitor
+    start = time.monotonic()
+    with log.collect() as messages, _interruptible(monitor):
+        plan = builder.build_serialized_network(network, config)
+    seconds = time.monotonic() - start
+    if monitor.interrupted:
+        raise KeyboardInterrupt
+    if plan is None:
+        raise BuildError(f"{request.backend} {api.version} cannot build the engine: {_errors(messages)}", _HINT)
+    if request.timing_cache is not None:
+        save_timing_cache(config, request.timing_cache)
+    content = bytes(plan)
+    texts = [message.text for message in messages]
+    inspected = None if api.backend == "tensorrt-rtx" else _inspect(trt, log, content)
+    return Built(
+        content,
+        tuple(layers_from_log(texts) if inspected is None else layers_from_inspector(inspected)),
+        "builder log" if inspected is None else "inspector",
+        _memory(texts),
+        options,
+        shapes,
+        seconds,
+    )
+
+
+_HINT = "Run again with --verbose for the builder's whole log; --workspace may be too small, or memory short."
+
+
+def _check_plugin_layers(trt: Any, network: Any, graph: GraphRecord, *, expected: bool) -> None:
+    """The parser takes an operator's function body where it may, and says nothing: count what it took."""
+    nodes = sum(count for name, count in graph.operators.items() if name.startswith("avsbg::"))
+    layers = [network.get_layer(index).type for index in range(network.num_layers)]
+    taken = layers.count(trt.LayerType.PLUGIN_V3)
+    if expected and taken != nodes:
+        raise BuildError(
+            f"the graph has {nodes} nodes for the plugin, but TensorRT made {taken} plugin layers of them and took the "
+            "function body for the others.",
+            "Export the bundle again: the nodes need the attributes plugin_namespace and plugin_version.",
+        )
+
+
+def _monitor(trt: Any, progress: Progress) -> Any:
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
+        def __init__(self) -> None:
+            trt.IProgressMonitor.__init__(self)
+            self.interrupted = False
+            self._steps: dict[str, int] = {}
+
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            del parent_phase
+            self._steps[phase_name] = num_steps
+            progress(phase_name, 0, num_steps)
+
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            progress(phase_name, step + 1, self._steps.get(phase_name, step + 1))
+            return not self.interrupted
+
+        def phase_finish(self, phase_name: str) -> None:
+            steps = self._steps.pop(phase_name, 1)
+            progress(phase_name, steps, steps)
+
+    return Monitor()
+
+
+@contextmanager
+def _interruptible(monitor: Any) -> Iterator[None]:
+    """Let Ctrl-C stop the build at its next step: an exception must not cross TensorRT's C++ code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def remember(number: int, frame: Any) -> None:
+        del number, frame
+        monitor.interrupted = True
+
+    before = signal.signal(signal.SIGINT, remember)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _inspect(trt: Any, log: Any, plan: bytes) -> str:
+    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
+    if engine is None:
+        raise BuildError("the engine that was just built cannot be deserialised, so its precision cannot be read back.")
+    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
+def _memory(texts: list[str]) -> MemoryRecord:
+    found = {}
+    for name, label in (("activation", "Total Activation"), ("scratch", "Max Scratch"), ("weights", "Total Weights")):
+        pattern = re.compile(rf"{label} Memory: (\d+)")
+        sizes = [int(match[1]) for text in texts if (match := pattern.search(text))]
+        found[name] = sizes[-1] if sizes else None
+    return MemoryRecord(**found)
+
+
+def _errors(messages: list[Message]) -> str:
+    ours = [message.text for message in messages if message.text.startswith("avsbg ")]
+    errors = ours or [message.text for message in messages if message.level >= logging.ERROR]
+    return errors[0] if errors else "it gives no reason."

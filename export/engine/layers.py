@@ -1,0 +1,189 @@
+"""Which types an engine's layers really have, read from what TensorRT says of its own engine.
+
+A layer names the ONNX nodes that it executes. So each product of the graph (convolution, matrix product, correlation)
+can be followed to the layers that compute it, and the types of their inputs held against the type asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from avsbg.export.engine.request import BuildError
+
+# The words that TensorRT's versions use for one type.
+_WORDS = {
+    "Float": "fp32",
+    "FP32": "fp32",
+    "Half": "fp16",
+    "FP16": "fp16",
+    "BFloat16": "bf16",
+    "BF16": "bf16",
+    "Int8": "int8",
+    "INT8": "int8",
+    "FP8": "fp8",
+    "E4M3": "fp8",
+    "Int32": "int32",
+    "INT32": "int32",
+    "Int64": "int64",
+    "INT64": "int64",
+    "UInt8": "uint8",
+    "UINT8": "uint8",
+    "Bool": "bool",
+    "BOOL": "bool",
+}
+_COMPUTED = frozenset({"fp32", "fp16", "bf16", "int8", "fp8"})
+# Layers that only wait for each other.
+_SYNCHRONISATION = frozenset({"wait", "signal", "shape_call", "runtime_function"})
+# Element-wise kernels. They may prepare or finish a product that another kind of layer computes.
+_GENERATED = "kgen"
+
+_LOG_LINE = re.compile(
+    r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: (?P<inputs>.*?), Constants: (?P<constants>.*?), "
+    r"Outputs: (?P<outputs>.*), TacticName: (?P<tactic>.*?), StreamId: .*?Metadata: (?P<nodes>.*)$"
+)
+_LOG_TENSOR = re.compile(r"Dimensions: \[(?P<shape>[^\]]*)\].*?Datatype: (?P<type>\w+)")
+_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer of an engine.
+
+    Attributes:
+        name: TensorRT's name for it.
+        kind: TensorRT's word for what it is.
+        inputs: the types of its inputs and of the constants that are not single numbers.
+        outputs: the types of its outputs.
+        nodes: the ONNX nodes that it executes, or takes part in.
+        tactic: the kernel that was chosen, where TensorRT says.
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...]
+    tactic: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def layers_from_log(messages: Iterable[str]) -> list[Layer]:
+    """The layers that a builder with detailed verbosity printed at the end of a build.
+
+    Raises:
+        BuildError: the messages hold no table of layers.
+    """
+    layers = []
+    for line in (line for message in messages for line in message.splitlines()):
+        if not line.startswith("Name: ") or ", LayerType: " not in line:
+            continue
+        match = _LOG_LINE.match(line)
+        if match is None:
+            raise BuildError(f"this version of TensorRT describes a layer in an unknown way: {line[:200]}")
+        constants = [found["type"] for found in _LOG_TENSOR.finditer(match["constants"]) if _counts(found["shape"])]
+        inputs = [tensor["type"] for tensor in _LOG_TENSOR.finditer(match["inputs"])]
+        outputs = [tensor["type"] for tensor in _LOG_TENSOR.finditer(match["outputs"])]
+        layers.append(
+            Layer(
+                match["name"],
+                match["kind"],
+                _types(inputs + constants),
+                _types(outputs),
+                tuple(_NODE.findall(match["nodes"])),
+                match["tactic"],
+            )
+        )
+    if not layers:
+        raise BuildError("TensorRT printed no table of layers, so the precision of the engine cannot be read back.")
+    return layers
+
+
+def layers_from_inspector(information: str) -> list[Layer]:
+    """The layers in what an engine inspector returns as JSON (`LayerInformationFormat.JSON`).
+
+    Raises:
+        BuildError: the text holds no layers with details.
+    """
+    document = json.loads(information)
+    layers = []
+    for entry in document.get("Layers", []):
+        if not isinstance(entry, dict):
+            raise BuildError("the engine was built without detailed profiling verbosity, and shows only layers' names.")
+        layers.append(
+            Layer(
+                str(entry.get("Name", "")),
+                str(entry.get("LayerType", "")),
+                _types(_inspector_types(entry.get("Inputs", [])) + _inspector_types(entry.get("Constants", []))),
+                _types(_inspector_types(entry.get("Outputs", []))),
+                tuple(_NODE.findall(str(entry.get("Metadata", "")))),
+                str(entry.get("TacticName", "")),
+            )
+        )
+    if not layers:
+        raise BuildError("the engine inspector shows no layers, so the precision of the engine cannot be read back.")
+    return layers
+
+
+def _inspector_types(tensors: list[dict[str, Any]]) -> list[str]:
+    found = []
+    for tensor in tensors:
+        # TensorRT 10 writes `Row major linear FP16 format` or `Half`, later versions have a field of their own.
+        text = str(tensor.get("Datatype", tensor.get("Format/Datatype", "")))
+        word = next((part for part in re.split(r"[^A-Za-z0-9]+", text) if part in _WORDS), text)
+        if _counts(",".join(map(str, tensor.get("Dimensions", [])))):
+            found.append(word)
+    return found
+
+
+def _counts(shape: str) -> bool:
+    """Whether a tensor is more than one number: a product's factor and offset are stored as such, in fp32."""
+    return any(size not in ("1", "") for size in shape.split(","))
+
+
+def _types(words: list[str]) -> tuple[str, ...]:
+    return tuple(_WORDS.get(word, word) for word in words)
+
+
+def product_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """In which types the layers that compute each product take their inputs.
+
+    Args:
+        layers: of an engine.
+        products: names of ONNX nodes.
+
+    Returns:
+        The types in which a product is computed, sorted; none where no layer names it.
+    """
+    by_node: dict[str, list[Layer]] = {name: [] for name in products}
+    for layer in layers:
+        if layer.kind not in _SYNCHRONISATION:
+            for name in layer.nodes:
+                if name in by_node:
+                    by_node[name].append(layer)
+    realised = {}
+    for name, candidates in by_node.items():
+        computing = [layer for layer in candidates if layer.kind != _GENERATED] or candidates
+        realised[name] = tuple(sorted({kind for layer in computing for kind in layer.inputs if kind in _COMPUTED}))
+    return realised
+
+
+def differing_products(realised: Mapping[str, tuple[str, ...]], expected: Mapping[str, str]) -> tuple[str, ...]:
+    """The products that are computed in another type than expected, as `node: type`."""
+    return tuple(
+        f"{name}: {' and '.join(realised[name]) or 'no layer names it'}"
+        for name, wanted in expected.items()
+        if realised[name] != (wanted,)
+    )
+
+
+def count_types(realised: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
+    """How many products are computed in each type."""
+    return dict(Counter(" and ".join(types) or "unknown" for types in realised.values()).most_common())

@@ -1,0 +1,72 @@
+"""What an engine is asked to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from avsbg.errors import AvsbgError
+
+Backend = Literal["tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+Operator = Literal["plugin", "plain"]
+
+BACKENDS: tuple[Backend, ...] = get_args(Backend)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+OPERATORS: tuple[Operator, ...] = get_args(Operator)
+
+
+class BuildError(AvsbgError):
+    """An engine cannot be built as asked for, or is not what was asked for."""
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """The options of a build.
+
+    Attributes:
+        backend: which TensorRT.
+        precision: the type of the products; see `avsbg.export.precision.rules` for what stays float32.
+        operator: `plugin` for our kernels, `plain` for standard operators only.
+        clips: the smallest, the optimal and the largest number of clips in a batch.
+        compute_capabilities: what the engine must run on, 86 for 8.6; empty for the GPU of this machine.
+        workspace_mb: the most scratch memory that a layer may use; None for TensorRT's own limit.
+        version_compatible: also runs on later TensorRT versions of the same generation.
+        strip_weights: leave out what a refit from the ONNX file restores.
+        timing_cache: a file of earlier measurements of tactics, read if it exists, and written.
+    """
+
+    backend: Backend
+    precision: Precision
+    operator: Operator = "plugin"
+    clips: tuple[int, int, int] = (1, 1, 4)
+    compute_capabilities: tuple[int, ...] = ()
+    workspace_mb: int | None = None
+    version_compatible: bool = False
+    strip_weights: bool = False
+    timing_cache: Path | None = None
+
+    def __post_init__(self) -> None:
+        for flag, value, choices in (
+            ("--backend", self.backend, BACKENDS),
+            ("--precision", self.precision, PRECISIONS),
+            ("--operator", self.operator, OPERATORS),
+        ):
+            if value not in choices:
+                raise BuildError(f"{flag} {value} does not exist.", f"Choose one of: {', '.join(choices)}.")
+        smallest, optimal, largest = self.clips
+        if not 1 <= smallest <= optimal <= largest:
+            raise BuildError(
+                f"--clips {smallest} {optimal} {largest} is no range.", "Give 1 <= MIN <= OPT <= MAX, e.g. 1 1 4."
+            )
+        if self.workspace_mb is not None and self.workspace_mb < 1:
+            raise BuildError(f"--workspace must be at least 1 MB, not {self.workspace_mb}.")
+        if repeated := len(self.compute_capabilities) - len(set(self.compute_capabilities)):
+            raise BuildError(f"--compute-capability repeats {repeated} of its values.")
+
+    def engine_name(self, compute_capabilities: tuple[int, ...]) -> str:
+        """The name of the engine in the bundle: what tells it from the bundle's other engines."""
+        devices = "-".join(f"sm{number}" for number in compute_capabilities)
+        batch = "-".join(map(str, self.clips))
+        return f"clip.{self.precision}.{self.operator}.{self.backend}.{devices}.clips{batch}"

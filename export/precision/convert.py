@@ -1,0 +1,153 @@
+"""A float32 graph rewritten so that its products take float16 or bfloat16 inputs, as the table of rules says.
+
+The tools that convert graphs (onnxconverter-common, ONNX Runtime's, ModelOpt's AutoCast) know no bfloat16, lose
+model-local functions, or need an onnx of their own, and none takes a table of rules over modules. So this is ours: each
+node has one type, and a `Cast` stands where a value changes it. Precision is then a property of the graph, which a
+strongly typed engine executes as written.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+from onnxscript.rewriter import rewrite
+from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
+
+from avsbg.errors import AvsbgError
+from avsbg.export.precision.rules import FLOATS, assign, find_rule, output_type, typed_inputs
+
+LOW_TYPES: Mapping[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
+
+
+# The first opset whose convolutions take the type. Up to 22, the operators that we export changed in nothing but types.
+_OPSETS = {"fp16": 20, "bf16": 22}
+
+
+class PrecisionError(AvsbgError):
+    """A graph cannot be expressed in the precision asked for."""
+
+
+def convert(model: ir.Model, precision: str) -> dict[str, int]:
+    """Convert a float32 model in place. Inputs, outputs and the names of nodes and weights stay as they are.
+
+    Args:
+        model: with float32 weights loaded.
+        precision: `fp16` or `bf16`.
+
+    Returns:
+        How many nodes each rule decided on, by its name; those that followed their inputs under `follows its inputs`.
+
+    Raises:
+        PrecisionError: a weight lies beyond the range of the type.
+    """
+    low = LOW_TYPES[precision]
+    _raise_opset(model, _OPSETS[precision])
+    fold_batch_norms(model)
+    types = assign(model.graph, low)
+    decided: Counter[str] = Counter()
+    for node in types:
+        rule = find_rule(node)
+        decided["follows its inputs" if rule is None else rule.name] += 1
+    caster = _Caster(model.graph, low)
+    for node in list(model.graph):
+        own = types.get(node)
+        for index in typed_inputs(node) if own is not None else ():
+            value = node.inputs[index]
+            assert value is not None and own is not None
+            node.replace_input_with(index, caster.as_type(value, own))
+        for value in node.outputs:
+            if value.dtype in FLOATS:
+                value.type = ir.TensorType(output_type(node, own, value))
+    caster.finish_outputs()
+    caster.drop_unused_weights()
+    return dict(decided.most_common())
+
+
+def fold_batch_norms(model: ir.Model) -> None:
+    """Fold each batch normalisation behind a convolution into the convolution's weights, in float32, in place."""
+    functions = dict(model.functions)
+    names = {node.inputs[1]: node.name for node in model.graph if node.op_type == "Conv"}
+    rewrite(model, pattern_rewrite_rules=[fuse_batchnorm_into_conv_rule])
+    model.functions.update(functions)
+    known = {str(value.name): name for value, name in names.items() if value is not None}
+    for node in model.graph:
+        if node.op_type == "Conv" and node.inputs[1] is not None:
+            # Engines report by node names; the rule makes up its own.
+            node.name = known.get(str(node.inputs[1].name), node.name)
+
+
+def _raise_opset(model: ir.Model, opset: int) -> None:
+    model.opset_imports[""] = max(opset, model.opset_imports[""])
+    for function in model.functions.values():
+        function.opset_imports[""] = model.opset_imports[""]
+
+
+class _Caster:
+    """Gives values in the type that a node wants, each cast once."""
+
+    def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:
+        self._graph = graph
+        self._low = low
+        self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
+
+    def as_type(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
+        if value.dtype is wanted:
+            return value
+        key = (value, wanted)
+        if key not in self._made:
+            constant = value.is_initializer()
+            self._made[key] = self._converted_weight(value, wanted) if constant else self._cast(value, wanted)
+        return self._made[key]
+
+    def finish_outputs(self) -> None:
+        """Return every output in float32, under its name."""
+        for index, value in enumerate(list(self._graph.outputs)):
+            if value.dtype in FLOATS and value.dtype is not ir.DataType.FLOAT:
+                name, value.name = value.name, f"{value.name}.low"
+                node = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{name}/Cast")
+                output = node.outputs[0]
+                output.name, output.type, output.shape = name, ir.TensorType(ir.DataType.FLOAT), value.shape
+                self._graph.append(node)
+                self._graph.outputs[index] = output
+
+    def drop_unused_weights(self) -> None:
+        """Remove the float32 weights whose converted form took their place, and give it their name."""
+        for (value, _), converted in self._made.items():
+            if value.is_initializer() and not value.uses():
+                name = str(value.name)
+                del self._graph.initializers[name]
+                del self._graph.initializers[str(converted.name)]
+                converted.name = name
+                self._graph.initializers[name] = converted
+
+    def _converted_weight(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
+        assert value.const_value is not None
+        array = value.const_value.numpy()
+        with np.errstate(over="ignore"):
+            narrow = array.astype(wanted.numpy())
+        if not np.isfinite(narrow.astype(np.float32)).all() and np.isfinite(array).all():
+            raise PrecisionError(
+                f"the weight {value.name} reaches {np.abs(array).max():.3g}, beyond {wanted.name.lower()}'s range.",
+                "Choose --precision bf16, whose range is float32's, or fp32.",
+            )
+        name = f"{value.name}.{wanted.name.lower()}"
+        tensor = ir.tensor(narrow, dtype=wanted, name=name)
+        converted = ir.Value(name=name, shape=value.shape, type=ir.TensorType(wanted), const_value=tensor)
+        self._graph.register_initializer(converted)
+        return converted
+
+    def _cast(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
+        producer = value.producer()
+        stem = value.name if producer is None else producer.name
+        node = ir.node("Cast", [value], attributes={"to": int(wanted)}, name=f"{stem}/Cast_{wanted.name.lower()}")
+        output = node.outputs[0]
+        output.name, output.shape = f"{value.name}.{wanted.name.lower()}", value.shape
+        output.type = ir.TensorType(wanted)
+        if producer is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(producer, node)
+        return output

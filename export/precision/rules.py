@@ -1,0 +1,154 @@
+"""Which node of a graph computes in which type: one table of rules, and what follows from it for the nodes between.
+
+A node falls into the first rule of `RULES` that matches it. Nodes that no rule matches move, select or combine values
+element by element; they follow their inputs: where all of them are float32, so is the result, else it is the low type.
+So sensitive chains stay float32 from end to end, and large maps are stored in the low type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+
+import onnx_ir as ir
+
+FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+class Choice(Enum):
+    """What a rule decides."""
+
+    LOW = "low"  # inputs in the low type
+    FP32 = "fp32"  # inputs in float32
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A row of the table.
+
+    Attributes:
+        name: how a report names it.
+        choice: the type of a matching node's inputs.
+        reason: why.
+        matches: whether it holds for a node.
+    """
+
+    name: str
+    choice: Choice
+    reason: str
+    matches: Callable[[ir.Node], bool]
+
+
+def _is(*operators: str) -> Callable[[ir.Node], bool]:
+    return lambda node: node.op_type in operators
+
+
+def _in_front_end(node: ir.Node) -> bool:
+    return (node.name or "").startswith("log_mel")
+
+
+def _is_square(node: ir.Node) -> bool:
+    return node.op_type == "Mul" and node.inputs[0] is node.inputs[1]
+
+
+def _is_divided_later(node: ir.Node) -> bool:
+    consumers = [use.node for use in node.outputs[0].uses()]
+    return node.op_type in ("MatMul", "Gemm") and bool(consumers) and all(user.op_type == "Div" for user in consumers)
+
+
+def _makes_output(node: ir.Node) -> bool:
+    moves = node.op_type in ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Sigmoid")
+    return moves and any(value.is_graph_output() for value in node.outputs)
+
+
+RULES = (
+    Rule("front end", Choice.FP32, "log-mel takes the logarithm of magnitudes down to 0.01", _in_front_end),
+    Rule("softmax", Choice.FP32, "its exponentials span more than a low type's range", _is("Softmax", "LogSoftmax")),
+    Rule("square", Choice.FP32, "the square of 256 is the end of float16's range", _is_square),
+    Rule(
+        "sum",
+        Choice.FP32,
+        "a sum over a map loses its small terms, and overflows, in a low type",
+        _is("ReduceSum", "ReduceMean", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp", "GlobalAveragePool", "CumSum"),
+    ),
+    Rule("late mean", Choice.FP32, "a product that sums all positions before it is divided by them", _is_divided_later),
+    Rule(
+        "logarithm, power",
+        Choice.FP32,
+        "ill-conditioned near zero",
+        _is("Log", "Exp", "Pow", "Sqrt", "Reciprocal", "STFT", "DFT"),
+    ),
+    Rule(
+        "batch normalisation",
+        Choice.FP32,
+        "running variances leave float16's range; those after a convolution are folded into it beforehand",
+        _is("BatchNormalization", "InstanceNormalization", "GroupNormalization"),
+    ),
+    Rule(
+        "layer normalisation",
+        Choice.LOW,
+        "stores the low type and computes in float32 inside (stash_type 1)",
+        lambda node: node.op_type == "LayerNormalization" and node.attributes.get_int("stash_type", 1) == 1,
+    ),
+    Rule("layer normalisation in its input's type", Choice.FP32, "stash_type is not 1", _is("LayerNormalization")),
+    Rule("output", Choice.FP32, "the contract of the graph's outputs is float32", _makes_output),
+    Rule(
+        "product",
+        Choice.LOW,
+        "what the precision was asked for; engines accumulate in float32",
+        _is("Conv", "ConvTranspose", "MatMul", "Gemm"),
+    ),
+    Rule(
+        "correlation",
+        Choice.LOW,
+        "accumulates in float32 and returns float32 whatever its inputs' type",
+        lambda node: node.domain == "avsbg",
+    ),
+)
+
+
+def find_rule(node: ir.Node) -> Rule | None:
+    """The rule that decides on a node; None for one that follows its inputs."""
+    return next((rule for rule in RULES if rule.matches(node)), None)
+
+
+def typed_inputs(node: ir.Node) -> list[int]:
+    """The positions of the inputs that share the node's floating-point type."""
+    # The other floating-point inputs of these operators are float32 whatever their data is.
+    only = {"Resize": (0,), "Upsample": (0,), "QuantizeLinear": (), "DequantizeLinear": ()}.get(node.op_type)
+    return [
+        index
+        for index, value in enumerate(node.inputs)
+        if value is not None and value.dtype in FLOATS and (only is None or index in only)
+    ]
+
+
+def assign(graph: ir.Graph, low: ir.DataType) -> dict[ir.Node, ir.DataType]:
+    """The floating-point type in which each node of a sorted graph takes its inputs; nodes without any are left out."""
+    types: dict[ir.Node, ir.DataType] = {}
+    produced: dict[ir.Value, ir.DataType] = {}
+    for node in graph:
+        positions = typed_inputs(node)
+        if positions:
+            rule = find_rule(node)
+            if rule is None:
+                # Constants and weights take the type of what they meet.
+                inputs = [node.inputs[index] for index in positions]
+                data = [value for value in inputs if value is not None and value.const_value is None]
+                follows = all(produced.get(value, ir.DataType.FLOAT) is ir.DataType.FLOAT for value in data)
+                types[node] = ir.DataType.FLOAT if follows else low
+            else:
+                types[node] = low if rule.choice is Choice.LOW else ir.DataType.FLOAT
+        for value in node.outputs:
+            produced[value] = output_type(node, types.get(node), value)
+    return types
+
+
+def output_type(node: ir.Node, own: ir.DataType | None, value: ir.Value) -> ir.DataType:
+    """The type of a node's output, given the type in which it takes its inputs."""
+    fixed = node.domain == "avsbg" or node.op_type in ("Cast", "DequantizeLinear") or own is None
+    if fixed or value.dtype not in FLOATS:
+        return value.dtype or ir.DataType.FLOAT
+    assert own is not None
+    return own
