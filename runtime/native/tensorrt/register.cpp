@@ -1,6 +1,6 @@
 // libavsbg_tensorrt_register.so: for programs that open a plugin library with dlopen and expect it to register itself,
-// as Triton (--backend-config=tensorrt,plugins=...) and trtexec --staticPlugins do. When opened, it has the TensorRT of
-// the process load libavsbg_tensorrt.so, which lies beside it.
+// as Triton (--backend-config=tensorrt,plugins=...), Polygraphy (--plugins) and trtexec --staticPlugins do. When opened,
+// it has the TensorRT of the process load libavsbg_tensorrt.so, which lies beside it.
 //
 // IPluginRegistry is not a versioned interface, so this serves the major version of TensorRT that it was built for.
 #include <NvInferRuntime.h>
@@ -20,10 +20,11 @@ void complain(std::string const& what) {
 }
 
 __attribute__((constructor)) void register_plugin() {
-  // The process may have opened TensorRT for one of its libraries only, where a global look-up does not see it.
-  void* const tensorrt = dlopen(kTensorRT, RTLD_LAZY | RTLD_NOLOAD);
+  // By name, since the process may have opened TensorRT for one of its libraries only, where a look-up of the symbol
+  // does not see it, or, like Polygraphy, may open it later.
+  void* const tensorrt = dlopen(kTensorRT, RTLD_LAZY);
   if (tensorrt == nullptr) {
-    return complain(std::string(kTensorRT) + ", for which this was built, is not loaded in this process");
+    return complain(std::string("built for ") + kTensorRT + ", which this process cannot load");
   }
   auto const get_registry =
       reinterpret_cast<nvinfer1::IPluginRegistry* (*)()>(dlsym(tensorrt, "getPluginRegistry"));
