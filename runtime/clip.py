@@ -53,7 +53,14 @@ def windows(
     Raises:
         MediaError: no audio track and not `silent`, or the file cannot be decoded.
     """
+    # Opened here, not in the generator: what is missing shows before work begins.
     sound = None if silent else Sound(video, clip.sample_rate)
+    return _walk(video, clip, preprocessing, sound)
+
+
+def _walk(
+    video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, sound: Sound | None
+) -> Iterator[Window]:
     pictures = frame_per_second(video, window=clip.frames, offset=preprocessing.frame_offset)
     try:
         while seconds := list(islice(pictures, clip.frames)):
@@ -65,21 +72,31 @@ def windows(
             sound.close()
 
 
+def check_inputs(graph: GraphRecord) -> None:
+    """Check that all that the graph takes can be made from a video.
+
+    Raises:
+        MediaError: it takes something else, such as audio embeddings, which need VGGish.
+    """
+    for tensor in graph.inputs:
+        if tensor.name not in ("frames", "waveform", "log_mel"):
+            raise MediaError(
+                f"the bundle's graph takes {tensor.name!r}, which cannot be made from a video alone.",
+                "Export the bundle again with --audio waveform, which puts the whole audio front end into the graph.",
+            )
+
+
 def graph_inputs(window: Window, clip: ClipRecord, graph: GraphRecord) -> dict[str, Array]:
     """The arrays that the graph takes for a window.
 
     Raises:
-        MediaError: the graph takes audio embeddings, which need VGGish.
+        MediaError: as `check_inputs`.
     """
+    check_inputs(graph)
     arrays = {"frames": window.frames, "waveform": window.waveform}
     wanted = [tensor.name for tensor in graph.inputs]
     if "log_mel" in wanted:
         arrays["log_mel"] = log_mel(window.waveform[0])[None, : clip.frames]
-    if unknown := [name for name in wanted if name not in arrays]:
-        raise MediaError(
-            f"the bundle's graph takes {unknown[0]!r}, which cannot be made from a video alone.",
-            "Export the bundle again with --audio waveform, which puts the whole audio front end into the graph.",
-        )
     return {name: arrays[name] for name in wanted}
 
 

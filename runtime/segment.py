@@ -21,7 +21,7 @@ from avsbg import __version__
 from avsbg.atomic import atomic_directory
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import sha256
-from avsbg.runtime.clip import Window, graph_inputs, windows
+from avsbg.runtime.clip import Window, check_inputs, graph_inputs, windows
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.manifest import MANIFEST
 from avsbg.runtime.media import SecondFrame, VideoInfo, probe
@@ -91,7 +91,11 @@ def segment_video(
         raise MediaError(f"{output} exists already.", "Choose another directory, or replace it with --force.")
     if output.exists() and not (output / SUMMARY).is_file():
         raise MediaError(f"{output} exists and holds no earlier run, so it is not replaced.", "Choose another path.")
+    check_inputs(backend.contract)
     video = probe(path)
+    manifest = backend.bundle.manifest
+    listens = any(tensor.name != "frames" for tensor in backend.contract.inputs)
+    walk = windows(video, manifest.clip, manifest.preprocessing, silent=silent or not listens)
     report = progress or (lambda *_: None)
     record, sheet = _Record(), ContactSheet()
     with atomic_directory(output, replace=replace) as directory:
@@ -99,7 +103,7 @@ def segment_video(
         if probabilities:
             (directory / "probabilities").mkdir()
         report("segmenting", 0, _expected_seconds(video))
-        for window, maps in _infer(backend, video, silent, record):
+        for window, maps in _infer(backend, walk, record):
             with record.timed("write_masks"):
                 for second, probability in zip(window.seconds, maps, strict=False):
                     mask = _mask(probability, threshold, video)
@@ -125,21 +129,19 @@ def segment_video(
     return summary
 
 
-def _infer(backend: Backend, video: VideoInfo, silent: bool, record: _Record) -> Iterator[tuple[Window, Array]]:
+def _infer(backend: Backend, walk: Iterator[Window], record: _Record) -> Iterator[tuple[Window, Array]]:
     """Each window with its probabilities `[T, H, W]`."""
-    manifest = backend.bundle.manifest
-    listens = any(tensor.name != "frames" for tensor in backend.contract.inputs)
-    walk = windows(video, manifest.clip, manifest.preprocessing, silent=silent or not listens)
+    clip = backend.bundle.manifest.clip
     while True:
         with record.timed("decode"):
             window = next(walk, None)
             if window is None:
                 return
-            inputs = graph_inputs(window, manifest.clip, backend.contract)
+            inputs = graph_inputs(window, clip, backend.contract)
         with record.timed("inference"):
             probability = backend.run(inputs, ["probability"])["probability"][0]
         start, there = window.seconds[0].second, len(window.seconds)
-        record.windows.append({"start": start, "seconds": there, "repeated": manifest.clip.frames - there})
+        record.windows.append({"start": start, "seconds": there, "repeated": clip.frames - there})
         yield window, probability
 
 

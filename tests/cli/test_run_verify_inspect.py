@@ -81,7 +81,7 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(avsbg, tiny: Bundle, 
     for (bundle, video), message in cases.items():
         outcome = avsbg("run", bundle, video, "-o", tmp_path / "out")
         assert outcome.code == 1
-        assert "error: " in outcome.paragraph
+        assert outcome.paragraph.startswith("error: ")
         assert message in outcome.paragraph
         assert "Traceback" not in outcome.err
         assert not (tmp_path / "out").exists()

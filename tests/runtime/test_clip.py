@@ -10,7 +10,7 @@ import tests_bundle
 from tests_video import grey_of, steady, tone, write_video
 
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.clip import Window, graph_inputs, repeat_last_patch, resize, windows
+from avsbg.runtime.clip import Window, check_inputs, graph_inputs, repeat_last_patch, resize, windows
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.log_mel import log_mel
 from avsbg.runtime.media import probe
@@ -68,7 +68,7 @@ def test_the_three_audio_forms(tmp_path: Path) -> None:
     np.testing.assert_array_equal(arrays["log_mel"][0], log_mel(window.waveform[0]))
     bundle = tests_bundle.make_bundle(tmp_path / "audio_embedding", audio="audio_embedding", vectors=False)
     with pytest.raises(MediaError, match=r"'audio_embedding'.*--audio waveform"):
-        graph_inputs(window, bundle.manifest.clip, bundle.graph())
+        check_inputs(bundle.graph())
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (224, 224), (37, 41), (8, 300)])
