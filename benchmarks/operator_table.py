@@ -1,0 +1,62 @@
+"""The rows of the operator's benchmark as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+
+from avsbg.benchmarks.console import results_console
+from avsbg.benchmarks.operator_rows import ClipRow, OperatorRow, Row
+
+
+def print_rows(rows: Sequence[Row]) -> None:
+    """One table per number of threads, then the ratio of four products to five."""
+    console = results_console()
+    for threads in sorted({row.threads for row in rows if isinstance(row, OperatorRow)}):
+        table = Table(title=f"Mean correlation, {threads} thread{'s' if threads > 1 else ''}", box=box.SIMPLE_HEAD)
+        table.add_column("positions")
+        table.add_column("contender")
+        for heading in (
+            "p50 ms",
+            "p90",
+            "p99",
+            "GFLOP/s\np50",
+            "best",
+            "of sgemm\nmedian",
+            "best",
+            "times the\nvolume",
+            "peak\nMiB",
+        ):
+            table.add_column(heading, justify="right", no_wrap=True)
+        previous = None
+        for row in rows:
+            if not isinstance(row, OperatorRow) or row.threads != threads:
+                continue
+            if previous not in (None, row.side):
+                table.add_section()
+            previous = row.side
+            table.add_row(*_cells(row))
+        console.print(table)
+    for row in rows:
+        if isinstance(row, ClipRow):
+            ratio = row.four_over_five
+            console.print(
+                f"T = 5 at {row.side} x {row.side}, {row.threads} threads: four products take "
+                f"{ratio['median']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of the time of five"
+            )
+
+
+def _cells(row: OperatorRow) -> list[str]:
+    label = f"{row.contender} ({row.path})" if row.path else row.contender
+    speedup = row.against_materialised.get("median")
+    return [
+        "" if row.kind == "sgemm" else f"{row.side} x {row.side}",
+        label,
+        *(f"{1e3 * row.seconds[key]:.3f}" for key in ("p50", "p90", "p99")),
+        *(f"{row.gflops[key]:.1f}" for key in ("p50", "best")),
+        *(f"{row.share_of_sgemm[key]:.1%}" for key in ("median", "best")),
+        f"{speedup:.2f}" if isinstance(speedup, float) else "",
+        f"{row.peak_memory / 2**20:.1f}" if row.peak_memory is not None else "",
+    ]
