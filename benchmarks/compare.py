@@ -79,6 +79,7 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
     reference = _reference(labels, settings.reference)
     for contender in contenders:
         workload.check(contender.bundle)
+        contender.create()  # a backend that refuses what it is asked for does so here, before minutes of work
     environment = describe_environment()
     started = datetime.now(timezone.utc).replace(microsecond=0)
     flops = dict(zip(labels, _count(contenders, progress), strict=True))

@@ -58,11 +58,13 @@ def measure_memory(contender: Contender, workload: Workload, *, runs: int = 3) -
     results = [line for line in process.stdout.splitlines() if line.startswith(_RESULT)]
     if process.returncode or not results:
         last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        cause = f"signal {-process.returncode}" if process.returncode < 0 else f"exit code {process.returncode}"
-        raise BenchmarkError(
-            f"the process that measures the memory of {contender.label} failed ({cause}): {last}",
-            "Out of memory ends a process with signal 9; --no-memory leaves this measurement out.",
-        )
+        what = f"the process that measures the memory of {contender.label}"
+        if process.returncode < 0:
+            raise BenchmarkError(
+                f"{what} was ended by signal {-process.returncode}: {last}",
+                "Signal 9 is how a system that runs out of memory ends a process; --no-memory leaves this out.",
+            )
+        raise BenchmarkError(f"{what} failed: {last}")
     return MemoryRow.model_validate_json(results[-1].removeprefix(_RESULT))
 
 

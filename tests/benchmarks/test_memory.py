@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
+from avsbg.benchmarks import memory
 from avsbg.benchmarks.contenders import Contender
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.memory import measure_memory
@@ -24,7 +27,12 @@ def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
 
 def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
     contender = Contender("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
-    with pytest.raises(
-        BenchmarkError, match=r"memory of tiny failed \(exit code 1\).*unknown operator form 'imaginary'"
-    ):
+    with pytest.raises(BenchmarkError, match="memory of tiny failed: .*unknown operator form 'imaginary'"):
         measure_memory(contender, Workload(), runs=1)
+
+
+def test_a_child_that_is_killed_is_reported(embedding: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(BenchmarkError, match=r"ended by signal 9.*runs out of memory"):
+        measure_memory(Contender("tiny", embedding, "onnxruntime", {}), Workload())
