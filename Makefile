@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS := cpu,export,bench,rtx,dev
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint typecheck check clean help
+.PHONY: demo measure test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -28,6 +28,15 @@ demo: $(READY)  ## export, verify, run on a real video, compare
 	    --samples 10 --allow-unstable -o $(DEMO)/bench --force
 	@echo
 	@echo "Look at $(DEMO)/run/overlay.png and $(DEMO)/run/overlay.mp4; the bundles and the measured rows lie in $(DEMO)."
+
+TABLE7 := out/table7
+measure: $(READY)  ## measure the networks against each other (a quiet machine!) and renew the README's table
+	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(TABLE7)/avs-bg --force
+	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(TABLE7)/avsbench --force
+	$(BIN)/avsbg bench $(TABLE7)/avs-bg $(TABLE7)/avsbench --backend torch --backend onnxruntime \
+	    --form published --form efficient --operator function --operator native --samples 50 -o $(TABLE7)/rows --force
+	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
+	$(BIN)/python -m avsbg.benchmarks.readme
 
 lint: $(READY)  ## ruff
 	$(BIN)/ruff check .

@@ -27,7 +27,7 @@ def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
 
 def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
     contender = Contender("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
-    with pytest.raises(BenchmarkError, match="memory of tiny failed: .*unknown operator form 'imaginary'"):
+    with pytest.raises(BenchmarkError, match=r"memory of tiny failed: .*unknown operator form 'imaginary'"):
         measure_memory(contender, Workload(), runs=1)
 
 
