@@ -67,13 +67,14 @@ __device__ __forceinline__ int slot_index(int row, int unit) {
 template <int kRows, int kUnits>
 __device__ __forceinline__ void copy_tile(uint4* slot, const uint4* map, int first_row, int rows, int first_unit,
                                           int units) {
+  static_assert(kThreads % kUnits == 0 && kRows * kUnits % kThreads == 0);
+  const int unit = static_cast<int>(threadIdx.x) % kUnits;
 #pragma unroll
-  for (int i = threadIdx.x; i < kRows * kUnits; i += kThreads) {
-    const int row = first_row + i / kUnits;
-    const int unit = first_unit + i % kUnits;
-    const bool inside = row < rows && unit < units;
-    const uint4* from = map + (inside ? static_cast<std::int64_t>(row) * units + unit : 0);
-    ptx::copy_16(slot + slot_index<kUnits>(i / kUnits, i % kUnits), from, inside);
+  for (int i = 0; i < kRows * kUnits / kThreads; ++i) {
+    const int row = static_cast<int>(threadIdx.x) / kUnits + i * (kThreads / kUnits);
+    const bool inside = first_row + row < rows && first_unit + unit < units;
+    const uint4* from = map + (inside ? static_cast<std::int64_t>(first_row + row) * units + first_unit + unit : 0);
+    ptx::copy_16(slot + slot_index<kUnits>(row, unit), from, inside);
   }
 }
 

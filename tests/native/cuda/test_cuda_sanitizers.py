@@ -113,7 +113,7 @@ FAULTS = {
     "has one buffer for the column sums": (("shared.columns[tile % 2]", "shared.columns[0]"), ("faulty tsan", "race")),
     "adds targets beyond the map": (("target_of(j, e) >= targets", "false"), ("faulty", "wrong result")),
     "adds queries beyond the map": (("query_of(row / 2, row % 2 * 2) >= queries", "false"), ("faulty", "wrong result")),
-    "reads beyond the channels": (("row < rows && unit < units", "row < rows"), ("faulty", "wrong result")),
+    "reads beyond the channels": (("&& first_unit + unit < units", ""), ("faulty", "wrong result")),
     "drops NaN in the ReLU": (("x < 0.0F ? 0.0F : x", "x > 0.0F ? x : 0.0F"), ("faulty", "wrong result")),
     "does not round to tf32": (("return round_to_tf32(bits)", "return bits"), ("faulty", "wrong result")),
     "leaves units in their order": (

@@ -1,0 +1,90 @@
+"""The table of what the compiler made of the CUDA kernels: that it is this source's, and within bounds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.kernel_static import MULTIPROCESSORS, RESULTS, find_tool, inspect, nvcc_version, source_digest
+
+TABLE: dict[str, Any] = json.loads(RESULTS.read_text())
+CORRELATIONS = [row for row in TABLE["kernels"] if row["kernel"] != "combine"]
+
+
+def name(row: dict[str, Any]) -> str:
+    return f"sm_{row['architecture']} {row['kernel']}"
+
+
+def test_the_table_is_of_this_source() -> None:
+    assert TABLE["sources_sha256"] == source_digest(), f"the kernels have changed: run {TABLE['command']}"
+
+
+def test_the_table_is_complete() -> None:
+    """Five kernels for each tensor-core type, three for fp32, and the second stage; sm_75 has fp32 and fp16 only."""
+    counts = dict.fromkeys(MULTIPROCESSORS, 0)
+    for row in TABLE["kernels"]:
+        counts[row["architecture"]] += 1
+    assert counts == {architecture: 9 if architecture == 75 else 19 for architecture in MULTIPROCESSORS}
+
+
+@pytest.mark.parametrize("row", TABLE["kernels"], ids=name)
+def test_nothing_spills_and_blocks_share_a_multiprocessor(row: dict[str, Any]) -> None:
+    assert row["stack"] == row["spill_stores"] == row["spill_loads"] == 0
+    assert row["shared"] <= 48 * 1024
+    if row["architecture"] >= 80:
+        assert row["blocks_per_sm"] >= (3 if "resident" in row["kernel"] else 2)
+
+
+@pytest.mark.parametrize("row", CORRELATIONS, ids=name)
+def test_the_main_loop_holds_what_its_tile_needs(row: dict[str, Any]) -> None:
+    """A warp's tile is 32 x 32 x 128 channels (resident) or 32 x 64 x 32 (streamed) of 16 bits, in products of
+    16 x 8 x 16, so 64 and 32 of them; on sm_75 in products of 16 x 8 x 8. tf32 has half the channels in the same bytes.
+    """
+    loop, kernel = row["loop"], row["kernel"]
+    resident, old = "resident" in kernel, row["architecture"] == 75
+    assert loop["barriers"] == 1
+    # A thread copies 8 KiB of targets in 4 pieces and, before the first tile, as much of queries; 12 KiB in 6.
+    assert loop["async_copies"] == (0 if old else 8 if resident else 6)
+    if kernel.startswith("fp32"):
+        assert loop["fp32_fma"] >= 32 * 64 * 16 // 32
+        assert loop["tensor_core"] == loop["ldmatrix"] == 0
+    else:
+        assert loop["tensor_core"] == (64 if resident else 32) * (2 if old else 1)
+        # Each feeds 4 products of targets; queries take 16, once before the first tile (resident), or 4 per chunk.
+        assert loop["ldmatrix"] == (16 + 16 if resident else 8 + 4)
+
+
+def test_the_table_is_what_the_compiler_makes(tmp_path: Path) -> None:
+    """Orin's rows, compiled now. Another version of nvcc may choose other registers; the counts must hold."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc not found: install the CUDA toolkit")
+    try:
+        find_tool("nvdisasm", "")
+    except BenchmarkError:
+        pytest.skip("nvdisasm not found: pip install nvidia-cuda-nvdisasm")
+    rows = [json.loads(json.dumps(asdict(row))) for row in inspect(87, tmp_path)]
+    expected = [row for row in TABLE["kernels"] if row["architecture"] == 87]
+    if nvcc_version() == TABLE["nvcc"]:
+        assert rows == expected
+    else:
+        for row in rows:
+            test_nothing_spills_and_blocks_share_a_multiprocessor(row)
+            if row["kernel"] != "combine":
+                test_the_main_loop_holds_what_its_tile_needs(row)
+
+
+def test_a_table_of_other_sources_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from avsbg.benchmarks import kernel_static
+
+    changed = tmp_path / "cuda"
+    shutil.copytree(kernel_static.SOURCES, changed)
+    monkeypatch.setattr(kernel_static, "SOURCES", changed)
+    assert source_digest() == TABLE["sources_sha256"]
+    (changed / "plan.h").write_text((changed / "plan.h").read_text().replace("kStages = 3", "kStages = 4"))
+    assert source_digest() != TABLE["sources_sha256"]
