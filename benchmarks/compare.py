@@ -74,12 +74,14 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
     Raises:
         BenchmarkError: a bundle does not fit the workload, there is no such reference, or a measurement failed.
         BackendError: a backend does not run what was asked for.
+        MediaError: the video cannot be read.
     """
     labels = [contender.label for contender in contenders]
     reference = _reference(labels, settings.reference)
     for contender in contenders:
         workload.check(contender.bundle)
         contender.create()  # a backend that refuses what it is asked for does so here, before minutes of work
+    workloads = {contender.label: workload.describe(contender.bundle) for contender in contenders}
     environment = describe_environment()
     started = datetime.now(timezone.utc).replace(microsecond=0)
     flops = dict(zip(labels, _count(contenders, progress), strict=True))
@@ -105,17 +107,16 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
     for contender in contenders:
         label, manifest = contender.label, contender.bundle.manifest
         seconds, difference = timed.seconds[label], timed.logit_difference[label]
-        described = workload.describe(contender.bundle)
         rows.append(
             Row(
                 label=label,
                 bundle=_bundle_row(contender),
                 variant=_variant(contender),
                 backend=timed.described[label],
-                workload=described,
+                workload=workloads[label],
                 parameters=ParametersRow(**manifest.parameters.model_dump()),
                 flops=flops[label],
-                latency=_latency(seconds, described.clips),
+                latency=_latency(seconds, workloads[label].clips),
                 ratio=RatioRow(reference=reference, **asdict(paired_ratio(seconds, timed.seconds[reference]))),
                 memory=memory[label],
                 logit_difference=difference,

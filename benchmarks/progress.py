@@ -23,8 +23,10 @@ def quiet_progress(console: Console) -> Progress:
 
 @contextmanager
 def step(progress: Progress, description: str, total: int) -> Iterator[TaskID]:
-    """A bar for one step of `total` parts."""
+    """A bar for one step of `total` parts; where bars cannot be drawn, a line that says that it begins."""
     task = progress.add_task(description, total=total)
+    if not progress.console.is_terminal:
+        progress.console.print(f"{description}: {total}")
     progress.refresh()
     yield task
 

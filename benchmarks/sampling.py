@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from avsbg.benchmarks.contenders import Contender
 from avsbg.benchmarks.environment import OtherLoad
@@ -71,15 +71,16 @@ def sample(
                 calls[contender.label] = workload.prepare(backend)
                 described[contender.label] = backend.describe()
                 advance(progress, task)
-        rounds = _Rounds(progress, warmup, samples)
-        seconds = interleave(
-            calls,
-            warmup=warmup,
-            samples=samples,
-            minimum_seconds=minimum_seconds,
-            pause=PAUSE,
-            after_round=rounds.after_round,
-        )
+        with step(progress, "sampling in turn, rounds", warmup + samples) as task:
+            rounds = _Rounds(progress, task, warmup, samples)
+            seconds = interleave(
+                calls,
+                warmup=warmup,
+                samples=samples,
+                minimum_seconds=minimum_seconds,
+                pause=PAUSE,
+                after_round=rounds.after_round,
+            )
         return Samples(seconds, described, differences, rounds.others())
 
 
@@ -107,9 +108,9 @@ def logit_difference(backend: Backend, clips: int) -> float | None:
 class _Rounds:
     """Shows the rounds, and meters the load of others from the end of the warm-up on."""
 
-    def __init__(self, progress: Progress, warmup: int, samples: int) -> None:
-        self._progress, self._warmup, self._total = progress, warmup, warmup + samples
-        self._task = progress.add_task("sampling in turn, rounds", total=self._total)
+    def __init__(self, progress: Progress, task: TaskID, warmup: int, samples: int) -> None:
+        self._progress, self._task = progress, task
+        self._warmup, self._total = warmup, warmup + samples
         self._load = OtherLoad()
 
     def after_round(self, done: int) -> None:

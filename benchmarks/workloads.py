@@ -75,7 +75,11 @@ class Workload:
         return partial(backend.run, inputs, [OUTPUT])
 
     def describe(self, bundle: Bundle) -> WorkloadRow:
-        """The workload with the bundle's shapes, as a row has it."""
+        """The workload with the bundle's shapes, as a row has it.
+
+        Raises:
+            MediaError: the video cannot be read.
+        """
         clip = bundle.manifest.clip
         clips = self.clips
         if self.video is not None:

@@ -17,7 +17,7 @@ from avsbg.benchmarks.rows import Row
 from avsbg.benchmarks.sampling import logit_difference
 from avsbg.benchmarks.workloads import Workload, masks_of_video
 from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.errors import BundleError
+from avsbg.runtime.errors import BundleError, MediaError
 
 Schedule = Callable[[Callable[[int], float]], None]
 
@@ -168,6 +168,19 @@ def test_a_bundle_must_fit_the_scope(embedding: Bundle, waveform: Bundle, video:
     ):
         with pytest.raises(BenchmarkError, match=message):
             compare([Contender("tiny", bundle, "onnxruntime", {})], workload, QUICK, progress)
+
+
+def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
+    waveform: Bundle, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avsbg.benchmarks.compare.sample", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(MediaError, match=r"no video at missing\.mp4"):
+        compare(
+            [Contender("tiny", waveform, "onnxruntime", {})],
+            Workload("end-to-end", video=Path("missing.mp4")),
+            QUICK,
+            progress,
+        )
 
 
 def test_settings_and_references_that_cannot_be(embedding: Bundle, progress: Progress) -> None:
