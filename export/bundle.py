@@ -7,6 +7,8 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import onnxruntime
+
 from avsbg import __version__
 from avsbg.export.exporter import Report, export_graphs
 from avsbg.export.graphs import ClipGraph
@@ -20,7 +22,7 @@ from avsbg.runtime.verify import TOLERANCE, compare
 
 VECTOR_CLIPS = (1, 3)
 VECTOR_SEED = 0
-_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxruntime", "onnxscript", "timm", "torch")
+_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxscript", "timm", "torch")
 
 
 def _ignore(line: str) -> None:
@@ -72,8 +74,12 @@ def export_bundle(
             clip=clip,
             graphs=graphs,
             parameters={"published": count.published, "inference": count.inference},
-            versions={"avsbg": __version__, "python": platform.python_version()}
-            | {tool: version(tool) for tool in _TOOLS},
+            versions={
+                "avsbg": __version__,
+                "python": platform.python_version(),
+                "onnxruntime": onnxruntime.__version__,  # two packages provide it
+                **{tool: version(tool) for tool in _TOOLS},
+            },
         )
         _verify(Bundle.open(writer.directory), report)
     return manifest

@@ -79,9 +79,15 @@ def export(  # noqa: PLR0917  (each is an option by name)
         status.update(line)
 
     with console.status("loading PyTorch") as status:
-        from avsbg.export.bundle import export_bundle
-        from avsbg.export.graphs import AudioForm
-        from avsbg.export.weights import from_checkpoints, from_seed
+        try:
+            from avsbg.export.bundle import export_bundle
+            from avsbg.export.graphs import AudioForm
+            from avsbg.export.weights import from_checkpoints, from_seed
+        except ModuleNotFoundError as error:
+            raise ExportError(
+                f"exporting needs {error.name}, which is not installed.",
+                "Install what it needs with `pip install 'avsbg[export,cpu]'`.",
+            ) from error
 
         form = AudioForm[audio.name]
         if checkpoint is not None:

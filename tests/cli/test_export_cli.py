@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 
 import pytest
@@ -95,3 +96,16 @@ def test_an_unknown_form_of_sound_lists_the_forms(run, tmp_path):
     code, _, err = run("export", "avs-bg", "--seed", 0, "--audio", "mp3", "-o", tmp_path / "new")
     assert code == 2
     assert all(form in err for form in ("waveform", "log-mel", "embedding"))
+
+
+@pytest.mark.parametrize("missing", ["torch", "onnxruntime"])
+def test_a_machine_without_the_exporters_packages_is_told_what_to_install(tmp_path, missing):
+    script = f"import sys; sys.modules.update({missing}=None); from avsbg.cli import main; main()"
+    arguments = ["export", "avs-bg", "--seed", "0", "-o", str(tmp_path / "new")]
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 1
+    assert f"exporting needs {missing}" in done.stderr
+    assert "avsbg[export,cpu]" in done.stderr
+    assert "Traceback" not in done.stderr

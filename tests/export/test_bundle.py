@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import getpass
 import shutil
+import subprocess
+import sys
 from math import prod
 from pathlib import Path
 
@@ -225,3 +227,15 @@ def test_variants_are_named_whatever_the_encoder():
     for name in VARIANTS:
         assert variant_name(named_variant(name)) == name.removesuffix("-resnet50")
     assert variant_name(named_variant("avs-bg-without-audio", motion=False)) == "avs-bg"
+
+
+def test_the_documented_onnxruntime_example_runs_without_this_project(smallest, tmp_path):
+    """The Python of docs/export.md, in an interpreter that refuses to import avsbg and torch."""
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    block = text.split("**ONNX Runtime**")[1].split("**TensorRT**")[0]
+    code = [line[4:] for line in block.splitlines() if line.startswith("    ")]
+    assert len(code) == 5
+    (tmp_path / "avs-bg.bundle").symlink_to(smallest.bundle.path)
+    refuse = "import sys; sys.modules.update(avsbg=None, torch=None, onnx=None)"
+    script = "\n".join([refuse, *code, "assert numpy.abs(logits - vectors['outputs.logits']).max() < 1e-3"])
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, timeout=120)
