@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -176,18 +175,17 @@ def _sound_blocks(video: VideoInfo, sample_rate: int) -> Generator[NDArray[Any],
                 begin = Fraction(0) if frame is None else time_of(frame, video.path) - video.start
                 early = max(0, -round(begin * sample_rate))
                 yield np.zeros(max(0, round(begin * sample_rate)), np.float32)
-            for piece in resampler.resample(frame):
+            for piece in _resample(resampler, frame, video.path):
                 block = piece.to_ndarray().mean(axis=0, dtype=np.float32)
                 yield block[early:]
                 early = max(0, early - len(block))
 
 
-@contextmanager
-def open_media(path: Path) -> Iterator[Any]:
-    """Open a media file, an `av` input container, with FFmpeg's protocols other than plain files switched off.
+def open_media(path: Path) -> Any:
+    """Open a media file: an `av` input container, with FFmpeg's protocols other than plain files switched off.
 
     Raises:
-        MediaError: it is missing or not a media file; also for FFmpeg's errors inside the block.
+        MediaError: it is missing or not a media file.
     """
     path = Path(path)
     if not path.exists():
@@ -195,8 +193,7 @@ def open_media(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise MediaError(f"{path} is not a file.")
     try:
-        with av.open(str(path.resolve()), options={"protocol_whitelist": "file"}) as container:
-            yield container
+        return av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be read as a video: {error.strerror}.",
@@ -221,6 +218,13 @@ def displayed(frame: Any) -> NDArray[Any]:
     """A decoded picture as uint8 RGB `[height, width, 3]`, turned the way it is shown (phones record sideways)."""
     pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
     return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 360 else pixels
+
+
+def _resample(resampler: av.AudioResampler, frame: Any, path: Path) -> list[Any]:
+    try:
+        return list(resampler.resample(frame))
+    except ValueError as error:  # PyAV's for a change of format, and FFmpeg's for what it cannot resample.
+        raise MediaError(f"the sound of {path} cannot be resampled: {error}", _REPAIR) from error
 
 
 def decode(container: Any, path: Path, *streams: Any) -> Iterator[Any]:

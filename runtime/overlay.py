@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media import VideoInfo, decode, displayed, open_media, time_of, video_stream
 
 Array = NDArray[Any]
@@ -44,8 +45,17 @@ def write_overlay(
         progress: called with the number of seconds done.
 
     Raises:
-        MediaError: the video cannot be decoded.
+        MediaError: the video cannot be decoded, or the overlay not be encoded or written.
     """
+    try:
+        _write_overlay(video, output, seconds, mask_of, progress)
+    except av.FFmpegError as error:
+        raise MediaError(f"the overlay of {video.path} cannot be written: {error.strerror}.") from error
+
+
+def _write_overlay(
+    video: VideoInfo, output: Path, seconds: int, mask_of: Callable[[int], Array], progress: Callable[[int], None]
+) -> None:
     with open_media(video.path) as source, av.open(str(output), "w", format="mp4") as target:
         picture_in = video_stream(source, video.path)
         sound_in = source.streams.audio[0] if video.has_sound else None

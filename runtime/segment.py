@@ -22,7 +22,7 @@ from avsbg.atomic import atomic_directory
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import sha256
 from avsbg.runtime.clip import Window, check_inputs, graph_inputs, windows
-from avsbg.runtime.errors import MediaError
+from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.manifest import MANIFEST
 from avsbg.runtime.media import SecondFrame, VideoInfo, probe
 from avsbg.runtime.overlay import ContactSheet, write_overlay
@@ -83,7 +83,7 @@ def segment_video(
 
     Raises:
         MediaError: the video cannot be read, has no sound and not `silent`, or `output` exists.
-        BackendError: the network failed.
+        BackendError: the network failed, or returned NaN.
     """
     if not 0.0 <= threshold < 1.0:
         raise MediaError(f"the threshold must lie in [0, 1), not be {threshold}.")
@@ -141,6 +141,11 @@ def _infer(backend: Backend, walk: Iterator[Window], record: _Record) -> Iterato
         with record.timed("inference"):
             probability = backend.run(inputs, ["probability"])["probability"][0]
         start, there = window.seconds[0].second, len(window.seconds)
+        if not np.isfinite(probability).all():
+            raise BackendError(
+                f"the network returned NaN or infinity for the seconds {start} to {start + there - 1}.",
+                "Check the bundle with `avsbg verify`; a lower precision may overflow.",
+            )
         record.windows.append({"start": start, "seconds": there, "repeated": clip.frames - there})
         yield window, probability
 

@@ -14,6 +14,7 @@ import tests_bundle
 from PIL import Image
 from tests_video import real_video, steady, tone, write_video
 
+from avsbg.runtime import overlay
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import AvsbgError, MediaError
@@ -135,8 +136,8 @@ def test_a_video_shorter_than_a_second(tiny: Bundle, tmp_path: Path) -> None:
     assert len(list((tmp_path / "out/masks").iterdir())) == 1
 
 
-@pytest.mark.parametrize("damage", ["truncated", "embedding", "threshold", "exists", "backend"])
-def test_nothing_is_half_written(tiny: Bundle, tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize("damage", ["truncated", "embedding", "threshold", "exists", "backend", "nan", "encoder"])
+def test_nothing_is_half_written(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
     bundle, options, output = tiny, {}, tmp_path / "work" / "out"
     output.parent.mkdir()
     path = write_video(tmp_path / "v.mkv", times=steady(25, 200), sound=tone(8))
@@ -152,6 +153,11 @@ def test_nothing_is_half_written(tiny: Bundle, tmp_path: Path, damage: str) -> N
     with create("onnxruntime", bundle) as backend:
         if damage == "backend":
             backend._session = None  # type: ignore[attr-defined]
+        elif damage == "nan":
+            lost = np.full((1, 5, 16, 24), np.nan, np.float32)
+            monkeypatch.setattr(backend, "_run", lambda *_: {"probability": lost})
+        elif damage == "encoder":
+            monkeypatch.setattr(overlay, "SOUND_RATE", 12345)  # a rate that AAC does not have
         with pytest.raises(AvsbgError) as caught:
             segment_video(backend, path, output, **options)
     assert len(str(caught.value)) < 500
