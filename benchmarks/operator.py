@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,14 +73,8 @@ def measure(side: int, threads: int, *, samples: int, pause: float, memory: bool
             measure_memory(name, side=side, pairs=PAIRS, channels=CHANNELS, threads=threads) if counted else None
         )
         rows.append(_row(name, times, peak, side=side, threads=threads, repeats=repeats, peak_memory=peak_memory))
-    ratio = paired_ratio(times[OURS], times[FIVE_PRODUCTS])
-    rows.append(
-        ClipRow(
-            threads=threads,
-            side=side,
-            four_over_five={"median": ratio.median, "low": ratio.low, "high": ratio.high},
-        )
-    )
+    ratio = asdict(paired_ratio(times[OURS], times[FIVE_PRODUCTS]))
+    rows.append(ClipRow(threads=threads, side=side, four_over_five=ratio))
     return rows
 
 
@@ -100,8 +95,8 @@ def _row(
     seconds = times[name]
     summary = summarise(seconds)
     share = paired_ratio([s / _SGEMM_FLOP for s in peak], [s / flop for s in seconds])
-    reference = min(MATERIALISED, key=lambda other: summarise(times[other]).p50)
-    speedup = paired_ratio(times[reference], seconds)
+    compared = () if is_sgemm or name == FIVE_PRODUCTS else MATERIALISED
+    speedups = {other: asdict(paired_ratio(times[other], seconds)) for other in compared}
     return OperatorRow(
         kind="sgemm" if is_sgemm else "operator",
         contender=name,
@@ -114,15 +109,8 @@ def _row(
         repeats=1 if is_sgemm else repeats,
         seconds=summary.as_dict(),
         gflops={"p50": flop / summary.p50 / 1e9, "best": flop / summary.minimum / 1e9},
-        share_of_sgemm={
-            "median": share.median,
-            "low": share.low,
-            "high": share.high,
-            "best": (flop / summary.minimum) / (_SGEMM_FLOP / min(peak)),
-        },
-        against_materialised={}
-        if is_sgemm or name == FIVE_PRODUCTS
-        else {"reference": reference, "median": speedup.median, "low": speedup.low, "high": speedup.high},
+        share_of_sgemm=asdict(share) | {"best": (flop / summary.minimum) / (_SGEMM_FLOP / min(peak))},
+        speedup=speedups,
         peak_memory=peak_memory,
         samples=[float(f"{s:.6g}") for s in seconds],
     )

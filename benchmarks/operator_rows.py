@@ -37,10 +37,10 @@ class OperatorRow(_Record):
     repeats: int  # calls in a row per sample: one call on small maps is too short to time, and finds cold caches
     seconds: dict[str, float]  # per call, of all samples
     gflops: dict[str, float]  # p50, best
-    # The rate over the faster sgemm's: the median of the same rounds with its interval, and best over best.
+    # The rate over the faster sgemm's: median of the ratios within a round and its interval; best over best.
     share_of_sgemm: dict[str, float]
-    # How many times faster than the fastest contender that holds the volume.
-    against_materialised: dict[str, float | str]
+    # How many times faster than each contender that holds the volume: median within a round and its interval.
+    speedup: dict[str, dict[str, float]]
     peak_memory: int | None  # beyond libraries and inputs
     samples: list[float]  # seconds per call
 

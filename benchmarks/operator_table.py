@@ -50,13 +50,12 @@ def print_rows(rows: Sequence[Row]) -> None:
 
 def _cells(row: OperatorRow) -> list[str]:
     label = f"{row.contender} ({row.path})" if row.path else row.contender
-    speedup = row.against_materialised.get("median")
     return [
         "" if row.kind == "sgemm" else f"{row.side} x {row.side}",
         label,
         *(f"{1e3 * row.seconds[key]:.3f}" for key in ("p50", "p90", "p99")),
         *(f"{row.gflops[key]:.1f}" for key in ("p50", "best")),
         *(f"{row.share_of_sgemm[key]:.1%}" for key in ("median", "best")),
-        f"{speedup:.2f}" if isinstance(speedup, float) else "",
+        *(f"{row.speedup[held]['median']:.2f}" if row.speedup else "" for held in ("torch", "onnxruntime")),
         f"{row.peak_memory / 2**20:.1f}" if row.peak_memory is not None else "",
     ]
