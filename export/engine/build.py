@@ -14,9 +14,11 @@ from avsbg.export.engine.builder import Built, Progress, build_engine
 from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import count_types, differing_products, product_types
 from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.graphs import RUNNABLE, add_graph, expected_types, measure_accuracy
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle_update import update_bundle
+from avsbg.runtime.engines import remember_built
 from avsbg.runtime.gpu import read_cuda_driver
 from avsbg.runtime.manifest import EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.native_library import native_library
@@ -66,6 +68,7 @@ def build_into_bundle(
     device = choose_device(api, request)
     bundle = Bundle.open(path)
     source = _source_graph(bundle, request)
+    check_external_data(bundle, bundle.graph(source))
     library = None
     if request.operator == "plugin":
         library = native_library("tensorrt").path if plugin is None else plugin
@@ -120,6 +123,7 @@ def build_into_bundle(
             created=datetime.now(timezone.utc).replace(microsecond=0),
         )
         update.engines[name] = engine
+    remember_built(sha256(bundle.path / engine.file))
     return BuiltEngine(name, engine)
 
 

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
+import onnx_ir.passes.common
 from onnxscript.rewriter import rewrite
 from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 
 from avsbg.errors import AvsbgError
+from avsbg.export.onnx_operators import register_schemas
 from avsbg.export.precision.rules import FLOATS, assign, find_rule, output_type, typed_inputs
 
 LOW_TYPES: Mapping[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
@@ -46,6 +48,7 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     low = LOW_TYPES[precision]
     _raise_opset(model, _OPSETS[precision])
     fold_batch_norms(model)
+    _infer_types(model)
     types = assign(model.graph, low)
     decided: Counter[str] = Counter()
     for node in types:
@@ -83,6 +86,15 @@ def _raise_opset(model: ir.Model, opset: int) -> None:
     model.opset_imports[""] = max(opset, model.opset_imports[""])
     for function in model.functions.values():
         function.opset_imports[""] = model.opset_imports[""]
+
+
+def _infer_types(model: ir.Model) -> None:
+    """Values that came from inlined functions have no type yet, and a value without one would not be cast."""
+    register_schemas()
+    ir.passes.common.ShapeInferencePass()(model)
+    unknown = [value.name for node in model.graph for value in node.outputs if value.dtype is None and value.uses()]
+    if unknown:
+        raise PrecisionError(f"the type of {unknown[0]} cannot be inferred.", "Export the bundle again.")
 
 
 class _Caster:

@@ -1,0 +1,157 @@
+"""What cannot be built is refused, by the name of the flag, before any work; none of this needs TensorRT."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avsbg.export.engine import api as api_module
+from avsbg.export.engine.api import TensorRT, choose_device, import_tensorrt, refuse_what_is_not_honoured
+from avsbg.export.engine.layers import (
+    count_types,
+    differing_products,
+    layers_from_inspector,
+    layers_from_log,
+    product_types,
+)
+from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.runtime.gpu import CudaDriver, Gpu
+
+NO_DRIVER = CudaDriver(None, "the NVIDIA driver is not installed")
+ORIN = CudaDriver("12.6", None, (Gpu("Orin", 87, 8 * 2**30, 8, integrated=True),))
+
+
+class FakeRtx:
+    """The one thing that `choose_device` asks TensorRT for RTX."""
+
+    class ComputeCapability:
+        SM75 = SM86 = SM120 = 0
+
+
+def _request(**fields: Any) -> EngineRequest:
+    return EngineRequest(**{"backend": "tensorrt-rtx", "precision": "fp16", "compute_capabilities": (86,), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"backend": "tensorflow"}, "--backend tensorflow does not exist. Choose one of: tensorrt, tensorrt-rtx"),
+        ({"precision": "half"}, "--precision half does not exist. Choose one of: fp32, tf32, fp16, bf16"),
+        ({"operator": "custom"}, "--operator custom does not exist. Choose one of: plugin, plain"),
+        ({"clips": (1, 4, 2)}, "--clips 1 4 2 is no range"),
+        ({"clips": (0, 1, 1)}, "--clips 0 1 1 is no range"),
+        ({"workspace_mb": 0}, "--workspace must be at least 1 MB"),
+        ({"compute_capabilities": (86, 86)}, "--compute-capability repeats"),
+    ],
+)
+def test_values_that_do_not_exist(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(BuildError) as caught:
+        _request(**fields)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        ({"version_compatible": True}, "--version-compatible"),
+        ({"timing_cache": Path("cache")}, "--timing-cache"),
+        ({"strip_weights": True}, "--strip-weights"),
+        ({"backend": "tensorrt"}, "--compute-capability"),
+    ],
+)
+def test_options_that_a_backend_would_ignore(
+    fields: dict[str, Any], flag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api_module, "read_cuda_driver", lambda: NO_DRIVER)
+    with pytest.raises(BuildError, match=f"^{flag}"):
+        refuse_what_is_not_honoured(_request(**fields))
+
+
+def _rtx() -> TensorRT:
+    return TensorRT("tensorrt-rtx", FakeRtx, "1.7")
+
+
+def test_the_device_is_named_or_present(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "read_cuda_driver", lambda: NO_DRIVER)
+    assert choose_device(_rtx(), _request()).compute_capabilities == (86,)
+    with pytest.raises(BuildError, match=r"nothing says what to build for.*75, 86, 120"):
+        choose_device(_rtx(), _request(compute_capabilities=()))
+    with pytest.raises(BuildError, match=r"TensorRT builds only where there is a GPU, and the NVIDIA driver"):
+        choose_device(TensorRT("tensorrt", None, "10.3"), _request(backend="tensorrt", compute_capabilities=()))
+
+
+def test_a_jetson_is_built_for_by_tensorrt_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "read_cuda_driver", lambda: ORIN)
+    monkeypatch.setattr(api_module, "power_mode", lambda: "0002")
+    with pytest.raises(BuildError, match=r"does not build for compute capability 87.*--backend tensorrt on the device"):
+        choose_device(_rtx(), _request(compute_capabilities=()))
+    device = choose_device(TensorRT("tensorrt", None, "10.3"), _request(backend="tensorrt", compute_capabilities=()))
+    assert (device.name, device.compute_capabilities, device.power_mode) == ("Orin", (87,), "0002")
+
+
+def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+    from types import ModuleType
+
+    from avsbg.runtime.errors import BackendError
+
+    old = ModuleType("tensorrt")
+    old.__version__ = "8.6.1"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", old)
+    with pytest.raises(BackendError, match=r"TensorRT 8\.6\.1 is too old"):
+        import_tensorrt("tensorrt")
+
+
+def _tensor(shape: str, kind: str) -> str:
+    return f"{{ Name: t, Dimensions: [{shape}], Strides: [1], StrideOrder: [0], Datatype: {kind}, Format: (Linear) }}"
+
+
+LOG = f"""Layers:
+Name: a/MatMul_myl0_1, LayerType: gemm, Inputs: [ {_tensor("-1,8", "Half")}], Constants: [ {_tensor("8,4", "Half")}, \
+{_tensor("1,1,1,1", "Float")}], Outputs: [ {_tensor("-1,4", "Half")}], TacticName: t1, StreamId: 0, Metadata: \
+[ONNX Layer: a/MatMul][ONNX Layer: a/Add]
+Name: __myl_Cast, LayerType: kgen, Inputs: [ {_tensor("-1,8", "Float")}], Constants: [], Outputs: \
+[ {_tensor("-1,8", "Half")}], TacticName: , StreamId: 0, Metadata: [ONNX Layer: a/MatMul][ONNX Layer: b/Cast]
+Name: c/Conv_myl0_2, LayerType: correlation, Inputs: [ {_tensor("-1,8,4,4", "Float")}], Constants: [], Outputs: \
+[ {_tensor("-1,8", "Half")}], TacticName: t2, StreamId: 0, Metadata: [ONNX Layer: c/Conv]
+Name: w, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , StreamId: 1, Metadata: [ONNX Layer: d]
+"""
+
+
+def test_types_are_read_from_the_builders_log() -> None:
+    layers = layers_from_log(["something else", LOG])
+    assert [layer.kind for layer in layers] == ["gemm", "kgen", "correlation", "wait"]
+    types = product_types(layers, ["a/MatMul", "c/Conv", "d/MatMul"])
+    # A product's type is that of the kernel that multiplies: not of its scalar factor, not of a cast before it.
+    assert types == {"a/MatMul": ("fp16",), "c/Conv": ("fp32",), "d/MatMul": ()}
+    assert count_types(types) == {"fp16": 1, "fp32": 1, "unknown": 1}
+    expected = dict.fromkeys(types, "fp16")
+    assert differing_products(types, expected) == ("c/Conv: fp32", "d/MatMul: no layer names it")
+
+
+def test_types_are_read_from_the_engine_inspector() -> None:
+    def tensor(shape: list[int], kind: str) -> dict[str, Any]:
+        return {"Name": "t", "Dimensions": shape, "Format/Datatype": kind}
+
+    document = {
+        "Layers": [
+            {
+                "Name": "a",
+                "LayerType": "gemm",
+                "Inputs": [tensor([-1, 8], "Row major linear FP16 format")],
+                "Constants": [tensor([1], "Float")],
+                "Outputs": [tensor([-1, 4], "Half")],
+                "TacticName": "sm80_xmma",
+                "Metadata": "[ONNX Layer: a/MatMul]",
+            }
+        ]
+    }
+    (layer,) = layers_from_inspector(json.dumps(document))
+    assert (layer.inputs, layer.outputs, layer.nodes) == (("fp16",), ("fp16",), ("a/MatMul",))
+    with pytest.raises(BuildError, match="without detailed profiling verbosity"):
+        layers_from_inspector('{"Layers": ["a"]}')
+    with pytest.raises(BuildError, match="printed no table of layers"):
+        layers_from_log(["nothing"])
