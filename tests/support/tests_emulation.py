@@ -43,6 +43,7 @@ VARIANTS = {
     ),
     # The engine is not instrumented: its bookkeeping is shared between fibers that nothing orders.
     "tsan": Variant(("-O1", "-g1", "-fsanitize=thread"), ("-O2", "-DEMULATION_TSAN")),
+    "tsan sm_75": Variant(("-O1", "-g1", "-fsanitize=thread"), ("-O2", "-DEMULATION_TSAN"), 750),
     # For kernels with a fault in them, compiled once each: quick to compile.
     "faulty": Variant(("-O0",)),
     "faulty tsan": Variant(("-O1", "-fsanitize=thread"), ("-O2", "-DEMULATION_TSAN")),
@@ -55,8 +56,13 @@ class Run:
 
     status: int
     line: dict[str, Any]
-    output: Floats
+    raw: bytes
     stderr: str
+
+    @property
+    def output(self) -> Floats:
+        """What was computed, flat."""
+        return np.frombuffer(self.raw, np.float32)
 
     @property
     def conflicts(self) -> dict[str, int]:
@@ -135,8 +141,7 @@ class Emulator:
         if b"unexpected memory mapping" in result.stderr:  # ThreadSanitizer on a kernel with many random bits
             command = ["setarch", os.uname().machine, "-R", *command]
             result = subprocess.run(command, input=data, capture_output=True, env=os.environ | settings, check=False)
-        line, _, raw = result.stdout.partition(b"\n")
-        output = np.frombuffer(raw, np.float32)
+        line, _, output = result.stdout.partition(b"\n")
         return Run(result.returncode, json.loads(line) if line else {}, output, result.stderr.decode(errors="replace"))
 
     def solve(self, problem: Problem, a: npt.NDArray[Any], b: npt.NDArray[Any], **environment: str) -> Run:

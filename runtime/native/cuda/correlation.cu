@@ -1,6 +1,8 @@
 // The launcher: checks, and the one place where run-time values choose a kernel. See correlation.h for the contract.
 #include "correlation.h"
 
+#include <algorithm>
+#include <initializer_list>
 #include <string>
 
 #include "combine.cuh"

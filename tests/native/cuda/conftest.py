@@ -28,3 +28,9 @@ def emulator_asan() -> Emulator:
 def emulator_tsan() -> Emulator:
     """Under ThreadSanitizer."""
     return Emulator(compile_program(VARIANTS["tsan"]))
+
+
+@pytest.fixture(scope="session")
+def emulator_tsan_sm_75() -> Emulator:
+    """Under ThreadSanitizer, as sm_75 runs them."""
+    return Emulator(compile_program(VARIANTS["tsan sm_75"]))

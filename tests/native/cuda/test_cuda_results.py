@@ -141,3 +141,29 @@ def test_takes_what_it_says_it_takes(emulator: Emulator) -> None:
     for dtype, capability in ((0, 75), (1, 80), (2, 75), (3, 121)):
         assert emulator.run("declined", dtype, 2**31 - 1, 1, 32, 512, capability).line["error"] == ""
         assert emulator.run("declined", dtype, 1, 2**24, 2**24, 8, capability).line["error"] == ""
+
+
+def workspace(emulator: Emulator, n: int, p: int, q: int, with_mean_b: bool) -> int:
+    return int(emulator.run("workspace", DTYPES["fp16"], n, p, q, 128, int(with_mean_b)).raw)
+
+
+def test_the_workspace_is_what_the_contract_says(emulator: Emulator) -> None:
+    """4 N Q ceil(P / 128) bytes where P > 128, and at most 512 KiB more."""
+    assert workspace(emulator, 4, 3136, 3136, False) == 512 * 1024
+    assert workspace(emulator, 4, 3136, 3136, True) == 512 * 1024 + 4 * 4 * 3136 * 25
+    assert workspace(emulator, 4, 128, 32, True) == 0
+    assert workspace(emulator, 0, 3136, 3136, True) == 0
+    assert int(emulator.run("workspace", DTYPES["fp16"], 1, 1, 1, 12, 1).raw) == 0  # declined
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    sizes=st.tuples(st.integers(0, 9), st.integers(1, 5000), st.integers(1, 5000)),
+    more=st.tuples(st.integers(0, 9), st.integers(0, 5000), st.integers(0, 5000)),
+    with_mean_b=st.booleans(),
+)
+def test_the_workspace_of_larger_maps_serves_smaller_ones(
+    emulator: Emulator, sizes: tuple[int, int, int], more: tuple[int, int, int], with_mean_b: bool
+) -> None:
+    n, p, q = (size + extra for size, extra in zip(sizes, more, strict=True))
+    assert workspace(emulator, *sizes, with_mean_b) <= workspace(emulator, n, p, q, with_mean_b)

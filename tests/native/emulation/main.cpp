@@ -4,7 +4,8 @@
 //     emulated volume DTYPE N P Q C SM_COUNT RELU            < a b  > line volume
 //     emulated mma SHAPE                                     < registers of a, b, c by lane  > line d by lane
 //     emulated ldmatrix STRIDE                               < 32 rows of 16 bytes  > line registers by lane
-//     emulated declined DTYPE N P Q C COMPUTE_CAPABILITY     > line
+//     emulated declined DTYPE N P Q C COMPUTE_CAPABILITY     > line; its error says why
+//     emulated workspace DTYPE N P Q C WITH_MEAN_B           > line; the number of bytes
 //
 // DTYPE is the number of DataType. Tensors are raw bytes. `line` is one line of JSON: what happened. Options come from
 // the environment: EMULATION_ORDER (forward, reverse, interleaved) and EMULATION_SKIP (file:line).
@@ -167,6 +168,11 @@ int main(int count, char** words) {
   if (what == "declined" && count == 8) {
     const Device device = {std::atoi(words[7]), 1};
     print_line(avsbg::why_declined(problem_of(words + 2), device));
+    return 0;
+  }
+  if (what == "workspace" && count == 8) {
+    print_line("");
+    std::printf("%zu\n", avsbg::mean_correlation_workspace_size(problem_of(words + 2), std::atoi(words[7]) != 0));
     return 0;
   }
   std::fprintf(stderr, "usage: see the top of main.cpp\n");
