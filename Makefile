@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := cpu,export,bench,rtx,dev
+EXTRAS := cpu,export,bench,rtx,train,dev
 READY  := $(VENV)/.ready
 
 .PHONY: demo measure test lint typecheck check clean help
@@ -34,7 +34,7 @@ measure: $(READY)  ## measure the networks against each other (a quiet machine!)
 	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(TABLE7)/avs-bg --force
 	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(TABLE7)/avsbench --force
 	$(BIN)/avsbg bench $(TABLE7)/avs-bg $(TABLE7)/avsbench --backend torch --backend onnxruntime \
-	    --form published --form efficient --operator function --operator native --samples 50 -o $(TABLE7)/rows --force
+	    --form published --form efficient --operator function --operator native --samples 30 -o $(TABLE7)/rows --force
 	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
 	$(BIN)/python -m avsbg.benchmarks.readme
 
