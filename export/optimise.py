@@ -58,12 +58,14 @@ def count_nodes(model: ir.Model) -> dict[str, int]:
 
 
 def _transpose_weights(graph: ir.Graph) -> None:
+    """Store the matrices of linear layers as the graph multiplies by them; the optimiser would make them anonymous."""
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or not source.is_initializer() or source.const_value is None:
             continue
-        permutation = node.attributes["perm"].as_ints()
-        array = np.ascontiguousarray(source.const_value.numpy().transpose(permutation))
+        if tuple(node.attributes["perm"].as_ints()) != (1, 0):
+            continue
+        array = np.ascontiguousarray(source.const_value.numpy().T)
         transposed = ir.Value(
             name=f"{source.name}.T",
             shape=ir.Shape(array.shape),
