@@ -99,8 +99,8 @@ class MemoryRow(_Record):
 
     imported: Count = Field(description="once the interpreter and our own code are loaded")
     loaded: Count = Field(description="with the backend open, before the first run")
-    load_peak: Count = Field(description="the most until then")
-    peak: Count = Field(description="the most until the end of the last run")
+    load_peak: Count = Field(description="the most while loading")
+    peak: Count = Field(description="the most while running, what is loaded included")
     runs: int = Field(ge=1)
     source: str = Field(description="where the figures are read")
 

@@ -40,3 +40,12 @@ class ScheduledBackend(Backend):
 
     def _close(self) -> None:
         pass
+
+
+class GreedyLoader(ScheduledBackend):
+    """Holds 200 MiB while it loads and none of it after."""
+
+    def _open(self) -> None:
+        super()._open()
+        held = bytearray(b"x" * 200 * 2**20)
+        del held
