@@ -39,7 +39,8 @@ def native_library(name: str) -> NativeLibrary:
         if record.is_file():
             return _from_record(name, folder, json.loads(record.read_text(encoding="utf-8")))
     raise NativeLibraryError(
-        "this installation of avsbg has no native libraries.", "Reinstall it; `pip install -v` shows what is built and what is skipped."
+        "this installation of avsbg has no native libraries.",
+        "Reinstall it; `pip install -v` shows what is built and what is skipped.",
     )
 
 
