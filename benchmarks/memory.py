@@ -43,9 +43,7 @@ def measure_memory(contender: Contender, workload: Workload, *, runs: int = 3) -
 
     for path in (_STATUS, _RESET):
         if not path.exists():
-            raise BenchmarkError(
-                f"peak memory is read through {path}, which this system lacks.", "Use --no-memory."
-            )
+            raise BenchmarkError(f"peak memory is read through {path}, which this system lacks.", "Use --no-memory.")
     task = {
         "label": contender.label,
         "bundle": str(contender.bundle.path),
