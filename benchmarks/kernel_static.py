@@ -232,6 +232,8 @@ def run(
         if unknown := [item for item in wanted if item not in MULTIPROCESSORS]:
             known = ", ".join(map(str, MULTIPROCESSORS))
             raise BenchmarkError(f"Architecture {unknown[0]} is not known here.", f"Choose from {known}.")
+        if not SOURCES.is_dir():
+            raise BenchmarkError(f"There are no CUDA sources at {SOURCES}.", "Run this in a checkout of avsbg.")
         with tempfile.TemporaryDirectory() as folder:
             for item in track(wanted, "compiling", console=console):
                 rows += inspect(item, Path(folder))

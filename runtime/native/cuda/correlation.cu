@@ -12,8 +12,8 @@
 namespace avsbg {
 namespace {
 
-constexpr std::int64_t kMostPositions = std::int64_t{1} << 24;   // of a map: exact in fp32, as the divisor
-constexpr std::int64_t kMostRows = std::int64_t{1} << 36;        // of a tensor: its bytes, and a volume's, fit in 63 bits
+constexpr std::int64_t kMostPositions = std::int64_t{1} << 24;     // of a map: exact in fp32, as the divisor
+constexpr std::int64_t kMostRows = std::int64_t{1} << 36;          // of a tensor: bytes, also a volume's, fit in 63 bits
 constexpr std::int64_t kMostBlocks = (std::int64_t{1} << 31) - 1;  // of a grid
 
 std::string words(cudaError_t error, const char* doing) {
@@ -50,7 +50,8 @@ template <class Operand, Output kOutput>
 cudaError_t enqueue_correlate(const Plan& plan, const CorrelateArguments& arguments, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(plan.query_tiles * arguments.n), plan.splits);
   if constexpr (Operand::kTensorCore && kOutput != Output::kVolume) {
-    if (plan.resident) return enqueue(correlate<Correlation<Operand, true, kOutput>>, grid, kThreads, stream, arguments);
+    if (plan.resident)
+      return enqueue(correlate<Correlation<Operand, true, kOutput>>, grid, kThreads, stream, arguments);
   }
   return enqueue(correlate<Correlation<Operand, false, kOutput>>, grid, kThreads, stream, arguments);
 }
@@ -133,9 +134,10 @@ std::string launch_mean_correlation(const CorrelationProblem& problem, const Dev
   if (!reason.empty() || problem.n == 0) return reason;
   const bool with_mean_b = mean_b != nullptr;
   const bool with_workspace = mean_correlation_workspace_size(problem, with_mean_b) > 0;
-  const std::string pointer = first_of({bad_pointer("a", a, 16), bad_pointer("b", b, 16),
-                                        bad_pointer("mean_a", mean_a, 4), with_mean_b ? bad_pointer("mean_b", mean_b, 4) : "",
-                                        with_workspace ? bad_pointer("the workspace", workspace, 16) : ""});
+  const std::string pointer =
+      first_of({bad_pointer("a", a, 16), bad_pointer("b", b, 16), bad_pointer("mean_a", mean_a, 4),
+                with_mean_b ? bad_pointer("mean_b", mean_b, 4) : "",
+                with_workspace ? bad_pointer("the workspace", workspace, 16) : ""});
   if (!pointer.empty()) return pointer;
 
   // Where one block has a whole sum it writes the mean; otherwise partial sums go to the workspace.
@@ -162,7 +164,8 @@ std::string launch_mean_correlation(const CorrelationProblem& problem, const Dev
                                 split_columns ? static_cast<int>(plan.query_tiles) : 0, p};
   const std::int64_t most = std::max(split_rows ? rows : 0, split_columns ? columns : 0);
   const dim3 grid(static_cast<unsigned>(ceil_divide(most, kCombineThreads)), 2);
-  return words(enqueue(combine, grid, kCombineThreads, stream, row_sums, column_sums), "launching the combining kernel");
+  return words(enqueue(combine, grid, kCombineThreads, stream, row_sums, column_sums),
+               "launching the combining kernel");
 }
 
 std::string launch_correlation_volume(const CorrelationProblem& problem, const Device& device, const void* a,

@@ -64,8 +64,8 @@ struct Device {
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem, const Device& device);
 
 // Bytes of scratch memory that launch_mean_correlation needs on any device: 4 * N * Q * ceil(P / 128) for mean_b where
-// P > 128, and at most 512 KiB for mean_a. It never decreases as N, P and Q grow, so that the size for the largest shapes serves all
-// smaller ones. 0 for a problem that is declined.
+// P > 128, and at most 512 KiB for mean_a. It never decreases as N, P and Q grow, so that the size for the largest
+// shapes serves all smaller ones. 0 for a problem that is declined.
 [[nodiscard]] std::size_t mean_correlation_workspace_size(const CorrelationProblem& problem, bool with_mean_b);
 
 // Enqueues the means on `stream`. mean_a is [N, P] fp32; mean_b is [N, Q] fp32, or nullptr when it is not wanted.

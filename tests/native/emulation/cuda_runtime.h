@@ -42,7 +42,12 @@ inline float __shfl_xor_sync(unsigned mask, float value, int lanes) {
 
 [[noreturn]] inline void __trap() { ::emulation::fail("the kernel has trapped"); }
 
-enum cudaError_t { cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorInvalidConfiguration = 9, cudaErrorNoDevice = 100 };
+enum cudaError_t {
+  cudaSuccess = 0,
+  cudaErrorInvalidValue = 1,
+  cudaErrorInvalidConfiguration = 9,
+  cudaErrorNoDevice = 100
+};
 inline const char* cudaGetErrorString(cudaError_t error) {
   switch (error) {
     case cudaSuccess: return "no error";
@@ -73,7 +78,8 @@ template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
   const dim3 grid = config->gridDim, block = config->blockDim;
-  if (grid.x == 0 || grid.y == 0 || grid.z != 1 || grid.x > 0x7fffffffU || grid.y > 65535 || block.y != 1 || block.z != 1)
+  if (grid.x == 0 || grid.x > 0x7fffffffU || grid.y == 0 || grid.y > 65535 || grid.z != 1 || block.y != 1 ||
+      block.z != 1)
     return cudaErrorInvalidConfiguration;
   ::emulation::run_grid({grid.x, grid.y, 1}, block.x, [&] { kernel(arguments...); });
   return cudaSuccess;

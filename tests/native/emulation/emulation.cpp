@@ -75,7 +75,8 @@ bool advance(unsigned warp) {
   const Thread& first = *block.threads[lane(0)];
   for (int i = 1; i < kLanes; ++i) {
     const Thread& other = *block.threads[lane(i)];
-    if (other.state != first.state || (first.state == State::kInWarp && std::strcmp(other.waiting_for, first.waiting_for)))
+    if (other.state != first.state ||
+        (first.state == State::kInWarp && std::strcmp(other.waiting_for, first.waiting_for) != 0))
       fail("the lanes of a warp have parted: some are at " + std::string(first.waiting_for) + ", some elsewhere");
   }
   if (first.state != State::kInWarp) return moved;
@@ -214,7 +215,7 @@ void copy_async(void* to, const void* from, bool inside) {
   touch_shared("copy", to, 16);
   sanitizers::writes(to, 16);
   const sanitizers::Unseen unseen;
-  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) fail("an asynchronous copy from an address that is not aligned");
+  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0) fail("an asynchronous copy from an unaligned address");
   std::memset(to, 0xff, 16);
   self().groups.back().push_back({to, from, inside});
 }
