@@ -39,8 +39,8 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
                 f"They are: {', '.join(record.external_data) or 'none'}. Export the bundle again.",
             )
         size = bundle.manifest.files[location].bytes
-        offset, length = _number(entries.get("offset", "0")), _number(entries.get("length", "-1"))
-        if offset is None or length is None or offset + max(length, 0) > size:
+        offset, length = _number(entries.get("offset", "0")), _number(entries.get("length", "0"))
+        if offset is None or length is None or offset + length > size:
             raise BundleError(
                 f"{path}: the weight {tensor.name} lies at {entries.get('offset', '0')} with "
                 f"{entries.get('length', 'no length')} bytes, and {location} has {size}.",
@@ -63,7 +63,4 @@ def _attribute_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorP
 
 
 def _number(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    return int(text) if text.isascii() and text.isdecimal() else None

@@ -1,0 +1,150 @@
+"""Bundles whose ONNX files point where they must not: refused before ONNX Runtime or TensorRT opens anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+from avsbg.cli import app
+from avsbg.errors import AvsbgError
+from avsbg.export.external_data import check_external_data
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.errors import BundleError
+from avsbg.runtime.manifest import FileRecord, GraphRecord, Manifest
+
+SECRET = "secret.bin"
+
+
+def _bundle(
+    folder: Path, *, location: str, offset: str = "0", length: str = "16", inside: str = "initializer"
+) -> Bundle:
+    """A bundle as somebody would make it who also writes its manifest: every file is listed with its true hash."""
+    (folder / SECRET).write_bytes(bytes(64))
+    path = folder / "bundle"
+    path.mkdir()
+    (path / "weights.bin").write_bytes(bytes(16))
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    for key, value in (("location", location), ("offset", offset), ("length", length)):
+        weight.external_data.add(key=key, value=value)
+    nodes = [helper.make_node("Add", ["x", "w"], ["y"])]
+    weights = [weight]
+    if inside == "attribute":
+        nodes, weights = [helper.make_node("Constant", [], ["w"], value=weight), *nodes], []
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
+    graph = helper.make_graph(nodes, "g", [x], [y], weights)
+    (path / "clip.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    tensor = {"name": "x", "dtype": "float32", "shape": (4,)}
+    record = {
+        "file": "clip.onnx",
+        "external_data": ("weights.bin",),
+        "operator": "plain",
+        "opset": 20,
+        "ir_version": 10,
+        "inputs": (tensor,),
+        "outputs": ({**tensor, "name": "y"},),
+        "node_count": len(nodes),
+        "operators": {"Add": 1},
+    }
+    files = {file.name: FileRecord(sha256=sha256(file), bytes=file.stat().st_size) for file in sorted(path.iterdir())}
+    manifest = Manifest.model_validate(
+        {
+            "name": "hostile",
+            "variant": {},
+            "weights": {"seed": 0},
+            "clip": {"frames": 2, "height": 32, "width": 32, "audio": "waveform"},
+            "graphs": {"clip": record},
+            "parameters": {"published": 4, "inference": 4},
+            "files": files,
+            "versions": {},
+            "created": "2026-01-01T00:00:00Z",
+        }
+    )
+    (path / "manifest.json").write_text(manifest.model_dump_json())
+    return Bundle.open(path)
+
+
+def _check(bundle: Bundle) -> None:
+    record: GraphRecord = bundle.graph("clip")
+    check_external_data(bundle, record)
+
+
+def test_weights_in_their_file_pass(tmp_path: Path) -> None:
+    _check(_bundle(tmp_path, location="weights.bin"))
+
+
+@pytest.mark.parametrize("inside", ["initializer", "attribute"])
+@pytest.mark.parametrize("location", [f"../{SECRET}", "/etc/passwd", "", "weights.bin/", "clip.onnx", "manifest.json"])
+def test_weights_elsewhere_are_refused(tmp_path: Path, location: str, inside: str) -> None:
+    bundle = _bundle(tmp_path, location=location, inside=inside)
+    with pytest.raises(BundleError, match=r"the weight w lies in .* which is not one of the graph's files"):
+        _check(bundle)
+    # The verb that would open it says so too, and leaves the bundle as it was.
+    options = ["--backend", "tensorrt-rtx", "--precision", "fp32", "--operator", "plain", "--compute-capability", "86"]
+    pytest.importorskip("tensorrt_rtx")
+    result = CliRunner().invoke(app, ["build", str(bundle.path), *options])
+    assert isinstance(result.exception, BundleError)
+    assert not (bundle.path / "engines").exists()
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"),
+    [
+        ("0", "17"),
+        ("16", "1"),
+        ("-16", "16"),
+        ("0", "-1"),
+        ("0", str(2**62)),
+        (str(2**70), "0"),
+        ("0x0", "16"),
+        ("²", "1"),
+    ],
+)
+def test_weights_beyond_their_file_are_refused(tmp_path: Path, offset: str, length: str) -> None:
+    with pytest.raises(BundleError, match=r"the weight w lies at .* bytes, and weights\.bin has 16"):
+        _check(_bundle(tmp_path, location="weights.bin", offset=offset, length=length))
+
+
+def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path, location="weights.bin")
+    bundle.file("clip.onnx").write_bytes(b"\x80\x04cos\nsystem\n")
+    with pytest.raises(BundleError, match=r"clip\.onnx is not an ONNX model"):
+        _check(bundle)
+
+
+OPTIONS = ["--backend", "--precision", "--operator", "--clips", "--compute-capability", "--workspace", "--plugin"]
+SWITCHES = ["--timing-cache", "--strip-weights", "--verbose"]
+VALUES = [
+    "tensorrt",
+    "tensorrt-rtx",
+    "fp16",
+    "fp7",
+    "plain",
+    "plugin",
+    "1",
+    "4",
+    "0",
+    "-1",
+    "86",
+    "9" * 22,
+    "\N{SNOWMAN}",
+]
+WORDS = st.sampled_from([*OPTIONS, *SWITCHES, *VALUES])
+
+
+@settings(max_examples=100, deadline=None)
+@given(words=st.lists(WORDS, max_size=14))
+def test_no_command_line_ends_in_a_traceback(words: list[str]) -> None:
+    result = CliRunner().invoke(app, ["build", "nowhere.bundle", *words])
+    assert result.exception is None or isinstance(result.exception, (SystemExit, AvsbgError)), result.exception
+
+
+def test_the_model_of_these_tests_is_what_onnx_reads(tmp_path: Path) -> None:
+    bundle = _bundle(tmp_path, location="weights.bin")
+    onnx.checker.check_model(str(bundle.file("clip.onnx")))
