@@ -30,13 +30,12 @@ from avsbg.benchmarks.operator_contenders import (
     our_path,
     random_descriptors,
 )
-from avsbg.benchmarks.operator_rows import ClipRow, MachineRow, OperatorRow, Row
+from avsbg.benchmarks.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row
 from avsbg.benchmarks.operator_table import print_rows
 from avsbg.benchmarks.statistics import paired_ratio, summarise
 from avsbg.benchmarks.timing import interleave
 from avsbg.errors import AvsbgError
 
-RESULTS = Path(__file__).parent / "results" / "operator_cpu.jsonl"
 SIDES = (56, 28, 14, 7)
 PAIRS, CHANNELS = 4, 128
 _SGEMM_SIZE = 2048
@@ -49,6 +48,8 @@ def measure(side: int, threads: int, *, samples: int, pause: float, memory: bool
     Raises:
         BenchmarkError: the contenders disagree, or memory was asked for and cannot be measured.
     """
+    import torch  # noqa: F401  (before its threads are limited)
+
     a, b = (random_descriptors(PAIRS, side, CHANNELS, seed) for seed in (1, 2))
     five = tuple(random_descriptors(PAIRS + 1, side, CHANNELS, seed) for seed in (1, 2))
     names = contender_names()
@@ -160,7 +161,7 @@ def main(
     side: Annotated[list[int] | None, typer.Option(help="Map size, repeatable; by default the four stages'.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Thread count, repeatable; by default 1 and 2.")] = None,
     samples: Annotated[int, typer.Option(min=2, help="Samples of each contender.")] = 30,
-    pause: Annotated[float, typer.Option(min=0, help="Seconds of rest before each call.")] = 0.02,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds of rest before each call.")] = 0.1,
     memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process per contender.")] = True,
 ) -> None:
     """Time the correlation operator against other ways to compute it, on the CPU."""

@@ -65,14 +65,14 @@ def create(name: str, side: int, threads: int) -> Contender:
 
 
 def limit_threads(threads: int) -> ExitStack:
-    """Give BLAS (numpy) and PyTorch that many threads, until the returned stack is closed."""
-    import torch
+    """Give BLAS (numpy) and, once it is imported, PyTorch that many threads until the returned stack is closed."""
     from threadpoolctl import threadpool_limits
 
     stack = ExitStack()
     stack.enter_context(threadpool_limits(threads))
-    stack.callback(torch.set_num_threads, torch.get_num_threads())
-    torch.set_num_threads(threads)
+    if torch := sys.modules.get("torch"):
+        stack.callback(torch.set_num_threads, torch.get_num_threads())
+        torch.set_num_threads(threads)
     return stack
 
 
@@ -157,6 +157,8 @@ def random_descriptors(pairs: int, side: int, channels: int, seed: int) -> Descr
 
 
 def _child(name: str, side: int, pairs: int, channels: int, threads: int) -> int:
+    if name.startswith("torch"):
+        import torch  # noqa: F401  (before its threads are limited)
     with limit_threads(threads):
         a, b = (random_descriptors(pairs, side, channels, seed) for seed in (1, 2))
         contender = create(name, side, threads)

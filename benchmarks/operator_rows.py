@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from avsbg.benchmarks.rows import EnvironmentRow
 
+RESULTS = Path(__file__).parent / "results" / "operator_cpu.jsonl"
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from avsbg.benchmarks.console import results_console
-from avsbg.benchmarks.operator_rows import ClipRow, OperatorRow, Row
+from avsbg.benchmarks.operator_rows import RESULTS, ClipRow, OperatorRow, Row, read_rows
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -59,3 +59,27 @@ def _cells(row: OperatorRow) -> list[str]:
         *(f"{row.speedup[held]['median']:.2f}" if row.speedup else "" for held in ("torch", "onnxruntime")),
         f"{row.peak_memory / 2**20:.1f}" if row.peak_memory is not None else "",
     ]
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The rows as the table of docs/operator-cpu.md."""
+    lines = [
+        "| threads | positions | contender | p50 ms | p90 ms | GFLOP/s | of sgemm | times torch | peak MiB |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        if not isinstance(row, OperatorRow) or row.kind == "sgemm" or not row.speedup:
+            continue
+        name = f"**{row.contender}** ({row.path})" if row.path else row.contender
+        share, times = row.share_of_sgemm, row.speedup["torch"]["median"]
+        memory = "-" if row.peak_memory is None else f"{row.peak_memory / 2**20:.1f}"
+        lines.append(
+            f"| {row.threads} | {row.side} x {row.side} | {name} | {1e3 * row.seconds['p50']:.3f} "
+            f"| {1e3 * row.seconds['p90']:.3f} | {row.gflops['p50']:.0f} "
+            f"| {share['median']:.0%} [{share['low']:.0%}, {share['high']:.0%}] | {times:.2f} | {memory} |"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(markdown_table(read_rows(RESULTS)))

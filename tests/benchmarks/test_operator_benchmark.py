@@ -16,13 +16,13 @@ from avsbg.benchmarks.operator_contenders import (
     contender_names,
     measure_memory,
 )
-from avsbg.benchmarks.operator_rows import ClipRow, MachineRow, OperatorRow, Row, read_rows
-from avsbg.benchmarks.operator_table import print_rows
+from avsbg.benchmarks.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row, read_rows
+from avsbg.benchmarks.operator_table import markdown_table, print_rows
 from avsbg.errors import AvsbgError
 from avsbg.runtime.errors import NativeLibraryError
 from avsbg.runtime.native_library import native_library
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "operator-roofline.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture
@@ -92,11 +92,15 @@ def test_our_working_memory_is_below_8_mb_where_the_volume_needs_157() -> None:
 
 
 def test_the_committed_rows_are_what_the_command_writes() -> None:
-    rows = read_rows(operator.RESULTS)
+    rows = read_rows(RESULTS)
     assert isinstance(rows[0], MachineRow)
     combinations = {(row.side, row.threads) for row in rows if isinstance(row, OperatorRow)}
     assert combinations == {(side, threads) for side in operator.SIDES for threads in (1, 2)}
     check_figures(rows)
+    assert markdown_table(rows) in (DOCS / "operator-cpu.md").read_text(encoding="utf-8")
+    for clip in (row for row in rows if isinstance(row, ClipRow) and row.side == 56):
+        figures = "{median:.2f} [{low:.2f}, {high:.2f}]".format(**clip.four_over_five)
+        assert figures in (DOCS / "operator-cpu.md").read_text(encoding="utf-8")
 
 
 def test_the_published_figures_follow_from_each_devices_numbers() -> None:
@@ -115,4 +119,4 @@ def test_the_bounds_are_work_over_peak() -> None:
 
 
 def test_the_page_of_estimates_is_the_one_that_the_command_writes() -> None:
-    assert DOCUMENT.read_text(encoding="utf-8") == roofline.document(roofline.load_devices())
+    assert (DOCS / "operator-roofline.md").read_text(encoding="utf-8") == roofline.document(roofline.load_devices())
