@@ -52,7 +52,12 @@ class LoadReport:
     ignored: tuple[str, ...]
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The names and tensors of a `.safetensors` file or of a flat state dict, never unpickled.
+
+    Raises:
+        CheckpointError: the file is missing, cannot be read, or holds anything else.
+    """
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} does not exist.", "Give the path of a .pth or .safetensors file.")
     try:
@@ -101,7 +106,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
             error's attributes too). The network is unchanged then.
     """
     path = Path(path)
-    tensors = _read(path)
+    tensors = read_tensors(path)
     own = network.state_dict()
     renamed = published_keys(network)
     is_published = len(set(tensors) & set(renamed.values())) >= len(set(tensors) & set(own))

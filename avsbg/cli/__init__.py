@@ -38,4 +38,4 @@ def main() -> None:
 
 
 # Each import adds a verb to `app`.
-from avsbg.cli import bench, build, data, doctor, export, inspect, run, train, verify  # noqa: E402, F401
+from avsbg.cli import bench, build, data, doctor, evaluate, export, inspect, run, train, verify  # noqa: E402, F401

@@ -15,26 +15,26 @@ from torch.utils.data import Dataset
 from avsbg.model.clips import SIZE_MULTIPLE
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, log_mel
 from avsbg.model.training.errors import DatasetError
-from avsbg.model.training.layout import FRAMES, Clip, Split, read_clips
+from avsbg.model.training.layout import FRAMES, Clip, Split, Task, read_clips
 from avsbg.model.training.media import read_sound
-from avsbg.model.training.transforms import Task, frame_array, mask_array
+from avsbg.model.training.transforms import frame_array, mask_array
 
 LOG_MEL_SHAPE = (FRAMES, 1, PATCH_FRAMES, BANDS)
 
 
 class Sample(NamedTuple):
-    """One clip. `collate` stacks several: the tensors gain a leading dimension and `name` becomes a list."""
+    """One clip."""
 
-    name: str
+    clip: Clip
     frames: Tensor  # uint8 [5, H, W, 3], RGB
     log_mel: Tensor  # float32 [5, 1, 96, 64]
     masks: Tensor  # float32 [5, H, W], or [1, H, W] of the first frame (training on S4)
 
 
 class Batch(NamedTuple):
-    """B clips, as `Sample`."""
+    """B clips: as `Sample`, with a leading dimension."""
 
-    names: list[str]
+    clips: tuple[Clip, ...]
     frames: Tensor
     log_mel: Tensor
     masks: Tensor
@@ -42,8 +42,8 @@ class Batch(NamedTuple):
 
 def collate(samples: Sequence[Sample]) -> Batch:
     """Stack clips of one split."""
-    names, frames, log_mels, masks = zip(*samples, strict=True)
-    return Batch(list(names), torch.stack(frames), torch.stack(log_mels), torch.stack(masks))
+    clips, frames, log_mels, masks = zip(*samples, strict=True)
+    return Batch(clips, torch.stack(frames), torch.stack(log_mels), torch.stack(masks))
 
 
 class AvsBenchDataset(Dataset[Sample]):
@@ -86,7 +86,7 @@ class AvsBenchDataset(Dataset[Sample]):
         clip = self.clips[index]
         frames = torch.stack([self._checked(clip.frame(k)) for k in range(1, FRAMES + 1)])
         masks = torch.stack([self._checked_mask(clip.mask(k)) for k in range(1, clip.masks + 1)])
-        return Sample(clip.name, frames, self._log_mel(clip), masks)
+        return Sample(clip, frames, self._log_mel(clip), masks)
 
     def _checked(self, path: Path) -> Tensor:
         return self._of_size(path, _open_image(path, frame_array))
@@ -125,7 +125,7 @@ def clip_log_mel(path: Path) -> Tensor:
     Raises:
         DatasetError: the file cannot be read, is shorter than one patch (15,600 samples), or holds more than five.
     """
-    patches = log_mel(read_sound(path))
+    patches = log_mel(read_sound(path))  # averages the channels
     if not 0 < len(patches) <= FRAMES:
         raise DatasetError(
             f"{path} gives {len(patches)} log-mel patches of 0.96 s; a clip has at most {FRAMES} and at least one.",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 from avsbg.model.training.errors import DatasetError
-from avsbg.model.training.transforms import Task
 
+Task = Literal["s4", "ms3"]  # single source, multiple sources
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TASKS: tuple[Task, ...] = ("s4", "ms3")

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from avsbg.model.avs_bg import AvsBg, AvsBgStages
 from avsbg.model.avsbench import AvsBench, AvsBenchStages
+from avsbg.model.training.layout import Task
 from avsbg.model.training.losses import audio_visual_loss, cross_entropy, structure_loss
-from avsbg.model.training.transforms import Task, normalise
+from avsbg.model.training.transforms import normalise
 from avsbg.model.visual_to_audio import latent_loss
 
 
@@ -32,10 +33,25 @@ class LossWeights:
 class LossTerms:
     """Scalars of one batch; a term whose weight is 0, or that the variant lacks, is 0 and costs nothing."""
 
-    total: Tensor
     supervision: Tensor
     audio_visual: Tensor
     latent: Tensor
+    weights: LossWeights
+
+    @property
+    def total(self) -> Tensor:
+        """The training loss."""
+        return self.share_of_batch(1.0)
+
+    def share_of_batch(self, share: float) -> Tensor:
+        """What clips that are `share` of a batch contribute to the batch's loss, so that the parts add up to it.
+
+        Supervision and latent term are means over the frames, the audio-visual term is a sum.
+        """
+        if not share:
+            return 0.0 * (self.supervision + self.audio_visual + self.latent)
+        means = self.supervision + self.weights.latent * self.latent
+        return share * means + self.weights.audio_visual * self.audio_visual
 
 
 def loss_terms(
@@ -80,8 +96,7 @@ def loss_terms(
         mask = logits if task == "s4" else masks.flatten(0, 1)
         generated = network.visual_to_audio(features.float(), mask[:, None])
         latent = latent_loss(embedding.float().flatten(0, 1), generated)
-    total = supervision + weights.audio_visual * audio_visual + weights.latent * latent
-    return LossTerms(total, supervision, audio_visual, latent)
+    return LossTerms(supervision, audio_visual, latent, weights)
 
 
 class Objective(nn.Module):

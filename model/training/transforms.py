@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-Task = Literal["s4", "ms3"]
+from avsbg.model.training.layout import Task
 
 _MEAN = (0.485, 0.456, 0.406)
 _STD = (0.229, 0.224, 0.225)

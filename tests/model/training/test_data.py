@@ -33,7 +33,7 @@ def test_samples_hold_what_the_files_hold(tmp_path, task):
         assert (dataset.sound, dataset.height, dataset.width) == ("wav", 32, 32)
         batch = collate([dataset[0], dataset[1]])
         frames, mask, _ = square_clip(first, 32)
-        assert batch.names == [f"clip{first}", f"clip{first + 1}"]
+        assert [clip.name for clip in batch.clips] == [f"clip{first}", f"clip{first + 1}"]
         np.testing.assert_array_equal(batch.frames[0], frames)
         np.testing.assert_array_equal(batch.masks[0], mask[:masks] / 255)
         assert batch.log_mel.shape == (2, 5, 1, 96, 64)

@@ -1,0 +1,165 @@
+"""`avsbg eval`: mIoU and F-score of a checkpoint, of a training run, or of any backend of a bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avsbg.cli import app
+from avsbg.cli.backends import BACKEND_HELP, create_backend
+from avsbg.cli.data import TaskName
+from avsbg.errors import AvsbgError
+
+if TYPE_CHECKING:
+    from avsbg.model import Variant
+    from avsbg.model.training.evaluation import Evaluation, Predict
+    from avsbg.model.training.recipes import AudioEncoderName
+
+
+class SplitName(str, Enum):
+    """The splits of AVSBench."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+@app.command("eval")
+def evaluate(  # noqa: PLR0917  (each is an option by name)
+    model: Annotated[
+        Path, typer.Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")
+    ],
+    data: Annotated[Path, typer.Option(help="The folder that holds Single-source or Multi-sources.")],
+    task: Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: several.")],
+    split: Annotated[SplitName, typer.Option(help="The split to score.")] = SplitName.TEST,
+    backend: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[:FORM]", help=f"What executes a bundle: {BACKEND_HELP}; onnxruntime by default."),
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
+    encoder: Annotated[str | None, typer.Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
+    vggish: Annotated[Path | None, typer.Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of a bundle's backend.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the scores, of each clip too, here.")
+    ] = None,
+) -> None:
+    """Score masks against a split of AVSBench, or of data in its layout.
+
+    Two averages are printed. Per clip: each clip is scored by itself, as AVS-BG's published figures. Per batch: several
+    clips are scored together, as AVSBench's script does with four; the F-score's best threshold is then theirs jointly.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.evaluation import evaluate as score_split
+
+    dataset = AvsBenchDataset(data, task.value, split.value)
+    options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with _predictor(model, options) as (predict, what), Progress(*columns, console=Console(stderr=True)) as progress:
+        bar = progress.add_task("", total=len(dataset))
+        scores = score_split(dataset, predict, batch=batch, advance=lambda: progress.advance(bar))
+    where = {"task": task.value, "split": split.value, "clips": len(dataset), "sound": dataset.sound}
+    _print(scores, where)
+    if json_file is not None:
+        _write_json(json_file, scores, where, what)
+
+
+@contextmanager
+def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, dict[str, Any]]]:
+    """What predicts, and a description of it; `options` that the kind of `model` does not take are errors."""
+    if (model / "run.json").is_file():
+        _refuse(options, ("backend", "variant", "encoder", "threads"), "a training run")
+        yield _of_run(model, options["vggish"])
+    elif model.is_file():
+        _refuse(options, ("backend", "threads"), "a checkpoint")
+        if options["variant"] is None:
+            raise AvsbgError(f"the network of the checkpoint {model} is not known.", "Name it with --variant.")
+        yield _of_checkpoint(model, options)
+    else:
+        _refuse(options, ("variant", "encoder", "vggish"), "a bundle")
+        from avsbg.benchmarks.accuracy import bundle_predictor
+        from avsbg.runtime.bundle import Bundle
+
+        bundle = Bundle.open(model)
+        name, _, form = (options["backend"] or "onnxruntime").partition(":")
+        with create_backend(name, bundle, operator=form or None, threads=options["threads"]) as backend:
+            yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}
+
+
+def _refuse(options: dict[str, Any], unfit: tuple[str, ...], kind: str) -> None:
+    for name in unfit:
+        if options[name] is not None:
+            raise AvsbgError(f"--{name} does not apply to {kind}.", "Leave it out.")
+
+
+def _of_run(path: Path, vggish: Path | None) -> tuple[Predict, dict[str, Any]]:
+    from avsbg.model.training.recipes import Recipe
+    from avsbg.model.training.run_directory import RunDirectory
+
+    run = RunDirectory(path)
+    recipe = Recipe.from_dict(run.read_record()["recipe"])
+    compact = recipe.audio_encoder == "compact" and recipe.variant.audio
+    audio = run.audio_weights("best") if compact else vggish
+    return _in_torch(recipe.variant, run.weights("best"), recipe.audio_encoder, audio)
+
+
+def _of_checkpoint(path: Path, options: dict[str, Any]) -> tuple[Predict, dict[str, Any]]:
+    from avsbg.model import named_variant
+
+    switches = {} if options["encoder"] is None else {"encoder": options["encoder"]}
+    return _in_torch(named_variant(options["variant"], **switches), path, "vggish", options["vggish"])
+
+
+def _in_torch(
+    variant: Variant, weights: Path, audio_encoder: AudioEncoderName, audio_weights: Path | None
+) -> tuple[Predict, dict[str, Any]]:
+    import torch
+
+    from avsbg.model.training.predictors import checkpoint_predictor
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    predict = checkpoint_predictor(
+        variant, weights, audio_encoder=audio_encoder, audio_weights=audio_weights, device=device
+    )
+    what = {
+        "variant": variant.to_dict(),
+        "weights": str(weights),
+        "audio_encoder": audio_encoder,
+        "backend": {"backend": "torch", "version": torch.__version__, "device": str(device), "precision": "fp32"},
+    }
+    return predict, what
+
+
+def _print(scores: Evaluation, where: dict[str, Any]) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for header in ("average", "mIoU", "F-score"):
+        table.add_column(header, no_wrap=True, justify="left" if header == "average" else "right")
+    batch = f"per batch of {scores.batch} clips"
+    for name, average in (("per clip", scores.per_clip), (batch, scores.per_batch)):
+        table.add_row(name, f"{average.miou:.4f}", f"{average.f_score:.4f}")
+    console = Console(highlight=False)
+    console.print(f"{where['task']} {where['split']}, {where['clips']} clips, sound from {where['sound']}")
+    console.print(table)
+
+
+def _write_json(path: Path, scores: Evaluation, where: dict[str, Any], what: dict[str, Any]) -> None:
+    import json
+    from dataclasses import asdict
+
+    from avsbg.atomic import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps({"data": where, "model": what, **asdict(scores)}, indent=2) + "\n")

@@ -1,0 +1,180 @@
+"""`avsbg train`: a network trained by one of the publications' recipes, or by a variation of one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from avsbg.cli import app
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from avsbg.model.training.loop import Listener
+    from avsbg.model.training.metrics import Score
+
+
+class Precision(str, Enum):
+    """Of the forward and backward pass."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+
+
+class Device(str, Enum):
+    """Where training runs."""
+
+    CPU = "cpu"
+    CUDA = "cuda"
+
+
+class AudioEncoder(str, Enum):
+    """What makes embeddings of the sound."""
+
+    VGGISH = "vggish"
+    COMPACT = "compact"
+
+
+class SelectOn(str, Enum):
+    """The split that chooses the best epoch."""
+
+    VAL = "val"
+    TEST = "test"
+
+
+def _list_recipes(wanted: bool) -> None:
+    if not wanted:
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from avsbg.model.training.recipes import RECIPES
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for header in ("recipe", "encoder", "epochs", "batch", "rate", "lambda", "seed"):
+        table.add_column(header, no_wrap=True, justify="left" if header in ("recipe", "encoder") else "right")
+    for name, recipe in RECIPES.items():
+        values = (recipe.epochs, recipe.batch, recipe.learning_rate, recipe.audio_visual, recipe.seed)
+        table.add_row(name, recipe.variant.encoder, *(f"{value:g}" for value in values))
+    Console(highlight=False).print(table)
+    raise typer.Exit
+
+
+@app.command()
+def train(  # noqa: PLR0917  (each is an option by name)
+    recipe: Annotated[str, typer.Argument(help="s4/avs-bg, ms3/avsbench-resnet50 ...; --list shows them all.")],
+    data: Annotated[Path, typer.Option(help="The folder that holds Single-source or Multi-sources.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="The run's folder.")],
+    vggish: Annotated[Path | None, typer.Option(metavar="FILE", help="VGGish's weights, which stay frozen.")] = None,
+    encoder_weights: Annotated[
+        str,
+        typer.Option(
+            metavar="SOURCE", help="The visual encoder's start: imagenet (fetched by timm), random, or a file."
+        ),
+    ] = "imagenet",
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Start from this checkpoint of the whole network.")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN; give the same options.")] = False,
+    encoder: Annotated[str | None, typer.Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50.")] = None,
+    audio_encoder: Annotated[
+        AudioEncoder | None, typer.Option(help="vggish is frozen; compact is small and learns with the network.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Clips per step, instead of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    micro_batch: Annotated[
+        int | None, typer.Option(min=1, help="Clips computed at once; gradients are added up over the step's batch.")
+    ] = None,
+    precision: Annotated[Precision, typer.Option(help="Of the forward and backward pass.")] = Precision.FP32,
+    device: Annotated[Device | None, typer.Option(help="By default cuda where PyTorch finds a GPU, else cpu.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that load clips.")] = 2,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states.")] = 100,
+    select_on: Annotated[
+        SelectOn,
+        typer.Option(
+            help="The split that chooses the best epoch. AVS-BG's release chooses on test, as its figures do."
+        ),
+    ] = SelectOn.VAL,
+    list_: Annotated[  # noqa: ARG001
+        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes and exit.")
+    ] = False,
+) -> None:
+    """Train a network on AVSBench, or on data in its layout.
+
+    RUN receives run.json, log.jsonl, best.safetensors, last.safetensors and the state from which --resume goes on;
+    Ctrl-C saves it. On several GPUs: torchrun --nproc-per-node N --no-python avsbg train ...
+    """
+    from rich.console import Console
+
+    from avsbg.model.training.recipes import named_recipe
+
+    chosen = named_recipe(recipe)
+    changed: dict[str, Any] = {
+        "variant": replace(chosen.variant, encoder=encoder) if encoder else None,
+        "audio_encoder": audio_encoder.value if audio_encoder else None,
+        "epochs": epochs,
+        "batch": batch,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    chosen = replace(chosen, **{key: value for key, value in changed.items() if value is not None})
+
+    import torch
+
+    from avsbg.model.training.loop import Interrupted, Settings, Training
+    from avsbg.model.training.run_directory import RunDirectory
+    from avsbg.model.training.start import RANDOM, start
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    device = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
+    settings = Settings(micro_batch, precision.value, device.value, workers, save_every, select_on.value)
+    # A resumed run takes its weights from its state.
+    begin = start(chosen, encoder=RANDOM if resume else encoder_weights, network=init, vggish=vggish)
+    with _listener(console) as listener:
+        training = Training(chosen, begin, data, RunDirectory(output), settings=settings, listener=listener)
+        if training.accelerator.is_main_process:
+            console.print(training.summary())
+        try:
+            result = training.execute(resume=resume)
+        except Interrupted as stopped:
+            console.print(f"interrupted after step {stopped.step}; the same command with --resume goes on from there")
+            raise typer.Exit(130) from None
+    if training.accelerator.is_main_process:
+        console.print(
+            f"best epoch {result.epoch}: mIoU {result.score.miou:.4f}, F-score {result.score.f_score:.4f} on "
+            f"{select_on.value}; weights in {RunDirectory(output).weights('best')}"
+        )
+
+
+@contextmanager
+def _listener(console: Console) -> Iterator[Listener]:
+    """A progress bar over the steps, and a line for each epoch."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from avsbg.model.training.loop import Listener
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+
+        class Bar(Listener):
+            def started(self, step: int, total_steps: int) -> None:
+                self.bar = progress.add_task("step", completed=step, total=total_steps)
+
+            def stepped(self, step: int, loss: float) -> None:
+                progress.update(self.bar, completed=step, description=f"loss {loss:.4f}")
+
+            def scored(self, epoch: int, score: Score, *, best: bool) -> None:
+                figures = f"mIoU {score.miou:.4f}, F-score {score.f_score:.4f}"
+                console.print(f"epoch {epoch}: {figures}{' (best so far)' if best else ''}")
+
+        yield Bar()

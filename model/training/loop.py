@@ -1,0 +1,395 @@
+"""The training loop: on one process or several, in full or mixed precision, interrupted and resumed at any step.
+
+A run that was interrupted and resumed ends with the same weights, bit for bit on the CPU, as one that was not: the
+state holds weights, optimiser, gradient scale, each process's random numbers and the position in the epoch; the order
+of the clips and the learning rate are functions of seed and step (`schedule.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from avsbg.model import save_checkpoint
+from avsbg.model.encoders import STAGE_STRIDES
+from avsbg.model.training.dataset import AvsBenchDataset, collate
+from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.evaluation import score_clip
+from avsbg.model.training.layout import Split
+from avsbg.model.training.metrics import Score, mean_score
+from avsbg.model.training.objective import LossWeights, Objective
+from avsbg.model.training.predictors import network_predictor
+from avsbg.model.training.recipes import Recipe
+from avsbg.model.training.run_directory import RunDirectory, RunLog
+from avsbg.model.training.schedule import MicroBatch, epoch_batches, learning_rate, micro_batches, steps_per_epoch
+from avsbg.model.training.start import Start
+from avsbg.model.visual_to_audio import POSITIONS
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error)
+    """The run was asked to stop and has saved its state after `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a recipe is run.
+
+    Attributes:
+        micro_batch: clips that one process computes at once; gradients are added up over the step's batch. By default
+            the batch divided by the processes. Batch norms see the micro-batch, so it changes what is learnt a little.
+        precision: of the network's forward and backward pass; weights, optimiser and losses stay fp32.
+        device: `cpu` or `cuda`.
+        workers: processes that load clips, per training process.
+        save_every: steps between two states; an epoch's end and an interruption save one too.
+        select_on: the split whose mIoU chooses the best epoch. AVS-BG's release chooses on `test`, which makes its
+            figures of that split optimistic.
+    """
+
+    micro_batch: int | None = None
+    precision: Precision = "fp32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = 0
+    save_every: int = 100
+    select_on: Split = "val"
+
+
+class Listener:
+    """What a run reports while it goes on, on the first process alone; override what you want to know."""
+
+    def started(self, step: int, total_steps: int) -> None:
+        """Before the first step; `step` steps are done already."""
+
+    def stepped(self, step: int, loss: float) -> None:
+        """After each step of the optimiser, counted from 1."""
+
+    def scored(self, epoch: int, score: Score, *, best: bool) -> None:
+        """After each epoch, counted from 1: the selecting split's score, and whether it is the best so far."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of a finished run: the score of the selected epoch on the selecting split, and that epoch (from 1)."""
+
+    score: Score
+    epoch: int
+
+
+class Training:
+    """One run; `execute` trains to the end."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        begin: Start,
+        data: Path,
+        run: RunDirectory,
+        *,
+        settings: Settings | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        """Open the data and put the modules where they are trained.
+
+        Args:
+            recipe: what to learn.
+            begin: the modules with their initial weights.
+            data: the folder of AVSBench.
+            run: the run's folder.
+            settings: how; by default on the CPU in fp32.
+            listener: told of the progress.
+
+        Raises:
+            DatasetError: the data cannot be used.
+            TrainingError: the precision or the device is not to be had.
+        """
+        self.recipe, self.run, self.origin = recipe, run, begin.origin
+        self.settings = settings = settings or Settings()
+        self.listener = listener or Listener()
+        self.train_set = AvsBenchDataset(data, recipe.task, "train")
+        self.selection_set = AvsBenchDataset(data, recipe.task, settings.select_on)
+        _check_size(recipe, self.train_set)
+        self.accelerator = _accelerator(recipe, settings)
+        self.processes = self.accelerator.num_processes
+        self.micro_batch = settings.micro_batch or math.ceil(recipe.batch / self.processes)
+        trains_audio = recipe.audio_encoder == "compact" and recipe.variant.audio
+        self.objective = Objective(
+            begin.network,
+            begin.audio_encoder,
+            task=recipe.task,
+            weights=LossWeights(recipe.audio_visual, recipe.latent),
+            train_audio_encoder=trains_audio,
+        )
+        self.trains_audio = trains_audio
+        learning = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
+        self.model, self.optimizer = self.accelerator.prepare(
+            self.objective, torch.optim.Adam(learning, lr=recipe.learning_rate)
+        )
+        self.steps_per_epoch = steps_per_epoch(len(self.train_set), recipe.batch)
+        self.total_steps = recipe.epochs * self.steps_per_epoch
+        self.step = self.epochs_scored = 0
+        self.best: dict[str, Any] = {"epoch": 0, "miou": -1.0, "f_score": -1.0}
+        self._stop = threading.Event()
+        # Stochastic depth draws from each process's own numbers; the weights above are the same on all.
+        torch.manual_seed(recipe.seed + self.accelerator.process_index)
+
+    def summary(self) -> str:
+        """What will run, in a line for people."""
+        return (
+            f"{len(self.train_set)} clips in batches of {self.recipe.batch} ({self.processes} process(es) x "
+            f"{self.micro_batch} clips at once), {self.total_steps} steps in {self.recipe.epochs} epochs, "
+            f"{self.settings.precision} on {self.accelerator.device.type}"
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """The run's record: everything one needs to know what was trained, on what, and how."""
+        return {
+            "recipe": self.recipe.to_dict(),
+            "settings": {**asdict(self.settings), "micro_batch": self.micro_batch, "processes": self.processes},
+            "data": {
+                "train": _describe_data(self.train_set),
+                self.settings.select_on: _describe_data(self.selection_set),
+            },
+            "weights_from": self.origin,
+            "device": torch.cuda.get_device_name() if self.accelerator.device.type == "cuda" else "cpu",
+            "versions": {"torch": torch.__version__},
+        }
+
+    def execute(self, *, resume: bool = False) -> Result:
+        """Train to the end.
+
+        Args:
+            resume: go on from the run folder's state.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM arrived; the state is saved.
+            TrainingError: the loss is no finite number, the folder holds a run already, or its state belongs to
+                another one.
+        """
+        first = self.accelerator.is_main_process
+        if resume:
+            self._restore()
+        elif first:
+            self.run.create(self.describe())
+        with _signals(self._stop), self._log() if first else nullcontext() as log:
+            if first:
+                self.listener.started(self.step, self.total_steps)
+            for epoch in range(self.epochs_scored, self.recipe.epochs):
+                self._train_epoch(epoch, log)
+                self._score_epoch(epoch, log)
+        return Result(Score(self.best["miou"], self.best["f_score"]), self.best["epoch"])
+
+    def _log(self) -> RunLog:
+        return RunLog(self.run, after_step=self.step, after_epoch=self.epochs_scored)
+
+    def _train_epoch(self, epoch: int, log: RunLog | None) -> None:
+        self.objective.train()
+        batches = epoch_batches(len(self.train_set), self.recipe.batch, seed=self.recipe.seed, epoch=epoch)
+        done = self.step - epoch * self.steps_per_epoch
+        rank = self.accelerator.process_index
+        parts = list(micro_batches(batches[done:], self.micro_batch, rank=rank, processes=self.processes))
+        loader = DataLoader(
+            self.train_set,
+            batch_sampler=[part.clips for part in parts],
+            collate_fn=collate,
+            num_workers=self.settings.workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            generator=torch.Generator(),  # else it would take its seed from the numbers that the state restores
+        )
+        sums = torch.zeros(3, device=self.accelerator.device)
+        for part, batch in zip(parts, loader, strict=True):
+            sums += self._accumulate(part, *(tensor.to(self.accelerator.device) for tensor in batch[1:]))
+            if part.closes_step:
+                self._close_step(epoch, sums, log)
+                sums.zero_()
+
+    def _accumulate(self, part: MicroBatch, frames: Tensor, log_mel: Tensor, masks: Tensor) -> Tensor:
+        """Add one micro-batch's gradients; returns its part of the three terms."""
+        with nullcontext() if part.closes_step else self.accelerator.no_sync(self.model):
+            terms = self.model(frames, log_mel, masks)
+            # Gradients are averaged over the processes, and the parts of a batch have to add up.
+            self.accelerator.backward(terms.share_of_batch(part.share) * self.processes)
+        sound = terms.audio_visual * float(part.share > 0)
+        return torch.stack([part.share * terms.supervision, sound, part.share * terms.latent]).detach()
+
+    def _close_step(self, epoch: int, sums: Tensor, log: RunLog | None) -> None:
+        rate = learning_rate(self.recipe, self.step, self.total_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        # The processes agree on whether to stop: a signal may reach them in different steps.
+        stop = torch.tensor([float(self._stop.is_set())], device=sums.device)
+        *terms, stopping = self.accelerator.reduce(torch.cat([sums, stop]), reduction="sum").tolist()
+        loss = terms[0] + self.recipe.audio_visual * terms[1] + self.recipe.latent * terms[2]
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"the loss of step {self.step + 1} is {loss}; the state before it is kept.",
+                "Lower the learning rate, or train in bf16 or fp32 if this was fp16.",
+            )
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.step += 1
+        if log is not None:
+            names = ("supervision", "audio_visual", "latent")
+            row = dict(zip(names, terms, strict=True))
+            log.write("step", self.step, epoch=epoch + 1, loss=loss, **row, learning_rate=rate)
+            self.listener.stepped(self.step, loss)
+        if stopping:
+            self._save()
+            raise Interrupted(self.step)
+        if self.step % self.settings.save_every == 0:
+            self._save()
+
+    def _score_epoch(self, epoch: int, log: RunLog | None) -> None:
+        began = time.monotonic()
+        self.objective.eval()
+        predict = network_predictor(self.objective.network, self.objective.audio_encoder, self.accelerator.device)
+        mine = range(self.accelerator.process_index, len(self.selection_set), self.processes)
+        scores: list[Score] = gather_object([score_clip(self.selection_set[index], predict).score for index in mine])
+        score = mean_score(scores)
+        best = score.miou > self.best["miou"]
+        if best:
+            self.best = {"epoch": epoch + 1, **asdict(score)}
+        if log is not None:
+            row = {"split": self.settings.select_on, **asdict(score), "best": best}
+            log.write("epoch", self.step, epoch=epoch + 1, **row, evaluation_seconds=time.monotonic() - began)
+            self._save_weights("last")
+            if best:
+                self._save_weights("best")
+            self.listener.scored(epoch + 1, score, best=best)
+        self.epochs_scored = epoch + 1
+        self._save()
+
+    def _save_weights(self, which: str) -> None:
+        save_checkpoint(self.objective.network, self.run.weights(which))
+        if self.trains_audio:
+            save_checkpoint(self.objective.audio_encoder, self.run.audio_weights(which))
+
+    def _identity(self) -> dict[str, Any]:
+        """What has to be the same for a resumed run to end as the uninterrupted one."""
+        return {
+            "recipe": repr(self.recipe),
+            "audio encoder": self.origin["audio_encoder"],
+            "training data": _describe_data(self.train_set)["sha256"],
+            "micro-batch": self.micro_batch,
+            "processes": self.processes,
+            "precision": self.settings.precision,
+            "selecting split": self.settings.select_on,
+        }
+
+    def _save(self) -> None:
+        device = self.accelerator.device
+        numbers = {"cpu": torch.get_rng_state()}
+        if device.type == "cuda":
+            numbers["cuda"] = torch.cuda.get_rng_state(device)
+        all_numbers = gather_object([numbers])
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            self.run.write_state(
+                {
+                    "identity": self._identity(),
+                    "step": self.step,
+                    "epochs_scored": self.epochs_scored,
+                    "best": self.best,
+                    "network": self.objective.network.state_dict(),
+                    "audio_encoder": self.objective.audio_encoder.state_dict() if self.trains_audio else None,
+                    "optimizer": self.optimizer.state_dict(),
+                    "scaler": None if scaler is None else scaler.state_dict(),
+                    "random_numbers": all_numbers,
+                }
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _restore(self) -> None:
+        state = self.run.read_state()
+        for name, value in self._identity().items():
+            if state["identity"][name] != value:
+                raise TrainingError(
+                    f"the run in {self.run.path} was started with another {name}: {state['identity'][name]}, "
+                    f"not {value}.",
+                    "Resume it as it was started, or start another run.",
+                )
+        self.objective.network.load_state_dict(state["network"])
+        if self.trains_audio:
+            self.objective.audio_encoder.load_state_dict(state["audio_encoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        numbers = state["random_numbers"][self.accelerator.process_index]
+        torch.set_rng_state(numbers["cpu"])
+        if "cuda" in numbers:
+            torch.cuda.set_rng_state(numbers["cuda"], self.accelerator.device)
+        self.step, self.epochs_scored, self.best = state["step"], state["epochs_scored"], state["best"]
+
+
+def _check_size(recipe: Recipe, dataset: AvsBenchDataset) -> None:
+    positions = dataset.height * dataset.width // STAGE_STRIDES[3] ** 2
+    if recipe.variant.bidirectional and positions != POSITIONS:
+        raise TrainingError(
+            f"bidirectional generation works on {POSITIONS} positions of stage 3; frames of {dataset.height} x "
+            f"{dataset.width} have {positions}.",
+            "Train at 224 x 224, or take a variant without it (-without-bg).",
+        )
+
+
+def _accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("the device cuda was asked for, but PyTorch finds no GPU.", "Use --device cpu.")
+    if settings.device == "cpu" and settings.precision == "fp16":
+        raise TrainingError("fp16 trains on a GPU alone.", "Use --precision bf16 or fp32 on the CPU.")
+    # AVSBench without sound keeps the layer that would align it.
+    idle = recipe.variant.network == "avsbench" and not recipe.variant.audio
+    return Accelerator(
+        cpu=settings.device == "cpu",
+        mixed_precision="no" if settings.precision == "fp32" else settings.precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
+    )
+
+
+def _describe_data(dataset: AvsBenchDataset) -> dict[str, Any]:
+    """The digest is of the clips' names in their order, which decides what a step trains on."""
+    names = "\n".join(clip.name for clip in dataset.clips)
+    return {
+        "clips": len(dataset),
+        "height": dataset.height,
+        "width": dataset.width,
+        "sound": dataset.sound,
+        "sha256": hashlib.sha256(names.encode()).hexdigest(),
+    }
+
+
+@contextmanager
+def _signals(stop: threading.Event) -> Iterator[None]:
+    """Inside the block, SIGINT and SIGTERM ask for a stop instead of ending the process; a second one ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: object) -> None:  # noqa: ARG001
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

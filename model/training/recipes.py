@@ -1,0 +1,122 @@
+"""The publications' training recipes by name: a task, a variant, and how it is trained (SPEC of both releases)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.layout import TASKS, Task
+from avsbg.model.variants import VARIANTS, Variant, named_variant
+
+AudioEncoderName = Literal["vggish", "compact"]
+Schedule = Literal["constant", "cosine"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides what a network learns, apart from the data and the weights it starts from.
+
+    The optimiser is Adam with PyTorch's betas and no weight decay.
+
+    Attributes:
+        task: `s4` or `ms3`.
+        variant: the network.
+        epochs: passes over the training split.
+        batch: clips per step of the optimiser; the last batch of an epoch may be smaller.
+        learning_rate: of Adam.
+        schedule: `constant`, as published, or `cosine`: from the learning rate down to 0 over the whole training.
+        audio_visual: lambda, the weight of the audio-visual term.
+        latent: eta, the weight of the latent term (networks with bidirectional generation).
+        seed: of the initial weights, the order of the clips and stochastic depth.
+        from_s4: whether training starts from a network trained on S4 instead of an ImageNet encoder.
+        audio_encoder: `vggish`, frozen, as published; or `compact`, small and trained with the network.
+    """
+
+    task: Task
+    variant: Variant
+    epochs: int
+    batch: int
+    learning_rate: float = 1e-4
+    schedule: Schedule = "constant"
+    audio_visual: float = 0.0
+    latent: float = 1.0
+    seed: int = 42
+    from_s4: bool = False
+    audio_encoder: AudioEncoderName = "vggish"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch"):
+            if getattr(self, name) < 1:
+                raise TrainingError(f"{name} must be at least 1, not {getattr(self, name)}.")
+        if not self.learning_rate > 0:
+            raise TrainingError(f"the learning rate must be positive, not {self.learning_rate}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as a run's record stores them."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, record: dict[str, Any]) -> Recipe:
+        """The reverse of `to_dict`.
+
+        Raises:
+            TrainingError: a field is missing or unknown.
+        """
+        names = {field.name for field in fields(cls)}
+        if set(record) != names:
+            raise TrainingError(f"a recipe has the fields {', '.join(sorted(names))}, not {', '.join(sorted(record))}.")
+        return cls(**{**record, "variant": Variant.from_dict(record["variant"])})
+
+
+def _published(task: Task, variant: Variant) -> Recipe:
+    """AVS-BG's release trains with batches of 12 (its paper says 8) and seed 42, AVSBench's with 4 and 123."""
+    is_avs_bg = variant.network == "avs-bg"
+    return Recipe(
+        task=task,
+        variant=variant,
+        epochs=15 if task == "s4" else 30,
+        batch=12 if is_avs_bg else 4,
+        audio_visual=0.0 if task == "s4" else 0.5,
+        seed=42 if is_avs_bg else 123,
+    )
+
+
+def _all_published() -> dict[str, Recipe]:
+    recipes = {f"{task}/{name}": _published(task, variant) for task in TASKS for name, variant in VARIANTS.items()}
+    from_s4 = {
+        name.replace("ms3/", "ms3-from-s4/"): replace(recipe, from_s4=True)
+        for name, recipe in recipes.items()
+        if name.startswith("ms3/")
+    }
+    return {**recipes, **from_s4}
+
+
+# `s4/avs-bg`, `ms3/avs-bg-without-motion`, `ms3-from-s4/avsbench-resnet50` ...: every row of the paper's Tables 3
+# (sound), 4 (motion), 5 (bidirectional generation) and 6 (MS3 from scratch or from S4), with both encoders.
+RECIPES: dict[str, Recipe] = {
+    **_all_published(),
+    "s4/small": Recipe(
+        task="s4",
+        variant=named_variant("avs-bg", encoder="pvt_v2_b0"),
+        epochs=15,
+        batch=8,
+        learning_rate=1e-3,
+        schedule="cosine",
+        audio_encoder="compact",
+    ),
+}
+
+
+def named_recipe(name: str) -> Recipe:
+    """The recipe of that name.
+
+    Raises:
+        TrainingError: there is none.
+    """
+    if name not in RECIPES:
+        raise TrainingError(
+            f"unknown recipe {name!r}.",
+            "A recipe is s4/VARIANT, ms3/VARIANT or ms3-from-s4/VARIANT; `avsbg train --list` shows them all.",
+        )
+    return RECIPES[name]

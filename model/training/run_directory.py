@@ -1,0 +1,162 @@
+"""The folder of a training run: its record, its log, its weights, and the state from which it can go on.
+
+RUN/
+  run.json            recipe, settings, data, origin of the weights, versions
+  log.jsonl           one JSON object per line: the loss of each step, the scores of each epoch
+  state.pt            everything needed to go on, replaced as a whole
+  best.safetensors    the network of the epoch with the highest mIoU so far
+  last.safetensors    the network after the last epoch
+  *.audio.safetensors the audio encoder beside it, where it was trained too
+  tensorboard/        the same as the log, where TensorBoard is installed
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from avsbg.atomic import atomic_file
+from avsbg.model.training.errors import TrainingError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+STATE_FORMAT = 1
+
+
+class RunDirectory:
+    """The files of one run; see the module's docstring."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def record(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.pt"
+
+    def weights(self, which: str) -> Path:
+        """Of the network; `which` is `best` or `last`."""
+        return self.path / f"{which}.safetensors"
+
+    def audio_weights(self, which: str) -> Path:
+        """Of the audio encoder, where it was trained."""
+        return self.path / f"{which}.audio.safetensors"
+
+    def create(self, record: dict[str, Any]) -> None:
+        """Make the folder and write `run.json`.
+
+        Raises:
+            TrainingError: the folder holds a run that got as far as a state.
+        """
+        if self.state.exists():
+            raise TrainingError(
+                f"{self.path} holds a run already.", "Go on with it by --resume, or choose another folder."
+            )
+        with atomic_file(self.record) as temporary:
+            temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+    def read_record(self) -> dict[str, Any]:
+        """Read `run.json`.
+
+        Raises:
+            TrainingError: it is missing or no JSON object.
+        """
+        try:
+            record = json.loads(self.record.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"{self.record} cannot be read: {error}.", "Give the folder that `avsbg train` wrote."
+            ) from error
+        if not isinstance(record, dict):
+            raise TrainingError(f"{self.record} is no JSON object.")
+        return record
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Write `state.pt`: tensors, numbers, strings, lists and mappings."""
+        with atomic_file(self.state) as temporary:
+            torch.save({**state, "format": STATE_FORMAT}, temporary)
+
+    def read_state(self) -> dict[str, Any]:
+        """Read `state.pt`; nothing in it is executed.
+
+        Raises:
+            TrainingError: it is missing, damaged, or of another version.
+        """
+        if not self.state.is_file():
+            raise TrainingError(f"{self.path} holds no state to resume from.", "Start it without --resume.")
+        try:
+            state = torch.load(self.state, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise TrainingError(f"the state {self.state} cannot be read: {reason}.", "Start the run again.") from error
+        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            raise TrainingError(f"the state {self.state} is of another version of avsbg.", "Start the run again.")
+        return state
+
+
+class RunLog:
+    """Appends rows to `log.jsonl`, and scalars to TensorBoard where it is installed. A context manager."""
+
+    def __init__(self, run: RunDirectory, *, after_step: int, after_epoch: int) -> None:
+        """Go on after that step and that scored epoch (0: at the beginning); later rows will be made again."""
+        limits = {"step": after_step, "epoch": after_epoch}
+        kept = [line for line in _lines(run.log) if _is_within(json.loads(line), limits)]
+        with atomic_file(run.log) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+        self._stream = run.log.open("a", encoding="utf-8", buffering=1)
+        self._board = _tensorboard(run.path / "tensorboard", after_step)
+
+    @property
+    def has_tensorboard(self) -> bool:
+        return self._board is not None
+
+    def write(self, kind: str, step: int, **values: Any) -> None:
+        """Write a row; numbers go to TensorBoard under `kind/name` too."""
+        self._stream.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, float):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stream.close()
+        if self._board is not None:
+            self._board.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """The complete lines of a file; a last one that was cut short is left out."""
+    if not path.is_file():
+        return []
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
+def _is_within(row: dict[str, Any], limits: dict[str, int]) -> bool:
+    kind = row["kind"]
+    return bool(row[kind] <= limits[kind])
+
+
+def _tensorboard(path: Path, after_step: int) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(path), purge_step=after_step + 1)
