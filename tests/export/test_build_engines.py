@@ -173,3 +173,19 @@ def test_command_lines_repeat_the_build(built: tuple[Bundle, dict[str, BuiltEngi
     assert "--maxShapes=frames:4x2x64x64x3,audio_embedding:4x2x128" in commands["trtexec"]
     assert "--dynamicPlugins=libavsbg_tensorrt.so" in commands["trtexec"]
     assert "--strongly-typed" in commands["polygraphy"] and "--tf32" not in commands["polygraphy"]
+
+
+def test_verify_says_that_an_engine_was_not_run(built: tuple[Bundle, dict[str, BuiltEngine]], tmp_path: Path) -> None:
+    from typer.testing import CliRunner
+
+    from avsbg.cli import app
+
+    bundle, engines = built
+    arguments = ["verify", str(bundle.path), "--backend", "onnxruntime:plain", "--json", str(tmp_path / "result.json")]
+    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "result.json").read_text())
+    assert set(document["not_run"]) == {engine.name for engine in engines.values()}
+    assert [entry["target"] for entry in document["results"]] == ["onnxruntime:plain"]
+    assert result.output.count("not run") == len(engines)
+    assert "all outputs of the 1 backends that ran" in result.output
