@@ -131,7 +131,7 @@ def load_encoder(module: Encoder, name: str, path: Path) -> None:
         key: published_key(f"encoder.network.{key}", network="avs-bg", encoder=name).removeprefix("encoder.")
         for key in own
     }
-    source = released if set(released.values()) == set(tensors) else {key: key for key in own}
+    source = max((released, {key: key for key in own}), key=lambda names: len(set(names.values()) & set(tensors)))
     optional = {key for key in own if key.endswith(".num_batches_tracked")}
     missing = [source[key] for key in own if source[key] not in tensors and key not in optional]
     unexpected = sorted(set(tensors) - set(source.values()))

@@ -1,0 +1,94 @@
+"""The weights that training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from avsbg.model import build, save_checkpoint
+from avsbg.model.checkpoint import CheckpointError
+from avsbg.model.compact_audio import CompactAudioEncoder
+from avsbg.model.encoders import Encoder
+from avsbg.model.published import published_key
+from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.recipes import Recipe
+from avsbg.model.training.start import RANDOM, Silence, load_encoder, start
+from avsbg.model.variants import named_variant
+
+RECIPE = Recipe("s4", named_variant("avs-bg", encoder="pvt_v2_b0"), epochs=1, batch=1, audio_encoder="compact")
+
+
+def _released(encoder: str) -> tuple[Encoder, dict[str, torch.Tensor]]:
+    """An encoder and its weights under the names of its own release, with the classifier that a release has."""
+    module = Encoder(encoder)
+    names = {
+        key: published_key(f"encoder.network.{key}", network="avs-bg", encoder=encoder).removeprefix("encoder.")
+        for key in module.network.state_dict()
+    }
+    tensors = {names[key]: value for key, value in module.network.state_dict().items()}
+    return module, {**tensors, "head.weight": torch.zeros(1000, 4), "fc.bias": torch.zeros(1000)}
+
+
+@pytest.mark.parametrize("encoder", ["pvt_v2_b0", "resnet50"])
+@pytest.mark.parametrize("names", ["released", "timm"])
+def test_encoder_weights_of_either_naming(tmp_path, encoder, names):
+    source, released = _released(encoder)
+    torch.save(released if names == "released" else source.network.state_dict(), tmp_path / "weights.pth")
+    recipe = replace(RECIPE, variant=replace(RECIPE.variant, encoder=encoder))
+    begun = start(recipe, encoder=str(tmp_path / "weights.pth"))
+    loaded = begun.network.encoder.network.state_dict()
+    assert all(torch.equal(value, loaded[key]) for key, value in source.network.state_dict().items())
+    assert begun.origin["encoder"].startswith("weights.pth sha256:")
+
+
+def test_encoder_weights_that_do_not_fit(tmp_path):
+    _, tensors = _released("pvt_v2_b0")
+    path = tmp_path / "weights.pth"
+    spoiled = {
+        "is missing": {key: value for key, value in tensors.items() if key != "norm1.weight"},
+        "is unexpected": {**tensors, "block9.weight": torch.zeros(1)},
+        "has another shape": {**tensors, "norm1.weight": torch.zeros(1)},
+    }
+    for reason, content in spoiled.items():
+        torch.save(content, path)
+        module = Encoder("pvt_v2_b0")
+        before = {key: value.clone() for key, value in module.state_dict().items()}
+        with pytest.raises(CheckpointError, match=reason):
+            load_encoder(module, "pvt_v2_b0", path)
+        assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_random_weights_depend_on_the_seed_alone():
+    first, again, other = (
+        start(recipe, encoder=RANDOM).network.state_dict() for recipe in (RECIPE, RECIPE, replace(RECIPE, seed=1))
+    )
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    assert any(not torch.equal(value, other[key]) for key, value in first.items())
+
+
+def test_training_goes_on_from_a_whole_network(tmp_path):
+    network = build(RECIPE.variant)
+    save_checkpoint(network, tmp_path / "s4.safetensors")
+    begun = start(replace(RECIPE, task="ms3", from_s4=True), encoder=RANDOM, network=tmp_path / "s4.safetensors")
+    state = begun.network.state_dict()
+    assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
+    with pytest.raises(TrainingError, match="--init"):
+        start(replace(RECIPE, from_s4=True), encoder=RANDOM)
+
+
+def test_audio_encoders():
+    log_mel = torch.randn(2, 5, 1, 96, 64)
+    compact = CompactAudioEncoder().eval()
+    embedding = compact(log_mel)
+    assert embedding.shape == (2, 5, 128)
+    assert embedding.min() >= 0
+    torch.testing.assert_close(compact(log_mel[0]), embedding[0])
+    assert isinstance(start(RECIPE, encoder=RANDOM).audio_encoder, CompactAudioEncoder)
+    deaf = replace(RECIPE, variant=named_variant("avs-bg-without-audio", encoder="pvt_v2_b0"), audio_encoder="vggish")
+    silence = start(deaf, encoder=RANDOM).audio_encoder
+    assert isinstance(silence, Silence)
+    assert torch.equal(silence(log_mel), torch.zeros(2, 5, 128))
+    with pytest.raises(TrainingError, match="--vggish"):
+        start(replace(RECIPE, audio_encoder="vggish"), encoder=RANDOM)
