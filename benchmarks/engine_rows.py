@@ -70,9 +70,7 @@ def main(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the rows go, as JSON lines.")],
 ) -> None:
     """Write the engines of bundles as rows, and print them as a table."""
-    environment = {
-        key: describe_environment()[key] for key in ("avsbg", "commit", "processor", "cores", "load_average")
-    }
+    environment = describe_environment().model_dump(mode="json", include={"avsbg", "commit", "processor", "cores"})
     rows = []
     for path in bundles:
         bundle = Bundle.open(path)

@@ -15,9 +15,7 @@ if TYPE_CHECKING:
     from avsbg.runtime.bundle import Bundle
 
 # An engine that nothing has executed has not passed, and the result must not read as if it had.
-NOT_RUN = (
-    "an engine needs a GPU and this version executes none; the graph it was built from was compared by avsbg build"
-)
+NOT_RUN = "an engine needs a GPU, and this version of avsbg executes none"
 
 
 @app.command()
