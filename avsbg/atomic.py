@@ -32,8 +32,8 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     temporary = Path(name)
     try:
-        _obey_umask(temporary, 0o666)
         yield temporary
+        _obey_umask(temporary, 0o666)  # last, since some savers put a private file of their own in its place
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -21,6 +21,13 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
     assert _names(target.parent) == ["a.json"]
 
 
+def test_a_file_that_its_saver_replaced_can_be_read_by_others(tmp_path):
+    with atomic_file(tmp_path / "a") as temporary:
+        (tmp_path / "private").touch(mode=0o600)
+        (tmp_path / "private").replace(temporary)
+    assert (tmp_path / "a").stat().st_mode & 0o077
+
+
 def test_a_failed_file_leaves_the_old_one(tmp_path):
     target = tmp_path / "a.txt"
     target.write_text("old")
