@@ -32,11 +32,14 @@ class Variant:
     flags: tuple[str, ...] = ("-O2", "-Werror")
     engine_flags: tuple[str, ...] = ("-O2", "-Werror")
     architecture: int = 800
+    target: str = ""  # a cross compiler's prefix, and the processor that qemu plays
 
 
 VARIANTS = {
     "plain": Variant(),
     "sm_75": Variant(architecture=750),
+    # A Jetson's processor, on which a user would run these tests.
+    "aarch64": Variant(("-O2", "-Werror", "-static"), architecture=870, target="aarch64"),
     "asan": Variant(
         ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
         ("-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -133,9 +136,10 @@ class Emulator:
     """A built program."""
 
     program: Path
+    runner: tuple[str, ...] = ()
 
     def run(self, *words: object, data: bytes = b"", **environment: str) -> Run:
-        command = [str(self.program), *map(str, words)]
+        command = [*self.runner, str(self.program), *map(str, words)]
         settings = {"TSAN_OPTIONS": "atexit_sleep_ms=0:exitcode=66", **environment}
         result = subprocess.run(command, input=data, capture_output=True, env=os.environ | settings, check=False)
         if b"unexpected memory mapping" in result.stderr:  # ThreadSanitizer on a kernel with many random bits
@@ -170,9 +174,10 @@ def wrong_elements(problem: Problem, a: npt.NDArray[Any], b: npt.NDArray[Any], r
 
 def compile_program(variant: Variant, kernels: Path = KERNELS) -> Path:
     """Compiles the emulated kernels. What an earlier run made of the same bytes is found under build/emulation."""
-    compiler = os.environ.get("CXX", "g++")
+    compiler = f"{variant.target}-linux-gnu-g++" if variant.target else os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        pytest.skip(f"no C++ compiler: {compiler} not found (set CXX)")
+        package = f"Debian's g++-{variant.target}-linux-gnu" if variant.target else "set CXX"
+        pytest.skip(f"no C++ compiler: {compiler} not found ({package})")
     version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
     cache = ROOT / "build" / "emulation"
     cache.mkdir(parents=True, exist_ok=True)
@@ -190,7 +195,7 @@ def compile_program(variant: Variant, kernels: Path = KERNELS) -> Path:
         make(objects[-1], compiler, *flags, *includes, "-x", "c++", "-c", str(source))
     names = " ".join(path.name for path in objects)
     program = cache / f"emulated-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
-    make(program, compiler, *(flag for flag in variant.flags if "sanitize" in flag), *map(str, objects))
+    make(program, compiler, *(flag for flag in variant.flags if "sanitize" in flag or flag == "-static"), *map(str, objects))
     return program
 
 

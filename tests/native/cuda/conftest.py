@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from tests_emulation import VARIANTS, Emulator, compile_program
 
@@ -34,3 +36,11 @@ def emulator_tsan() -> Emulator:
 def emulator_tsan_sm_75() -> Emulator:
     """Under ThreadSanitizer, as sm_75 runs them."""
     return Emulator(compile_program(VARIANTS["tsan sm_75"]))
+
+
+@pytest.fixture(scope="session")
+def emulator_aarch64() -> Emulator:
+    """Compiled for a Jetson's processor, which qemu plays here."""
+    if shutil.which("qemu-aarch64") is None:
+        pytest.skip("qemu-aarch64 not found (Debian's qemu-user)")
+    return Emulator(compile_program(VARIANTS["aarch64"]), ("qemu-aarch64",))

@@ -65,6 +65,13 @@ def test_sm_75(emulator_sm_75: Emulator, dtype: str, n: int, p: int, q: int, c: 
     emulator_sm_75.check(Problem(dtype, n, p, q, c, "volume"))
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "p", "q", "c"), [(1, 1, 1, 8), (2, 49, 49, 128), (1, 129, 64, 136)])
+def test_on_a_jetsons_processor(emulator_aarch64: Emulator, dtype: str, n: int, p: int, q: int, c: int) -> None:
+    emulator_aarch64.check(Problem(dtype, n, p, q, c))
+    emulator_aarch64.check(Problem(dtype, n, p, q, c, "volume"))
+
+
 @pytest.mark.parametrize("operation", ["mean", "volume"])
 def test_no_pairs_launches_nothing(emulator: Emulator, operation: str) -> None:
     result = emulator.check(Problem("fp16", 0, 49, 49, 128, operation))
