@@ -195,7 +195,8 @@ def compile_program(variant: Variant, kernels: Path = KERNELS) -> Path:
         make(objects[-1], compiler, *flags, *includes, "-x", "c++", "-c", str(source))
     names = " ".join(path.name for path in objects)
     program = cache / f"emulated-{hashlib.sha256(names.encode()).hexdigest()[:16]}"
-    make(program, compiler, *(flag for flag in variant.flags if "sanitize" in flag or flag == "-static"), *map(str, objects))
+    linking = [flag for flag in variant.flags if "sanitize" in flag or flag == "-static"]
+    make(program, compiler, *linking, *map(str, objects))
     return program
 
 
