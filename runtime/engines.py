@@ -118,7 +118,7 @@ def _check_trust(path: Path, trust: bool, rebuild: str) -> None:
     if not trust and sha256(path) not in _read_built(_built_list()):
         raise BackendError(
             f"{path} was not built by this user on this machine, and an engine is native code.",
-            f"{rebuild} Or, if you trust where it comes from, add --trust.",
+            f"{rebuild} Or, if you trust where it comes from, load it with trust=True.",
         )
 
 

@@ -129,7 +129,7 @@ def test_an_engine_is_deserialised_once_everything_fits(bundle: Path, trt: FakeT
 
 
 def test_only_an_engine_built_here_is_loaded_without_trust(bundle: Path, trt: FakeTensorRT) -> None:
-    with pytest.raises(BackendError, match=r"was not built by this user on this machine.*avsbg build .*--trust"):
+    with pytest.raises(BackendError, match=r"was not built by this user on this machine.*avsbg build .*trust=True"):
         _load(bundle, trust=False)
     assert not trt.deserialised
     remember_built(sha256(bundle / ENGINE))
