@@ -9,7 +9,12 @@ READY  := $(VENV)/.ready
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-$(READY): pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/native cmake -type f 2>/dev/null)
+# An editable install knows the modules that were there when it was made: a new one asks for a new install.
+MODULES := build/modules.txt
+$(shell mkdir -p build && find avsbg model export runtime benchmarks -name '*.py' | sort > $(MODULES).new; \
+    cmp -s $(MODULES).new $(MODULES) && rm $(MODULES).new || mv $(MODULES).new $(MODULES))
+
+$(READY): $(MODULES) pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/native cmake -type f 2>/dev/null)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
