@@ -23,6 +23,21 @@ class TaskName(str, Enum):
     MS3 = "ms3"
 
 
+class SplitName(str, Enum):
+    """The splits of AVSBench."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
+
+
+class HeldOut(str, Enum):
+    """What the splits of sounding stamps do not share."""
+
+    SCENES = "scenes"
+    CLASSES = "classes"
+
+
 Root = Annotated[Path, typer.Argument(help="The folder that holds Single-source or Multi-sources.")]
 Task = Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: several.")]
 Force = Annotated[bool, typer.Option("--force", help="Make files again that are there already.")]
@@ -119,3 +134,68 @@ def check(root: Root, task: Task) -> None:
                     failures.append(f"{split}: {error.message}")
                 advance()
     _report(f"{root}, {task.value}: {', '.join(counts) or 'nothing'}", failures, "Training needs all of them.")
+
+
+@data.command()
+def show(
+    root: Root,
+    task: Task,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The picture, .png or .jpg.")],
+    split: Annotated[SplitName, typer.Option(help="The split to show.")] = SplitName.TRAIN,
+    clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the split.")] = 8,
+) -> None:
+    """Draw clips as a contact sheet: a row each, what sounds outlined."""
+    from avsbg.atomic import atomic_file
+    from avsbg.model.training.contact_sheet import contact_sheet
+    from avsbg.model.training.dataset import AvsBenchDataset
+
+    sheet = contact_sheet(AvsBenchDataset(root, task.value, split.value), clips)
+    with atomic_file(output) as temporary:
+        sheet.save(temporary)
+    _report(f"{output}: {sheet.width} x {sheet.height} pixels", [], "")
+
+
+@data.command("sounding-stamps")
+def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
+    output: Annotated[Path, typer.Argument(help="The folder in which Single-source or Multi-sources is made.")],
+    task: Task,
+    clips: Annotated[tuple[int, int, int], typer.Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")] = (
+        800,
+        100,
+        200,
+    ),
+    size: Annotated[int, typer.Option(min=32, help="Height and width of the frames, a multiple of 32.")] = 224,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    held_out: Annotated[
+        HeldOut,
+        typer.Option(help="scenes: splits share classes, not backgrounds; classes: they share no class either."),
+    ] = HeldOut.SCENES,
+    stamps: Annotated[Path | None, typer.Option(help="Where tuxpaint-stamps-default put its stamps.")] = None,
+    backgrounds: Annotated[Path | None, typer.Option(help="Where the background packages put theirs.")] = None,
+) -> None:
+    """Compose clips in AVSBench's format from photo cut-outs with real recordings on real backgrounds.
+
+    The media come from Debian: apt-get install tuxpaint-stamps-default mate-backgrounds lomiri-wallpapers-16.04.
+    SOURCES.json records every file with its hash and licence, and what the splits share in spite of everything.
+    """
+    from avsbg.model.clips import SIZE_MULTIPLE
+    from avsbg.model.training import stamps_catalogue
+    from avsbg.model.training.errors import DatasetError
+    from avsbg.model.training.layout import SPLITS
+    from avsbg.model.training.sounding_stamps import generate
+    from avsbg.model.training.stamps_library import load_library
+
+    if size % SIZE_MULTIPLE:
+        raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
+    library = load_library(
+        stamps or stamps_catalogue.STAMPS,
+        backgrounds or stamps_catalogue.BACKGROUNDS,
+        held_out=held_out.value,
+        seed=seed,
+    )
+    counts = dict(zip(SPLITS, clips, strict=True))
+    with _progress("composing", sum(clips)) as advance:
+        folder = generate(output, library, task=task.value, counts=counts, size=size, seed=seed, advance=advance)
+    _report(
+        f"{folder}: {sum(clips)} clips. Look at them: avsbg data show {output} --task {task.value} -o sheet.png", [], ""
+    )

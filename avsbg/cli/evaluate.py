@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,21 +11,13 @@ import typer
 
 from avsbg.cli import app
 from avsbg.cli.backends import BACKEND_HELP, create_backend
-from avsbg.cli.data import TaskName
+from avsbg.cli.data import SplitName, TaskName
 from avsbg.errors import AvsbgError
 
 if TYPE_CHECKING:
     from avsbg.model import Variant
     from avsbg.model.training.evaluation import Evaluation, Predict
     from avsbg.model.training.recipes import AudioEncoderName
-
-
-class SplitName(str, Enum):
-    """The splits of AVSBench."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
 
 
 @app.command("eval")

@@ -16,7 +16,7 @@ SPLITS: tuple[Split, ...] = ("train", "val", "test")
 TASKS: tuple[Task, ...] = ("s4", "ms3")
 FRAMES = 5  # per clip
 
-_FOLDERS: dict[Task, str] = {"s4": "Single-source", "ms3": "Multi-sources"}
+TASK_FOLDERS: dict[Task, str] = {"s4": "Single-source", "ms3": "Multi-sources"}
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ def task_folder(root: Path, task: Task) -> Path:
         DatasetError: neither holds the task's table.
     """
     table = f"{task}_meta_data.csv"
-    for folder in (root / _FOLDERS[task], root):
+    for folder in (root / TASK_FOLDERS[task], root):
         if (folder / table).is_file():
             return folder
     raise DatasetError(
-        f"there is no {table} in {root / _FOLDERS[task]} or {root}.",
-        f"Give the folder that AVSBench was unpacked in, the one that holds {' and '.join(_FOLDERS.values())}.",
+        f"there is no {table} in {root / TASK_FOLDERS[task]} or {root}.",
+        f"Give the folder that AVSBench was unpacked in, the one that holds {' and '.join(TASK_FOLDERS.values())}.",
     )
 
 
