@@ -85,7 +85,7 @@ def build_engine(
     log = message_log(trt)
     builder = trt.Builder(log)
     if plugin is not None:
-        load_plugin(trt.get_plugin_registry(), plugin)
+        load_plugin(builder.get_plugin_registry(), plugin)
     network = builder.create_network(api.network_flags())
     parse_onnx(trt, network, onnx_file)
     _check_plugin_layers(trt, network, graph, expected=plugin is not None)
