@@ -97,7 +97,7 @@ def _of_run(path: Path, vggish: Path | None) -> tuple[Predict, dict[str, Any]]:
     from avsbg.model.training.run_directory import RunDirectory
 
     run = RunDirectory(path)
-    recipe = Recipe.from_dict(run.read_record()["recipe"])
+    recipe = Recipe.from_dict(run.read_record().get("recipe"))
     compact = recipe.audio_encoder == "compact" and recipe.variant.audio
     audio = run.audio_weights("best") if compact else vggish
     return _in_torch(recipe.variant, run.weights("best"), recipe.audio_encoder, audio)

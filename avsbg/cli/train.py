@@ -16,8 +16,8 @@ from avsbg.cli import app
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from avsbg.model.training.loop import Listener
     from avsbg.model.training.metrics import Score
+    from avsbg.model.training.settings import Listener
 
 
 class Precision(str, Enum):
@@ -131,8 +131,9 @@ def train(  # noqa: PLR0917  (each is an option by name)
 
     import torch
 
-    from avsbg.model.training.loop import Interrupted, Settings, Training
+    from avsbg.model.training.loop import Training
     from avsbg.model.training.run_directory import RunDirectory
+    from avsbg.model.training.settings import Interrupted, Settings
     from avsbg.model.training.start import RANDOM, start
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -161,7 +162,7 @@ def _listener(console: Console) -> Iterator[Listener]:
     """A progress bar over the steps, and a line for each epoch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from avsbg.model.training.loop import Listener
+    from avsbg.model.training.settings import Listener
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:

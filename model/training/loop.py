@@ -7,91 +7,32 @@ of the clips and the learning rate are functions of seed and step (`schedule.py`
 
 from __future__ import annotations
 
-import hashlib
 import math
-import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import gather_object
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from avsbg.model import save_checkpoint
-from avsbg.model.encoders import STAGE_STRIDES
-from avsbg.model.training.dataset import AvsBenchDataset, collate
+from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import score_clip
-from avsbg.model.training.layout import Split
+from avsbg.model.training.loading import load_batches
 from avsbg.model.training.metrics import Score, mean_score
 from avsbg.model.training.objective import LossWeights, Objective
 from avsbg.model.training.predictors import network_predictor
 from avsbg.model.training.recipes import Recipe
 from avsbg.model.training.run_directory import RunDirectory, RunLog
 from avsbg.model.training.schedule import MicroBatch, epoch_batches, learning_rate, micro_batches, steps_per_epoch
+from avsbg.model.training.settings import Interrupted, Listener, Result, Settings
+from avsbg.model.training.setup import check_size, describe_data, make_accelerator, stop_on_signals
 from avsbg.model.training.start import Start
-from avsbg.model.visual_to_audio import POSITIONS
-
-Precision = Literal["fp32", "bf16", "fp16"]
-
-
-class Interrupted(Exception):  # noqa: N818  (not an error)
-    """The run was asked to stop and has saved its state after `step`."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(f"interrupted after step {step}")
-        self.step = step
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How a recipe is run.
-
-    Attributes:
-        micro_batch: clips that one process computes at once; gradients are added up over the step's batch. By default
-            the batch divided by the processes. Batch norms see the micro-batch, so it changes what is learnt a little.
-        precision: of the network's forward and backward pass; weights, optimiser and losses stay fp32.
-        device: `cpu` or `cuda`.
-        workers: processes that load clips, per training process.
-        save_every: steps between two states; an epoch's end and an interruption save one too.
-        select_on: the split whose mIoU chooses the best epoch. AVS-BG's release chooses on `test`, which makes its
-            figures of that split optimistic.
-    """
-
-    micro_batch: int | None = None
-    precision: Precision = "fp32"
-    device: Literal["cpu", "cuda"] = "cpu"
-    workers: int = 0
-    save_every: int = 100
-    select_on: Split = "val"
-
-
-class Listener:
-    """What a run reports while it goes on, on the first process alone; override what you want to know."""
-
-    def started(self, step: int, total_steps: int) -> None:
-        """Before the first step; `step` steps are done already."""
-
-    def stepped(self, step: int, loss: float) -> None:
-        """After each step of the optimiser, counted from 1."""
-
-    def scored(self, epoch: int, score: Score, *, best: bool) -> None:
-        """After each epoch, counted from 1: the selecting split's score, and whether it is the best so far."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """Of a finished run: the score of the selected epoch on the selecting split, and that epoch (from 1)."""
-
-    score: Score
-    epoch: int
 
 
 class Training:
@@ -126,8 +67,8 @@ class Training:
         self.listener = listener or Listener()
         self.train_set = AvsBenchDataset(data, recipe.task, "train")
         self.selection_set = AvsBenchDataset(data, recipe.task, settings.select_on)
-        _check_size(recipe, self.train_set)
-        self.accelerator = _accelerator(recipe, settings)
+        check_size(recipe, self.train_set)
+        self.accelerator = make_accelerator(recipe, settings)
         self.processes = self.accelerator.num_processes
         self.micro_batch = settings.micro_batch or math.ceil(recipe.batch / self.processes)
         trains_audio = recipe.audio_encoder == "compact" and recipe.variant.audio
@@ -165,8 +106,8 @@ class Training:
             "recipe": self.recipe.to_dict(),
             "settings": {**asdict(self.settings), "micro_batch": self.micro_batch, "processes": self.processes},
             "data": {
-                "train": _describe_data(self.train_set),
-                self.settings.select_on: _describe_data(self.selection_set),
+                "train": describe_data(self.train_set),
+                self.settings.select_on: describe_data(self.selection_set),
             },
             "weights_from": self.origin,
             "device": torch.cuda.get_device_name() if self.accelerator.device.type == "cuda" else "cpu",
@@ -189,7 +130,7 @@ class Training:
             self._restore()
         elif first:
             self.run.create(self.describe())
-        with _signals(self._stop), self._log() if first else nullcontext() as log:
+        with stop_on_signals(self._stop), self._log() if first else nullcontext() as log:
             if first:
                 self.listener.started(self.step, self.total_steps)
             for epoch in range(self.epochs_scored, self.recipe.epochs):
@@ -206,16 +147,14 @@ class Training:
         done = self.step - epoch * self.steps_per_epoch
         rank = self.accelerator.process_index
         parts = list(micro_batches(batches[done:], self.micro_batch, rank=rank, processes=self.processes))
-        loader = DataLoader(
+        batches_of_clips = load_batches(
             self.train_set,
-            batch_sampler=[part.clips for part in parts],
-            collate_fn=collate,
-            num_workers=self.settings.workers,
+            [part.clips for part in parts],
+            workers=self.settings.workers,
             pin_memory=self.accelerator.device.type == "cuda",
-            generator=torch.Generator(),  # else it would take its seed from the numbers that the state restores
         )
         sums = torch.zeros(3, device=self.accelerator.device)
-        for part, batch in zip(parts, loader, strict=True):
+        for part, batch in zip(parts, batches_of_clips, strict=True):
             sums += self._accumulate(part, *(tensor.to(self.accelerator.device) for tensor in batch[1:]))
             if part.closes_step:
                 self._close_step(epoch, sums, log)
@@ -287,7 +226,7 @@ class Training:
         return {
             "recipe": repr(self.recipe),
             "audio encoder": self.origin["audio_encoder"],
-            "training data": _describe_data(self.train_set)["sha256"],
+            "training data": describe_data(self.train_set)["sha256"],
             "micro-batch": self.micro_batch,
             "processes": self.processes,
             "precision": self.settings.precision,
@@ -320,10 +259,10 @@ class Training:
     def _restore(self) -> None:
         state = self.run.read_state()
         for name, value in self._identity().items():
-            if state["identity"][name] != value:
+            before = state["identity"].get(name)
+            if before != value:
                 raise TrainingError(
-                    f"the run in {self.run.path} was started with another {name}: {state['identity'][name]}, "
-                    f"not {value}.",
+                    f"the run in {self.run.path} was started with another {name}: {before}, not {value}.",
                     "Resume it as it was started, or start another run.",
                 )
         self.objective.network.load_state_dict(state["network"])
@@ -337,59 +276,3 @@ class Training:
         if "cuda" in numbers:
             torch.cuda.set_rng_state(numbers["cuda"], self.accelerator.device)
         self.step, self.epochs_scored, self.best = state["step"], state["epochs_scored"], state["best"]
-
-
-def _check_size(recipe: Recipe, dataset: AvsBenchDataset) -> None:
-    positions = dataset.height * dataset.width // STAGE_STRIDES[3] ** 2
-    if recipe.variant.bidirectional and positions != POSITIONS:
-        raise TrainingError(
-            f"bidirectional generation works on {POSITIONS} positions of stage 3; frames of {dataset.height} x "
-            f"{dataset.width} have {positions}.",
-            "Train at 224 x 224, or take a variant without it (-without-bg).",
-        )
-
-
-def _accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise TrainingError("the device cuda was asked for, but PyTorch finds no GPU.", "Use --device cpu.")
-    if settings.device == "cpu" and settings.precision == "fp16":
-        raise TrainingError("fp16 trains on a GPU alone.", "Use --precision bf16 or fp32 on the CPU.")
-    # AVSBench without sound keeps the layer that would align it.
-    idle = recipe.variant.network == "avsbench" and not recipe.variant.audio
-    return Accelerator(
-        cpu=settings.device == "cpu",
-        mixed_precision="no" if settings.precision == "fp32" else settings.precision,
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
-    )
-
-
-def _describe_data(dataset: AvsBenchDataset) -> dict[str, Any]:
-    """The digest is of the clips' names in their order, which decides what a step trains on."""
-    names = "\n".join(clip.name for clip in dataset.clips)
-    return {
-        "clips": len(dataset),
-        "height": dataset.height,
-        "width": dataset.width,
-        "sound": dataset.sound,
-        "sha256": hashlib.sha256(names.encode()).hexdigest(),
-    }
-
-
-@contextmanager
-def _signals(stop: threading.Event) -> Iterator[None]:
-    """Inside the block, SIGINT and SIGTERM ask for a stop instead of ending the process; a second one ends it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def ask(number: int, frame: object) -> None:  # noqa: ARG001
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -57,15 +57,17 @@ class Recipe:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, record: dict[str, Any]) -> Recipe:
+    def from_dict(cls, record: Any) -> Recipe:
         """The reverse of `to_dict`.
 
         Raises:
-            TrainingError: a field is missing or unknown.
+            TrainingError: it is no mapping, or a field is missing or unknown.
+            VariantError: its variant is not valid.
         """
         names = {field.name for field in fields(cls)}
-        if set(record) != names:
-            raise TrainingError(f"a recipe has the fields {', '.join(sorted(names))}, not {', '.join(sorted(record))}.")
+        given = set(record) if isinstance(record, dict) else set()
+        if given != names:
+            raise TrainingError(f"a recipe has the fields {', '.join(sorted(names))}, not {', '.join(sorted(given))}.")
         return cls(**{**record, "variant": Variant.from_dict(record["variant"])})
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 STATE_FORMAT = 1
+_STATE = {"identity", "step", "epochs_scored", "best", "network", "audio_encoder", "optimizer", "scaler"}
+_STATE |= {"random_numbers", "format"}
 
 
 class RunDirectory:
@@ -104,6 +106,8 @@ class RunDirectory:
             raise TrainingError(f"the state {self.state} cannot be read: {reason}.", "Start the run again.") from error
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise TrainingError(f"the state {self.state} is of another version of avsbg.", "Start the run again.")
+        if missing := _STATE - set(state):
+            raise TrainingError(f"the state {self.state} lacks {min(missing)}.", "Start the run again.")
         return state
 
 
@@ -113,15 +117,11 @@ class RunLog:
     def __init__(self, run: RunDirectory, *, after_step: int, after_epoch: int) -> None:
         """Go on after that step and that scored epoch (0: at the beginning); later rows will be made again."""
         limits = {"step": after_step, "epoch": after_epoch}
-        kept = [line for line in _lines(run.log) if _is_within(json.loads(line), limits)]
+        kept = [line for line in _lines(run.log) if _is_within(line, limits)]
         with atomic_file(run.log) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
         self._stream = run.log.open("a", encoding="utf-8", buffering=1)
         self._board = _tensorboard(run.path / "tensorboard", after_step)
-
-    @property
-    def has_tensorboard(self) -> bool:
-        return self._board is not None
 
     def write(self, kind: str, step: int, **values: Any) -> None:
         """Write a row; numbers go to TensorBoard under `kind/name` too."""
@@ -149,9 +149,12 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
 
 
-def _is_within(row: dict[str, Any], limits: dict[str, int]) -> bool:
-    kind = row["kind"]
-    return bool(row[kind] <= limits[kind])
+def _is_within(line: str, limits: dict[str, int]) -> bool:
+    try:
+        row = json.loads(line)
+        return bool(row[row["kind"]] <= limits[row["kind"]])
+    except (ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"the log holds a row that no run wrote: {line.strip()[:80]}", "Remove it.") from error
 
 
 def _tensorboard(path: Path, after_step: int) -> Any:

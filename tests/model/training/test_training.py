@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from avsbg.cli import app
 from avsbg.model.training.errors import DatasetError, TrainingError
-from avsbg.model.training.loop import Interrupted, Listener, Settings, Training
+from avsbg.model.training.loop import Training
 from avsbg.model.training.objective import Objective
 from avsbg.model.training.recipes import Recipe, named_recipe
 from avsbg.model.training.run_directory import RunDirectory
+from avsbg.model.training.settings import Interrupted, Listener, Settings
 from avsbg.model.training.start import RANDOM, start
 from avsbg.model.variants import named_variant
 
@@ -122,7 +123,7 @@ def test_a_crash_costs_the_steps_since_the_last_state_and_no_more(data, uninterr
 
 def test_the_loss_falls_and_the_best_epoch_is_kept(data, tmp_path):
     recipe = replace(TOY, task="s4", epochs=8, batch=3)
-    result = _train(data, tmp_path / "run", recipe=recipe)
+    result = _train(data, tmp_path / "run", recipe=recipe, workers=1)
     rows = _log(tmp_path / "run")
     losses = [row["loss"] for row in rows if row["kind"] == "step"]
     assert sum(losses[-4:]) < 0.8 * sum(losses[:4])
@@ -219,6 +220,15 @@ def test_a_loss_that_is_no_number_ends_the_run(data, tmp_path):
         _train(data, tmp_path / "run", recipe=replace(TOY, learning_rate=1e30))
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_clip_that_cannot_be_loaded_is_named(data, tmp_path, workers):
+    write_dataset(tmp_path, "ms3")
+    (tmp_path / "Multi-sources/ms3_data/gt_masks/train/clip2/clip2_4.png").unlink()
+    with pytest.raises(DatasetError, match=r"clip2_4\.png does not exist\. Every clip has") as caught:
+        _train(tmp_path, tmp_path / "run", workers=workers)
+    assert "Traceback" not in str(caught.value)
+
+
 def test_damaged_states_are_refused(data, uninterrupted, tmp_path):
     run = RunDirectory(tmp_path)
     whole = (uninterrupted / "state.pt").read_bytes()
@@ -226,9 +236,10 @@ def test_damaged_states_are_refused(data, uninterrupted, tmp_path):
         run.state.write_bytes(content)
         with pytest.raises(TrainingError, match=r"state\.pt cannot be read"):
             run.read_state()
-    torch.save({"format": 0}, run.state)
-    with pytest.raises(TrainingError, match="another version"):
-        run.read_state()
+    for state, reason in (({"format": 0}, "another version"), ({"format": 1}, "lacks audio_encoder")):
+        torch.save(state, run.state)
+        with pytest.raises(TrainingError, match=reason):
+            run.read_state()
 
 
 def test_the_commands_refuse_what_they_cannot_do(data, tmp_path):
