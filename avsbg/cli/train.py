@@ -59,11 +59,11 @@ def _list_recipes(wanted: bool) -> None:
     from avsbg.model.training.recipes import RECIPES
 
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("recipe", "encoder", "epochs", "batch", "rate", "lambda", "seed"):
-        table.add_column(header, no_wrap=True, justify="left" if header in ("recipe", "encoder") else "right")
+    for header in ("recipe", "epochs", "batch", "lambda", "seed"):
+        table.add_column(header, no_wrap=True, justify="left" if header == "recipe" else "right")
     for name, recipe in RECIPES.items():
-        values = (recipe.epochs, recipe.batch, recipe.learning_rate, recipe.audio_visual, recipe.seed)
-        table.add_row(name, recipe.variant.encoder, *(f"{value:g}" for value in values))
+        values = (recipe.epochs, recipe.batch, recipe.audio_visual, recipe.seed)
+        table.add_row(name, *(f"{value:g}" for value in values))
     Console(highlight=False).print(table)
     raise typer.Exit
 
