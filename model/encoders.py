@@ -26,6 +26,7 @@ _ENCODERS = {
     "pvt_v2_b0": _EncoderSpec((32, 64, 160, 256), (0, 1, 2, 3), _PVT_OPTIONS),
     **{f"pvt_v2_b{n}": _EncoderSpec((64, 128, 320, 512), (0, 1, 2, 3), _PVT_OPTIONS) for n in range(1, 6)},
     "resnet50": _EncoderSpec((256, 512, 1024, 2048), (1, 2, 3, 4), {}),
+    "tf_efficientnet_lite0": _EncoderSpec((24, 40, 112, 320), (1, 2, 3, 4), {}),  # no publication's: for small devices
 }
 
 
@@ -45,6 +46,8 @@ class Encoder(nn.Module):
         self.channels = spec.channels
         self._indices = list(spec.indices)
         self.network = timm.create_model(name, pretrained=pretrained, num_classes=0, **spec.options)
+        if name == "tf_efficientnet_lite0":  # the others have nothing after the last stage
+            self.network.prune_intermediate_layers(self._indices, prune_norm=True, prune_head=True)
 
     def forward(self, frames: Tensor) -> list[Tensor]:
         """Normalised frames `[N, 3, H, W]`, H and W multiples of 32, to four maps `[N, C_i, H / s_i, W / s_i]`."""

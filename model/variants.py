@@ -8,7 +8,16 @@ from typing import Any
 from avsbg.errors import AvsbgError
 
 NETWORKS = ("avs-bg", "avsbench")
-ENCODERS = ("pvt_v2_b0", "pvt_v2_b1", "pvt_v2_b2", "pvt_v2_b3", "pvt_v2_b4", "pvt_v2_b5", "resnet50")
+ENCODERS = (
+    "pvt_v2_b0",
+    "pvt_v2_b1",
+    "pvt_v2_b2",
+    "pvt_v2_b3",
+    "pvt_v2_b4",
+    "pvt_v2_b5",
+    "resnet50",
+    "tf_efficientnet_lite0",
+)
 FORMS = ("efficient", "published")
 
 

@@ -98,13 +98,15 @@ def _all_published() -> dict[str, Recipe]:
 # (sound), 4 (motion), 5 (bidirectional generation) and 6 (MS3 from scratch or from S4), with both encoders.
 RECIPES: dict[str, Recipe] = {
     **_all_published(),
-    "s4/small": Recipe(
-        task="s4",
-        variant=named_variant("avs-bg", encoder="pvt_v2_b0"),
-        epochs=15,
+    # No publication's: small enough to be trained on a processor.
+    "ms3/small": Recipe(
+        task="ms3",
+        variant=named_variant("avs-bg-without-bg", encoder="tf_efficientnet_lite0"),
+        epochs=6,
         batch=8,
         learning_rate=1e-3,
         schedule="cosine",
+        audio_visual=0.5,
         audio_encoder="compact",
     ),
 }

@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from avsbg.model import VGGish, build, load_checkpoint
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
-from avsbg.model.checkpoint import CheckpointError, read_tensors
 from avsbg.model.clips import AUDIO_WIDTH
 from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.encoders import Encoder
-from avsbg.model.published import published_key
+from avsbg.model.training.encoder_weights import load_encoder
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import Recipe
 
 IMAGENET, RANDOM = "imagenet", "random"
-_CLASSIFIER = ("head.", "fc.")
 
 
 class Silence(nn.Module):
@@ -111,42 +109,6 @@ def _start_encoder(module: Encoder, name: str, source: str) -> str:
             "Give a file with --encoder-weights FILE, or train from --encoder-weights random.",
         ) from error
     return IMAGENET
-
-
-def load_encoder(module: Encoder, name: str, path: Path) -> None:
-    """Load the weights of a visual encoder trained on ImageNet; a classifier in the file is left aside.
-
-    Args:
-        module: the encoder.
-        name: of the encoder, as `Variant` names it.
-        path: a state dict with timm's key names, or with those of the encoder's own release (`pvt_v2_b5.pth`,
-            torchvision's ResNet-50).
-
-    Raises:
-        CheckpointError: the file cannot be read or does not fit; the encoder is unchanged then.
-    """
-    tensors = {key: value for key, value in read_tensors(path).items() if not key.startswith(_CLASSIFIER)}
-    own = module.network.state_dict()
-    released = {
-        key: published_key(f"encoder.network.{key}", network="avs-bg", encoder=name).removeprefix("encoder.")
-        for key in own
-    }
-    source = max((released, {key: key for key in own}), key=lambda names: len(set(names.values()) & set(tensors)))
-    optional = {key for key in own if key.endswith(".num_batches_tracked")}
-    missing = [source[key] for key in own if source[key] not in tensors and key not in optional]
-    unexpected = sorted(set(tensors) - set(source.values()))
-    misshaped = [key for key in own if source[key] in tensors and tensors[source[key]].shape != own[key].shape]
-    if missing or unexpected or misshaped:
-        first = (missing or unexpected or misshaped)[0]
-        kind = "is missing" if missing else ("is unexpected" if unexpected else "has another shape")
-        raise CheckpointError(
-            f"the weights {path} do not fit the encoder {name}: {first} {kind} "
-            f"({len(missing)} missing, {len(unexpected)} unexpected, {len(misshaped)} of another shape).",
-            "Give the ImageNet weights of this very encoder.",
-            missing=tuple(missing),
-            unexpected=tuple(unexpected),
-        )
-    module.network.load_state_dict({key: tensors[source[key]] for key in own if source[key] in tensors}, strict=False)
 
 
 def _named_by_hash(path: Path) -> str:

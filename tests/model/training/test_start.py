@@ -11,10 +11,10 @@ from avsbg.model import build, save_checkpoint
 from avsbg.model.checkpoint import CheckpointError
 from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.encoders import Encoder
-from avsbg.model.published import published_key
+from avsbg.model.training.encoder_weights import _released_names, load_encoder
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import Recipe
-from avsbg.model.training.start import RANDOM, Silence, load_encoder, start
+from avsbg.model.training.start import RANDOM, Silence, start
 from avsbg.model.variants import named_variant
 
 RECIPE = Recipe("s4", named_variant("avs-bg", encoder="pvt_v2_b0"), epochs=1, batch=1, audio_encoder="compact")
@@ -23,15 +23,12 @@ RECIPE = Recipe("s4", named_variant("avs-bg", encoder="pvt_v2_b0"), epochs=1, ba
 def _released(encoder: str) -> tuple[Encoder, dict[str, torch.Tensor]]:
     """An encoder and its weights under the names of its own release, with the classifier that a release has."""
     module = Encoder(encoder)
-    names = {
-        key: published_key(f"encoder.network.{key}", network="avs-bg", encoder=encoder).removeprefix("encoder.")
-        for key in module.network.state_dict()
-    }
+    names = _released_names(module.network.state_dict(), encoder)
     tensors = {names[key]: value for key, value in module.network.state_dict().items()}
     return module, {**tensors, "head.weight": torch.zeros(1000, 4), "fc.bias": torch.zeros(1000)}
 
 
-@pytest.mark.parametrize("encoder", ["pvt_v2_b0", "resnet50"])
+@pytest.mark.parametrize("encoder", ["pvt_v2_b0", "resnet50", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("names", ["released", "timm"])
 def test_encoder_weights_of_either_naming(tmp_path, encoder, names):
     source, released = _released(encoder)
@@ -41,6 +38,16 @@ def test_encoder_weights_of_either_naming(tmp_path, encoder, names):
     loaded = begun.network.encoder.network.state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in source.network.state_dict().items())
     assert begun.origin["encoder"].startswith("weights.pth sha256:")
+
+
+def test_the_names_that_releases_give():
+    names = {
+        "pvt_v2_b0": ("stages.1.blocks.0.mlp.dwconv.weight", "block2.0.mlp.dwconv.dwconv.weight"),
+        "resnet50": ("layer3.5.conv2.weight", "layer3.5.conv2.weight"),
+        "tf_efficientnet_lite0": ("blocks.2.0.conv_pwl.weight", "_blocks.3._project_conv.weight"),
+    }
+    for encoder, (timm_name, released) in names.items():
+        assert _released_names(Encoder(encoder).network.state_dict(), encoder)[timm_name] == released
 
 
 def test_encoder_weights_that_do_not_fit(tmp_path):
