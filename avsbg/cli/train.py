@@ -84,7 +84,9 @@ def train(  # noqa: PLR0917  (each is an option by name)
         Path | None, typer.Option(metavar="FILE", help="Start from this checkpoint of the whole network.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN; give the same options.")] = False,
-    encoder: Annotated[str | None, typer.Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50, tf_efficientnet_lite0.")
+    ] = None,
     audio_encoder: Annotated[
         AudioEncoder | None, typer.Option(help="vggish is frozen; compact is small and learns with the network.")
     ] = None,
