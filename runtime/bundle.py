@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import stat
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -55,10 +55,17 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest is valid and whose files were all found unchanged when it was opened."""
+    """A bundle whose manifest is valid and whose files were all found unchanged when it was opened.
+
+    Attributes:
+        path: its directory, which another process may replace by an updated bundle at any time.
+        manifest: what is in it.
+        manifest_sha256: of the manifest file as it was opened; "" if the object was not made by `open`.
+    """
 
     path: Path
     manifest: Manifest
+    manifest_sha256: str = ""
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
@@ -69,16 +76,34 @@ class Bundle:
                 file inside the bundle, or has changed.
         """
         path = Path(path)
+        while True:
+            before = _identity(path)
+            try:
+                return cls._open(path)
+            except (BundleError, FileNotFoundError):
+                # An update puts a new directory in the place of the old one; what was read may be half of each.
+                if _identity(path) == before:
+                    raise
+
+    @classmethod
+    def _open(cls, path: Path) -> Bundle:
         if not path.exists():
             raise BundleError(f"there is no bundle at {path}.", "Make one with `avsbg export`.")
         if not path.is_dir():
             raise BundleError(f"{path} is a file, not a bundle.", "A bundle is a directory, made by `avsbg export`.")
         if not (path / MANIFEST).is_file():
             raise BundleError(f"{path} holds no {MANIFEST}, so it is not a bundle.", "Make one with `avsbg export`.")
+        digest = sha256(path / MANIFEST)
         manifest = read_manifest(path / MANIFEST)
+        if sha256(path / MANIFEST) != digest:
+            raise BundleError(f"{path} was changed while it was opened.", "Try again.")
         for name, record in manifest.files.items():
             _check_file(path, name, record)
-        return cls(path, manifest)
+        return cls(path, manifest, digest)
+
+    def is_current(self) -> bool:
+        """Whether the directory still holds the bundle that was opened, and has not been updated since."""
+        return (self.path / MANIFEST).is_file() and sha256(self.path / MANIFEST) == self.manifest_sha256
 
     def file(self, name: str) -> Path:
         """The path of a file that the manifest lists.
@@ -180,6 +205,15 @@ def write_bundle(path: Path, *, replace: bool = False) -> Iterator[BundleWriter]
             raise RuntimeError("write_bundle: the block ended without write_manifest")
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a directory from the one that later takes its place, which may have the number of one that is gone."""
+    try:
+        status = path.stat()
+        return status.st_ino, status.st_ctime_ns
+    except OSError:
+        return None
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
@@ -218,6 +252,22 @@ def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
         )
 
 
+def _check_headers(path: Path, groups: Mapping[str, Iterable[TensorRecord]]) -> None:
+    """Hold what the arrays of an .npz claim to be against the manifest: numpy allocates before it reads."""
+    with zipfile.ZipFile(path) as archive:
+        for group, tensors in groups.items():
+            for tensor in tensors:
+                with archive.open(f"{group}.{tensor.name}.npy") as member:
+                    old = np.lib.format.read_magic(member) == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(member)
+                if (dtype.name, shape) != (tensor.dtype, tensor.shape):
+                    raise BundleError(
+                        f"{path}: {tensor.name} is {dtype}{list(shape)}, "
+                        f"the manifest says {tensor.dtype}{list(tensor.shape)}."
+                    )
+
+
 def _load_vectors(path: Path, record: VectorsRecord) -> Vectors:
     groups = {"inputs": record.inputs, "outputs": record.outputs, "intermediates": record.intermediates}
     loaded: dict[str, Arrays] = {group: {} for group in groups}
@@ -226,16 +276,11 @@ def _load_vectors(path: Path, record: VectorsRecord) -> Vectors:
             unpacked = sum(member.file_size for member in archive.infolist())
         if unpacked > MAX_VECTOR_BYTES:
             raise BundleError(f"{path} would unpack to {unpacked} bytes; at most {MAX_VECTOR_BYTES} are read.")
+        _check_headers(path, groups)
         with np.load(path, allow_pickle=False) as archive:
             for group, tensors in groups.items():
                 for tensor in tensors:
-                    array = archive[f"{group}.{tensor.name}"]
-                    if _describe(tensor.name, array) != tensor:
-                        raise BundleError(
-                            f"{path}: {tensor.name} is {array.dtype}{list(array.shape)}, "
-                            f"the manifest says {tensor.dtype}{list(tensor.shape)}."
-                        )
-                    loaded[group][tensor.name] = array
+                    loaded[group][tensor.name] = archive[f"{group}.{tensor.name}"]
     except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
         raise BundleError(f"{path} does not hold the vectors that the manifest lists: {error}.") from error
     return Vectors(record, **loaded)

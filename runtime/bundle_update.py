@@ -13,8 +13,10 @@ from pydantic import ValidationError
 
 from avsbg.atomic import atomic_directory
 from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.engine_record import EngineRecord
 from avsbg.runtime.errors import BundleError
-from avsbg.runtime.manifest import MANIFEST, EngineRecord, FileRecord, GraphRecord, Manifest
+from avsbg.runtime.manifest import MANIFEST, FileRecord, GraphRecord, Manifest
+from avsbg.runtime.quantisation_record import QuantisationRecord
 
 
 @dataclass
@@ -26,12 +28,14 @@ class BundleUpdate:
         directory: where the copy is.
         graphs: records to add or replace, by name.
         engines: the same for engines; None removes one.
+        quantisations: the same for calibrations, by precision.
     """
 
     bundle: Bundle
     directory: Path
     graphs: dict[str, GraphRecord] = field(default_factory=dict)
     engines: dict[str, EngineRecord | None] = field(default_factory=dict)
+    quantisations: dict[str, QuantisationRecord] = field(default_factory=dict)
 
     def open(self) -> Bundle:
         """The new bundle as it is now, checked.
@@ -68,13 +72,14 @@ def update_bundle(bundle: Bundle) -> Iterator[BundleUpdate]:
 
 
 def _write_manifest(old: Manifest, update: BundleUpdate) -> None:
-    def merged(records: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    def merged(records: Mapping[Any, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
         return {name: record for name, record in {**records, **changes}.items() if record is not None}
 
     graphs, engines = merged(old.graphs, update.graphs), merged(old.engines, update.engines)
+    quantisations = merged(old.quantisations, update.quantisations)
     kept = {record.file for record in old.vectors}
     for graph in graphs.values():
-        kept |= {graph.file, *graph.external_data}
+        kept |= graph.files
     for engine in engines.values():
         kept |= {engine.file, engine.layers_file}
     for name in set(old.files) - kept:
@@ -87,7 +92,9 @@ def _write_manifest(old: Manifest, update: BundleUpdate) -> None:
         files[name] = FileRecord(sha256=sha256(file), bytes=file.stat().st_size)
     try:
         manifest = Manifest.model_validate(
-            old.model_copy(update={"graphs": graphs, "engines": engines, "files": files}).model_dump()
+            old.model_copy(
+                update={"graphs": graphs, "engines": engines, "quantisations": quantisations, "files": files}
+            ).model_dump()
         )
     except ValidationError as error:
         raise BundleError(f"the new manifest is not valid: {error}") from error

@@ -2,21 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
 from avsbg.runtime.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
 from avsbg.runtime.manifest import ClipRecord, GraphRecord, PreprocessingRecord
-from avsbg.runtime.media import SecondFrame, Sound, VideoInfo, frame_per_second
+from avsbg.runtime.media import VideoInfo
+from avsbg.runtime.sound import Sound
 
 Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Second:
+    """A second of a video, ready for the network.
+
+    Attributes:
+        shown: the frame that stands for it, in the video's size.
+        frame: uint8 `[H, W, 3]`, the same in the network's size.
+        samples: float32 `[n]`, its sound; n is the sample rate, and less where the video ends inside the second.
+    """
+
+    shown: SecondFrame
+    frame: Array
+    samples: Array
 
 
 @dataclass(frozen=True)
@@ -35,14 +52,10 @@ class Window:
     waveform: Array
 
 
-def windows(
+def read_seconds(
     video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, *, silent: bool = False
-) -> Iterator[Window]:
-    """Walk a video in windows of T seconds that follow each other.
-
-    Where the video ends inside the last window, the last frame and the last log-mel patch (0.96 s of sound) are
-    repeated, as the published preparation does; the masks of repeated frames mean nothing. A soundtrack that ends
-    before the picture continues as silence.
+) -> Iterator[Second]:
+    """Walk a video second by second; a soundtrack that ends before the picture continues as silence.
 
     Args:
         video: what `probe` returned.
@@ -60,16 +73,40 @@ def windows(
 
 def _walk(
     video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, sound: Sound | None
-) -> Iterator[Window]:
-    pictures = frame_per_second(video, window=clip.frames, offset=preprocessing.frame_offset)
+) -> Iterator[Second]:
     try:
-        while seconds := list(islice(pictures, clip.frames)):
-            resized = [resize(second.pixels, clip.width, clip.height) for second in seconds]
-            frames = np.stack(resized + resized[-1:] * (clip.frames - len(resized)))
-            yield Window(seconds, frames[None], _waveform(sound, seconds, clip)[None])
+        if sound is not None:
+            sound.decode_ahead()
+        for shown in frame_per_second(video, window=clip.frames, offset=preprocessing.frame_offset):
+            samples = round(shown.length * clip.sample_rate)
+            heard = np.zeros(samples, np.float32) if sound is None else sound.read(samples)
+            yield Second(shown, resize(shown.pixels, clip.width, clip.height), heard)
     finally:
         if sound is not None:
             sound.close()
+
+
+def windows(
+    video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, *, silent: bool = False
+) -> Iterator[Window]:
+    """Walk a video in windows of T seconds that follow each other; arguments and errors as of `read_seconds`."""
+    seconds = read_seconds(video, clip, preprocessing, silent=silent)
+    return map(partial(window_of, clip=clip), iter(lambda: list(islice(seconds, clip.frames)), []))
+
+
+def window_of(seconds: Sequence[Second], clip: ClipRecord) -> Window:
+    """Put up to T seconds together.
+
+    For what is missing at a video's end, the last frame and the last log-mel patch (0.96 s of sound) are repeated, as
+    the published preparation does; the masks of repeated frames mean nothing. Silence stays silence.
+    """
+    frames = [second.frame for second in seconds]
+    waveform = np.concatenate([second.samples for second in seconds])
+    return Window(
+        [second.shown for second in seconds],
+        np.stack(frames + frames[-1:] * (clip.frames - len(frames)))[None],
+        repeat_last_patch(waveform, clip.frames * clip.sample_rate)[None],
+    )
 
 
 def check_inputs(graph: GraphRecord) -> None:
@@ -104,15 +141,32 @@ def resize(pixels: Array, width: int, height: int) -> Array:
     """Bilinear between the four nearest pixels, ignoring the aspect ratio, uint8 `[height, width, 3]`.
 
     This is what OpenCV's default does and what the networks were trained on. It does not antialias, unlike Pillow's and
-    FFmpeg's resizing of the same name; an affine transform of Pillow's does not either, which is why it is used here.
+    FFmpeg's resizing of the same name.
     """
-    scale = (pixels.shape[1] / width, 0.0, 0.0, 0.0, pixels.shape[0] / height, 0.0)
-    # One float channel after the other: of bytes, Pillow drops the fraction instead of rounding it.
-    channels = [
-        Image.fromarray(channel).transform((width, height), Image.Transform.AFFINE, scale, Image.Resampling.BILINEAR)
-        for channel in np.ascontiguousarray(pixels.transpose(2, 0, 1), dtype=np.float32)
-    ]
-    return np.rint(np.stack([np.asarray(channel) for channel in channels], axis=-1)).astype(np.uint8)
+    top, bottom, down = _taps(height, pixels.shape[0])
+    left, right, along = _taps(width, pixels.shape[1])
+    # Only the rows and columns that are used are read: a large picture costs no more than a small one.
+    rows = pixels.take(np.stack([top, bottom]), axis=0)
+    mixed, other = rows.take(left, axis=2).astype(np.float32), rows.take(right, axis=2).astype(np.float32)
+    other -= mixed
+    other *= along[:, None]
+    mixed += other
+    upper, lower = mixed
+    lower -= upper
+    lower *= down[:, None, None]
+    upper += lower
+    return np.rint(upper, out=upper).astype(np.uint8)
+
+
+def _taps(target: int, source: int) -> tuple[Array, Array, Array]:
+    """For each of `target` places among `source` pixels: its two neighbours and the weight of the second one.
+
+    Pixel centres lie at halves, and edges are repeated.
+    """
+    place = (np.arange(target) + 0.5) * source / target - 0.5
+    first = np.floor(place).astype(np.intp)
+    weight = (place - first).astype(np.float32)
+    return np.clip(first, 0, source - 1), np.clip(first + 1, 0, source - 1), weight
 
 
 def repeat_last_patch(waveform: Array, samples: int) -> Array:
@@ -132,11 +186,3 @@ def repeat_last_patch(waveform: Array, samples: int) -> Array:
     kept, last = padded[: patches * PATCH_HOP], padded[(patches - 1) * PATCH_HOP : patches * PATCH_HOP]
     missing = max(0, samples - len(kept))
     return np.concatenate([kept, np.resize(last, missing)])[:samples]
-
-
-def _waveform(sound: Sound | None, seconds: list[SecondFrame], clip: ClipRecord) -> Array:
-    samples = clip.frames * clip.sample_rate
-    if sound is None:
-        return np.zeros(samples, np.float32)
-    there = round(sum(second.length for second in seconds) * clip.sample_rate)
-    return repeat_last_patch(sound.read(there), samples)

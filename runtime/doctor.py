@@ -7,13 +7,18 @@ import importlib
 import importlib.metadata
 import importlib.util
 import platform
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.gpu import CudaDriver, jetson_release, power_mode, read_cuda_driver
+from avsbg.runtime.errors import BackendError, NativeLibraryError
+from avsbg.runtime.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
 from avsbg.runtime.native_library import NativeLibrary, native_library
 
 
@@ -44,11 +49,13 @@ class Ability:
         use: the verb, with the option that matters.
         possible: whether it can be done here.
         why_not: what is missing; None where nothing is.
+        remedies: the commands that mend it, as far as commands do.
     """
 
     use: str
     possible: bool
     why_not: str | None = None
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,16 @@ def diagnose() -> Diagnosis:
     findings = [
         _system(),
         _gpu(driver),
+        _toolkit(),
         _package("ONNX Runtime", "onnxruntime", "pip install 'avsbg[cpu]'", _providers),
+        _provider("ONNX Runtime's CUDA", "CUDAExecutionProvider"),
+        _provider("ONNX Runtime's TensorRT", "TensorrtExecutionProvider"),
         _native("ONNX Runtime operators", "onnxruntime", driver),
-        _package("TensorRT", "tensorrt", "pip install 'avsbg[tensorrt]' (on a Jetson: apt install python3-libnvinfer)"),
+        _package("OpenVINO", "openvino", "pip install 'avsbg[openvino]'", _openvino_precisions),
+        _package("TensorRT", "tensorrt", _tensorrt_remedy(), _tensorrt),
         _package("TensorRT for RTX", "tensorrt_rtx", "pip install 'avsbg[rtx]'", _rtx_capabilities),
+        _package("pycuda", "pycuda", "pip install pycuda (it is built here, with nvcc)"),
+        _package("cuda-bindings", "cuda.bindings", "pip install cuda-bindings"),
         _native("TensorRT plugin", "tensorrt", driver),
         _package("PyTorch", "torch", "pip install 'avsbg[export]'"),
         _package("ONNX", "onnx", "pip install 'avsbg[export]'"),
@@ -81,12 +94,41 @@ def _system() -> Finding:
     details = {"jetson_linux": jetson, "power_mode": power_mode()}
     text = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if jetson is not None:
-        text += f", Jetson Linux {jetson}, power mode {details['power_mode'] or 'unknown'}"
+        details["jetpack"] = jetpack = _jetpack(jetson)
+        text += f", Jetson Linux {jetson}{f' (JetPack {jetpack})' if jetpack else ''}"
+        text += f", power mode {details['power_mode'] or 'unknown'}"
     return Finding("system", text, details=details)
 
 
+def _jetpack(release: str) -> str | None:
+    """The major version of JetPack that a release of Jetson Linux belongs to (`R36, REVISION: 4.3` -> `6`)."""
+    return {"R35": "5", "R36": "6", "R38": "7"}.get(release.split(",", maxsplit=1)[0].strip())
+
+
+def _toolkit() -> Finding:
+    """CUDA's compiler, which builds the plugin and pycuda; running engines needs none."""
+    nvcc = shutil.which("nvcc") or next(
+        (str(path) for path in (Path("/usr/local/cuda/bin/nvcc"),) if path.exists()), None
+    )
+    if nvcc is None:
+        return Finding(
+            "CUDA toolkit",
+            None,
+            "nvcc is not on the PATH; it is needed to build the plugin and pycuda, not to run",
+            "install NVIDIA's CUDA toolkit (on a Jetson: apt install cuda-toolkit)",
+        )
+    try:
+        said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Finding("CUDA toolkit", None, f"{nvcc} cannot be run: {error}")
+    version = re.search(r"release (\d+\.\d+)", said)
+    text = version[1] if version else "unknown version"
+    return Finding("CUDA toolkit", f"{text}, {nvcc}", details={"version": text, "nvcc": nvcc})
+
+
 def _gpu(driver: CudaDriver) -> Finding:
-    details = {"cuda": driver.version, "gpus": [vars(gpu) for gpu in driver.gpus]}
+    version = driver_version()
+    details = {"cuda": driver.version, "driver": version, "gpus": [vars(gpu) for gpu in driver.gpus]}
     if driver.problem is not None:
         remedy = "install NVIDIA's driver, and in a container pass the GPU on (docker run --gpus all)"
         return Finding("GPU", None, driver.problem, remedy, details)
@@ -94,13 +136,21 @@ def _gpu(driver: CudaDriver) -> Finding:
         f"{gpu.name}, compute capability {gpu.compute_capability / 10:.1f}, {gpu.memory_bytes / 2**30:.0f} GiB"
         for gpu in driver.gpus
     ]
-    return Finding("GPU", f"{'; '.join(gpus)} (driver for CUDA {driver.version})", details=details)
+    return Finding(
+        "GPU",
+        f"{'; '.join(gpus)} (driver{f' {version}' if version else ''} for CUDA {driver.version})",
+        details=details,
+    )
 
 
 def _package(
     name: str, package: str, remedy: str, inspect: Callable[[], tuple[str, dict[str, Any]]] | None = None
 ) -> Finding:
-    if importlib.util.find_spec(package) is None:
+    try:
+        present = importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a part of a package that is not there, or one without a specification
+        present = package in sys.modules
+    if not present:
         return Finding(name, None, f"the Python package {package} is not installed", remedy)
     if inspect is None:
         return Finding(name, _version(package), details={"version": _version(package)})
@@ -131,6 +181,37 @@ def _providers() -> tuple[str, dict[str, Any]]:
     return ", ".join(name.removesuffix("ExecutionProvider") for name in providers), {"providers": providers}
 
 
+def _provider(name: str, provider: str) -> Finding:
+    remedy = "pip uninstall onnxruntime && pip install 'avsbg[gpu]'"
+    if importlib.util.find_spec("onnxruntime") is None:
+        return Finding(name, None, "the Python package onnxruntime is not installed", "pip install 'avsbg[gpu]'")
+    if provider not in importlib.import_module("onnxruntime").get_available_providers():
+        return Finding(name, None, f"this onnxruntime was built without {provider}", remedy)
+    return Finding(name, f"{provider} is built in; whether it starts shows when it is asked for")
+
+
+def _tensorrt() -> tuple[str, dict[str, Any]]:
+    from avsbg.runtime.engines import import_runtime
+
+    module = import_runtime("tensorrt")
+    version = str(module.__version__)
+    if tuple(int(part) for part in version.split(".")[:2]) < (10, 3):
+        raise BackendError(f"TensorRT {version} is too old; avsbg needs 10.3 or later (JetPack 6 and later)")
+    return f"library {version}", {"library": version}
+
+
+def _tensorrt_remedy() -> str:
+    if jetson_release() is not None:
+        return "apt install python3-libnvinfer, and a virtual environment made with --system-site-packages"
+    return "pip install 'avsbg[tensorrt]' (its libraries come from NVIDIA's own index)"
+
+
+def _openvino_precisions() -> tuple[str, dict[str, Any]]:
+    offers = importlib.import_module("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    precisions = [name.lower() for name in ("FP32", "BF16", "FP16", "INT8") if name in offers]
+    return f"executes {', '.join(precisions)} on this processor", {"precisions": precisions}
+
+
 def _rtx_capabilities() -> tuple[str, dict[str, Any]]:
     from avsbg.runtime.tensorrt_rtx import import_tensorrt_rtx
 
@@ -156,16 +237,26 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
 
 
 def _abilities(found: dict[str, Finding]) -> tuple[Ability, ...]:
-    needs = {
-        "avsbg export": ["PyTorch", "ONNX"],
-        "avsbg verify, run --backend onnxruntime": ["ONNX Runtime"],
-        "avsbg verify, run --operator native": ["ONNX Runtime", "ONNX Runtime operators"],
-        "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", "ONNX"],
-        "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", "ONNX", "TensorRT plugin"],
-        "avsbg build --backend tensorrt": ["GPU", "TensorRT", "ONNX", "TensorRT plugin"],
-    }
+
     abilities = []
-    for use, names in needs.items():
+    for use, names in _NEEDS.items():
         missing = [name for name in names if found[name].found is None]
-        abilities.append(Ability(use, not missing, f"needs {', '.join(missing)}" if missing else None))
+        remedies = tuple(dict.fromkeys(remedy for name in missing if (remedy := found[name].remedy) is not None))
+        abilities.append(Ability(use, not missing, f"needs {', '.join(missing)}" if missing else None, remedies))
     return tuple(abilities)
+
+
+_NEEDS = {
+    "avsbg export, convert": ["PyTorch", "ONNX", "ONNX Runtime"],
+    "avsbg train, eval": ["PyTorch"],
+    "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
+    "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
+    "avsbg verify, run, bench --backend onnxruntime-cuda": ["GPU", "ONNX Runtime's CUDA"],
+    "avsbg verify, run, bench --backend onnxruntime-tensorrt": ["GPU", "ONNX Runtime's TensorRT"],
+    "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", "ONNX"],
+    "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", "ONNX", "TensorRT plugin"],
+    "avsbg build --backend tensorrt": ["GPU", "TensorRT", "ONNX", "TensorRT plugin"],
+    "avsbg verify, run, bench --backend tensorrt": ["GPU", "TensorRT", "pycuda", "TensorRT plugin"],
+    "avsbg verify, run, bench --backend tensorrt-rtx": ["GPU", "TensorRT for RTX", "pycuda", "TensorRT plugin"],
+    "CUDA graphs with tensorrt and tensorrt-rtx": ["GPU", "pycuda", "cuda-bindings"],
+}

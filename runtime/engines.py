@@ -13,9 +13,9 @@ from typing import Any
 
 from avsbg.atomic import atomic_file
 from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.engine_record import EngineRecord
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.gpu import Gpu, read_cuda_driver
-from avsbg.runtime.manifest import EngineRecord
 from avsbg.runtime.native_library import native_library
 from avsbg.runtime.tensorrt_log import message_log
 from avsbg.runtime.tensorrt_plugin import load_plugin
@@ -38,7 +38,55 @@ def find_engine(bundle: Bundle, name: str) -> EngineRecord:
     return engines[name]
 
 
-def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path | None = None) -> Any:
+def choose_engine(
+    bundle: Bundle, backend: str, graph: str, *, operator: str | None = None, precision: str | None = None, gpu: int = 0
+) -> str:
+    """The name of the one engine that fits; of several that differ only in the GPU, the one for this machine's.
+
+    Args:
+        bundle: an open bundle.
+        backend: `tensorrt` or `tensorrt-rtx`.
+        graph: the graph without its form and precision, or a graph's full name.
+        operator: `plugin` or `plain`; None for either.
+        precision: None for any.
+        gpu: the number of the GPU that it is to run on.
+
+    Raises:
+        BackendError: none fits, with the command that builds one; or several do, with their names.
+    """
+    if operator not in (None, "plugin", "plain"):
+        raise BackendError(f"unknown operator form {operator!r}.", f"{backend} has: plugin, plain.")
+    fitting = {
+        name: record
+        for name, record in bundle.manifest.engines.items()
+        if record.backend == backend
+        and record.graph
+        in {graph, *(f"{graph}{form}{low}" for form in ("", ".plain") for low in ("", f".{record.precision}"))}
+        and operator in (None, record.operator)
+        and precision in (None, record.precision)
+    }
+    if not fitting:
+        asked = " ".join(filter(None, (precision, operator, f"engine of {backend}")))
+        others = [name for name, record in bundle.manifest.engines.items() if record.backend == backend]
+        have = f"It has: {', '.join(others)}. " if others else ""
+        build = f"avsbg build {bundle.path} --backend {backend} --precision {precision or 'fp16'}"
+        build += f" --operator {operator}" if operator else ""
+        raise BackendError(f"{bundle.path} has no {asked} for the graph {graph}.", f"{have}Make one: {build}")
+    gpus = read_cuda_driver().gpus
+    if len(fitting) > 1 and gpu < len(gpus):
+        here = gpus[gpu].compute_capability
+        fitting = {
+            name: record for name, record in fitting.items() if here in record.device.compute_capabilities
+        } or fitting
+    if len(fitting) > 1:
+        raise BackendError(
+            f"{len(fitting)} engines of {bundle.path} fit: {', '.join(fitting)}.",
+            f"Say which: by precision and form ({backend}:plugin:fp16), or by its name (--engine NAME).",
+        )
+    return next(iter(fitting))
+
+
+def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path | None = None, device: int = 0) -> Any:
     """Deserialise an engine.
 
     Args:
@@ -46,6 +94,7 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
         name: of the engine.
         trust: load it even though this user did not build it on this machine.
         plugin: the plugin library, for an engine that needs one; by default the one installed with avsbg.
+        device: the number of the GPU that is current.
 
     Returns:
         TensorRT's engine.
@@ -61,9 +110,9 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
     rebuild += f" --operator {record.operator} --clips {' '.join(map(str, _clips(record)))}."
     _check_magic(path, record, rebuild)
     _check_trust(path, trust, rebuild)
-    trt = _import(record.backend)
+    trt = import_runtime(record.backend)
     _check_version(path, record, str(trt.__version__), rebuild)
-    _check_device(path, record, rebuild)
+    _check_device(path, record, rebuild, device)
     library = None
     if record.plugin is not None:
         library = native_library("tensorrt").path if plugin is None else plugin
@@ -98,8 +147,8 @@ def _read_built(path: Path) -> list[str]:
 
 
 def _clips(record: EngineRecord) -> Iterable[int]:
-    frames = record.profile["frames"]
-    return frames.smallest[0], frames.optimal[0], frames.largest[0]
+    first = next(iter(record.profile.values()))  # every input begins with the number of clips
+    return first.smallest[0], first.optimal[0], first.largest[0]
 
 
 def _check_magic(path: Path, record: EngineRecord, rebuild: str) -> None:
@@ -118,11 +167,16 @@ def _check_trust(path: Path, trust: bool, rebuild: str) -> None:
     if not trust and sha256(path) not in _read_built(_built_list()):
         raise BackendError(
             f"{path} was not built by this user on this machine, and an engine is native code.",
-            f"{rebuild} Or, if you trust where it comes from, load it with trust=True.",
+            f"{rebuild} Or, if you trust where it comes from, load it with --trust (trust=True in Python).",
         )
 
 
-def _import(backend: str) -> Any:
+def import_runtime(backend: str) -> Any:
+    """The module `tensorrt` or `tensorrt_rtx`, for the backend of that name.
+
+    Raises:
+        BackendError: it is not installed or cannot be loaded.
+    """
     if backend == "tensorrt-rtx":
         return import_tensorrt_rtx()
     try:
@@ -131,6 +185,12 @@ def _import(backend: str) -> Any:
         raise BackendError(
             f"TensorRT cannot be imported: {error}.", "`avsbg doctor` says how to install it on this machine."
         ) from error
+    if not hasattr(tensorrt, "__version__"):
+        # A folder of that name on the path is taken for a package.
+        raise BackendError(
+            f"what Python finds as tensorrt is not TensorRT: {list(getattr(tensorrt, '__path__', []))}.",
+            "Rename the folder, or install TensorRT: `avsbg doctor` says how.",
+        )
     return tensorrt
 
 
@@ -142,11 +202,13 @@ def _check_version(path: Path, record: EngineRecord, installed: str, rebuild: st
         raise BackendError(f"{path} was built by {record.backend} {built}; installed is {installed}.", rebuild)
 
 
-def _check_device(path: Path, record: EngineRecord, rebuild: str) -> None:
+def _check_device(path: Path, record: EngineRecord, rebuild: str, index: int) -> None:
     driver = read_cuda_driver()
     if driver.problem is not None:
         raise BackendError(f"the engine {path} needs a GPU: {driver.problem}.", "`avsbg doctor` shows what is here.")
-    gpu: Gpu = driver.gpus[0]
+    if index >= len(driver.gpus):
+        raise BackendError(f"there is no GPU number {index}.", f"This machine has {len(driver.gpus)}.")
+    gpu: Gpu = driver.gpus[index]
     wanted = record.device
     if gpu.compute_capability not in wanted.compute_capabilities:
         built_for = ", ".join(f"{number / 10:.1f}" for number in wanted.compute_capabilities)

@@ -17,3 +17,11 @@ class MediaError(AvsbgError):
 
 class NativeLibraryError(AvsbgError):
     """A native library was not built, is not there, or cannot be loaded."""
+
+
+class OutputError(MediaError):
+    """What was made of a video cannot be written, e.g. on a full disk."""
+
+
+class NothingCameError(MediaError):
+    """A source ended before a second of it was complete."""

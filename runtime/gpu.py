@@ -90,6 +90,11 @@ def _describe(cuda: ctypes.CDLL, index: int) -> Gpu:
     )
 
 
+def driver_version() -> str | None:
+    """The version of NVIDIA's kernel driver, e.g. `580.65.06`; None where it is not loaded."""
+    return _read(Path("/sys/module/nvidia/version"))
+
+
 def jetson_release() -> str | None:
     """The Jetson Linux release (`R36, REVISION: 4.3`), on which JetPack is named; None on other machines."""
     text = _read(Path("/etc/nv_tegra_release"))

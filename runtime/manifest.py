@@ -10,58 +10,38 @@ import json
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
+from avsbg.runtime.engine_record import AccuracyRecord, EngineRecord
 from avsbg.runtime.errors import BundleError
+from avsbg.runtime.quantisation_record import QuantisationRecord
+from avsbg.runtime.record_types import Count, Dimension, DType, Precision, Record, RelativePath, Sha256
+from avsbg.runtime.tensor_sizes import why_not_a_shape
 
 MANIFEST = "manifest.json"
 FORMAT = 1
 # A manifest describes a handful of graphs; anything larger is a mistake or an attack.
 MAX_MANIFEST_BYTES = 4 * 2**20
 
-
-def _check_path(path: str) -> str:
-    parts = path.split("/")
-    if "\\" in path or "\0" in path or ":" in path or any(part in ("", ".", "..") for part in parts):
-        raise ValueError(f"{path!r} is not a relative POSIX path inside the bundle")
-    return path
-
-
-RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_check_path)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Count = Annotated[int, Field(ge=0)]
-Dimension = Annotated[int, Field(ge=0, le=2**40)] | Annotated[str, StringConstraints(min_length=1, max_length=64)]
-DType = Literal["bool", "uint8", "int32", "int64", "float16", "float32", "float64"]
 Triple = tuple[float, float, float]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class CheckpointRecord(_Record):
+class CheckpointRecord(Record):
     """A checkpoint that weights were taken from."""
 
-    role: Literal["network", "vggish"]
+    role: Literal["network", "vggish", "compact"]
     name: str = Field(description="file name, without its directory")
     sha256: Sha256
 
 
-class WeightsRecord(_Record):
+class WeightsRecord(Record):
     """Where the weights come from: a seed (random weights), or checkpoint files."""
 
     seed: int | None = None
     checkpoints: tuple[CheckpointRecord, ...] = ()
+    audio_encoder: Literal["vggish", "compact"] = Field(
+        default="vggish", description="what makes embeddings of the sound; inside the graph unless it takes embeddings"
+    )
 
     @model_validator(mode="after")
     def _one_origin(self) -> WeightsRecord:
@@ -70,7 +50,7 @@ class WeightsRecord(_Record):
         return self
 
 
-class ClipRecord(_Record):
+class ClipRecord(Record):
     """What one clip is: T frames, one per second, with T seconds of sound."""
 
     frames: int = Field(ge=1, le=4096, description="T, frames per clip")
@@ -80,8 +60,14 @@ class ClipRecord(_Record):
     sample_rate: Literal[16000] = Field(default=16000, description="Hz, mono; VGGish knows no other")
     audio: Literal["waveform", "log_mel", "audio_embedding"] = Field(description="the audio input's form and name")
 
+    @model_validator(mode="after")
+    def _size(self) -> ClipRecord:
+        if problem := why_not_a_shape((self.frames, self.height, self.width, 3)):
+            raise ValueError(f"a clip {problem}")
+        return self
 
-class PreprocessingRecord(_Record):
+
+class PreprocessingRecord(Record):
     """How a video becomes `frames` (the published data preparation); normalisation is inside the graph."""
 
     colour_order: Literal["RGB"] = "RGB"
@@ -92,15 +78,31 @@ class PreprocessingRecord(_Record):
     frame_offset: float = Field(default=15 / 16, ge=0, lt=1, description="second l is shown by its frame at l + offset")
 
 
-class TensorRecord(_Record):
+class TensorRecord(Record):
     """A named tensor; a dimension is a size or the name of a symbol (`clips`)."""
 
     name: str = Field(min_length=1, max_length=255)
     dtype: DType
     shape: tuple[Dimension, ...] = Field(max_length=16)
 
+    @model_validator(mode="after")
+    def _size(self) -> TensorRecord:
+        if problem := why_not_a_shape(self.shape):
+            raise ValueError(f"the tensor {self.name} {problem}")
+        return self
 
-class GraphRecord(_Record):
+
+class MergeRecord(Record):
+    """Neighbouring operations of the network that a graph computes as smaller ones, exactly but for rounding."""
+
+    kind: Literal["enlarged map", "one channel by columns"] = Field(description="see docs/export.md")
+    nodes: tuple[str, ...] = Field(min_length=2, description="the network's operations, named after its modules")
+    parameters: tuple[str, ...] = Field(min_length=1, description="those that the graph holds in merged form only")
+    operations_before: Count = Field(description="of products, for one frame; a multiply-add is two")
+    operations_after: Count
+
+
+class GraphRecord(Record):
     """An ONNX graph, its contract and what it is made of."""
 
     file: RelativePath
@@ -109,12 +111,22 @@ class GraphRecord(_Record):
         description="custom: nodes of the domain avsbg with a function body; plain: standard operators only"
     )
     precision: Precision = Field(default="fp32", description="the type that the graph's products are computed in")
+    accuracy: AccuracyRecord | None = Field(default=None, description="none where that was not measured")
     opset: int = Field(ge=1)
     ir_version: int = Field(ge=1)
     inputs: tuple[TensorRecord, ...] = Field(min_length=1)
     outputs: tuple[TensorRecord, ...] = Field(min_length=1)
     node_count: Count
     operators: dict[str, Count] = Field(description="nodes per operator; other domains as domain::operator")
+    merges: tuple[MergeRecord, ...] = Field(default=(), description="what was merged at the export")
+    unmerged: RelativePath | None = Field(
+        default=None, description="safetensors file of the parameters that are merged in the graph, as they were"
+    )
+
+    @property
+    def files(self) -> set[str]:
+        """Every file of the bundle that belongs to the graph."""
+        return {self.file, *self.external_data} | ({self.unmerged} if self.unmerged else set())
 
     @model_validator(mode="after")
     def _unique_names(self) -> GraphRecord:
@@ -125,14 +137,14 @@ class GraphRecord(_Record):
         return self
 
 
-class ParametersRecord(_Record):
+class ParametersRecord(Record):
     """Parameter counts of the network."""
 
     published: Count = Field(description="every parameter of the checkpoint, as the papers count")
-    inference: Count = Field(description="those that the exported graph holds")
+    inference: Count = Field(description="those that masks depend on, as the network has them before merging")
 
 
-class VectorsRecord(_Record):
+class VectorsRecord(Record):
     """A file of test vectors: inputs and what PyTorch made of them."""
 
     file: RelativePath
@@ -143,102 +155,14 @@ class VectorsRecord(_Record):
     intermediates: tuple[TensorRecord, ...] = ()
 
 
-class DeviceRecord(_Record):
-    """What an engine was built for."""
-
-    compute_capabilities: tuple[Annotated[int, Field(ge=50, le=999)], ...] = Field(
-        min_length=1, description="87 is 8.7"
-    )
-    name: str | None = Field(default=None, max_length=255, description="the GPU it was built on; none if built without")
-    power_mode: str | None = Field(default=None, max_length=255, description="of a Jetson, while the engine was built")
-
-
-class PluginRecord(_Record):
-    """The plugin library that an engine needs."""
-
-    sha256: Sha256
-    operators: tuple[str, ...] = Field(min_length=1)
-    version: str
-    namespace: str
-
-
-class ProfileRecord(_Record):
-    """The shapes that an input may have: the smallest, the one that was optimised for, the largest."""
-
-    smallest: tuple[Count, ...] = Field(max_length=16)
-    optimal: tuple[Count, ...] = Field(max_length=16)
-    largest: tuple[Count, ...] = Field(max_length=16)
-
-
-class RealisedRecord(_Record):
-    """In which types an engine really computes, read back from the engine or from its builder.
-
-    Products are matrix products, convolutions and correlations.
-    """
-
-    source: Literal["inspector", "builder log"]
-    layers: Count
-    products: dict[str, Count] = Field(
-        description="matrix products, convolutions and correlations by their inputs' type"
-    )
-    differing: tuple[str, ...] = Field(default=(), description="products that did not get the type asked for, with it")
-
-
-class MemoryRecord(_Record):
-    """What the builder reported, in bytes, for the profile's largest shapes; none where it did not."""
-
-    activation: Count | None = None
-    scratch: Count | None = None
-    weights: Count | None = None
-
-
-class AccuracyRecord(_Record):
-    """What a precision costs: the graph that an engine was built from against the bundle's vectors, in ONNX Runtime."""
-
-    largest_difference: float = Field(description="of a logit")
-    flipped: float = Field(ge=0, le=1, description="share of pixels on the other side of 0.5")
-    miou: float = Field(ge=0, le=1, description="mean over frames of the IoU between the masks")
-    least_miou: float = Field(ge=0, le=1, description="the gate: what the precision must reach")
-    passed: bool
-
-
-class EngineRecord(_Record):
-    """An engine: what it was built from, for what, how, and what came out."""
-
-    file: RelativePath
-    layers_file: RelativePath = Field(description="JSON: each layer with its realised types")
-    graph: str = Field(description="the graph of this bundle that it was built from")
-    graph_sha256: Sha256
-    backend: Literal["tensorrt", "tensorrt-rtx"]
-    operator: Literal["plugin", "plain"]
-    precision: Precision = Field(description="as requested")
-    realised: RealisedRecord
-    accuracy: AccuracyRecord | None = Field(default=None, description="none where no runtime here can run the graph")
-    device: DeviceRecord
-    profile: dict[str, ProfileRecord] = Field(min_length=1)
-    options: dict[str, str | int | bool] = Field(description="of the builder")
-    memory: MemoryRecord
-    plugin: PluginRecord | None = None
-    versions: dict[str, str] = Field(description="TensorRT, the CUDA driver and avsbg, when it was built")
-    build_seconds: float = Field(ge=0)
-    commands: dict[str, str] = Field(default={}, description="other tools' command lines for the same build")
-    created: AwareDatetime
-
-    @model_validator(mode="after")
-    def _plugin_where_needed(self) -> EngineRecord:
-        if (self.plugin is None) != (self.operator == "plain"):
-            raise ValueError("an engine has a plugin record exactly if its operator is the plugin")
-        return self
-
-
-class FileRecord(_Record):
+class FileRecord(Record):
     """What a file of the bundle must be."""
 
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0, le=2**40)]
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """Everything that a user of a bundle needs to know before opening any other of its files."""
 
     format: Literal[1] = Field(default=1, description="version of this format")
@@ -251,6 +175,9 @@ class Manifest(_Record):
     parameters: ParametersRecord
     flops: Count | None = Field(default=None, description="floating-point operations per clip (one multiply-add is 2)")
     vectors: tuple[VectorsRecord, ...] = ()
+    quantisations: dict[Literal["int8", "fp8"], QuantisationRecord] = Field(
+        default={}, description="calibrations, made by `avsbg convert` and `avsbg build`"
+    )
     engines: dict[str, EngineRecord] = Field(default={}, description="TensorRT engines, made by `avsbg build`")
     files: dict[RelativePath, FileRecord] = Field(min_length=1, max_length=4096)
     versions: dict[str, str] = Field(description="tools that made the bundle")
@@ -260,7 +187,7 @@ class Manifest(_Record):
     def _files_are_listed(self) -> Manifest:
         used = {record.file for record in self.vectors}
         for graph in self.graphs.values():
-            used |= {graph.file, *graph.external_data}
+            used |= graph.files
         for name, engine in self.engines.items():
             used |= {engine.file, engine.layers_file}
             if engine.graph not in self.graphs:

@@ -1,12 +1,11 @@
-"""Reading videos: what a file holds, a frame for each second, and the sound; memory does not grow with length."""
+"""Reading media files: what one holds, its packets and its decoded frames; memory does not grow with length."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +20,16 @@ from avsbg.runtime.errors import MediaError
 MISSING_SECONDS = Fraction(1, 2)
 # The average also counts how long the last frame is shown, which files state loosely.
 RATE_TOLERANCE = Fraction(1, 100)
+# Codecs whose parameters an MP4 header holds, with the order in which pictures are shown.
+_KNOWN_BY_HEADER = {"h264", "hevc"}
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """What a video file, or a live source, holds.
 
     Attributes:
+        path: the file, or how the user names the live source.
         width, height: pixels, as displayed (rotation applied).
         rate: frames per second if constant, else None.
         start: the time stamp of the first picture, seconds; all other times count from it.
@@ -35,7 +37,7 @@ class VideoInfo:
         has_sound: whether there is an audio track.
     """
 
-    path: Path
+    path: Path | str
     width: int
     height: int
     rate: Fraction | None
@@ -44,35 +46,19 @@ class VideoInfo:
     has_sound: bool
 
 
-@dataclass(frozen=True)
-class SecondFrame:
-    """The frame that stands for a second of the video.
-
-    Attributes:
-        second: 0 for the first one.
-        time: when the frame begins, seconds from the first picture.
-        length: how much of the second is there, 1 except at the video's end.
-        pixels: uint8 `[height, width, 3]`, RGB, in the video's size.
-    """
-
-    second: int
-    time: Fraction
-    length: Fraction
-    pixels: NDArray[Any]
-
-
 def probe(path: Path) -> VideoInfo:
     """What the file at `path` holds.
 
     Raises:
         MediaError: it is missing, cannot be read as a video, or has no pictures.
     """
-    with open_media(path) as container:
+    with open_by_header(path) as container:
         stream = video_stream(container, path)
+        stream.thread_type = "NONE"  # threads would decode several pictures before they return the first
         first = next(decode(container, path, stream), None)
         if first is None:
             raise MediaError(f"{path} has a video track without a single picture.")
-        height, width = displayed(first).shape[:2]
+        width, height = displayed_size(first)
         return VideoInfo(
             path=path,
             width=width,
@@ -84,116 +70,45 @@ def probe(path: Path) -> VideoInfo:
         )
 
 
-def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) -> Iterator[SecondFrame]:
-    """The frame that stands for each second of the video, decoding straight through.
-
-    The published preparation cuts a video into clips, rounds the frame rate to an integer f and keeps, for second l
-    of a clip, the frame of index int(l * f + 15/16 * f). Here clips follow each other every `window` seconds, so that
-    sound and picture stay together at rates such as 29.97. At a variable rate it is the frame shown at l + 15/16.
-
-    A last second counts if at least half of it is there, and the first one always does; where the wanted frame is
-    beyond the end, the last frame stands for it.
-
-    Args:
-        video: what `probe` returned.
-        window: seconds per clip, T.
-        offset: the place in the second.
-
-    Raises:
-        MediaError: the file cannot be decoded, or ends long before the duration that it states.
-    """
-    with open_media(video.path) as container:
-        stream = video_stream(container, video.path)
-        second, shown, last = 0, Fraction(0), None
-        for frame in decode(container, video.path, stream):
-            time = time_of(frame, video.path) - video.start
-            while last is not None and time > frame_deadline(second, window, video.rate, offset):
-                yield SecondFrame(second, shown, Fraction(1), displayed(last))
-                second += 1
-            last, shown = frame, time
-        if last is None:
-            raise MediaError(f"{video.path} has a video track without a single picture.")
-        end = shown + _length(last, stream)
-        _check_complete(video, end)
-        while second == 0 or second + Fraction(1, 2) <= end:
-            yield SecondFrame(second, shown, min(Fraction(1), end - second), displayed(last))
-            second += 1
-
-
-def frame_deadline(second: int, window: int, rate: Fraction | None, offset: float) -> Fraction:
-    """The time by which a frame must have begun to be the one that stands for `second` (see `frame_per_second`)."""
-    if rate is None or round(rate) == 0:
-        return second + Fraction(offset)
-    clip = second - second % window
-    index = int((second - clip + Fraction(offset)) * round(rate))
-    # Half a frame of slack: a stored time may be rounded either way.
-    return clip + (index + Fraction(1, 2)) / rate
-
-
-class Sound:
-    """The sound of a video from its first picture on: mono float32, channels averaged as in the published preparation.
-
-    Args:
-        video: what `probe` returned.
-        sample_rate: Hz.
-
-    Raises:
-        MediaError: the file has no audio track; when reading, its sound cannot be decoded.
-    """
-
-    def __init__(self, video: VideoInfo, sample_rate: int) -> None:
-        if not video.has_sound:
-            raise MediaError(
-                f"{video.path} has no audio track, and the network listens.",
-                "Use --silent to run it with silence instead, or give a video with sound.",
-            )
-        self._blocks = _sound_blocks(video, sample_rate)
-        self._rest = np.zeros(0, np.float32)
-
-    def read(self, samples: int) -> NDArray[Any]:
-        """The next `samples` samples, float32 `[samples]`; silence where the track has ended."""
-        blocks, have = [self._rest], len(self._rest)
-        while have < samples and (block := next(self._blocks, None)) is not None:
-            blocks.append(block)
-            have += len(block)
-        joined = np.concatenate(blocks)
-        taken, self._rest = joined[:samples], joined[samples:]
-        return np.pad(taken, (0, samples - len(taken)))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._blocks.close()
-
-
-def _sound_blocks(video: VideoInfo, sample_rate: int) -> Generator[NDArray[Any], None, None]:
-    with open_media(video.path) as container:
-        stream = container.streams.audio[0]
-        resampler = av.AudioResampler(format="fltp", rate=sample_rate)
-        early: int | None = None  # samples before the first picture, still to be dropped
-        for frame in chain(decode(container, video.path, stream), [None]):
-            if early is None:
-                begin = Fraction(0) if frame is None else time_of(frame, video.path) - video.start
-                early = max(0, -round(begin * sample_rate))
-                yield np.zeros(max(0, round(begin * sample_rate)), np.float32)
-            for piece in _resample(resampler, frame, video.path):
-                block = piece.to_ndarray().mean(axis=0, dtype=np.float32)
-                yield block[early:]
-                early = max(0, early - len(block))
-
-
-def open_media(path: Path) -> Any:
+def open_media(path: Path | str) -> Any:
     """Open a media file: an `av` input container, with FFmpeg's protocols other than plain files switched off.
 
     Raises:
         MediaError: it is missing or not a media file.
     """
+    return _open(Path(path))
+
+
+def open_by_header(path: Path | str) -> Any:
+    """As `open_media`, but of an MP4 file of H.264 or H.265 whose header lists every picture only that is read.
+
+    FFmpeg otherwise decodes the first pictures to find out what the header says as well, which is most of what opening
+    costs. The decoded pictures and sound are the same.
+
+    Raises:
+        MediaError: as `open_media`.
+    """
     path = Path(path)
+    if path.is_file():
+        with path.open("rb") as file:
+            is_mp4 = file.read(8)[4:] == b"ftyp"
+        if is_mp4:
+            container = _open(path, format="mp4", options={"probesize": "32"})
+            videos = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+            # Of a fragmented file it lists nothing.
+            if videos and all(one.frames and one.codec_context.name in _KNOWN_BY_HEADER for one in videos):
+                return container
+            container.close()
+    return _open(path)
+
+
+def _open(path: Path, options: dict[str, str] | None = None, **further: Any) -> Any:
     if not path.exists():
         raise MediaError(f"there is no video at {path}.")
     if not path.is_file():
         raise MediaError(f"{path} is not a file.")
     try:
-        return av.open(str(path.resolve()), options={"protocol_whitelist": "file"})
+        return av.open(str(path.resolve()), options={"protocol_whitelist": "file", **(options or {})}, **further)
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be read as a video: {error.strerror}.",
@@ -201,7 +116,7 @@ def open_media(path: Path) -> Any:
         ) from error
 
 
-def video_stream(container: Any, path: Path) -> Any:
+def video_stream(container: Any, path: Path | str) -> Any:
     """The first video track that is not a cover picture.
 
     Raises:
@@ -220,29 +135,61 @@ def displayed(frame: Any) -> NDArray[Any]:
     return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 360 else pixels
 
 
-def _resample(resampler: av.AudioResampler, frame: Any, path: Path) -> list[Any]:
-    try:
-        return list(resampler.resample(frame))
-    except ValueError as error:  # PyAV's for a change of format, and FFmpeg's for what it cannot resample.
-        raise MediaError(f"the sound of {path} cannot be resampled: {error}", _REPAIR) from error
+def displayed_size(frame: Any) -> tuple[int, int]:
+    """The width and height that `displayed` gives a decoded picture."""
+    return (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
 
 
-def decode(container: Any, path: Path, *streams: Any) -> Iterator[Any]:
+def decode(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
     """The decoded frames of one or more tracks, in the file's order.
 
     Raises:
         MediaError: the data cannot be decoded; says how far it got.
     """
-    reached = 0.0
+    return decode_packets(packets_of(container, path, *streams), path)
+
+
+def packets_of(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
+    """The packets of one or more tracks; an empty one at the end of each, which empties its decoder.
+
+    Raises:
+        MediaError: the file ends inside a packet, or before the last one that its index lists.
+    """
+    counts = dict.fromkeys((stream.index for stream in streams), 0)
+    whole = True
     try:
-        for frame in container.decode(*streams):
+        for packet in container.demux(*streams):
+            if packet.size:
+                counts[packet.stream_index] += 1
+                whole = not packet.is_corrupt
+            yield packet
+    except av.FFmpegError as error:
+        raise MediaError(f"{path} cannot be read to its end: {error.strerror}.", REPAIR) from error
+    # The index of MP4 lists every packet that is to be read, edit lists applied; that of others only some. PyAV has it
+    # from 17.0 on: before that, a file cut exactly between two packets is not recognised.
+    indexed = [stream for stream in streams if "mp4" in container.format.name and hasattr(stream, "index_entries")]
+    if not whole or any(counts[stream.index] < len(stream.index_entries) for stream in indexed):
+        raise MediaError(f"{path} is truncated: it ends within the data that it states.", REPAIR)
+
+
+def decode_packets(packets: Iterable[Any], path: Path | str) -> Iterator[Any]:
+    """Decode packets with the decoders of their container.
+
+    Raises:
+        MediaError: the data cannot be decoded; says how far it got.
+    """
+    reached = 0.0
+    for packet in packets:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            raise MediaError(f"{path} cannot be decoded past {reached:.2f} s: {error.strerror}.", REPAIR) from error
+        for frame in frames:
             reached = frame.time or reached
             yield frame
-    except av.FFmpegError as error:
-        raise MediaError(f"{path} cannot be decoded past {reached:.2f} s: {error.strerror}.", _REPAIR) from error
 
 
-def time_of(frame: Any, path: Path) -> Fraction:
+def time_of(frame: Any, path: Path | str) -> Fraction:
     """The time stamp of a decoded frame in seconds.
 
     Raises:
@@ -253,19 +200,24 @@ def time_of(frame: Any, path: Path) -> Fraction:
     return Fraction(frame.pts * frame.time_base)
 
 
-_REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."
+REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."
 
 
-def _check_complete(video: VideoInfo, end: Fraction) -> None:
+def check_complete(video: VideoInfo, end: Fraction) -> None:
+    """Check that the pictures, which end at `end`, reach the duration that the file states.
+
+    Raises:
+        MediaError: they end half a second before it, or more.
+    """
     if video.duration is not None and end < video.duration - MISSING_SECONDS:
         raise MediaError(
             f"{video.path} is truncated: it states {float(video.duration):.2f} s of pictures, "
             f"but they end at {float(end):.2f} s.",
-            _REPAIR,
+            REPAIR,
         )
 
 
-def _length(frame: Any, stream: Any) -> Fraction:
+def frame_length(frame: Any, stream: Any) -> Fraction:
     """How long a frame is shown, seconds."""
     if frame.duration:
         return Fraction(frame.duration * frame.time_base)

@@ -7,14 +7,21 @@ import inspect
 from typing import Any
 
 from avsbg.runtime.backends.base import Arrays, Backend
+from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends.target import Target
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
-__all__ = ["Arrays", "Backend", "create", "names", "register"]
+__all__ = ["Arrays", "Backend", "Resident", "Target", "create", "names", "options", "register"]
 
 # Name -> module:class, imported when asked for, since an engine's package need not be installed.
 _BACKENDS = {
     "onnxruntime": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeBackend",
+    "openvino": "avsbg.runtime.backends.openvino:OpenVinoBackend",
+    "onnxruntime-cuda": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeCudaBackend",
+    "onnxruntime-tensorrt": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeTensorRtBackend",
+    "tensorrt": "avsbg.runtime.backends.tensorrt:TensorRtBackend",
+    "tensorrt-rtx": "avsbg.runtime.backends.tensorrt:TensorRtRtxBackend",
 }
 
 
@@ -33,6 +40,15 @@ def names() -> tuple[str, ...]:
     return tuple(_BACKENDS)
 
 
+def options(name: str) -> tuple[str, ...]:
+    """The options that the backend's constructor takes.
+
+    Raises:
+        BackendError: no such backend, or it cannot be imported.
+    """
+    return _options(_import(name))
+
+
 def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) -> Backend:
     """Create the backend `name` for a graph of the bundle; enter its `with` block to use it.
 
@@ -46,6 +62,17 @@ def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) ->
         BackendError: no such backend or option, or the backend refuses what was asked for.
         BundleError: the bundle has no such graph.
     """
+    backend = _import(name)
+    given = {option: value for option, value in options.items() if value is not None}
+    valid = _options(backend)
+    if unknown := [option for option in given if option not in valid]:
+        raise BackendError(
+            f"the backend {name} has no option {unknown[0]!r}.", f"Its options: {', '.join(valid) or 'none'}."
+        )
+    return backend(bundle, graph=graph, **given)
+
+
+def _import(name: str) -> type[Backend]:
     if name not in _BACKENDS:
         raise BackendError(f"unknown backend {name!r}.", f"Choose one of: {', '.join(_BACKENDS)}.")
     module, _, attribute = _BACKENDS[name].partition(":")
@@ -55,10 +82,8 @@ def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) ->
         raise BackendError(
             f"the backend {name} cannot be imported: {error}.", "Install the extra of avsbg that it belongs to."
         ) from error
-    given = {option: value for option, value in options.items() if value is not None}
-    valid = [parameter for parameter in inspect.signature(backend).parameters if parameter not in ("bundle", "graph")]
-    if unknown := [option for option in given if option not in valid]:
-        raise BackendError(
-            f"the backend {name} has no option {unknown[0]!r}.", f"Its options: {', '.join(valid) or 'none'}."
-        )
-    return backend(bundle, graph=graph, **given)
+    return backend
+
+
+def _options(backend: type[Backend]) -> tuple[str, ...]:
+    return tuple(name for name in inspect.signature(backend).parameters if name not in ("bundle", "graph"))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
+from avsbg.runtime.backends.resident import Resident
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.manifest import TensorRecord
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
+# What a backend takes, and returns where outputs are kept.
+Inputs = Mapping[str, NDArray[Any] | Resident]
+Results = dict[str, NDArray[Any] | Resident]
 
 
 class Backend(ABC):
@@ -30,6 +34,7 @@ class Backend(ABC):
         name: how users name the backend.
         graph: the name of the graph it executes.
         contract: that graph's record, with the inputs that `run` accepts and the outputs it returns.
+        gate: what is known of what its precision costs (`avsbg.runtime.gate`); empty where nothing is.
     """
 
     name: ClassVar[str]
@@ -38,6 +43,7 @@ class Backend(ABC):
         self.bundle = bundle
         self.graph = graph
         self.contract = bundle.graph(graph)
+        self.gate: dict[str, Any] = {}
         self._is_open = False
 
     def __enter__(self) -> Self:
@@ -51,28 +57,41 @@ class Backend(ABC):
         self._is_open = False
         self._close()
 
-    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str] | None = None) -> Arrays:
+    @overload
+    def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays: ...
+
+    @overload
+    def run(self, inputs: Inputs, outputs: Sequence[str] | None = None, *, keep: Collection[str]) -> Results: ...
+
+    def run(
+        self, inputs: Inputs, outputs: Sequence[str] | None = None, *, keep: Collection[str] = ()
+    ) -> Arrays | Results:
         """Execute the graph once.
 
         Args:
             inputs: an array for each input of `contract`, of exactly its dtype and shape; dimensions that the contract
-                names (`clips`) may have any size, the same one wherever the name occurs.
+                names (`clips`) may have any size, the same one wherever the name occurs. Arrays that a backend of the
+                same class kept on the same device are taken where they are.
             outputs: the names wanted; all of them if None.
+            keep: those of them that stay where they are computed, to be passed to another backend.
 
         Returns:
-            The outputs by name.
+            The outputs by name: arrays of the host, and those in `keep` as `Resident`.
 
         Raises:
-            BackendError: the backend is not open, a name, dtype or shape is not the contract's, or execution failed.
+            BackendError: the backend is not open, a name, dtype or shape is not the contract's, a kept array was
+                released or is another backend's, or execution failed.
         """
         if not self._is_open:
             raise BackendError(f"the backend {self.name} is not open.", "Use it in a `with` block.")
         symbols = self._check_inputs(inputs)
         known = [tensor.name for tensor in self.contract.outputs]
         wanted = known if outputs is None else list(outputs)
-        if unknown := [name for name in wanted if name not in known]:
+        if unknown := [name for name in (*wanted, *keep) if name not in known]:
             raise BackendError(f"the graph {self.graph} has no output {unknown[0]!r}.", f"It has: {', '.join(known)}.")
-        results = self._run(inputs, wanted)
+        if unwanted := [name for name in keep if name not in wanted]:
+            raise BackendError(f"{unwanted[0]} is to be kept, but is not among the outputs that were asked for.")
+        results = self._run(inputs, wanted, keep)
         for tensor in self.contract.outputs:
             if tensor.name in results:
                 _check_array(f"the backend {self.name} returned {tensor.name}", results[tensor.name], tensor, symbols)
@@ -90,14 +109,29 @@ class Backend(ABC):
         """Acquire what execution needs."""
 
     @abstractmethod
-    def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:
-        """Execute; names, dtypes and shapes have been checked."""
+    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+        """Execute; names, dtypes and shapes have been checked, but not whose the kept inputs are."""
 
     @abstractmethod
     def _close(self) -> None:
         """Release what `_open` acquired."""
 
-    def _check_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, int]:
+    def _refuse_resident(self, name: str, why: str) -> BackendError:
+        """The error for a kept input that this backend cannot take."""
+        return BackendError(f"the backend {self.name} cannot take the kept array {name}: {why}.", "Pass its numpy().")
+
+    def _output_shape(self, name: str, inputs: Inputs) -> tuple[int, ...]:
+        """The shape that an output has for these (checked) inputs, for backends that allocate before they run."""
+        symbols = {
+            dimension: size
+            for tensor in self.contract.inputs
+            for dimension, size in zip(tensor.shape, inputs[tensor.name].shape, strict=True)
+            if isinstance(dimension, str)
+        }
+        tensor = next(tensor for tensor in self.contract.outputs if tensor.name == name)
+        return tuple(symbols[size] if isinstance(size, str) else size for size in tensor.shape)
+
+    def _check_inputs(self, inputs: Inputs) -> dict[str, int]:
         expected = {tensor.name: tensor for tensor in self.contract.inputs}
         if set(inputs) != set(expected):
             raise BackendError(
@@ -109,11 +143,13 @@ class Backend(ABC):
         return symbols
 
 
-def _check_array(what: str, array: NDArray[Any], tensor: TensorRecord, symbols: dict[str, int]) -> None:
+def _check_array(what: str, array: NDArray[Any] | Resident, tensor: TensorRecord, symbols: dict[str, int]) -> None:
     """Check dtype and shape; the sizes of symbolic dimensions are collected in, and held against, `symbols`."""
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | Resident):
         raise BackendError(f"{what} is a {type(array).__name__}, not a numpy array.")
-    matches = array.dtype.name == tensor.dtype and array.ndim == len(tensor.shape)
+    if isinstance(array, Resident) and array.released:
+        raise BackendError(f"{what} was released: its buffer may hold something else by now.")
+    matches = array.dtype.name == tensor.dtype and len(array.shape) == len(tensor.shape)
     for size, dimension in zip(array.shape, tensor.shape, strict=False):
         wanted = symbols.setdefault(dimension, size) if isinstance(dimension, str) else dimension
         matches = matches and size == wanted

@@ -1,0 +1,238 @@
+"""OpenVINO: executes a graph of standard operators on the processor, in the precision that was asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import BackendError
+from avsbg.runtime.gate import check_gate
+from avsbg.runtime.record_types import Precision
+
+# What OpenVINO calls the precisions that are a setting of the device, and not of the graph.
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_NAMES = {"f32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "f16": "fp16", "float16": "fp16"}
+# Where the work is: the layers whose precision decides the time. The names are those of the compiled graph.
+_PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution")
+_INT8 = ("i8", "u8")
+# The form in which what an int8 graph does not quantise executes in bf16 instead of fp32.
+REST_BF16 = "rest-bf16"
+
+
+class HostResident(Resident):
+    """An array of the host, where OpenVINO's processor plugin computes."""
+
+    def __init__(self, array: NDArray[Any]) -> None:
+        super().__init__(array.dtype, array.shape)
+        self._array = array
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """The array itself.
+
+        Raises:
+            BackendError: it was released.
+        """
+        self._check()
+        return self._array
+
+    def _copy(self) -> NDArray[Any]:
+        return self._array.copy()
+
+    def _give_back(self) -> None:
+        del self._array
+
+
+class OpenVinoBackend(Backend):
+    """Executes a graph with OpenVINO on the processor.
+
+    OpenVINO does not execute functions of a model, so the graph is always the one of standard operators.
+
+    Args:
+        bundle: an open bundle.
+        graph: the graph's name; where it holds our operator, `<graph>.plain` is executed.
+        operator: `plain` (the default), or `rest-bf16` for an int8 graph whose other products execute in bf16.
+        precision: fp32 (the default), bf16 or fp16, in which OpenVINO then executes the fp32 graph; or int8, for
+            which it executes the graph that `avsbg convert` made, and in fp32 what that graph does not quantise.
+        threads: threads within an operator; by default OpenVINO's choice.
+        clips: fix the number of clips, which lets OpenVINO lay out memory ahead.
+        allow_failed_gate: run a graph whose precision costs more than its gate allows.
+
+    Raises:
+        BackendError: no such form or precision, the bundle lacks the graph, its gate failed, or a number is out of
+            range. On opening: OpenVINO is missing, cannot load the graph, or does not execute it in the precision.
+    """
+
+    name: ClassVar[str] = "openvino"
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph: str = "clip",
+        *,
+        operator: str | None = None,
+        precision: Precision | None = None,
+        threads: int | None = None,
+        clips: int | None = None,
+        allow_failed_gate: bool = False,
+    ) -> None:
+        if operator not in (None, "plain", REST_BF16):
+            raise BackendError(
+                f"the backend openvino has no operator form {operator!r}: it executes standard operators only.",
+                f"Leave the form out, or say plain, or, with int8, {REST_BF16}.",
+            )
+        if bundle.graph(graph).operator != "plain":
+            graph = f"{graph}.plain"
+        self._precision = precision or bundle.graph(graph).precision
+        if self._precision == "int8" and bundle.graph(graph).precision != "int8":
+            graph = _int8_graph(bundle, graph)
+        self._rest = "bf16" if operator == REST_BF16 else None
+        if self._rest and self._precision != "int8":
+            raise BackendError(
+                f"the form {REST_BF16} says how the rest of an int8 graph executes, not of one in {self._precision}.",
+                f"Ask for openvino:{REST_BF16}:int8, or for openvino:bf16.",
+            )
+        super().__init__(bundle, graph)
+        if self._precision not in (*_HINTS, "int8") or self.contract.precision not in ("fp32", self._precision):
+            raise BackendError(
+                f"the backend openvino cannot execute the graph {graph}, of {self.contract.precision}, in "
+                f"{self._precision}.",
+                "It executes an fp32 graph in fp32, bf16 or fp16, and the graph of `avsbg convert --precision int8`.",
+            )
+        accuracy = self.contract.accuracy
+        if accuracy is not None:
+            self.gate = check_gate(f"the graph {graph}", accuracy, allow_failed=allow_failed_gate)
+        elif self._precision != "fp32":
+            self.gate = check_gate(f"the graph {graph}", None, allow_failed=allow_failed_gate)
+        for option, value in (("threads", threads), ("clips", clips)):
+            if value is not None and value < 1:
+                raise BackendError(f"{option} must be at least 1, not {value}.")
+        self._threads = threads
+        self._clips = clips
+        self._compiled: Any = None
+        self._request: Any = None
+        self._products: dict[str, int] = {}
+
+    def describe(self) -> dict[str, Any]:
+        """What runs, read back; `products` counts the layers that hold the work by the precision they execute in."""
+        import openvino
+
+        return {
+            "backend": self.name,
+            "version": openvino.__version__,
+            "graph": self.graph,
+            "operator": "plain",
+            "device": self._compiled.get_property("EXECUTION_DEVICES")[0],
+            "processor": openvino.Core().get_property("CPU", "FULL_DEVICE_NAME"),
+            "precision": self._precision,
+            "rest": self._rest,
+            "products": self._products,
+            **self.gate,
+            "threads": self._compiled.get_property("INFERENCE_NUM_THREADS"),
+            "clips": self._clips or "dynamic",
+        }
+
+    def _open(self) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise BackendError(
+                f"OpenVINO cannot be imported: {error}.", "Install it with `pip install 'avsbg[openvino]'`."
+            ) from error
+        path = self.bundle.file(self.contract.file)
+        hint = _HINTS.get(self._rest or self._precision, "f32")
+        settings: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": hint,
+            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": 1,
+        }
+        if self._threads is not None:
+            settings["INFERENCE_NUM_THREADS"] = self._threads
+        try:
+            core = openvino.Core()
+            model = core.read_model(str(path))
+            if self._clips is not None:
+                shapes = {
+                    tensor.name: [self._clips if isinstance(size, str) else size for size in tensor.shape]
+                    for tensor in self.contract.inputs
+                }
+                model.reshape(shapes)
+            compiled = core.compile_model(model, "CPU", settings)
+        except Exception as error:  # OpenVINO raises RuntimeError for whatever it is.
+            raise BackendError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
+        realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+        if _NAMES.get(realised) != _NAMES[hint]:
+            raise BackendError(
+                f"{self._rest or self._precision} was asked for, but OpenVINO would execute in "
+                f"{_NAMES.get(realised, realised)} on this processor.",
+                f"It offers: {', '.join(core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))}.",
+            )
+        self._products = _count_products(compiled)
+        self._check_products()
+        self._compiled, self._request = compiled, compiled.create_infer_request()
+
+    def _check_products(self) -> None:
+        """Hold the compiled layers against the precision: a hint that is taken need not be one that is followed."""
+        products = _INT8 if self._precision == "int8" else (_HINTS[self._precision],)
+        wanted: dict[str, tuple[str, ...]] = {self._precision: products}
+        if self._rest:
+            wanted[self._rest] = (self._rest,)
+        for asked, realised in wanted.items():
+            if any(self._products.get(precision) for precision in realised):
+                continue
+            raise BackendError(
+                f"{asked} was asked for, but no product of the compiled graph executes in it: "
+                + ", ".join(f"{count} in {precision}" for precision, count in self._products.items())
+                + ".",
+                "Ask for another precision.",
+            )
+
+    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+        arrays: dict[str, NDArray[Any]] = {}
+        for name, one in inputs.items():
+            if isinstance(one, HostResident):
+                arrays[name] = one.array
+            elif isinstance(one, Resident):
+                raise self._refuse_resident(name, f"{type(one).__name__} is another backend's")
+            else:
+                arrays[name] = np.ascontiguousarray(one)
+        if self._clips is not None and (wrong := {len(array) for array in arrays.values()} - {self._clips}):
+            raise BackendError(f"the backend was opened for {self._clips} clips a call, not for {min(wrong)}.")
+        try:
+            self._request.infer(arrays, share_inputs=True)
+            # The request writes to the same buffers next time.
+            results = {name: self._request.get_tensor(name).data.copy() for name in outputs}
+        except Exception as error:
+            raise BackendError(f"OpenVINO failed on the graph {self.graph}: {error}") from error
+        return {name: HostResident(array) if name in keep else array for name, array in results.items()}
+
+    def _close(self) -> None:
+        self._request = self._compiled = None
+
+
+def _int8_graph(bundle: Bundle, graph: str) -> str:
+    name = f"{graph}.int8"
+    if name not in bundle.manifest.graphs:
+        raise BackendError(
+            f"{bundle.path} has no graph {name!r}.",
+            f"Make it with `avsbg convert {bundle.path} --precision int8`. It has: "
+            f"{', '.join(bundle.manifest.graphs)}.",
+        )
+    return name
+
+
+def _count_products(compiled: Any) -> dict[str, int]:
+    """How many of the compiled graph's convolutions and matrix products execute in which precision."""
+    counts: Counter[str] = Counter()
+    for node in compiled.get_runtime_model().get_ops():
+        info = node.get_rt_info()
+        if "layerType" in info and info["layerType"].astype(str) in _PRODUCTS:
+            counts[info["runtimePrecision"].astype(str)] += 1
+    return dict(counts.most_common())

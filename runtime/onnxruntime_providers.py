@@ -1,0 +1,100 @@
+"""ONNX Runtime's execution providers: what each is asked for, and the proof that the one asked for runs.
+
+Asked for a provider that cannot start, or that lacks a kernel, ONNX Runtime carries on with the CPU. Here that is an
+error: after a session is made, ONNX Runtime is asked which provider each node was given to.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from avsbg.runtime.errors import BackendError
+
+CPU, CUDA, TENSORRT = "CPUExecutionProvider", "CUDAExecutionProvider", "TensorrtExecutionProvider"
+
+# Has ONNX Runtime remember which node was given to whom, in versions that can tell.
+_RECORD = "session.record_ep_graph_assignment_info"
+# Refuses a session with any node on the CPU: stricter than needed, for versions that cannot tell.
+_NO_CPU = "session.disable_cpu_ep_fallback"
+# Nodes that only compute shapes: the GPU's providers leave them to the CPU on purpose, since their values are needed
+# there. None of our graphs' large tensors passes through them.
+_SHAPES = frozenset({"Shape", "Size", "Constant", "ConstantOfShape", "Range", "Gather"})
+
+# Optimisations that ONNX Runtime (1.32 at least) breaks off on where an activation with bounds (ReLU6) precedes an fp8
+# quantisation. They change no number.
+UNFIT_FOR_FP8 = ("ClipQuantRewrite",)
+
+
+def default_options(provider: str, device: int) -> dict[str, str]:
+    """What a provider is asked for unless the user says otherwise."""
+    if provider == CPU:
+        return {}
+    options = {"device_id": str(device)}
+    if provider == CUDA:
+        # Its default rounds float32 products to tf32, which is a precision of its own here.
+        options["use_tf32"] = "0"
+    return options
+
+
+def ask_for_proof(options: Any, provider: str) -> None:
+    """Set up session options so that `check_providers` can tell.
+
+    Args:
+        options: `onnxruntime.SessionOptions`.
+        provider: the one asked for.
+    """
+    if provider != CPU:
+        options.add_session_config_entry(_RECORD if _can_tell() else _NO_CPU, "1")
+
+
+def check_providers(session: Any, provider: str) -> dict[str, int]:
+    """Check that a session runs on the provider that was asked for.
+
+    Args:
+        session: `onnxruntime.InferenceSession`.
+        provider: the one asked for.
+
+    Returns:
+        How many nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
+
+    Raises:
+        BackendError: it does not, or nodes that compute were given to another; names them.
+    """
+    chosen = session.get_providers()
+    if chosen[0] != provider:
+        raise BackendError(
+            f"asked for {provider}, ONNX Runtime chose {', '.join(chosen)}.",
+            "The provider could not start: `avsbg doctor` shows the GPU and the driver; CUDA and cuDNN must be those "
+            "that onnxruntime-gpu was built for.",
+        )
+    if provider == CPU or not _can_tell():
+        return {}
+    counts: Counter[str] = Counter()
+    elsewhere: list[str] = []
+    for subgraph in session.get_provider_graph_assignment_info():
+        for node in subgraph.get_nodes():
+            counts[subgraph.ep_name] += 1
+            if subgraph.ep_name != provider and node.op_type not in _SHAPES:
+                elsewhere.append(f"{node.op_type} {node.name} on {subgraph.ep_name}")
+    if elsewhere:
+        more = f" and {len(elsewhere) - 3} more" if len(elsewhere) > 3 else ""
+        raise BackendError(
+            f"asked for {provider}, ONNX Runtime gave {len(elsewhere)} nodes to another: "
+            f"{'; '.join(elsewhere[:3])}{more}.",
+            "It has no kernel for them in this graph's precision: use another precision, or the CPU.",
+        )
+    return dict(counts)
+
+
+def provider_list(provider: str, device: int, options: Mapping[str, str] | None) -> list[Any]:
+    """What `InferenceSession(providers=...)` takes."""
+    chosen = {**default_options(provider, device), **(options or {})}
+    return [(provider, chosen)] if chosen else [provider]
+
+
+def _can_tell() -> bool:
+    import onnxruntime
+
+    return hasattr(onnxruntime.InferenceSession, "get_provider_graph_assignment_info")

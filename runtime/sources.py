@@ -1,0 +1,77 @@
+"""What users write to name a source: a file, a folder, an address, or a device."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from avsbg.runtime.errors import MediaError
+
+# FFmpeg's input devices that PyAV's wheels for Linux hold and that carry pictures or sound.
+DEVICES = {
+    "v4l2": "a camera, e.g. v4l2:/dev/video0",
+    "alsa": "a microphone, e.g. alsa:default",
+    "lavfi": "FFmpeg's generators, e.g. lavfi:testsrc2[out0];sine[out1]",
+}
+# Addresses that PyAV opens, and what each may lead on to; never to a file of this machine.
+PROTOCOLS = ("http", "https", "tcp", "udp", "rtp", "rtsp", "rtmp", "srt")
+WHITELIST = ",".join([*PROTOCOLS, "crypto", "tls", "data", "httpproxy"])
+# These lose nothing if they are read late.
+PATIENT = {"http", "https", "tcp", "lavfi"}
+
+
+@dataclass(frozen=True)
+class LiveSource:
+    """A source that is read as it comes and may never end.
+
+    Attributes:
+        name: as the user wrote it.
+        address: what FFmpeg opens.
+        device: the input device, or None for an address.
+        options: FFmpeg's for it.
+        waits: whether it waits for a reader that is late, so that nothing need be dropped.
+    """
+
+    name: str
+    address: str
+    device: str | None
+    options: dict[str, str] = field(default_factory=dict)
+    waits: bool = False
+
+
+def parse_source(text: str) -> Path | LiveSource:
+    """Read a source: `scheme://...`, `DEVICE:NAME` with FFmpeg options after a `?`, or a path.
+
+    Raises:
+        MediaError: the scheme is none of `PROTOCOLS`.
+    """
+    if match := re.match(r"([a-z][a-z0-9+.]*)://", text, re.IGNORECASE):
+        scheme = match[1].lower()
+        if scheme not in PROTOCOLS:
+            raise MediaError(f"{text} is no address that can be read.", f"Addresses begin with {_schemes()}.")
+        return LiveSource(text, text, None, waits=scheme in PATIENT)
+    device, _, rest = text.partition(":")
+    if device in DEVICES and rest:
+        name, _, query = rest.partition("?")
+        return LiveSource(text, name, device, _options(text, query), device in PATIENT)
+    if re.fullmatch(r"/dev/video\d+", text):
+        return LiveSource(text, text, "v4l2")
+    return Path(text)
+
+
+def _schemes() -> str:
+    return ", ".join(f"{name}://" for name in PROTOCOLS)
+
+
+def _options(text: str, query: str) -> dict[str, str]:
+    options = {}
+    for pair in filter(None, query.split("&")):
+        name, equals, value = pair.partition("=")
+        if not name or not equals:
+            raise MediaError(
+                f"the options of {text} are not NAME=VALUE, joined by &.",
+                "For instance v4l2:/dev/video0?video_size=1280x720&framerate=30.",
+            )
+        options[name] = value
+    return options
