@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,11 @@ from avsbg.export.graphs import ClipGraph
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.vectors import reference_run
 from avsbg.model import VARIANTS, Variant, count_parameters
+from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle, write_bundle
 from avsbg.runtime.manifest import ClipRecord, Manifest, WeightsRecord
+from avsbg.runtime.streamed_clip import StreamedClip, is_decoder, is_encoder
 from avsbg.runtime.verify import TOLERANCE, compare
 
 VECTOR_CLIPS = (1, 3)
@@ -35,6 +38,8 @@ def export_bundle(
     *,
     weights: WeightsRecord,
     shape: ClipShape | None = None,
+    stream: bool = False,
+    merging: bool = True,
     replace_existing: bool = False,
     report: Report = _ignore,
 ) -> Manifest:
@@ -47,6 +52,8 @@ def export_bundle(
         path: the directory to create.
         weights: where the network's weights come from.
         shape: what the graphs have fixed; by default the papers' 5 frames of 224 x 224.
+        stream: whether the graphs of a stream, `encode` and `decode`, are part of it.
+        merging: whether neighbouring operations are merged where that saves work (`avsbg.export.merges`).
         replace_existing: whether a bundle at `path` is replaced.
         report: called with a line of text as the work goes on.
 
@@ -54,7 +61,8 @@ def export_bundle(
         The manifest.
 
     Raises:
-        ExportError: a graph is not valid, or its outputs differ from PyTorch's by more than 1e-3.
+        ExportError: a graph is not valid, the network cannot be streamed, or outputs differ from PyTorch's by more
+            than 1e-3.
         BundleError: `path` exists.
     """
     shape = shape or ClipShape()
@@ -62,7 +70,7 @@ def export_bundle(
     clip = ClipRecord(frames=shape.frames, height=shape.height, width=shape.width, audio=graph.audio.value)
     count = count_parameters(graph.network)
     with write_bundle(path, replace=replace_existing) as writer:
-        graphs = export_graphs(graph, shape, writer.directory, report)
+        graphs = export_graphs(graph, shape, writer.directory, report, stream=stream, merging=merging)
         for clips in VECTOR_CLIPS:
             report(f"running PyTorch on {clips} test clip{'s' if clips > 1 else ''}")
             run = reference_run(graph, clip, clips, VECTOR_SEED)
@@ -92,8 +100,8 @@ def variant_name(variant: Variant) -> str:
 
 
 def _verify(bundle: Bundle, report: Report) -> None:
-    for name in bundle.manifest.graphs:
-        with OnnxRuntimeBackend(bundle, name) as backend:
+    for name, running in _checked_forms(bundle):
+        with running as backend:
             comparisons = [one for vectors in bundle.vectors() for one in compare(backend, vectors, TOLERANCE)]
         for comparison in comparisons:
             if not comparison.passed:
@@ -105,3 +113,13 @@ def _verify(bundle: Bundle, report: Report) -> None:
                 )
         worst = max(comparison.largest_absolute for comparison in comparisons)
         report(f"{name}: ONNX Runtime agrees with PyTorch to {worst:.1e}")
+
+
+def _checked_forms(bundle: Bundle) -> Iterator[tuple[str, Backend]]:
+    """Every graph, in ONNX Runtime: a clip's as it is, a stream's two together, frame by frame over the clips."""
+    for name in bundle.manifest.graphs:
+        if is_decoder(name):
+            parts = (OnnxRuntimeBackend(bundle, "encode"), OnnxRuntimeBackend(bundle, name))
+            yield f"encode and {name}", StreamedClip(*parts)
+        elif not is_encoder(name):
+            yield name, OnnxRuntimeBackend(bundle, name)

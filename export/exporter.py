@@ -1,4 +1,4 @@
-"""From PyTorch to ONNX files: the clip graph with the operator as a node, the same without it, one file of weights."""
+"""From PyTorch to ONNX files: each graph with the operator as a node, the same without it, one file of weights."""
 
 from __future__ import annotations
 
@@ -6,86 +6,127 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
 
 from avsbg import __version__
 from avsbg.export import attention, onnx_operators
-from avsbg.export.graphs import OUTPUTS, ClipGraph
+from avsbg.export.graphs import ClipGraph
+from avsbg.export.merges import Merges, merge
 from avsbg.export.optimise import count_nodes, inline, optimise
 from avsbg.export.shape import ClipShape, ExportError
+from avsbg.export.stream_graphs import DecodeGraph, EncodeGraph, StreamGraph
 from avsbg.model.encoders import STAGE_STRIDES
 from avsbg.runtime.manifest import GraphRecord
 
 # The latest version that onnxruntime, TensorRT from 10.3 on and OpenVINO all take; it has Gelu as one node.
 OPSET = 20
 IR_VERSION = 10
-CLIPS = "clips"  # the name of the one dynamic dimension
 WEIGHTS = "weights.bin"
+UNMERGED = "unmerged.safetensors"
 # Offsets are multiples of a page, so that runtimes can map large weights instead of copying them.
 _ALIGNMENT = 4096
 
 Report = Callable[[str], None]
 
 
-def export_graphs(graph: ClipGraph, shape: ClipShape, directory: Path, report: Report) -> dict[str, GraphRecord]:
+def export_graphs(
+    graph: ClipGraph,
+    shape: ClipShape,
+    directory: Path,
+    report: Report,
+    *,
+    stream: bool = False,
+    merging: bool = True,
+) -> dict[str, GraphRecord]:
     """Export a network's graphs into `directory`.
 
     Writes `clip.onnx` and `weights.bin`, and, where the network contains an operator of ours, `clip.plain.onnx`, which
-    computes the same from the same weights with standard operators only.
+    computes the same from the same weights with standard operators only. With `stream`, the same for the two graphs of
+    a stream, `encode` and `decode`. The parameters that are merged in the graphs are kept in `unmerged.safetensors`.
 
     Args:
         graph: the network with its front end.
         shape: what the graphs have fixed.
         directory: where the files go.
         report: called with a line of text as each step begins or ends.
+        stream: whether the graphs of a stream are made too.
+        merging: whether operations are merged (`avsbg.export.merges`).
 
     Returns:
         The graphs' records for the manifest, by name.
 
     Raises:
-        ExportError: the checker of ONNX refuses a graph.
+        ExportError: the checker of ONNX refuses a graph, or the network cannot be streamed.
     """
-    report("translating PyTorch to ONNX")
-    model = _translate(graph, shape)
-    exported = len(model.graph)
-    report("optimising the graph")
-    weights = optimise(model)
-    _attach_bodies(model, shape)
-    model.metadata_props.update({"avsbg.version": __version__, "avsbg.nodes_exported": str(exported)})
-    report(f"nodes: {exported} exported, {len(model.graph)} after optimisation")
-
-    report("writing graphs and weights")
-    _store_weights(model, weights, directory)
-    if not model.functions:
-        return {"clip": _save(model, directory / "clip.onnx", operator="plain")}
-    records = {"clip": _save(model, directory / "clip.onnx", operator="custom")}
-    inline(model, weights)
-    model.metadata_props.update({"avsbg.version": __version__, "avsbg.nodes_exported": str(exported)})
-    report(f"nodes: {len(model.graph)} with standard operators only")
-    records["clip.plain"] = _save(model, directory / "clip.plain.onnx", operator="plain")
+    modules: dict[str, StreamGraph | ClipGraph] = {"clip": graph}
+    if stream:
+        modules |= {"encode": EncodeGraph(graph), "decode": DecodeGraph(graph)}
+    shared = _SharedWeights(directory)
+    records: dict[str, GraphRecord] = {}
+    for name, module in modules.items():
+        records |= _export(name, module, shape, shared, report, merging=merging)
+    shared.close()
     return records
 
 
-def _translate(graph: ClipGraph, shape: ClipShape) -> ir.Model:
-    # Two clips: a dynamic dimension of 1 in the example would be taken for a constant.
-    frames = torch.zeros(2, shape.frames, shape.height, shape.width, 3, dtype=torch.uint8)
-    sound = torch.zeros(2, *graph.audio.shape(shape.frames))
-    clips = {0: torch.export.Dim(CLIPS)}
+def _export(
+    name: str,
+    module: StreamGraph | ClipGraph,
+    shape: ClipShape,
+    shared: _SharedWeights,
+    report: Report,
+    *,
+    merging: bool,
+) -> dict[str, GraphRecord]:
+    """Export one graph, and its plain form where it has an operator of ours."""
+    report(f"{name}: translating PyTorch to ONNX")
+    model = _translate(module, shape)
+    exported = len(model.graph)
+    report(f"{name}: optimising the graph")
+    weights = optimise(model)
+    merges = merge(model, weights) if merging else Merges(weights)
+    _attach_bodies(model, shape)
+    model.metadata_props.update({"avsbg.version": __version__, "avsbg.nodes_exported": str(exported)})
+    report(f"{name}: {exported} nodes exported, {len(model.graph)} after optimisation")
+
+    if merges.records:
+        before = sum(record.operations_before for record in merges.records)
+        after = sum(record.operations_after for record in merges.records)
+        report(f"{name}: {len(merges.records)} merges, {before / 1e9:.3g} GFLOP a frame are now {after / 1e9:.3g}")
+    report(f"{name}: writing graph and weights")
+    shared.store(model, merges)
+    path = shared.directory / f"{name}.onnx"
+    if not model.functions:
+        return {name: _save(model, path, merges, operator="plain")}
+    records = {name: _save(model, path, merges, operator="custom")}
+    inline(model, merges.weights)
+    model.metadata_props.update({"avsbg.version": __version__, "avsbg.nodes_exported": str(exported)})
+    report(f"{name}: {len(model.graph)} nodes with standard operators only")
+    records[f"{name}.plain"] = _save(model, path.with_name(f"{name}.plain.onnx"), merges, operator="plain")
+    return records
+
+
+def _translate(module: StreamGraph | ClipGraph, shape: ClipShape) -> ir.Model:
+    inputs = module.example(shape)
+    batch = {0: torch.export.Dim(module.BATCH)}
     onnx_operators.register_schemas()
     with warnings.catch_warnings():
-        # Both inputs share the dimension on purpose; the exporter warns that it keeps one name for both.
-        warnings.filterwarnings("ignore", message=".*The axis name: clips will not be used.*")
+        # The inputs share the dimension on purpose; the exporter warns that it keeps one name for all.
+        warnings.filterwarnings("ignore", message=f".*The axis name: {module.BATCH} will not be used.*")
         program = torch.onnx.export(
-            graph,
-            (frames, sound),
+            module,
+            tuple(inputs.values()),
             dynamo=True,
             optimize=False,
             opset_version=OPSET,
-            input_names=["frames", graph.audio.value],
-            output_names=list(OUTPUTS),
-            dynamic_shapes=(clips, clips),
+            input_names=list(inputs),
+            output_names=list(module.outputs),
+            dynamic_shapes=module.dynamic_shapes(batch),
             custom_translation_table={**onnx_operators.translation_table(), **attention.translation_table()},
             verbose=False,
         )
@@ -108,15 +149,42 @@ def _attach_bodies(model: ir.Model, shape: ClipShape) -> None:
         model.functions[function.identifier()] = function
 
 
-def _store_weights(model: ir.Model, weights: list[str], directory: Path) -> None:
-    values = [model.graph.initializers[name] for name in weights]
-    tensors = [value.const_value for value in values if value.const_value is not None]
-    stored = ir.external_data.convert_tensors_to_external(tensors, directory, WEIGHTS, alignment=_ALIGNMENT)
-    for value, tensor in zip(values, stored, strict=True):
-        value.const_value = tensor
+class _SharedWeights:
+    """The files of weights that all graphs of a bundle share: the clip's, written first, hold those of the others."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._stored: dict[str, ir.ExternalTensor] = {}
+        self._replaced: dict[str, NDArray[np.float32]] = {}
+
+    def store(self, model: ir.Model, merges: Merges) -> None:
+        """Let the model read its weights from the file, and remember the parameters that it holds in merged form.
+
+        Raises:
+            ExportError: a later graph has a weight that the first one has not, or with another value.
+        """
+        weights = merges.weights
+        values = [model.graph.initializers[name] for name in weights]
+        tensors = [value.const_value for value in values if value.const_value is not None]
+        if not self._stored:
+            stored = ir.external_data.convert_tensors_to_external(
+                tensors, self.directory, WEIGHTS, alignment=_ALIGNMENT
+            )
+            self._stored = dict(zip(weights, stored, strict=True))
+        for name, value, tensor in zip(weights, values, tensors, strict=True):
+            known = self._stored.get(name)
+            if known is None or not np.array_equal(known.numpy(), tensor.numpy()):
+                raise ExportError(f"the weight {name} is not the clip graph's, so the graphs cannot share their file.")
+            value.const_value = known
+        self._replaced |= merges.replaced
+
+    def close(self) -> None:
+        """Write the parameters that are held in merged form, if there are any."""
+        if self._replaced:
+            (self.directory / UNMERGED).write_bytes(save(self._replaced))
 
 
-def _save(model: ir.Model, path: Path, operator: str) -> GraphRecord:
+def _save(model: ir.Model, path: Path, merges: Merges, operator: str) -> GraphRecord:
     ir.save(model, path)
     _check(path)
     nodes = count_nodes(model)
@@ -131,6 +199,8 @@ def _save(model: ir.Model, path: Path, operator: str) -> GraphRecord:
             "outputs": [_describe(value) for value in model.graph.outputs],
             "node_count": sum(nodes.values()),
             "operators": nodes,
+            "merges": merges.records,
+            "unmerged": UNMERGED if merges.records else None,
         }
     )
 

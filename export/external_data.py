@@ -1,26 +1,38 @@
-"""Checking where the weights of an ONNX file lie before any engine opens them: not all engines check it themselves."""
+"""Checking what an ONNX file claims before any engine opens it: where its weights lie, and how large its tensors are.
+
+Not all engines check it themselves, and some allocate first.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import onnx
+import onnx_ir as ir
 from onnx.external_data_helper import uses_external_data
 
+from avsbg.export.onnx_operators import register_schemas
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BundleError
 from avsbg.runtime.manifest import GraphRecord
+from avsbg.runtime.tensor_sizes import why_not_a_shape
+
+# Of any tensor inside a graph, one clip: 256 GiB in float32. What passes between graphs may have less.
+MOST_ELEMENTS = 2**36
 
 
 def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
-    """Check that a graph's external data are files that its record lists, and lie within them.
+    """Check that a graph's external data are files that its record lists, and lie within them, and every size.
 
     Args:
         bundle: an open bundle; the files that its manifest lists are regular files inside it.
         record: of the graph.
 
     Raises:
-        BundleError: the file is no ONNX model, or a weight points elsewhere or beyond the end of its file.
+        BundleError: the file is no ONNX model; a weight points elsewhere or beyond the end of its file, or has not as
+            many bytes as its dimensions say; or a tensor has a dimension below 0 or more elements than any machine.
     """
     path = bundle.file(record.file)
     try:
@@ -28,7 +40,9 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
     except Exception as error:  # protobuf's DecodeError is not public.
         raise BundleError(f"{path} is not an ONNX model: {error}.", "Export the bundle again.") from error
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    _check_shapes(path, model)
     for tensor in [*_tensors(model.graph), *_attribute_tensors(nodes)]:
+        _check_weight(path, tensor)
         if not uses_external_data(tensor):
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -46,6 +60,45 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
                 f"{entries.get('length', 'no length')} bytes, and {location} has {size}.",
                 "Export the bundle again.",
             )
+        if "length" in entries and length != (wanted := _stored_bytes(tensor)):
+            raise _wrong_size(path, tensor, wanted, f"{length} lie in {location}")
+
+
+def _check_weight(path: Path, tensor: onnx.TensorProto) -> None:
+    """Check the dimensions of a weight, and that it holds as many bytes as they say where they are in this file."""
+    if problem := why_not_a_shape(tensor.dims, MOST_ELEMENTS):
+        raise BundleError(f"{path}: the weight {tensor.name} {problem}.", "Export the bundle again.")
+    if tensor.raw_data and len(tensor.raw_data) != (wanted := _stored_bytes(tensor)):
+        raise _wrong_size(path, tensor, wanted, f"it has {len(tensor.raw_data)}")
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int:
+    kind = ir.DataType(tensor.data_type)
+    # Types of 4 bits are packed in pairs.
+    return math.ceil(math.prod(tensor.dims) * kind.bitwidth / 8)
+
+
+def _wrong_size(path: Path, tensor: onnx.TensorProto, wanted: int, found: str) -> BundleError:
+    shape = " x ".join(map(str, tensor.dims))
+    return BundleError(
+        f"{path}: the weight {tensor.name} of {shape} takes {wanted} bytes, and {found}.", "Export the bundle again."
+    )
+
+
+def _check_shapes(path: Path, model: onnx.ModelProto) -> None:
+    """Check what the graph says of its values, and what follows from it for those between."""
+    register_schemas()
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # onnx's InferenceError is no public base class.
+        raise BundleError(
+            f"{path}: the shapes of its tensors contradict each other: {error}.", "Export it again."
+        ) from error
+    for graph in (model.graph, inferred.graph):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            sizes = [size.dim_value for size in value.type.tensor_type.shape.dim if size.HasField("dim_value")]
+            if problem := why_not_a_shape(sizes, MOST_ELEMENTS):
+                raise BundleError(f"{path}: the tensor {value.name} {problem}.", "Export the bundle again.")
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -1,19 +1,23 @@
 """What a graph computes around the network: raw frames and one form of sound in, logits and probabilities out.
 
-Normalisation, log-mel and VGGish are part of the graph, so that a device needs no signal processing of its own and
-cannot get it wrong.
+Normalisation, log-mel and the audio encoder are part of the graph, so that a device needs no signal processing of its
+own and cannot get it wrong.
 """
 
 from __future__ import annotations
 
 from enum import Enum
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from avsbg.export.shape import ClipShape
+from avsbg.model.audio_encoders import AudioEncoder
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
 from avsbg.model.clips import AUDIO_WIDTH
+from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, SAMPLE_RATE, LogMel
 from avsbg.model.variants import Variant
 from avsbg.model.vggish import VGGish
@@ -38,42 +42,57 @@ class AudioForm(Enum):
         }[self]
 
 
-def needs_vggish(variant: Variant, audio: AudioForm) -> bool:
-    """Whether VGGish is part of a variant's graph."""
+def needs_audio_encoder(variant: Variant, audio: AudioForm) -> bool:
+    """Whether an audio encoder (VGGish, or the compact one) is part of a variant's graph."""
     return variant.audio and audio is not AudioForm.EMBEDDING
 
 
 class ClipGraph(nn.Module):
-    """A network with everything that precedes and follows it in an exported graph."""
+    """A network with everything that precedes and follows it in an exported graph.
 
+    Attributes:
+        BATCH: the name of the one dynamic dimension.
+        outputs: the names of what `forward` returns.
+    """
+
+    BATCH: ClassVar[str] = "clips"
+    outputs: tuple[str, ...] = OUTPUTS
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, network: AvsBg | AvsBench, audio: AudioForm, vggish: VGGish | None = None) -> None:
+    def __init__(self, network: AvsBg | AvsBench, audio: AudioForm, audio_encoder: AudioEncoder | None = None) -> None:
         """Wrap `network`.
 
         Args:
             network: as `avsbg.model.create_network` makes it.
             audio: the form in which the graph takes sound. A variant without audio takes it too, and ignores it.
-            vggish: needed where `needs_vggish` says so.
+            audio_encoder: the one the network was trained with; needed where `needs_audio_encoder` says so.
 
         Raises:
-            ValueError: a VGGish is needed and none is given.
+            ValueError: an audio encoder is needed and none is given.
         """
         super().__init__()
-        if needs_vggish(network.variant, audio) and vggish is None:
-            raise ValueError(f"the audio form {audio.value} needs a VGGish")
+        needed = needs_audio_encoder(network.variant, audio)
+        if needed and audio_encoder is None:
+            raise ValueError(f"the audio form {audio.value} needs an audio encoder")
         self.network = network
         self.audio = audio
         listens = network.variant.audio
         self.log_mel = LogMel() if listens and audio is AudioForm.WAVEFORM else None
-        self.vggish = vggish if needs_vggish(network.variant, audio) else None
+        # Two names, so that an exported weight's name says which encoder it belongs to.
+        self.vggish = audio_encoder if needed and isinstance(audio_encoder, VGGish) else None
+        self.compact_audio = audio_encoder if needed and isinstance(audio_encoder, CompactAudioEncoder) else None
         preprocessing = PreprocessingRecord()
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         # (frames * scale - mean) / std as one multiplication and one addition.
         self.register_buffer("scale", preprocessing.scale / std, persistent=False)
         self.register_buffer("offset", -mean / std, persistent=False)
         self.eval()
+
+    @property
+    def audio_encoder(self) -> AudioEncoder | None:
+        """The audio encoder that is part of the graph."""
+        return self.compact_audio if self.vggish is None else self.vggish
 
     def network_inputs(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
         """The graph's inputs as the network takes them.
@@ -91,11 +110,20 @@ class ClipGraph(nn.Module):
             return normalised, torch.zeros(*frames.shape[:2], AUDIO_WIDTH, device=frames.device)
         if self.log_mel is not None:
             sound = self.log_mel(sound, patches=frames.shape[1])
-        if self.vggish is not None:
-            sound = self.vggish(sound)
+        if self.audio_encoder is not None:
+            sound = self.audio_encoder(sound)
         return normalised, sound
 
     def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
         """Args: as `network_inputs`. Returns: logits and probabilities, float32 `[B, T, H, W]`."""
         logits = self.network(*self.network_inputs(frames, sound))
         return logits, torch.sigmoid(logits)
+
+    def example(self, shape: ClipShape) -> dict[str, Tensor]:
+        """Inputs by which PyTorch traces the graph. Two clips: a dynamic size of 1 would be taken for a constant."""
+        frames = torch.zeros(2, shape.frames, shape.height, shape.width, 3, dtype=torch.uint8)
+        return {"frames": frames, self.audio.value: torch.zeros(2, *self.audio.shape(shape.frames))}
+
+    def dynamic_shapes(self, batch: dict[int, Any]) -> tuple[Any, ...]:
+        """`batch` for each argument of `forward`, as `torch.export` wants it."""
+        return (batch, batch)

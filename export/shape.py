@@ -42,3 +42,17 @@ class ClipShape:
         if not height.isdecimal() or not (width or height).isdecimal():
             raise ExportError(f"a size is a number or HEIGHTxWIDTH, not {size!r}.", "For instance 224, or 256x448.")
         return cls(frames, int(height), int(width or height))
+
+
+def check_streamable(network: str) -> None:
+    """Check that a network's masks can be computed from a frame and its neighbour.
+
+    Raises:
+        ExportError: they cannot; says why.
+    """
+    if network == "avsbench":
+        raise ExportError(
+            "avsbench cannot be streamed: its TPAVI sums over all frames of a clip, so each mask depends on every "
+            "frame, and one frame with its neighbour does not determine it.",
+            "Leave out --stream and run clips, or stream avs-bg, in which only neighbouring frames interact.",
+        )

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph, needs_vggish
+from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
+from avsbg.export.stream_graphs import graph_module
 from avsbg.export.weights import load_graph_weights, read_graph_weights
-from avsbg.model import Variant, VariantError, VGGish, build
-from avsbg.runtime.backends.base import Arrays, Backend
+from avsbg.model import Variant, VariantError, build, create_audio_encoder
+from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.resident import Resident
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
+from avsbg.runtime.record_types import Precision
+
+
+class TorchResident(Resident):
+    """A tensor on its device; PyTorch's allocator reuses what is released."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        super().__init__(np.dtype(str(tensor.dtype).removeprefix("torch.")), tuple(tensor.shape))
+        self._tensor = tensor
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """The tensor.
+
+        Raises:
+            BackendError: it was released.
+        """
+        self._check()
+        return self._tensor
+
+    def _copy(self) -> NDArray[Any]:
+        array: NDArray[Any] = self._tensor.cpu().numpy().copy()
+        return array
+
+    def _give_back(self) -> None:
+        del self._tensor
 
 
 class TorchBackend(Backend):
-    """Executes a bundle's network in PyTorch, eagerly and in fp32.
+    """Executes a bundle's network in PyTorch, eagerly.
 
     The architecture is rebuilt from the manifest's variant record and the weights are read from the graph's
     initialisers, so that the checkpoint is not needed.
@@ -26,14 +55,15 @@ class TorchBackend(Backend):
     Args:
         bundle: an open bundle.
         graph: the graph whose contract and weights are used.
-        form: `efficient`, or `published` for the computation of the released code, which materialises the
+        operator: `efficient`, or `published` for the computation of the released code, which materialises the
             correlation volume; by default the variant's own.
         device: where PyTorch runs, e.g. `cpu` or `cuda`.
+        precision: fp32 (the default), or bf16 by PyTorch's autocast, which keeps sums and norms in fp32.
         threads: threads within an operator; by default PyTorch's choice. The setting holds for the whole process
             while the backend is open.
 
     Raises:
-        BackendError: no such form or device.
+        BackendError: no such form, precision or device.
     """
 
     name: ClassVar[str] = "torch"
@@ -43,17 +73,21 @@ class TorchBackend(Backend):
         bundle: Bundle,
         graph: str = "clip",
         *,
-        form: str | None = None,
+        operator: str | None = None,
+        precision: Precision | None = None,
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
         super().__init__(bundle, graph)
+        if precision not in (None, "fp32", "bf16"):
+            raise BackendError(f"the backend torch computes in fp32 or bf16, not in {precision}.")
+        self._autocast = precision == "bf16"
         if threads is not None and threads < 1:
             raise BackendError(f"threads must be at least 1, not {threads}.")
         try:
             # What only training needs is not in the graph.
             variant = replace(Variant.from_dict(bundle.manifest.variant), bidirectional=False)
-            self._variant = variant if form is None else replace(variant, form=form)
+            self._variant = variant if operator is None else replace(variant, form=operator)
             self._device = torch.device(device)
         except (VariantError, RuntimeError) as error:
             raise BackendError(f"the backend torch cannot run this: {error}") from error
@@ -71,25 +105,39 @@ class TorchBackend(Backend):
             "graph": self.graph,
             "operator": self._variant.form,
             "device": str(self._device),
-            "precision": "fp32",
+            "precision": "bf16" if self._autocast else "fp32",
             "threads": torch.get_num_threads(),
         }
 
     def _open(self) -> None:
         audio = AudioForm(self.bundle.manifest.clip.audio)
-        vggish = VGGish() if needs_vggish(self._variant, audio) else None
-        module = ClipGraph(build(self._variant), audio, vggish)
-        load_graph_weights(module, read_graph_weights(self.bundle.file(self.contract.file)))
-        self._module = module.to(self._device)
+        needed = needs_audio_encoder(self._variant, audio)
+        encoder = create_audio_encoder(self.bundle.manifest.weights.audio_encoder) if needed else None
+        module = ClipGraph(build(self._variant), audio, encoder)
+        # A stream's graphs hold a part of the weights each, the clip's all of them.
+        streams = self.graph.split(".")[0] in ("encode", "decode")
+        load_graph_weights(module, read_graph_weights(self.bundle, "clip" if streams else self.graph))
+        self._module = graph_module(module, self.graph).to(self._device)
         if self._threads is not None:
             torch.set_num_threads(self._threads)
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> Arrays:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
         assert self._module is not None
-        frames, sound = (torch.from_numpy(inputs[tensor.name]).to(self._device) for tensor in self.contract.inputs)
-        with torch.inference_mode():
-            results = dict(zip(OUTPUTS, self._module(frames, sound), strict=True))
-        return {name: results[name].cpu().numpy() for name in outputs}
+        arguments = [self._as_tensor(tensor.name, inputs[tensor.name]) for tensor in self.contract.inputs]
+        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+            computed = self._module(*arguments)
+        # Autocast returns what its last product computed in; numpy has no bf16.
+        results = {name: one.float() for name, one in zip(self._module.outputs, computed, strict=True)}
+        return {name: TorchResident(results[name]) if name in keep else results[name].cpu().numpy() for name in outputs}
+
+    def _as_tensor(self, name: str, array: NDArray[Any] | Resident) -> torch.Tensor:
+        if not isinstance(array, Resident):
+            return torch.from_numpy(array).to(self._device)
+        if not isinstance(array, TorchResident):
+            raise self._refuse_resident(name, f"{type(array).__name__} is another backend's")
+        if array.tensor.device.type != self._device.type:
+            raise self._refuse_resident(name, f"it lies on {array.tensor.device}, not on {self._device}")
+        return array.tensor
 
     def _close(self) -> None:
         self._module = None

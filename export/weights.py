@@ -8,64 +8,76 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
-from avsbg.export.graphs import AudioForm, ClipGraph, needs_vggish
+from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ExportError
-from avsbg.model import Variant, VGGish, build, fill_from_seed, load_checkpoint
-from avsbg.runtime.bundle import sha256
+from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, fill_from_seed, load_checkpoint
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.manifest import CheckpointRecord, WeightsRecord
 
 
-def from_seed(variant: Variant, audio: AudioForm, seed: int) -> tuple[ClipGraph, WeightsRecord]:
-    """A network (and VGGish, where the form needs one) with random weights that depend on `seed` alone."""
+def from_seed(
+    variant: Variant, audio: AudioForm, seed: int, audio_encoder: AudioEncoderName = "vggish"
+) -> tuple[ClipGraph, WeightsRecord]:
+    """A network (and an audio encoder, where the form needs one) with random weights that depend on `seed` alone."""
     network = build(variant)
     fill_from_seed(network, seed)
-    vggish = None
-    if needs_vggish(variant, audio):
-        vggish = VGGish()
-        fill_from_seed(vggish, seed)
-    return ClipGraph(network, audio, vggish), WeightsRecord(seed=seed)
+    encoder = None
+    if needs_audio_encoder(variant, audio):
+        encoder = create_audio_encoder(audio_encoder)
+        fill_from_seed(encoder, seed)
+    return ClipGraph(network, audio, encoder), WeightsRecord(seed=seed, audio_encoder=audio_encoder)
 
 
 def from_checkpoints(
-    variant: Variant, audio: AudioForm, checkpoint: Path, vggish_checkpoint: Path | None = None
+    variant: Variant,
+    audio: AudioForm,
+    checkpoint: Path,
+    audio_checkpoint: Path | None = None,
+    *,
+    audio_encoder: AudioEncoderName = "vggish",
 ) -> tuple[ClipGraph, WeightsRecord]:
-    """A network with the weights of a checkpoint, and VGGish with its own where the form needs one.
+    """A network with the weights of a checkpoint, and its audio encoder with its own where the form needs one.
 
     Raises:
-        ExportError: the form needs a VGGish and no checkpoint of one is given, or the other way round.
+        ExportError: the form needs an audio encoder and no checkpoint of one is given, or the other way round.
         CheckpointError: a checkpoint cannot be read or does not fit.
     """
-    if needs_vggish(variant, audio) and vggish_checkpoint is None:
+    needed = needs_audio_encoder(variant, audio)
+    called, option = ("VGGish", "--vggish") if audio_encoder == "vggish" else ("the audio encoder", "--audio-encoder")
+    if needed and audio_checkpoint is None:
         raise ExportError(
-            f"the audio form {audio.value} needs VGGish's weights.",
-            "Give their file with --vggish, or choose --audio embedding.",
+            f"the audio form {audio.value} needs {called}'s weights.",
+            f"Give their file with {option}, or choose --audio embedding.",
         )
-    if not needs_vggish(variant, audio) and vggish_checkpoint is not None:
+    if not needed and audio_checkpoint is not None:
         raise ExportError(
-            f"this graph contains no VGGish, so the weights {vggish_checkpoint} would go nowhere.",
-            "Leave out --vggish.",
+            f"this graph contains no audio encoder, so the weights {audio_checkpoint} would go nowhere.",
+            f"Leave out {option}.",
         )
     network = build(variant)
     load_checkpoint(network, checkpoint)
     records = [CheckpointRecord(role="network", name=checkpoint.name, sha256=sha256(checkpoint))]
-    vggish = None
-    if vggish_checkpoint is not None:
-        vggish = VGGish()
-        load_checkpoint(vggish, vggish_checkpoint)
-        records.append(CheckpointRecord(role="vggish", name=vggish_checkpoint.name, sha256=sha256(vggish_checkpoint)))
-    return ClipGraph(network, audio, vggish), WeightsRecord(checkpoints=tuple(records))
+    encoder = None
+    if audio_checkpoint is not None:
+        encoder = create_audio_encoder(audio_encoder)
+        load_checkpoint(encoder, audio_checkpoint)
+        digest = sha256(audio_checkpoint)
+        records.append(CheckpointRecord(role=audio_encoder, name=audio_checkpoint.name, sha256=digest))
+    return ClipGraph(network, audio, encoder), WeightsRecord(checkpoints=tuple(records), audio_encoder=audio_encoder)
 
 
-def read_graph_weights(path: Path) -> dict[str, Tensor]:
-    """The weights of an exported graph under their names in PyTorch.
+def read_graph_weights(bundle: Bundle, graph: str = "clip") -> dict[str, Tensor]:
+    """The weights of a bundle's graph under their names in PyTorch; those that are merged in the graph as they were.
 
-    Args:
-        path: the ONNX file, beside its external data.
+    Raises:
+        BundleError: the bundle has no such graph.
     """
-    weights = {}
-    for name, value in ir.load(path).graph.initializers.items():
+    record = bundle.graph(graph)
+    weights = {} if record.unmerged is None else load_file(bundle.file(record.unmerged))
+    for name, value in ir.load(bundle.file(record.file)).graph.initializers.items():
         assert value.const_value is not None
         array = value.const_value.numpy()
         array = array.T if name.endswith(".T") else array

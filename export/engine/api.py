@@ -5,18 +5,22 @@ Everything else of the build is one code, since the Python interface is the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.runtime.engine_record import DeviceRecord
+from avsbg.runtime.engines import import_runtime
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.gpu import Gpu, power_mode, read_cuda_driver
-from avsbg.runtime.manifest import DeviceRecord
 from avsbg.runtime.tensorrt_rtx import import_tensorrt_rtx
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 OLDEST = (10, 3)
+# The first GPUs that have products in a type: Ada, Ampere.
+LEAST_CAPABILITY = {"fp8": 89, "bf16": 80}
 
 
 @dataclass(frozen=True)
@@ -48,14 +52,7 @@ def import_tensorrt(backend: str) -> TensorRT:
     if backend == "tensorrt-rtx":
         module = import_tensorrt_rtx()
         return TensorRT(backend, module, module.__version__)
-    try:
-        import tensorrt
-    except (ImportError, OSError) as error:
-        raise BackendError(
-            f"TensorRT cannot be imported: {error}.",
-            "Install it with `pip install 'avsbg[tensorrt]'`; on a Jetson, with `apt install python3-libnvinfer` and a "
-            "virtual environment made with --system-site-packages.",
-        ) from error
+    tensorrt = import_runtime(backend)
     version = str(tensorrt.__version__)
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         raise BackendError(f"TensorRT {version} is too old.", "avsbg needs 10.3 or later (JetPack 6 and later).")
@@ -116,6 +113,7 @@ def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
                 f"It builds for: {', '.join(map(str, known))}. For a Jetson or a data-centre GPU, use --backend "
                 "tensorrt on the device.",
             )
+        _check_type(request, chosen, known)
         on_it = gpu is not None and not wanted
         return DeviceRecord(compute_capabilities=chosen, name=gpu.name if on_it and gpu is not None else None)
     if gpu is None:
@@ -123,7 +121,21 @@ def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
             f"TensorRT builds only where there is a GPU, and {driver.problem}.",
             "Copy the bundle to the device and run this command there, or use --backend tensorrt-rtx.",
         )
+    _check_type(request, (gpu.compute_capability,), ())
     return DeviceRecord(compute_capabilities=(gpu.compute_capability,), name=gpu.name, power_mode=power_mode())
+
+
+def _check_type(request: EngineRequest, chosen: tuple[int, ...], known: Sequence[int]) -> None:
+    """Refuse what the builder calls "HW-specific datatypes", at the end of a long build, without a remedy."""
+    least = LEAST_CAPABILITY.get(request.precision, 0)
+    if lacking := [number for number in chosen if number < least]:
+        able = [number for number in known if number >= least]
+        device = f"--compute-capability {', '.join(map(str, able))}" if able else "a newer GPU"
+        raise BuildError(
+            f"--precision {request.precision} needs compute capability {least / 10} or later, and "
+            f"{lacking[0] / 10} has no products in that type.",
+            f"Use --precision {'int8' if request.precision == 'fp8' else 'fp16'}, or {device}.",
+        )
 
 
 def configure(api: TensorRT, config: Any, request: EngineRequest, device: DeviceRecord) -> dict[str, str | int | bool]:
@@ -138,6 +150,9 @@ def configure(api: TensorRT, config: Any, request: EngineRequest, device: Device
     if request.workspace_mb is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace_mb * 2**20)
         options["workspace_bytes"] = request.workspace_mb * 2**20
+    if request.aux_streams is not None:
+        config.max_aux_streams = request.aux_streams
+        options["max_aux_streams"] = request.aux_streams
     if api.backend == "tensorrt-rtx":
         config.num_compute_capabilities = len(device.compute_capabilities)
         for index, number in enumerate(device.compute_capabilities):

@@ -15,13 +15,16 @@ from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import count_types, differing_products, product_types
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
-from avsbg.export.precision.graphs import RUNNABLE, add_graph, expected_types, measure_accuracy
+from avsbg.export.precision.emulated import EMULATED
+from avsbg.export.precision.graphs import add_graph, expected_types, measure_accuracy, quantised_graph
+from avsbg.export.precision.quantise import QUANTISED
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle_update import update_bundle
+from avsbg.runtime.engine_record import EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.engines import remember_built
 from avsbg.runtime.gpu import read_cuda_driver
-from avsbg.runtime.manifest import EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.native_library import native_library
+from avsbg.runtime.streamed_clip import check_streams
 from avsbg.runtime.tensorrt_plugin import NAMESPACE, OPERATORS, VERSION
 
 Report = Callable[[str], None]
@@ -69,19 +72,25 @@ def build_into_bundle(
     bundle = Bundle.open(path)
     source = _source_graph(bundle, request)
     check_external_data(bundle, bundle.graph(source))
+    converted = None
+    if request.precision in QUANTISED:
+        converted = quantised_graph(bundle, source, request.precision)
+        check_external_data(bundle, bundle.graph(converted))
     library = None
     if request.operator == "plugin":
         library = native_library("tensorrt").path if plugin is None else plugin
     name = request.engine_name(device.compute_capabilities)
     with update_bundle(bundle) as update:
-        report(f"expressing the graph in {request.precision}")
-        graph = add_graph(update, source, request.precision)
+        if converted is None:
+            report(f"expressing the graph in {request.precision}")
+        graph = converted or add_graph(update, source, request.precision)
         staged = update.open()
         record = staged.graph(graph)
-        accuracy = None
-        if request.precision in RUNNABLE:
-            report("comparing it with PyTorch on the test vectors, in ONNX Runtime")
-            accuracy = measure_accuracy(staged, graph)
+        accuracy = record.accuracy
+        if accuracy is None and request.graph == "clip":
+            how = "emulated in" if request.precision in EMULATED else "in"
+            report(f"comparing it with PyTorch on the test vectors, {how} ONNX Runtime")
+            accuracy = measure_accuracy(staged, graph, precision=request.precision)
         capabilities = ", ".join(f"{number / 10:.1f}" for number in device.compute_capabilities)
         report(f"building with {request.backend} {api.version} for compute capability {capabilities}")
         built = build_engine(
@@ -130,12 +139,15 @@ def build_into_bundle(
 def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
     """The float32 graph that has the operator in the form asked for."""
     form = "custom" if request.operator == "plugin" else "plain"
-    for name in ("clip", "clip.plain"):
+    if request.graph != "clip":
+        check_streams(bundle)
+    for name in (request.graph, f"{request.graph}.plain"):
         if name in bundle.manifest.graphs and bundle.graph(name).operator == form:
             return name
     if request.operator == "plugin":
         raise BuildError(
-            f"{bundle.manifest.name} contains no operator of ours, so there is nothing for a plugin to do.",
+            f"the graph {request.graph} of {bundle.manifest.name} contains no operator of ours, so there is nothing "
+            "for a plugin to do.",
             "Use --operator plain.",
         )
     raise BuildError(f"{bundle.path} has no graph of standard operators only.", "Export the bundle again.")

@@ -17,7 +17,9 @@ from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.tensorrt_parser import parse_onnx
-from avsbg.runtime.manifest import DeviceRecord, GraphRecord, MemoryRecord, ProfileRecord
+from avsbg.runtime.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
+from avsbg.runtime.manifest import GraphRecord
+from avsbg.runtime.tensor_sizes import why_not_a_shape
 from avsbg.runtime.tensorrt_log import Message, message_log
 from avsbg.runtime.tensorrt_plugin import load_plugin
 
@@ -39,7 +41,15 @@ class Built:
 
 
 def make_profile(graph: GraphRecord, clips: tuple[int, int, int]) -> dict[str, ProfileRecord]:
-    """The shapes of each input for the three numbers of clips."""
+    """The shapes of each input for the three numbers of clips.
+
+    Raises:
+        BuildError: an input would be larger than TensorRT takes.
+    """
+    for tensor in graph.inputs:
+        largest = tuple(clips[2] if isinstance(size, str) else size for size in tensor.shape)
+        if problem := why_not_a_shape(largest):
+            raise BuildError(f"--clips ... {clips[2]}: the input {tensor.name} {problem}.", "Ask for fewer clips.")
 
     def shape(dimensions: tuple[int | str, ...], number: int) -> tuple[int, ...]:
         return tuple(number if isinstance(dimension, str) else dimension for dimension in dimensions)
@@ -105,12 +115,14 @@ def build_engine(
     if monitor.interrupted:
         raise KeyboardInterrupt
     if plan is None:
-        raise BuildError(f"{request.backend} {api.version} cannot build the engine: {_errors(messages)}", _HINT)
+        reason = _errors(messages)
+        hint = _TURING_HINT if "FP32 GEMM is not supported" in reason else _HINT
+        raise BuildError(f"{request.backend} {api.version} cannot build the engine: {reason}", hint)
     if request.timing_cache is not None:
         save_timing_cache(config, request.timing_cache)
     content = bytes(plan)
     texts = [message.text for message in messages]
-    inspected = None if api.backend == "tensorrt-rtx" else _inspect(trt, log, content)
+    inspected = None if api.backend == "tensorrt-rtx" else _inspect(trt, log, content, plugin, shapes)
     return Built(
         content,
         tuple(layers_from_log(texts) if inspected is None else layers_from_inspector(inspected)),
@@ -123,6 +135,11 @@ def build_engine(
 
 
 _HINT = "Run again with --verbose for the builder's whole log; --workspace may be too small, or memory short."
+# Attention stays float32 in int8, too.
+_TURING_HINT = (
+    "TensorRT for RTX has no float32 matrix products for Turing: use --precision fp16, or --compute-capability 80 or "
+    "later."
+)
 
 
 def _check_plugin_layers(trt: Any, network: Any, graph: GraphRecord, *, expected: bool) -> None:
@@ -179,11 +196,22 @@ def _interruptible(monitor: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _inspect(trt: Any, log: Any, plan: bytes) -> str:
-    engine = trt.Runtime(log).deserialize_cuda_engine(plan)
-    if engine is None:
+def _inspect(trt: Any, log: Any, plan: bytes, plugin: Path | None, shapes: dict[str, ProfileRecord]) -> str:
+    runtime = trt.Runtime(log)
+    if plugin is not None:
+        # The builder's registry is its own: this one does not know what was loaded there.
+        load_plugin(runtime.get_plugin_registry(), plugin)
+    engine = runtime.deserialize_cuda_engine(plan)
+    context = None if engine is None else engine.create_execution_context()
+    if engine is None or context is None:
         raise BuildError("the engine that was just built cannot be deserialised, so its precision cannot be read back.")
-    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+    # Without a context whose input shapes are set, the inspector shows no types of tensors with a dynamic dimension
+    # (IEngineInspector::setExecutionContext).
+    for name, record in shapes.items():
+        context.set_input_shape(name, record.optimal)
+    inspector = engine.create_engine_inspector()
+    inspector.execution_context = context
+    return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def _memory(texts: list[str]) -> MemoryRecord:

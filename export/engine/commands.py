@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 
 from avsbg.export.engine.request import EngineRequest
-from avsbg.runtime.manifest import ProfileRecord
+from avsbg.runtime.engine_record import ProfileRecord
 
 # Where the plugin library is on the user's machine is theirs to know.
 PLUGIN_FILE = "libavsbg_tensorrt.so"
@@ -49,6 +49,8 @@ def _trtexec(request: EngineRequest, onnx_file: str, engine: str, profile: Mappi
         words.append(f"--dynamicPlugins={PLUGIN_FILE}")
     if request.workspace_mb is not None:
         words.append(f"--memPoolSize=workspace:{request.workspace_mb}M")
+    if request.aux_streams is not None:
+        words.append(f"--maxAuxStreams={request.aux_streams}")
     if request.version_compatible:
         words.append("--versionCompatible")
     if request.strip_weights:
@@ -69,6 +71,8 @@ def _polygraphy(request: EngineRequest, onnx_file: str, engine: str, profile: Ma
         words += ["--plugins", PLUGIN_FILE]
     if request.workspace_mb is not None:
         words += ["--pool-limit", f"workspace:{request.workspace_mb}M"]
+    if request.aux_streams is not None:
+        words += ["--max-aux-streams", str(request.aux_streams)]
     if request.version_compatible:
         words.append("--version-compatible")
     if request.strip_weights:

@@ -37,6 +37,7 @@ _WORDS = {
     "BOOL": "bool",
 }
 _COMPUTED = frozenset({"fp32", "fp16", "bf16", "int8", "fp8"})
+_QUANTISED = frozenset({"int8", "fp8"})
 # Layers that only wait for each other.
 _SYNCHRONISATION = frozenset({"wait", "signal", "shape_call", "runtime_function"})
 # Element-wise kernels. They may prepare or finish a product that another kind of layer computes.
@@ -88,14 +89,14 @@ def layers_from_log(messages: Iterable[str]) -> list[Layer]:
         match = _LOG_LINE.match(line)
         if match is None:
             raise BuildError(f"this version of TensorRT describes a layer in an unknown way: {line[:200]}")
-        constants = [found["type"] for found in _LOG_TENSOR.finditer(match["constants"]) if _counts(found["shape"])]
-        inputs = [tensor["type"] for tensor in _LOG_TENSOR.finditer(match["inputs"])]
+        constants = [(found["shape"], found["type"]) for found in _LOG_TENSOR.finditer(match["constants"])]
+        inputs = [(tensor["shape"], tensor["type"]) for tensor in _LOG_TENSOR.finditer(match["inputs"])]
         outputs = [tensor["type"] for tensor in _LOG_TENSOR.finditer(match["outputs"])]
         layers.append(
             Layer(
                 match["name"],
                 match["kind"],
-                _types(inputs + constants),
+                _operand_types(inputs, constants),
                 _types(outputs),
                 tuple(_NODE.findall(match["nodes"])),
                 match["tactic"],
@@ -121,8 +122,11 @@ def layers_from_inspector(information: str) -> list[Layer]:
             Layer(
                 str(entry.get("Name", "")),
                 str(entry.get("LayerType", "")),
-                _types(_inspector_types(entry.get("Inputs", [])) + _inspector_types(entry.get("Constants", []))),
-                _types(_inspector_types(entry.get("Outputs", []))),
+                _operand_types(
+                    [tensor for tensor in _inspector_tensors(entry.get("Inputs", [])) if _counts(tensor[0])],
+                    _inspector_tensors(entry.get("Constants", [])),
+                ),
+                _types([word for shape, word in _inspector_tensors(entry.get("Outputs", [])) if _counts(shape)]),
                 tuple(_NODE.findall(str(entry.get("Metadata", "")))),
                 str(entry.get("TacticName", "")),
             )
@@ -132,20 +136,32 @@ def layers_from_inspector(information: str) -> list[Layer]:
     return layers
 
 
-def _inspector_types(tensors: list[dict[str, Any]]) -> list[str]:
+def _inspector_tensors(tensors: list[dict[str, Any]]) -> list[tuple[str, str]]:
     found = []
     for tensor in tensors:
-        # TensorRT 10 writes `Row major linear FP16 format` or `Half`, later versions have a field of their own.
-        text = str(tensor.get("Datatype", tensor.get("Format/Datatype", "")))
+        # TensorRT 10 writes `Row major linear FP16 format` or `Half` into one field, TensorRT 11 splits it into Format
+        # and DataType (NVIDIA's migration guide, "IEngineInspector JSON Output").
+        text = str(tensor.get("DataType", tensor.get("Datatype", tensor.get("Format/Datatype", ""))))
         word = next((part for part in re.split(r"[^A-Za-z0-9]+", text) if part in _WORDS), text)
-        if _counts(",".join(map(str, tensor.get("Dimensions", [])))):
-            found.append(word)
+        found.append((",".join(map(str, tensor.get("Dimensions", []))), word))
     return found
 
 
-def _counts(shape: str) -> bool:
-    """Whether a tensor is more than one number: a product's factor and offset are stored as such, in fp32."""
-    return any(size not in ("1", "") for size in shape.split(","))
+def _operand_types(inputs: list[tuple[str, str]], constants: list[tuple[str, str]]) -> tuple[str, ...]:
+    """The types of what a layer combines, from (shape, type) of its inputs and constants.
+
+    Left out is what scales or shifts the result: constants of one number, and where both operands are quantised, those
+    of one number for each channel. (With one quantised operand, such a constant may be the other.)
+    """
+    tensors = [*inputs, *(constant for constant in constants if _counts(constant[0]))]
+    quantised = sum(_WORDS.get(word) in _QUANTISED for _, word in tensors)
+    kept = [*inputs, *(constant for constant in constants if _counts(constant[0], more_than=int(quantised >= 2)))]
+    return _types([word for _, word in kept])
+
+
+def _counts(shape: str, more_than: int = 0) -> bool:
+    """Whether more than `more_than` of a tensor's dimensions are not 1."""
+    return sum(size not in ("1", "") for size in shape.split(",")) > more_than
 
 
 def _types(words: list[str]) -> tuple[str, ...]:

@@ -9,12 +9,15 @@ from typing import Literal, get_args
 from avsbg.errors import AvsbgError
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "tf32", "fp16", "bf16"]
+Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 Operator = Literal["plugin", "plain"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
+GRAPHS = ("clip", "encode", "decode")
+# More branches at once than any of the networks has.
+MOST_AUX_STREAMS = 64
 
 
 class BuildError(AvsbgError):
@@ -35,6 +38,9 @@ class EngineRequest:
         version_compatible: also runs on later TensorRT versions of the same generation.
         strip_weights: leave out what a refit from the ONNX file restores.
         timing_cache: a file of earlier measurements of tactics, read if it exists, and written.
+        aux_streams: how many CUDA streams beside its own the engine may run branches on; None for the builder's choice.
+            0 takes the least memory, since tensors of branches that run at once cannot share any.
+        graph: what is built: `clip`, or a stream's `encode` or `decode`.
     """
 
     backend: Backend
@@ -46,12 +52,15 @@ class EngineRequest:
     version_compatible: bool = False
     strip_weights: bool = False
     timing_cache: Path | None = None
+    aux_streams: int | None = None
+    graph: str = "clip"
 
     def __post_init__(self) -> None:
         for flag, value, choices in (
             ("--backend", self.backend, BACKENDS),
             ("--precision", self.precision, PRECISIONS),
             ("--operator", self.operator, OPERATORS),
+            ("--graph", self.graph, GRAPHS),
         ):
             if value not in choices:
                 raise BuildError(f"{flag} {value} does not exist.", f"Choose one of: {', '.join(choices)}.")
@@ -62,6 +71,8 @@ class EngineRequest:
             )
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise BuildError(f"--workspace must be at least 1 MB, not {self.workspace_mb}.")
+        if self.aux_streams is not None and not 0 <= self.aux_streams <= MOST_AUX_STREAMS:
+            raise BuildError(f"--aux-streams must lie between 0 and {MOST_AUX_STREAMS}, not {self.aux_streams}.")
         if repeated := len(self.compute_capabilities) - len(set(self.compute_capabilities)):
             raise BuildError(f"--compute-capability repeats {repeated} of its values.")
 
@@ -69,4 +80,5 @@ class EngineRequest:
         """The name of the engine in the bundle: what tells it from the bundle's other engines."""
         devices = "-".join(f"sm{number}" for number in compute_capabilities)
         batch = "-".join(map(str, self.clips))
-        return f"clip.{self.precision}.{self.operator}.{self.backend}.{devices}.clips{batch}"
+        streams = "" if self.aux_streams is None else f".aux{self.aux_streams}"
+        return f"{self.graph}.{self.precision}.{self.operator}.{self.backend}.{devices}.clips{batch}{streams}"

@@ -20,6 +20,7 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 from avsbg.errors import AvsbgError
 from avsbg.export.onnx_operators import register_schemas
 from avsbg.export.precision.rules import FLOATS, assign, find_rule, output_type, typed_inputs
+from avsbg.runtime.streamed_clip import is_feature
 
 LOW_TYPES: Mapping[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 
@@ -33,7 +34,10 @@ class PrecisionError(AvsbgError):
 
 
 def convert(model: ir.Model, precision: str) -> dict[str, int]:
-    """Convert a float32 model in place. Inputs, outputs and the names of nodes and weights stay as they are.
+    """Convert a float32 model in place. The names of nodes and weights stay as they are, and so do inputs and outputs.
+
+    The features that pass between a stream's two graphs are an exception in fp16: they take that type, so that they
+    stay on the device as the engines compute them. (The contract of a graph has no name for bfloat16.)
 
     Args:
         model: with float32 weights loaded.
@@ -48,7 +52,11 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     low = LOW_TYPES[precision]
     _raise_opset(model, _OPSETS[precision])
     fold_batch_norms(model)
-    _infer_types(model)
+    infer_types(model)
+    features = low if precision == "fp16" else ir.DataType.FLOAT
+    for taken in model.graph.inputs:
+        if is_feature(str(taken.name)):
+            taken.type = ir.TensorType(features)
     types = assign(model.graph, low)
     decided: Counter[str] = Counter()
     for node in types:
@@ -64,7 +72,7 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
         for value in node.outputs:
             if value.dtype in FLOATS:
                 value.type = ir.TensorType(output_type(node, own, value))
-    caster.finish_outputs()
+    caster.finish_outputs(features)
     caster.drop_unused_weights()
     return dict(decided.most_common())
 
@@ -88,7 +96,7 @@ def _raise_opset(model: ir.Model, opset: int) -> None:
         function.opset_imports[""] = model.opset_imports[""]
 
 
-def _infer_types(model: ir.Model) -> None:
+def infer_types(model: ir.Model) -> None:
     """Values that came from inlined functions have no type yet, and a value without one would not be cast."""
     register_schemas()
     ir.passes.common.ShapeInferencePass()(model)
@@ -114,14 +122,15 @@ class _Caster:
             self._made[key] = self._converted_weight(value, wanted) if constant else self._cast(value, wanted)
         return self._made[key]
 
-    def finish_outputs(self) -> None:
-        """Return every output in float32, under its name."""
+    def finish_outputs(self, features: ir.DataType) -> None:
+        """Return a stream's features in the type given and every other output in float32, under its name."""
         for index, value in enumerate(list(self._graph.outputs)):
-            if value.dtype in FLOATS and value.dtype is not ir.DataType.FLOAT:
-                name, value.name = value.name, f"{value.name}.low"
-                node = ir.node("Cast", [value], attributes={"to": int(ir.DataType.FLOAT)}, name=f"{name}/Cast")
+            wanted = features if is_feature(str(value.name)) else ir.DataType.FLOAT
+            if value.dtype in FLOATS and value.dtype is not wanted:
+                name, value.name = value.name, f"{value.name}.{str(value.dtype.name).lower()}"
+                node = ir.node("Cast", [value], attributes={"to": int(wanted)}, name=f"{name}/Cast")
                 output = node.outputs[0]
-                output.name, output.type, output.shape = name, ir.TensorType(ir.DataType.FLOAT), value.shape
+                output.name, output.type, output.shape = name, ir.TensorType(wanted), value.shape
                 self._graph.append(node)
                 self._graph.outputs[index] = output
 
@@ -153,7 +162,7 @@ class _Caster:
 
     def _cast(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         producer = value.producer()
-        stem = value.name if producer is None else producer.name
+        stem = value.name if producer is None or not producer.name else producer.name
         node = ir.node("Cast", [value], attributes={"to": int(wanted)}, name=f"{stem}/Cast_{wanted.name.lower()}")
         output = node.outputs[0]
         output.name, output.shape = f"{value.name}.{wanted.name.lower()}", value.shape

@@ -7,6 +7,7 @@ So sensitive chains stay float32 from end to end, and large maps are stored in t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -113,6 +114,51 @@ def find_rule(node: ir.Node) -> Rule | None:
     return next((rule for rule in RULES if rule.matches(node)), None)
 
 
+PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+# Builds with TensorRT for RTX 1.7.1 computed fp8 convolutions of 7 x 7 and 8 x 8 taps in what lies between, and the
+# networks' smaller ones in fp8. Where the limit is was not found out; of the encoders only EfficientNet-Lite0 has
+# filters in between (5 x 5), and a build says if they are not fp8.
+_FP8_TAPS = 32
+
+
+def is_product(node: ir.Node) -> bool:
+    """Whether a node is a matrix product, a convolution or a correlation."""
+    return node.op_type in PRODUCTS or node.domain == "avsbg"
+
+
+def why_not_quantised(node: ir.Node, precision: str) -> str | None:
+    """Why a product may not take int8 or fp8 inputs; None for one that may.
+
+    Args:
+        node: a product of a float32 graph.
+        precision: `int8` or `fp8`.
+    """
+    rule = find_rule(node)
+    if rule is None or rule.name != "product" or node.op_type not in ("Conv", "MatMul", "Gemm"):
+        return f"{node.op_type}, by the rule `{'' if rule is None else rule.name}`"
+    activation, weight = node.inputs[0], node.inputs[1]
+    if activation is None or activation.const_value is not None or weight is None or not weight.is_initializer():
+        # Softmax's outputs crowd near zero, and neither side has channels with a range of their own.
+        return "a product of two activations"
+    if _is_sliced_later(node):
+        return "keys and values in one product: TensorRT for RTX slices its weight in float32, and so multiplies in it"
+    if precision == "fp8" and node.op_type == "Conv" and math.prod(_kernel(weight)) > _FP8_TAPS:
+        return f"a filter of more than {_FP8_TAPS} taps: TensorRT for RTX multiplies such in float32"
+    return None
+
+
+def _is_sliced_later(node: ir.Node) -> bool:
+    users = [use.node for use in node.outputs[0].uses()]
+    while len(users) == 1 and users[0].op_type in ("Add", "Reshape", "Transpose"):
+        users = [use.node for use in users[0].outputs[0].uses()]
+    return bool(users) and all(user.op_type in ("Slice", "Split") for user in users)
+
+
+def _kernel(weight: ir.Value) -> tuple[int, ...]:
+    assert weight.shape is not None
+    return tuple(size for size in tuple(weight.shape)[2:] if isinstance(size, int))
+
+
 def typed_inputs(node: ir.Node) -> list[int]:
     """The positions of the inputs that share the node's floating-point type."""
     # The other floating-point inputs of these operators are float32 whatever their data is.
@@ -127,7 +173,7 @@ def typed_inputs(node: ir.Node) -> list[int]:
 def assign(graph: ir.Graph, low: ir.DataType) -> dict[ir.Node, ir.DataType]:
     """The floating-point type in which each node of a sorted graph takes its inputs; nodes without any are left out."""
     types: dict[ir.Node, ir.DataType] = {}
-    produced: dict[ir.Value, ir.DataType] = {}
+    produced = {value: value.dtype for value in graph.inputs if value.dtype is not None}
     for node in graph:
         positions = typed_inputs(node)
         if positions:

@@ -1,0 +1,145 @@
+"""The tensors inside a bundle's graph: which node computes them, how large they are, and their values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from avsbg.export.onnx_operators import register_schemas
+from avsbg.runtime.bundle import Bundle, Vectors
+from avsbg.runtime.onnxruntime_providers import UNFIT_FOR_FP8
+
+Array = NDArray[Any]
+Run = Callable[[Mapping[str, Array]], dict[str, Array]]
+
+
+class GraphTensors:
+    """A graph of a bundle whose tensors can be asked for by name, in ONNX Runtime on the CPU.
+
+    Args:
+        bundle: an open bundle.
+        name: of the graph.
+        clips: for how many clips `size` is told.
+
+    Attributes:
+        nodes: in the order of execution.
+        producer: by tensor, the index of the node that computes it.
+
+    Raises:
+        BundleError: the bundle has no such graph.
+    """
+
+    def __init__(self, bundle: Bundle, name: str, *, clips: int = 1) -> None:
+        register_schemas()
+        self.name = name
+        self._folder = str(bundle.path)
+        path = bundle.file(bundle.graph(name).file)
+        self.model = onnx.load(str(path), load_external_data=False)
+        self.nodes = list(self.model.graph.node)
+        self.producer = {output: number for number, node in enumerate(self.nodes) for output in node.output if output}
+        self._sizes = self._infer(clips)
+
+    def _infer(self, clips: int) -> dict[str, int]:
+        """Bytes of each floating-point tensor."""
+        model = onnx.shape_inference.infer_shapes(self.model, data_prop=True)
+        floats = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.FLOAT16: 2}
+        sizes = {}
+        for value in (*model.graph.value_info, *model.graph.output):
+            tensor = value.type.tensor_type
+            if tensor.elem_type in floats:
+                # A dimension without a size is the number of clips, or a multiple of it: frames.
+                shape = [dim.dim_value or clips for dim in tensor.shape.dim]
+                sizes[value.name] = floats[tensor.elem_type] * math.prod(shape)
+        return sizes
+
+    def floats(self, names: Iterable[str]) -> list[str]:
+        """Those that are floating-point tensors computed by a node, in the order of execution."""
+        known = {name for name in names if name in self.producer and name in self._sizes}
+        return sorted(known, key=self.producer.__getitem__)
+
+    def size(self, name: str) -> int:
+        """How many bytes a tensor has, about."""
+        return self._sizes[name]
+
+    def open(self, names: Sequence[str]) -> Run:
+        """A session that returns the values of tensors, by name, for the graph's inputs."""
+        import onnxruntime
+
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        del model.graph.output[:]
+        model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", self._folder)
+        content = model.SerializeToString()
+        session = onnxruntime.InferenceSession(
+            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNFIT_FOR_FP8
+        )
+        return lambda inputs: dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
+
+    def describe(self, name: str) -> tuple[str, str]:
+        """The node that computes a tensor, and its type."""
+        node = self.nodes[self.producer[name]]
+        return node.name, f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+
+    def between(self, good: set[str], target: Sequence[str]) -> list[str]:
+        """What `target` is computed from, back to tensors that are known to be right, in the order of execution."""
+        found: set[str] = set()
+        waiting = list(target)
+        while waiting:
+            name = waiting.pop()
+            if name in found or name in good or name not in self.producer:
+                continue
+            found.add(name)
+            waiting += self.nodes[self.producer[name]].input
+        return self.floats(found)
+
+
+def module_of(node: str) -> str:
+    """The module of the network that a node of this name belongs to, e.g. `network.fusion.1`."""
+    return node.rpartition("/")[0].partition("/")[0]
+
+
+def stage_names(vectors: Vectors) -> list[str]:
+    """The intermediate stages that vectors hold, e.g. `fusion_gate.1`."""
+    names = (name.removesuffix(".probe").removesuffix(".moments") for name in vectors.intermediates)
+    return list(dict.fromkeys(names))
+
+
+def relative_difference(found: Array, wanted: Array) -> float:
+    """The largest difference, as a share of the largest value wanted; infinite where shapes differ or it is none."""
+    if found.shape != wanted.shape:
+        return math.inf
+    scale = max(float(np.abs(wanted).max(initial=0)), 1e-6)
+    with np.errstate(invalid="ignore", over="ignore"):
+        largest = float(np.abs(found.astype(np.float64) - wanted.astype(np.float64)).max(initial=0)) / scale
+    return largest if math.isfinite(largest) else math.inf
+
+
+def stage_difference(found: Array, stage: str, vectors: Vectors) -> float:
+    """`relative_difference` of a tensor from a stage as PyTorch computed it, or from what the vectors hold of it."""
+    whole = vectors.intermediates.get(stage)
+    if whole is not None:
+        return relative_difference(found.reshape(-1), whole.reshape(-1))
+    probe = vectors.intermediates[f"{stage}.probe"]
+    if found.size < probe.size:
+        return math.inf
+    mean, deviation, low, high = vectors.intermediates[f"{stage}.moments"]
+    scale = max(abs(low), abs(high), 1e-6)
+    with np.errstate(invalid="ignore", over="ignore"):
+        value = found.astype(np.float64)
+        moments = np.abs(np.array([value.mean(), value.std(), value.min(), value.max()]) - [mean, deviation, low, high])
+    of_moments = float(moments.max()) / scale
+    of_probe = relative_difference(_probe(found, probe.size), probe)
+    return max(of_probe, of_moments if math.isfinite(of_moments) else math.inf)
+
+
+def _probe(array: Array, count: int) -> Array:
+    """The values that the vectors hold of a large stage (`avsbg.export.vectors`)."""
+    return array.reshape(-1)[np.linspace(0, array.size - 1, count).astype(np.int64)]

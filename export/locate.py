@@ -1,0 +1,295 @@
+"""Where a graph goes wrong: the first stage, and in it the first tensor, that is not what it should be.
+
+Two steps, since a large network has gigabytes of tensors. First the stages: a graph that is right tells which of its
+tensors is which stage, by value, since PyTorch's intermediate stages are in the bundle's vectors; those tensors are
+then looked at in the failing graph. After that the tensors between the last stages that are right and the first that is
+wrong, in both graphs, by name and in the order of execution.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from avsbg.errors import AvsbgError
+from avsbg.export.graph_tensors import GraphTensors, module_of, relative_difference, stage_difference, stage_names
+from avsbg.runtime.bundle import Bundle, Vectors
+from avsbg.runtime.verify import select_vectors
+
+Array = NDArray[Any]
+Report = Callable[[str], None]
+
+# What a tensor may differ by, as a share of the largest value that it should have.
+TOLERANCES = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1, "fp8": 2e-1}
+# A tensor of PyTorch's and that of a graph which is right.
+_SAME = 1e-3
+# How much is looked at in one run.
+_BYTES_PER_RUN = 256 * 2**20
+
+
+class LocateError(AvsbgError):
+    """There is nothing to compare with."""
+
+
+@dataclass(frozen=True)
+class TensorDifference:
+    """A tensor of the failing graph against what it should be.
+
+    Attributes:
+        name: of the tensor.
+        node: that computes it, named after the module of the network; `operator` is its type.
+        stage: which stage of the network it is; None for a tensor between stages.
+        difference: the largest, as a share of the largest value that it should have; infinite where it is not finite.
+        passed: whether that is within the tolerance.
+    """
+
+    name: str
+    node: str
+    operator: str
+    stage: str | None
+    difference: float
+    passed: bool
+
+
+@dataclass(frozen=True)
+class Location:
+    """What was found.
+
+    Attributes:
+        graph: the failing graph.
+        reference: the graph that it was compared with; None where none is right.
+        tolerance: of each tensor, relative.
+        stages: each stage that was recognised, in the order of execution.
+        not_recognised: stages that no tensor of the reference equals: fused away, or a stage of training only. Those
+            that the export merged with what follows them are left out.
+        first_stage: the first stage that is wrong; None where all are right.
+        first_tensor: the first tensor that is wrong; None where it could not be narrowed down.
+        looked_at: how many tensors were compared.
+    """
+
+    graph: str
+    reference: str | None
+    tolerance: float
+    stages: tuple[TensorDifference, ...]
+    not_recognised: tuple[str, ...]
+    first_stage: str | None
+    first_tensor: TensorDifference | None
+    looked_at: int
+
+
+def locate(
+    bundle: Bundle,
+    graph: str,
+    *,
+    clips: Sequence[int] = (),
+    tolerance: float | None = None,
+    report: Report = lambda _: None,
+) -> Location:
+    """Find where a graph of a bundle goes wrong, in ONNX Runtime on the CPU.
+
+    Args:
+        bundle: an open bundle.
+        graph: the failing graph.
+        clips: as for `select_vectors`; the first file of vectors is used.
+        tolerance: what a tensor may differ by, relative; by default what the graph's precision allows.
+        report: called with a line of text as the work goes on.
+
+    Raises:
+        LocateError: the vectors hold no intermediate stages.
+        BundleError: no such graph, or no such vectors.
+    """
+    record = bundle.graph(graph)
+    tolerance = TOLERANCES[record.precision] if tolerance is None else tolerance
+    vectors = next(iter(select_vectors(bundle, clips)))
+    if not vectors.intermediates:
+        raise LocateError(f"the vectors of {bundle.path} hold no intermediate stages.", "Export the bundle again.")
+    failing = _Model(bundle, graph, vectors)
+    report("looking for a graph that is right")
+    reference = _find_reference(bundle, graph, vectors)
+    report("recognising the stages")
+    # Without a graph that is right, the failing one is its own: its stages are recognised as far as they are right.
+    names = _recognise(reference or failing, vectors)
+    # A stage that a merge starts from within is computed by none of the graphs.
+    inside = {module_of(node) for merge in record.merges for node in merge.nodes[:-1]}
+    wanted = [stage for stage in stage_names(vectors) if f"network.{stage}" not in inside]
+    stages = _compare_stages(failing, names, vectors, tolerance) if reference else _own_stages(failing, names)
+    bad = next((stage for stage in stages if not stage.passed), None)
+    missing = tuple(stage for stage in wanted if stage not in names)
+    first_stage = bad.stage if bad else (missing[0] if reference is None and missing else None)
+    tensors: list[TensorDifference] = []
+    if reference is not None:
+        report("looking for the first tensor that differs")
+        target = [bad.name] if bad else [output.name for output in failing.model.graph.output]
+        good = {stage.name for stage in stages if stage.passed}
+        tensors = _compare_tensors(failing, reference, failing.between(good, target), tolerance)
+    return Location(
+        graph=graph,
+        reference=reference.name if reference else None,
+        tolerance=tolerance,
+        stages=tuple(stages),
+        not_recognised=missing,
+        first_stage=first_stage,
+        first_tensor=next((tensor for tensor in tensors if not tensor.passed), None),
+        looked_at=len(stages) + len(tensors),
+    )
+
+
+class _Model(GraphTensors):
+    """A graph of the bundle, run on the vectors."""
+
+    def __init__(self, bundle: Bundle, name: str, vectors: Vectors) -> None:
+        self._inputs = vectors.inputs
+        super().__init__(bundle, name, clips=next(iter(vectors.inputs.values())).shape[0])
+
+    def run(self, names: Sequence[str]) -> dict[str, Array]:
+        """The values of tensors."""
+        return self.open(names)(self._inputs)
+
+
+def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> _Model | None:
+    """An fp32 graph of the bundle whose outputs are PyTorch's, plain ones first: all their tensors can be looked at."""
+    candidates = [
+        name
+        for name, record in bundle.manifest.graphs.items()
+        if record.precision == "fp32"
+        and name != failing
+        and {tensor.name for tensor in record.inputs} == set(vectors.inputs)
+        and {tensor.name for tensor in record.outputs} == set(vectors.outputs)
+    ]
+    for name in sorted(candidates, key=lambda name: bundle.graph(name).operator != "plain"):
+        model = _Model(bundle, name, vectors)
+        results = model.run(list(vectors.outputs))
+        if all(relative_difference(results[output], wanted) <= _SAME for output, wanted in vectors.outputs.items()):
+            return model
+    return None
+
+
+def _candidates(model: _Model) -> list[str]:
+    """Tensors that may be a stage: what one module hands to another, and small ones."""
+    scope = {
+        name: module_of(model.nodes[number].name)
+        for name, number in model.producer.items()
+        if model.nodes[number].output
+    }
+    handed = {
+        name for node in model.nodes for name in node.input if name in scope and scope[name] != module_of(node.name)
+    }
+    small = {
+        name
+        for name, number in model.producer.items()
+        if model.nodes[number].op_type in ("Sigmoid", "Reshape", "Transpose", "Relu", "Concat", "Add", "Mul", "Div")
+        and ".encoder." not in model.nodes[number].name
+    }
+    outer = {name for name in handed if scope[name].count(".") <= 5}
+    return model.floats(outer | small)
+
+
+def _recognise(model: _Model, vectors: Vectors) -> dict[str, str]:
+    """Which tensor is which stage, by value; the first in the order of execution where several are equal."""
+    names: dict[str, str] = {}
+    wanted = stage_names(vectors)
+    for batch in _batches(model, _candidates(model)):
+        for name, value in model.run(batch).items():
+            for stage in wanted:
+                if stage not in names and stage_difference(value, stage, vectors) <= _SAME:
+                    names[stage] = name
+    return names
+
+
+def _batches(model: _Model, names: Sequence[str]) -> Iterable[list[str]]:
+    batch: list[str] = []
+    held = 0
+    for name in names:
+        if batch and held + model.size(name) > _BYTES_PER_RUN:
+            yield batch
+            batch, held = [], 0
+        batch.append(name)
+        held += model.size(name)
+    if batch:
+        yield batch
+
+
+def _compare_stages(
+    model: _Model, names: Mapping[str, str], vectors: Vectors, tolerance: float
+) -> list[TensorDifference]:
+    present = {stage: name for stage, name in names.items() if name in model.producer}
+    found = []
+    for batch in _batches(model, model.floats(present.values())):
+        values = model.run(batch)
+        for stage, name in present.items():
+            if name in values:
+                difference = stage_difference(values[name], stage, vectors)
+                found.append(TensorDifference(name, *model.describe(name), stage, difference, difference <= tolerance))
+    return sorted(found, key=lambda stage: model.producer[stage.name])
+
+
+def _own_stages(model: _Model, names: Mapping[str, str]) -> list[TensorDifference]:
+    return sorted(
+        (TensorDifference(name, *model.describe(name), stage, 0.0, True) for stage, name in names.items()),
+        key=lambda stage: model.producer[stage.name],
+    )
+
+
+def _compare_tensors(
+    failing: _Model, reference: _Model, names: Sequence[str], tolerance: float
+) -> list[TensorDifference]:
+    """The tensors up to and with the first that differs."""
+    shared = [name for name in names if name in set(reference.floats(names))]
+    compared = []
+    for batch in _batches(failing, shared):
+        ours, theirs = failing.run(batch), reference.run(batch)
+        for name in batch:
+            difference = relative_difference(ours[name], theirs[name])
+            compared.append(TensorDifference(name, *failing.describe(name), None, difference, difference <= tolerance))
+            if difference > tolerance:
+                return compared
+    return compared
+
+
+def show(target: str, location: Location, *, engine: str | None = None) -> Any:
+    """A table of the stages with a bar for each difference, and the verdict, for a terminal."""
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("stage", "tensor", "difference", "", box=None, pad_edge=False)
+    for stage in location.stages:
+        # Decades above 1e-7, the last bit of fp32.
+        decades = 12 if math.isinf(stage.difference) else max(0, round(math.log10(max(stage.difference, 1e-7)) + 7))
+        bar = Text("█" * decades, style="green" if stage.passed else "bold red")
+        table.add_row(stage.stage or "", stage.name, f"{stage.difference:.1e}", bar)
+    lines = [Text(line) for line in _sentences(target, location, engine)]
+    return Group(table, *lines)
+
+
+def _sentences(target: str, location: Location, engine: str | None) -> list[str]:
+    lines = []
+    if location.reference is None:
+        lines.append(
+            "no graph of the bundle gives PyTorch's outputs, so there is nothing to compare tensors with; stages are "
+            "recognised as far as they are right."
+        )
+    if location.first_tensor is not None:
+        first = location.first_tensor
+        where = f" (stage {location.first_stage})" if location.first_stage else ""
+        lines.append(
+            f"{target}: the first tensor that differs{where} is {first.name}, by {first.difference:.1e} of its largest "
+            f"value; computed by {first.operator} {first.node}."
+        )
+    elif location.first_stage is not None:
+        lines.append(f"{target}: the first stage that differs is {location.first_stage}.")
+    elif engine is None:
+        lines.append(f"{target}: no tensor of the graph {location.graph} differs by more than {location.tolerance:g}.")
+    if engine is not None and location.first_tensor is None:
+        lines.append(
+            f"The graph {location.graph}, from which the engine was built, is right in ONNX Runtime: the difference "
+            "arises in TensorRT. To compare layer by layer, on the device: polygraphy run GRAPH.onnx --trt --onnxrt "
+            "--trt-outputs mark all --onnx-outputs mark all (with --plugins for the plugin library)."
+        )
+    if location.not_recognised:
+        lines.append(f"Stages that no tensor was recognised as: {', '.join(location.not_recognised)}.")
+    return lines

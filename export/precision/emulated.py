@@ -1,0 +1,249 @@
+"""What bf16 and tf32 cost, where no runtime computes in them: their rounding, emulated in a float32 graph.
+
+ONNX Runtime has neither type's products on the processor. What a strongly typed engine does in them is known, though:
+products multiply operands that have the type and accumulate in float32, and what the graph says is bfloat16 is stored
+so. An emulated graph computes in float32 and rounds where the engine would; every value that the engine holds in the
+type lies on the type's grid. The order of sums is the engine's own, and so is whether it rounds between two operators
+that it fuses: the emulation rounds after each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+import onnxruntime
+from numpy.typing import NDArray
+
+from avsbg.export.precision.convert import convert, fold_batch_norms, infer_types
+from avsbg.export.precision.rules import is_product
+from avsbg.export.precision.sessions import Session, throw_away_session
+from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import BackendError
+
+EMULATED = ("tf32", "bf16")
+
+FLOAT, BFLOAT16, DOUBLE = ir.DataType.FLOAT, ir.DataType.BFLOAT16, ir.DataType.DOUBLE
+# They move or select values, so that what is on bfloat16's grid stays there.
+_MOVES = frozenset(
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Pad", "Relu", "Reshape", "Slice", "Split"}
+)
+_MOVES |= {"Squeeze", "Tile", "Transpose", "Unsqueeze", "Where"}
+# tf32 keeps 11 significant bits, one of them implied.
+_TF32_DROPPED = 13
+
+
+def label(precision: str) -> str:
+    """How an emulated precision is named wherever it is shown."""
+    return f"{precision} (emulated)"
+
+
+def round_tf32(array: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round to tf32: to nearest, ties away from zero, as `cvt.rna.tf32.f32` does; what is not finite stays."""
+    bits = np.ascontiguousarray(array, np.float32).view(np.uint32)
+    half, dropped = np.uint32(1 << (_TF32_DROPPED - 1)), np.uint32((1 << _TF32_DROPPED) - 1)
+    rounded = ((bits + half) & ~dropped).view(np.float32)
+    return np.where(np.isfinite(array), rounded, array)
+
+
+def emulate(model: ir.Model, precision: str) -> None:
+    """Rewrite a model in place so that it computes in float32 and rounds as an engine of a precision would.
+
+    Args:
+        model: with its weights loaded; the float32 graph, or for bf16 what `convert` made of it.
+        precision: one of `EMULATED`.
+    """
+    if precision == "tf32":
+        # An engine folds them too, and rounds the weights that come out.
+        fold_batch_norms(model)
+        infer_types(model)
+        _round_operands(model.graph)
+        return
+    if not any(value.dtype is BFLOAT16 for node in model.graph for value in node.outputs):
+        convert(model, precision)
+    _store_in_float32(model.graph)
+
+
+def _store_in_float32(graph: ir.Graph) -> None:
+    """Give each bfloat16 value the type float32, rounded to bfloat16."""
+    for name, value in list(graph.initializers.items()):
+        if value.dtype is BFLOAT16:
+            assert value.const_value is not None
+            array = value.const_value.numpy().astype(np.float32)
+            value.const_value, value.type = ir.tensor(array, dtype=FLOAT, name=name), ir.TensorType(FLOAT)
+    inserter = _Inserter(graph)
+    for node in list(graph):
+        casts = node.op_type == "Cast" and node.attributes.get_int("to") == int(BFLOAT16)
+        if casts:
+            node.attributes["to"] = ir.AttrInt64("to", int(FLOAT))
+        for value in node.outputs:
+            if value.dtype is BFLOAT16:
+                value.type = ir.TensorType(FLOAT)
+                if casts or node.op_type not in _MOVES:
+                    inserter.store_in_bfloat16(value)
+
+
+def _round_operands(graph: ir.Graph) -> None:
+    """Round both operands of each float32 product to tf32."""
+    inserter = _Inserter(graph)
+    rounded: dict[ir.Value, ir.Value] = {}
+    for node in [node for node in graph if is_product(node)]:
+        for index in (0, 1):
+            value = node.inputs[index]
+            if value is None or value.dtype is not FLOAT:
+                continue
+            if value not in rounded:
+                constant = value.is_initializer()
+                rounded[value] = inserter.weight_in_tf32(value) if constant else inserter.rounded_to_tf32(value)
+            node.replace_input_with(index, rounded[value])
+    for value in rounded:
+        if value.is_initializer() and not value.uses() and not value.is_graph_output():
+            del graph.initializers[str(value.name)]
+
+
+class _Inserter:
+    """Inserts the operators that round a value, behind the node that computes it."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self._graph = graph
+        self._constants: dict[float, ir.Value] = {}
+
+    def store_in_bfloat16(self, value: ir.Value) -> None:
+        """Let all that reads `value` read it rounded: to nearest, ties to even, as in every conversion to bfloat16."""
+        users = [(use.node, use.idx) for use in value.uses()]
+        low = self._insert("Cast", [value], f"{value.name}.bf16", BFLOAT16)
+        stored = self._insert("Cast", [low], f"{value.name}.stored", FLOAT)
+        for node, index in users:
+            node.replace_input_with(index, stored)
+
+    def rounded_to_tf32(self, value: ir.Value) -> ir.Value:
+        """As `round_tf32`, in double precision, where neither range nor ties are in the way.
+
+        The value is moved away from zero by less than what tells it from the next float32, which decides the ties.
+        Then Veltkamp's splitting (T. J. Dekker, "A floating-point technique for extending the available precision",
+        1971) keeps the 11 leading of a double's 53 bits: g - (g - x) with g = c x and c = 2^42 + 1.
+        """
+        double = self._insert("Cast", [value], f"{value.name}.double", DOUBLE)
+        # Not one product with 1 + 2^-30, which ONNX Runtime takes for 1 and removes.
+        nudge = self._insert("Mul", [double, self._constant("nudge", 2.0**-30)], f"{value.name}.nudge", DOUBLE)
+        x = self._insert("Add", [nudge, double], f"{value.name}.nudged", DOUBLE)
+        g = self._insert("Mul", [x, self._constant("split", 2.0**42 + 1)], f"{value.name}.split", DOUBLE)
+        low = self._insert("Sub", [g, x], f"{value.name}.split_low", DOUBLE)
+        high = self._insert("Sub", [g, low], f"{value.name}.split_high", DOUBLE)
+        return self._insert("Cast", [high], f"{value.name}.tf32", FLOAT)
+
+    def weight_in_tf32(self, value: ir.Value) -> ir.Value:
+        """A weight, rounded; its name tells it from the one that others may still read."""
+        assert value.const_value is not None
+        return self._initializer(f"{value.name}.tf32", round_tf32(value.const_value.numpy()), FLOAT)
+
+    def _insert(self, operator: str, inputs: list[ir.Value], name: str, kind: ir.DataType) -> ir.Value:
+        attributes = {"to": int(kind)} if operator == "Cast" else {}
+        node = ir.node(operator, inputs, attributes=attributes, name=name)
+        output = node.outputs[0]
+        output.name, output.type, output.shape = name, ir.TensorType(kind), inputs[0].shape
+        producer = inputs[0].producer()
+        if producer is None:
+            self._graph.insert_before(self._graph[0], node)
+        else:
+            self._graph.insert_after(producer, node)
+        return output
+
+    def _constant(self, name: str, number: float) -> ir.Value:
+        if number not in self._constants:
+            self._constants[number] = self._initializer(f"tf32.{name}", np.asarray(number, np.float64), DOUBLE)
+        return self._constants[number]
+
+    def _initializer(self, name: str, array: NDArray[Any], kind: ir.DataType) -> ir.Value:
+        tensor = ir.tensor(array, dtype=kind, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(kind), const_value=tensor)
+        self._graph.register_initializer(value)
+        return value
+
+
+def check_rounding(precision: str) -> None:
+    """Check that this ONNX Runtime rounds where an emulated graph says so: optimisers remove what seems to do nothing.
+
+    Raises:
+        BackendError: it does not.
+    """
+    # Ties to either side, their neighbours, and what both types hold; each is multiplied by 1.
+    steps = np.arange(-3, 4, dtype=np.float32) * np.float32(2.0**-23)
+    values = np.concatenate([one + steps for one in (1, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 257 / 256, 259 / 256)])
+    x = ir.Value(name="x", shape=ir.Shape([len(values), 1]), type=ir.TensorType(FLOAT))
+    node = ir.node("MatMul", [x, weight := ir.val("w", const_value=ir.tensor(np.ones((1, 1), np.float32), name="w"))])
+    node.outputs[0].name, node.outputs[0].type = "logits", ir.TensorType(FLOAT)
+    graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 20}, name="rounding")
+    model = ir.Model(graph, ir_version=10)
+    emulate(model, precision)
+    with throw_away_session(model, threads=1) as session:
+        found = session.run({"x": values.astype(np.float32).reshape(-1, 1)})["logits"].reshape(-1)
+    wanted = round_tf32(values) if precision == "tf32" else values.astype(BFLOAT16.numpy()).astype(np.float32)
+    if not np.array_equal(found, wanted):
+        raise BackendError(
+            f"ONNX Runtime {onnxruntime.__version__} does not round to {precision} where the emulated graph says so: "
+            f"{found[found != wanted][0]!r} for {wanted[found != wanted][0]!r}.",
+            "Use the version that constraints.txt names.",
+        )
+
+
+class EmulatedBackend(Backend):
+    """Executes a graph in ONNX Runtime, rounding as an engine of another precision would; its time says nothing.
+
+    Args:
+        bundle: an open bundle.
+        graph: a float32 graph, or for bf16 one that `avsbg convert` made.
+        precision: one of `EMULATED`.
+        threads: threads within an operator; by default ONNX Runtime's choice.
+
+    Raises:
+        BackendError: no such precision, or the graph has another one; or (when it is opened) as `check_rounding`.
+    """
+
+    name: ClassVar[str] = "emulated"
+
+    def __init__(self, bundle: Bundle, graph: str = "clip", *, precision: str, threads: int | None = None) -> None:
+        super().__init__(bundle, graph)
+        if precision not in EMULATED:
+            raise BackendError(f"{precision} is not emulated.", f"Choose one of: {', '.join(EMULATED)}.")
+        if (found := self.contract.precision) not in ("fp32", precision):
+            raise BackendError(f"the graph {graph} is in {found}.", f"Name the one that {precision} is made from.")
+        self._precision = precision
+        self._threads = threads
+        self._stack = ExitStack()
+        self._session: Session | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """What runs; `precision` says that it is emulated."""
+        return {
+            "backend": self.name,
+            "version": onnxruntime.__version__,
+            "graph": self.graph,
+            "precision": label(self._precision),
+            "threads": self._threads or "default",
+        }
+
+    def _open(self) -> None:
+        check_rounding(self._precision)
+        model = ir.load(self.bundle.file(self.contract.file))
+        emulate(model, self._precision)
+        self._session = self._stack.enter_context(throw_away_session(model, threads=self._threads))
+
+    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+        assert self._session is not None
+        for name, one in inputs.items():
+            if isinstance(one, Resident):
+                raise self._refuse_resident(name, "it takes arrays of the host")
+        if keep:
+            raise BackendError("the backend emulated keeps no arrays.", "Leave `keep` out.")
+        arrays = {name: np.asarray(one) for name, one in inputs.items()}
+        return dict(self._session.run(arrays, outputs))
+
+    def _close(self) -> None:
+        self._session = None
+        self._stack.close()
