@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avsbg.model.variants import ENCODERS, VARIANTS, Variant, VariantError, named_variant
 
 if TYPE_CHECKING:
+    from avsbg.model.audio_encoders import AudioEncoder, AudioEncoderName, create_audio_encoder
     from avsbg.model.avs_bg import AvsBg, AvsBgStages
     from avsbg.model.avsbench import AvsBench, AvsBenchStages
     from avsbg.model.checkpoint import CheckpointError, LoadReport, load_checkpoint, save_checkpoint
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from avsbg.model.vggish import VGGish
 
 _HOMES = {
+    "audio_encoders": ("AudioEncoder", "AudioEncoderName", "create_audio_encoder"),
     "avs_bg": ("AvsBg", "AvsBgStages"),
     "avsbench": ("AvsBench", "AvsBenchStages"),
     "checkpoint": ("CheckpointError", "LoadReport", "load_checkpoint", "save_checkpoint"),
@@ -49,6 +51,8 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "ENCODERS",
     "VARIANTS",
+    "AudioEncoder",
+    "AudioEncoderName",
     "AvsBench",
     "AvsBenchStages",
     "AvsBg",
@@ -65,6 +69,7 @@ __all__ = [
     "build",
     "correlation_volume",
     "count_parameters",
+    "create_audio_encoder",
     "create_network",
     "fill_by_formula",
     "fill_from_seed",

@@ -92,12 +92,28 @@ class CorrelationAttention(nn.Module):
         self.bias = nn.Parameter(torch.zeros(1))
         self.materialise = materialise
 
-    def forward(self, features: Tensor, frames_per_clip: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`[N, 128, h, w]` to attended features, attention and mean correlation, the latter two `[N, 1, h, w]`."""
-        height, width = features.shape[-2:]
-        descriptors = split_clips(features.flatten(2).transpose(1, 2), frames_per_clip)  # [B, T, h*w, 128]
-        mean = self._materialised(descriptors) if self.materialise else self._fused(descriptors)
-        mean = mean.to(features.dtype).reshape(-1, 1, height, width)
+    def forward(
+        self, features: Tensor, frames_per_clip: int = 1, partner: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Attend.
+
+        Args:
+            features: `[N, 128, h, w]`.
+            frames_per_clip: T >= 2; the partners are found among the rows, which are clip-major.
+            partner: the features of the N rows' partners instead, as a stream has them.
+
+        Returns:
+            attended features, attention and mean correlation, the latter two `[N, 1, h, w]`.
+        """
+        descriptors = features.flatten(2).transpose(1, 2)  # [N, h*w, 128]
+        if partner is None:
+            clips = split_clips(descriptors, frames_per_clip)
+            mean = self._materialised(clips) if self.materialise else self._fused(clips)
+        elif self.materialise:
+            mean = correlation_volume(descriptors, partner.flatten(2).transpose(1, 2), relu=True).mean(dim=-1)
+        else:
+            mean = mean_correlation(descriptors, partner.flatten(2).transpose(1, 2))[0]
+        mean = mean.to(features.dtype).reshape(-1, 1, *features.shape[-2:])
         attention = torch.sigmoid(mean * self.weight + self.bias)
         return features + features * attention, attention, mean
 
@@ -197,12 +213,49 @@ class AvsBg(nn.Module):
         sound = unit_norm(audio.flatten(0, 1), dim=1)
         fused, gates = self._fuse(neck, sound)
         correlated, attention, mean = self._correlate(fused, clip_length)
+        decoded = self._decode(correlated)
+        logits = self.head(decoded[-1]).reshape(-1, clip_length, height, width)
+        return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, decoded, sound, logits)
 
+    def encode(self, frames: Tensor, audio: Tensor) -> list[Tensor]:
+        """What concerns one frame alone: its fused features, which later frames of a stream need too.
+
+        Args:
+            frames: `[N, 3, H, W]`, normalised as `forward` takes them.
+            audio: audio embeddings `[N, 128]`.
+
+        Returns:
+            four maps `[N, 128, h, w]`, strides 4 to 32.
+        """
+        encoded = self.encoder(frames)
+        neck = [reduce(stage) for reduce, stage in zip(self.neck, encoded, strict=True)]
+        return self._fuse(neck, unit_norm(audio, dim=1))[0]
+
+    def decode(self, fused: list[Tensor], partner: list[Tensor] | None) -> Tensor:
+        """The logits of frames from what `encode` returned for them and for their partners.
+
+        The partner of a frame is the one after it; the last frame's is its predecessor. Then the logits are those of
+        `forward` on the whole clip.
+
+        Args:
+            fused: four maps `[N, 128, h, w]`.
+            partner: the same of the N partners; None for a variant without motion, in which frames have none.
+
+        Returns:
+            logits `[N, H, W]`.
+        """
+        if self.correlation is not None:
+            assert partner is not None
+            triples = zip(self.correlation, fused, partner, strict=True)
+            fused = [attend(stage, partner=other)[0] for attend, stage, other in triples]
+        logits: Tensor = self.head(self._decode(fused)[-1])
+        return logits[:, 0]
+
+    def _decode(self, correlated: list[Tensor]) -> list[Tensor]:
         decoded: list[Tensor] = []
         for block, stage in zip(self.decoder, reversed(correlated), strict=True):
             decoded.append(block(stage, decoded[-1] if decoded else None))
-        logits = self.head(decoded[-1]).reshape(-1, clip_length, height, width)
-        return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, decoded, sound, logits)
+        return decoded
 
     def _fuse(self, neck: list[Tensor], sound: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         if self.fusion is None:  # the ablation keeps the normalisation, so that what follows sees the same scale

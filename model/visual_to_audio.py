@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avsbg.errors import AvsbgError
 from avsbg.model.clips import AUDIO_WIDTH
 
-POSITIONS = 49  # of stage 3 at 224 x 224, the size the projection is published for
+SIDE = 7  # of stage 3 at 224 x 224, the size the projection is published for
 
 
 class VisualToAudio(nn.Module):
     """Project masked stage-3 features back to an audio embedding: three convolutions and one weight per position.
 
-    Purely linear, as released. It is tied to the number of positions at stage 3: 49, i.e. 224 x 224 input.
+    Purely linear, as released. The weights belong to 7 x 7 positions, stage 3 at 224 x 224. At another size, which the
+    release cannot train, the encoded map is pooled or repeated to 7 x 7 (adaptive average); at 224 nothing changes.
     """
 
     def __init__(self, channels: int) -> None:
@@ -28,29 +28,24 @@ class VisualToAudio(nn.Module):
             nn.Conv2d(64, 64, 3, padding=1, bias=False),
             nn.Conv2d(64, AUDIO_WIDTH, 1, bias=False),
         )
-        self.project = nn.Linear(POSITIONS, 1)
+        self.project = nn.Linear(SIDE * SIDE, 1)
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """Generate audio embeddings.
 
         Args:
-            features: stage-3 features `[N, C, h, w]` with h * w = 49.
+            features: stage-3 features `[N, C, h, w]`.
             mask: `[N, 1, H, W]`: ground truth (MS3) or the network's own raw logits (S4).
 
         Returns:
             generated embeddings `[N, 128]`, not normalised.
-
-        Raises:
-            AvsbgError: stage 3 does not have 49 positions.
         """
         size = features.shape[-2:]
-        if size.numel() != POSITIONS:
-            raise AvsbgError(
-                f"the visual-to-audio projection works on {POSITIONS} positions, not {size[0]} x {size[1]}.",
-                "Train at 224 x 224, or use a variant without bidirectional generation.",
-            )
         masked = features * F.adaptive_avg_pool2d(mask, (size[0], size[1]))
-        projected: Tensor = self.project(self.mask_encoder(masked).flatten(2))
+        encoded = self.mask_encoder(masked)
+        if size.numel() != SIDE * SIDE:  # 112 x 448 has 49 positions too, and the release trains on them
+            encoded = F.adaptive_avg_pool2d(encoded, (SIDE, SIDE))
+        projected: Tensor = self.project(encoded.flatten(2))
         return projected.squeeze(2)
 
 

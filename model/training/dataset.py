@@ -26,9 +26,9 @@ class Sample(NamedTuple):
     """One clip."""
 
     clip: Clip
-    frames: Tensor  # uint8 [5, H, W, 3], RGB
-    log_mel: Tensor  # float32 [5, 1, 96, 64]
-    masks: Tensor  # float32 [5, H, W], or [1, H, W] of the first frame (training on S4)
+    frames: Tensor  # uint8 [T, H, W, 3], RGB; T is 5 unless the data set was asked for fewer
+    log_mel: Tensor  # float32 [T, 1, 96, 64]
+    masks: Tensor  # float32 [T, H, W], or [1, H, W] of the first frame (training on S4)
 
 
 class Batch(NamedTuple):
@@ -53,10 +53,11 @@ class AvsBenchDataset(Dataset[Sample]):
         clips: in the table's order.
         sound: where the sound comes from: `log-mel` (the `.npy` files of `audio_log_mel`) where the first clip has
             one, else `wav`. Every clip of the split has to have it.
+        frames: that are loaded of each clip, from the first on.
         height, width: of the frames; those of the first clip, and every clip has to have them.
     """
 
-    def __init__(self, root: Path, task: Task, split: Split) -> None:
+    def __init__(self, root: Path, task: Task, split: Split, *, frames: int = FRAMES) -> None:
         """Open a split; see `avsbg.model.training.layout` for what lies where below `root`.
 
         Raises:
@@ -64,6 +65,7 @@ class AvsBenchDataset(Dataset[Sample]):
         """
         self.task = task
         self.split = split
+        self.frames = frames
         self.clips = read_clips(Path(root), task, split)
         self.sound = _sound_source(self.clips[0])
         first = _open_image(self.clips[0].frame(1), frame_array)
@@ -84,9 +86,9 @@ class AvsBenchDataset(Dataset[Sample]):
             DatasetError: a file is missing, cannot be read, or has another shape than the split's first clip.
         """
         clip = self.clips[index]
-        frames = torch.stack([self._checked(clip.frame(k)) for k in range(1, FRAMES + 1)])
-        masks = torch.stack([self._checked_mask(clip.mask(k)) for k in range(1, clip.masks + 1)])
-        return Sample(clip, frames, self._log_mel(clip), masks)
+        frames = torch.stack([self._checked(clip.frame(k)) for k in range(1, self.frames + 1)])
+        masks = torch.stack([self._checked_mask(clip.mask(k)) for k in range(1, min(clip.masks, self.frames) + 1)])
+        return Sample(clip, frames, self.log_mel(clip)[: self.frames], masks)
 
     def _checked(self, path: Path) -> Tensor:
         return self._of_size(path, _open_image(path, frame_array))
@@ -103,7 +105,12 @@ class AvsBenchDataset(Dataset[Sample]):
             )
         return pixels
 
-    def _log_mel(self, clip: Clip) -> Tensor:
+    def log_mel(self, clip: Clip) -> Tensor:
+        """The log-mel patches of a clip alone, float32 `[5, 1, 96, 64]`.
+
+        Raises:
+            DatasetError: they are missing, cannot be read, or have another shape.
+        """
         if self.sound == "wav":
             return clip_log_mel(clip.wav)
         try:

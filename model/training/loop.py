@@ -20,6 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from avsbg.model import save_checkpoint
+from avsbg.model.training.augmentation import jitter_colours
 from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import score_clip
@@ -31,7 +32,7 @@ from avsbg.model.training.recipes import Recipe
 from avsbg.model.training.run_directory import RunDirectory, RunLog
 from avsbg.model.training.schedule import MicroBatch, epoch_batches, learning_rate, micro_batches, steps_per_epoch
 from avsbg.model.training.settings import Interrupted, Listener, Result, Settings
-from avsbg.model.training.setup import check_size, describe_data, make_accelerator, stop_on_signals
+from avsbg.model.training.setup import describe_data, make_accelerator, stop_on_signals
 from avsbg.model.training.start import Start
 
 
@@ -62,24 +63,24 @@ class Training:
             DatasetError: the data cannot be used.
             TrainingError: the precision or the device is not to be had.
         """
-        self.recipe, self.run, self.origin = recipe, run, begin.origin
+        self.recipe, self.run, self.begin = recipe, run, begin
         self.settings = settings = settings or Settings()
         self.listener = listener or Listener()
-        self.train_set = AvsBenchDataset(data, recipe.task, "train")
+        self.train_set = AvsBenchDataset(data, recipe.task, "train", frames=recipe.frames)
         self.selection_set = AvsBenchDataset(data, recipe.task, settings.select_on)
-        check_size(recipe, self.train_set)
         self.accelerator = make_accelerator(recipe, settings)
         self.processes = self.accelerator.num_processes
         self.micro_batch = settings.micro_batch or math.ceil(recipe.batch / self.processes)
-        trains_audio = recipe.audio_encoder == "compact" and recipe.variant.audio
         self.objective = Objective(
             begin.network,
             begin.audio_encoder,
             task=recipe.task,
             weights=LossWeights(recipe.audio_visual, recipe.latent),
-            train_audio_encoder=trains_audio,
+            train_audio_encoder=recipe.trains_audio,
+            train_encoder=recipe.train_encoder,
         )
-        self.trains_audio = trains_audio
+        # VGGish's weights are a file that is there anyway; those of the compact audio encoder are the run's own.
+        self.has_own_audio = recipe.hears and recipe.audio_encoder == "compact"
         learning = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self.model, self.optimizer = self.accelerator.prepare(
             self.objective, torch.optim.Adam(learning, lr=recipe.learning_rate)
@@ -109,7 +110,8 @@ class Training:
                 "train": describe_data(self.train_set),
                 self.settings.select_on: describe_data(self.selection_set),
             },
-            "weights_from": self.origin,
+            "weights_from": self.begin.origin,
+            "audio_accuracy": self.begin.audio_accuracy,
             "device": torch.cuda.get_device_name() if self.accelerator.device.type == "cuda" else "cpu",
             "versions": {"torch": torch.__version__},
         }
@@ -155,7 +157,11 @@ class Training:
         )
         sums = torch.zeros(3, device=self.accelerator.device)
         for part, batch in zip(parts, batches_of_clips, strict=True):
-            sums += self._accumulate(part, *(tensor.to(self.accelerator.device) for tensor in batch[1:]))
+            _, frames, log_mel, masks = batch
+            if self.recipe.colour_jitter:
+                frames = jitter_colours(frames)
+            seen = (tensor.to(self.accelerator.device) for tensor in (frames, log_mel, masks))
+            sums += self._accumulate(part, *seen)
             if part.closes_step:
                 self._close_step(epoch, sums, log)
                 sums.zero_()
@@ -218,14 +224,14 @@ class Training:
 
     def _save_weights(self, which: str) -> None:
         save_checkpoint(self.objective.network, self.run.weights(which))
-        if self.trains_audio:
+        if self.has_own_audio:
             save_checkpoint(self.objective.audio_encoder, self.run.audio_weights(which))
 
     def _identity(self) -> dict[str, Any]:
         """What has to be the same for a resumed run to end as the uninterrupted one."""
         return {
             "recipe": repr(self.recipe),
-            "audio encoder": self.origin["audio_encoder"],
+            "audio encoder": self.begin.origin["audio_encoder"],
             "training data": describe_data(self.train_set)["sha256"],
             "micro-batch": self.micro_batch,
             "processes": self.processes,
@@ -248,7 +254,7 @@ class Training:
                     "epochs_scored": self.epochs_scored,
                     "best": self.best,
                     "network": self.objective.network.state_dict(),
-                    "audio_encoder": self.objective.audio_encoder.state_dict() if self.trains_audio else None,
+                    "audio_encoder": self.objective.audio_encoder.state_dict() if self.has_own_audio else None,
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": None if scaler is None else scaler.state_dict(),
                     "random_numbers": all_numbers,
@@ -266,7 +272,7 @@ class Training:
                     "Resume it as it was started, or start another run.",
                 )
         self.objective.network.load_state_dict(state["network"])
-        if self.trains_audio:
+        if self.has_own_audio:
             self.objective.audio_encoder.load_state_dict(state["audio_encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:

@@ -84,6 +84,27 @@ def read_frames(path: Path, seconds: int) -> list[Array]:
     return [kept.get(index, ending) for index in wanted]
 
 
+def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
+    """Write frames, one for each second, with their sound: H.264 and AAC; the format follows the suffix.
+
+    Args:
+        path: it appears when it is complete.
+        frames: uint8 `[T, H, W, 3]`; H and W even.
+        samples: int16 `[n, channels]` at 16 kHz, mono or stereo.
+    """
+    with atomic_file(path) as temporary, av.open(str(temporary), "w", format=path.suffix.removeprefix(".")) as target:
+        picture = target.add_stream("libx264", rate=1, options={"crf": "10", "preset": "medium"})
+        picture.height, picture.width, picture.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        sound = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono" if samples.shape[1] == 1 else "stereo")
+        for frame in frames:
+            target.mux(picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        target.mux(picture.encode(None))
+        block = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=sound.layout.name)
+        block.sample_rate = SAMPLE_RATE
+        target.mux(sound.encode(block))
+        target.mux(sound.encode(None))
+
+
 def frame_indices(rate: Fraction, seconds: int) -> Sequence[int]:
     """Which frames `read_frames` keeps of a video with `rate` frames per second."""
     whole = round(rate)

@@ -95,7 +95,8 @@ def loss_terms(
         # S4 has no masks for the later frames: the network's own raw logits stand in, and learn from this loss too.
         mask = logits if task == "s4" else masks.flatten(0, 1)
         generated = network.visual_to_audio(features.float(), mask[:, None])
-        latent = latent_loss(embedding.float().flatten(0, 1), generated)
+        # What was heard is the target. VGGish is frozen; a trained audio encoder must not come to meet the projection.
+        latent = latent_loss(embedding.detach().float().flatten(0, 1), generated)
     return LossTerms(supervision, audio_visual, latent, weights)
 
 
@@ -113,6 +114,7 @@ class Objective(nn.Module):
         task: Task,
         weights: LossWeights,
         train_audio_encoder: bool = False,
+        train_encoder: bool = True,
     ) -> None:
         """Wrap.
 
@@ -121,17 +123,21 @@ class Objective(nn.Module):
             audio_encoder: log-mel `[B, T, 1, 96, 64]` to embeddings `[B, T, 128]`, e.g. a `VGGish`.
             task, weights: see `loss_terms`.
             train_audio_encoder: whether its weights are trained too; both publications freeze VGGish.
+            train_encoder: whether the visual encoder is trained; both publications do.
         """
         super().__init__()
         self.network = network
+        self.network.encoder.requires_grad_(train_encoder)
         self.audio_encoder = audio_encoder.requires_grad_(train_audio_encoder)
         self.task = task
         self.weights = weights
         self.train_audio_encoder = train_audio_encoder
+        self.train_encoder = train_encoder
 
     def train(self, mode: bool = True) -> Objective:
-        """As of any module; a frozen audio encoder stays in evaluation mode."""
+        """As of any module; frozen encoders stay in evaluation mode."""
         super().train(mode)
+        self.network.encoder.train(mode and self.train_encoder)
         self.audio_encoder.train(mode and self.train_audio_encoder)
         return self
 

@@ -7,14 +7,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avsbg.model import Variant, VGGish, build, load_checkpoint
+from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, load_checkpoint
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
-from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.training.dataset import Sample
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import Predict
-from avsbg.model.training.recipes import AudioEncoderName
 from avsbg.model.training.start import Silence
 from avsbg.model.training.transforms import normalise
 
@@ -62,6 +60,6 @@ def checkpoint_predictor(
     load_checkpoint(network, weights)
     audio: nn.Module = Silence()
     if audio_weights is not None:
-        audio = VGGish() if audio_encoder == "vggish" else CompactAudioEncoder()
+        audio = create_audio_encoder(audio_encoder)
         load_checkpoint(audio, audio_weights)
     return network_predictor(network.to(device).eval(), audio.to(device).eval(), device)

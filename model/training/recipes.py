@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from avsbg.model.audio_encoders import AudioEncoderName
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.layout import TASKS, Task
+from avsbg.model.training.layout import FRAMES, TASKS, Task
 from avsbg.model.variants import VARIANTS, Variant, named_variant
 
-AudioEncoderName = Literal["vggish", "compact"]
 Schedule = Literal["constant", "cosine"]
 
 
@@ -30,7 +30,16 @@ class Recipe:
         latent: eta, the weight of the latent term (networks with bidirectional generation).
         seed: of the initial weights, the order of the clips and stochastic depth.
         from_s4: whether training starts from a network trained on S4 instead of an ImageNet encoder.
-        audio_encoder: `vggish`, frozen, as published; or `compact`, small and trained with the network.
+        audio_encoder: `vggish`, frozen, as published; or `compact`, small and trained with the network, unless it is
+            trained before it.
+        audio_epochs: passes over the training split's sound in which the compact audio encoder learns to tell the
+            categories before the network is trained; it stays frozen from then on. 0: it is not trained before.
+        frames: of each clip, that a step sees, from the first on. On S4 the first frame alone is annotated, and its
+            logits depend on the first two frames and on no other; 5, as published, lets batch norms see them all.
+        train_encoder: whether the visual encoder learns too, as published, or keeps ImageNet's weights and statistics.
+        colour_jitter: whether each clip's colours are changed at random before a step sees it; not published.
+        fusion_gain: factor on the first weights of each of the three convolutions before the fusion's gate. At 1, as
+            published, they begin so small that the gate is 0.5 everywhere, and hardly any gradient reaches the sound.
     """
 
     task: Task
@@ -44,13 +53,36 @@ class Recipe:
     seed: int = 42
     from_s4: bool = False
     audio_encoder: AudioEncoderName = "vggish"
+    audio_epochs: int = 0
+    frames: int = FRAMES
+    train_encoder: bool = True
+    colour_jitter: bool = False
+    fusion_gain: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch"):
             if getattr(self, name) < 1:
                 raise TrainingError(f"{name} must be at least 1, not {getattr(self, name)}.")
-        if not self.learning_rate > 0:
-            raise TrainingError(f"the learning rate must be positive, not {self.learning_rate}.")
+        for name in ("learning_rate", "fusion_gain"):
+            if not getattr(self, name) > 0:
+                raise TrainingError(f"{name} must be positive, not {getattr(self, name)}.")
+        if self.audio_epochs and (self.task != "s4" or self.audio_encoder != "compact"):
+            raise TrainingError("only the compact audio encoder learns categories, and only S4's clips have one.")
+        if self.fusion_gain != 1 and self.variant.network != "avs-bg":
+            raise TrainingError(f"fusion_gain is of avs-bg's gates; {self.variant.network} has none.")
+        least = 2 if self.task == "s4" else FRAMES
+        if not least <= self.frames <= FRAMES:
+            raise TrainingError(f"a step of {self.task} sees {least} to {FRAMES} frames of a clip, not {self.frames}.")
+
+    @property
+    def hears(self) -> bool:
+        """Whether training needs the sound: bidirectional generation does even where the network does not hear."""
+        return self.variant.audio or self.variant.bidirectional
+
+    @property
+    def trains_audio(self) -> bool:
+        """Whether the audio encoder's weights are trained together with the network's."""
+        return self.audio_encoder == "compact" and self.variant.audio and not self.audio_epochs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a run's record stores them."""
@@ -61,12 +93,14 @@ class Recipe:
         """The reverse of `to_dict`.
 
         Raises:
-            TrainingError: it is no mapping, or a field is missing or unknown.
+            TrainingError: it is no mapping, a field without a default is missing, or one is unknown. Runs that are
+                older than a field were trained as its default says.
             VariantError: its variant is not valid.
         """
         names = {field.name for field in fields(cls)}
+        needed = {field.name for field in fields(cls) if field.default is MISSING}
         given = set(record) if isinstance(record, dict) else set()
-        if given != names:
+        if not needed <= given <= names:
             raise TrainingError(f"a recipe has the fields {', '.join(sorted(names))}, not {', '.join(sorted(given))}.")
         return cls(**{**record, "variant": Variant.from_dict(record["variant"])})
 
@@ -99,6 +133,21 @@ def _all_published() -> dict[str, Recipe]:
 RECIPES: dict[str, Recipe] = {
     **_all_published(),
     # No publication's: small enough to be trained on a processor.
+    "s4/small": Recipe(
+        task="s4",
+        variant=named_variant("avs-bg", encoder="tf_efficientnet_lite0"),
+        epochs=5,
+        batch=8,
+        learning_rate=1e-3,
+        schedule="cosine",
+        audio_visual=0.5,
+        audio_encoder="compact",
+        audio_epochs=2,
+        frames=2,
+        train_encoder=False,
+        colour_jitter=True,
+        fusion_gain=5.0,
+    ),
     "ms3/small": Recipe(
         task="ms3",
         variant=named_variant("avs-bg-without-bg", encoder="tf_efficientnet_lite0"),

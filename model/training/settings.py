@@ -45,6 +45,9 @@ class Settings:
 class Listener:
     """What a run reports while it goes on, on the first process alone; override what you want to know."""
 
+    def listened(self, step: int, total_steps: int) -> None:
+        """After each step of the audio encoder's training on categories, counted from 1; before `started`."""
+
     def started(self, step: int, total_steps: int) -> None:
         """Before the first step; `step` steps are done already."""
 

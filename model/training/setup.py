@@ -13,27 +13,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from avsbg.model.encoders import STAGE_STRIDES
 from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import Recipe
 from avsbg.model.training.settings import Settings
-from avsbg.model.visual_to_audio import POSITIONS
-
-
-def check_size(recipe: Recipe, dataset: AvsBenchDataset) -> None:
-    """Check that the variant can be trained on frames of the data's size.
-
-    Raises:
-        TrainingError: it cannot.
-    """
-    positions = dataset.height * dataset.width // STAGE_STRIDES[3] ** 2
-    if recipe.variant.bidirectional and positions != POSITIONS:
-        raise TrainingError(
-            f"bidirectional generation works on {POSITIONS} positions of stage 3; frames of {dataset.height} x "
-            f"{dataset.width} have {positions}.",
-            "Train at 224 x 224, or take a variant without it (-without-bg).",
-        )
 
 
 def make_accelerator(recipe: Recipe, settings: Settings) -> Accelerator:

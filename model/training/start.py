@@ -9,17 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from avsbg.model import VGGish, build, load_checkpoint
+from avsbg.model import build, create_audio_encoder, load_checkpoint
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
 from avsbg.model.clips import AUDIO_WIDTH
-from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.encoders import Encoder
+from avsbg.model.training.audio_pretraining import learn_categories
 from avsbg.model.training.encoder_weights import load_encoder
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import Recipe
+from avsbg.model.training.settings import Listener
 
-IMAGENET, RANDOM = "imagenet", "random"
+IMAGENET, RANDOM, CATEGORIES = "imagenet", "random", "the training split's categories"
 
 
 class Silence(nn.Module):
@@ -35,16 +36,29 @@ class Start:
     """Modules ready to be trained, and where their weights come from.
 
     Attributes:
-        origin: what each part's weights are, for the run's record: `random`, `imagenet`, or a file name with its
-            SHA-256.
+        origin: what each part's weights are, for the run's record: `random`, `imagenet`, a file name with its
+            SHA-256, or what the audio encoder was trained on before.
+        audio_accuracy: share of the validation split's patches whose category the audio encoder tells, where it was
+            trained on categories here.
     """
 
     network: AvsBg | AvsBench
     audio_encoder: nn.Module
     origin: dict[str, str]
+    audio_accuracy: float | None = None
 
 
-def start(recipe: Recipe, *, encoder: str, network: Path | None = None, vggish: Path | None = None) -> Start:
+def start(
+    recipe: Recipe,
+    *,
+    encoder: str,
+    network: Path | None = None,
+    vggish: Path | None = None,
+    audio: Path | None = None,
+    data: Path | None = None,
+    resume: bool = False,
+    listener: Listener | None = None,
+) -> Start:
     """Make the modules of a recipe with their initial weights; random ones depend on the recipe's seed alone.
 
     Args:
@@ -52,7 +66,12 @@ def start(recipe: Recipe, *, encoder: str, network: Path | None = None, vggish: 
         encoder: `imagenet` (timm's weights, fetched by timm), `random`, or the path of a file as `load_encoder` reads
             it. Without effect where `network` is given.
         network: a checkpoint of the whole network.
+        audio: a checkpoint of the compact audio encoder that was trained with it. Without it the recipe decides:
+            random weights, or such as have learnt the categories of `data`.
         vggish: VGGish's weights; needed where the recipe's network hears with it.
+        data: the folder of AVSBench; needed where the audio encoder learns categories first.
+        resume: whether the weights will be replaced by a run's state: then no encoder is fetched or trained.
+        listener: told of the audio encoder's training.
 
     Raises:
         TrainingError: a file that the recipe needs is not given, or one that it has no use for is.
@@ -64,32 +83,49 @@ def start(recipe: Recipe, *, encoder: str, network: Path | None = None, vggish: 
         )
     torch.manual_seed(recipe.seed)
     module = build(recipe.variant)
+    if isinstance(module, AvsBg):
+        _widen_gates(module, recipe.fusion_gain)
     origin = {}
     if network is not None:
         load_checkpoint(module, network)
         origin["network"] = _named_by_hash(network)
     else:
-        origin["encoder"] = _start_encoder(module.encoder, recipe.variant.encoder, encoder)
-    audio_encoder, origin["audio_encoder"] = _start_audio_encoder(recipe, vggish)
-    return Start(module, audio_encoder, origin)
+        source = RANDOM if resume else encoder
+        origin["encoder"] = _start_encoder(module.encoder, recipe.variant.encoder, source)
+    audio_encoder, origin["audio_encoder"] = _start_audio_encoder(recipe, vggish, audio)
+    accuracy = None
+    if origin["audio_encoder"] == CATEGORIES and not resume:
+        if data is None:
+            raise TrainingError("this recipe's audio encoder learns the data's categories; no data is given.")
+        accuracy = learn_categories(audio_encoder, data, recipe, listener or Listener())
+    return Start(module, audio_encoder, origin, accuracy)
 
 
-def _start_audio_encoder(recipe: Recipe, vggish: Path | None) -> tuple[nn.Module, str]:
-    # Bidirectional generation compares with the sound even where the network itself does not hear it.
-    hears = recipe.variant.audio or recipe.variant.bidirectional
-    takes_vggish = hears and recipe.audio_encoder == "vggish"
+def _widen_gates(network: AvsBg, gain: float) -> None:
+    for fusion in network.fusion or ():
+        for convolution in fusion.children():
+            assert isinstance(convolution, nn.Conv2d)
+            convolution.weight.data.mul_(gain)
+
+
+def _start_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path | None) -> tuple[nn.Module, str]:
+    takes_vggish = recipe.hears and recipe.audio_encoder == "vggish"
     if not takes_vggish and vggish is not None:
         raise TrainingError(f"this recipe has no use for VGGish's weights {vggish}.", "Leave out --vggish.")
-    if not hears:
+    if not recipe.hears:
         return Silence(), "none"
     if not takes_vggish:
-        return CompactAudioEncoder(), RANDOM
+        compact = create_audio_encoder("compact")
+        if audio is None:
+            return compact, CATEGORIES if recipe.audio_epochs else RANDOM
+        load_checkpoint(compact, audio)
+        return compact, _named_by_hash(audio)
     if vggish is None:
         raise TrainingError(
             "this recipe's network hears through VGGish, whose weights are not given.",
             "Give the public torchvggish release's file with --vggish.",
         )
-    module = VGGish()
+    module = create_audio_encoder("vggish")
     load_checkpoint(module, vggish)
     return module.eval(), _named_by_hash(vggish)
 
