@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
+from typing import Any
 
 from rich.progress import Progress
 
 from avsbg.benchmarks.contenders import Contender
-from avsbg.benchmarks.environment import describe_environment
+from avsbg.benchmarks.environment import default_threads, describe_environment
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.flops import count_flops
+from avsbg.benchmarks.flops import count_flops, merged_flops
+from avsbg.benchmarks.machine import throttling
 from avsbg.benchmarks.memory import measure_memory
+from avsbg.benchmarks.phases import phase_notes
 from avsbg.benchmarks.progress import advance, step
 from avsbg.benchmarks.rows import (
     BundleRow,
+    ExecutionRow,
     FlopsRow,
     LatencyRow,
     LimitsRow,
     MemoryRow,
     ParametersRow,
+    Phase,
+    PhaseRow,
     RatioRow,
     Row,
     RunRow,
@@ -44,6 +50,7 @@ class Settings:
         warmup: rounds that are dropped.
         samples: rounds that are kept, at the least.
         seconds: rounds go on until this much time has passed, all contenders together.
+        patience: rounds that may follow while a row varies or drifts beyond its limits; none of them is dropped.
         reference: label of the row that the others are divided by; None for the first.
         memory: whether peak memory is measured.
     """
@@ -51,11 +58,12 @@ class Settings:
     warmup: int = 3
     samples: int = 30
     seconds: float = 3.0
+    patience: int = 0
     reference: str | None = None
     memory: bool = True
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.warmup < 1 or self.seconds < 0:
+        if self.samples < 2 or self.warmup < 1 or self.seconds < 0 or self.patience < 0:
             raise BenchmarkError(
                 f"cannot take {self.samples} samples over {self.seconds:g} s after {self.warmup} rounds of warm-up.",
                 "Take at least 2 samples after at least 1 round, over 0 s or more.",
@@ -92,7 +100,9 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
         warmup=settings.warmup,
         samples=settings.samples,
         minimum_seconds=settings.seconds,
+        patience=settings.patience,
         progress=progress,
+        threads=next((int(c.options["threads"]) for c in contenders if "threads" in c.options), default_threads()),
     )
     run = RunRow(
         started=started,
@@ -100,9 +110,15 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
         contenders=tuple(labels),
         reference=reference,
         warmup=settings.warmup,
+        patience=settings.patience,
         pause=PAUSE,
         others=timed.others,
+        before=timed.before,
+        after=timed.after,
+        peak_gflops=timed.peak_gflops or None,
+        copy_gb_s=timed.copy_gb_s,
     )
+    disturbed = throttling(timed.before, timed.after)
     rows = []
     for contender in contenders:
         label, manifest = contender.label, contender.bundle.manifest
@@ -111,7 +127,7 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
             Row(
                 label=label,
                 bundle=_bundle_row(contender),
-                variant=_variant(contender),
+                variant=ran_as(contender),
                 backend=timed.described[label],
                 workload=workloads[label],
                 parameters=ParametersRow(**manifest.parameters.model_dump()),
@@ -120,7 +136,14 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
                 ratio=RatioRow(reference=reference, **asdict(paired_ratio(seconds, timed.seconds[reference]))),
                 memory=memory[label],
                 logit_difference=difference,
-                problems=find_problems(seconds, others=timed.others, logit_difference=difference),
+                miou=timed.miou[label],
+                execution=_execution(contender, timed.described[label], timed.phases[label]),
+                energy=timed.energy[label],
+                problems=(
+                    *find_problems(seconds, others=timed.others, logit_difference=difference, miou=timed.miou[label]),
+                    *disturbed,
+                ),
+                notes=phase_notes(timed.phases[label]),
                 limits=LimitsRow(**asdict(LIMITS)),
                 run=run,
                 environment=environment,
@@ -138,9 +161,11 @@ def _count(contenders: Sequence[Contender], progress: Progress) -> Iterator[Flop
             shape = {"frames": clip.frames, "height": clip.height, "width": clip.width}
             try:
                 variant = contender.variant
-                key = (variant, *shape.values())
+                merges = contender.merges
+                key = (variant, *shape.values(), merges)
                 if key not in counted:
-                    counted[key] = FlopsRow(**asdict(count_flops(variant, **shape)))
+                    count = merged_flops(count_flops(variant, **shape), merges, frames=clip.frames)
+                    counted[key] = FlopsRow(**asdict(count))
                 row: FlopsRow | None = counted[key]
             except (VariantError, ModuleNotFoundError):
                 row = None
@@ -165,14 +190,35 @@ def _reference(labels: Sequence[str], wanted: str | None) -> str:
     return wanted or labels[0]
 
 
-def _variant(contender: Contender) -> dict[str, str | bool]:
-    form = contender.options.get("form")
+def ran_as(contender: Contender) -> dict[str, str | bool]:
+    """The variant of a contender, with the form that it computes in."""
+    form = contender.options.get("operator") if contender.backend == "torch" else None
     return contender.bundle.manifest.variant | ({"form": form} if form else {})
+
+
+def _execution(
+    contender: Contender, described: Mapping[str, Any], phases: dict[Phase, PhaseRow] | None
+) -> ExecutionRow:
+    """What was asked for and what ran, from what the backend says of itself."""
+    realised = described.get("realised")
+    if realised is None and described.get("precision"):
+        realised = {"source": "graph", "precision": described["precision"]}
+    _, _, target = contender.label.partition(":")
+    return ExecutionRow(
+        target=target or None,
+        requested=contender.options.get("precision"),
+        realised=realised,
+        engine_sha256=described.get("engine_sha256"),
+        plugin_sha256=described.get("plugin_sha256"),
+        cuda_graph=described.get("cuda_graph"),
+        transfers=described.get("transfers"),
+        phases=phases,
+    )
 
 
 def _bundle_row(contender: Contender) -> BundleRow:
     manifest = contender.bundle.manifest
-    files = {file for graph in manifest.graphs.values() for file in (graph.file, *graph.external_data)}
+    files = {file for graph in manifest.graphs.values() for file in graph.files}
     return BundleRow(
         name=manifest.name,
         manifest_sha256=sha256(contender.bundle.path / MANIFEST),

@@ -11,6 +11,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.model import Variant
 from avsbg.runtime import backends
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.manifest import MergeRecord
 
 GRAPH = "clip"
 
@@ -35,6 +36,11 @@ class Contender:
         return backends.create(self.backend, self.bundle, graph=GRAPH, **self.options)
 
     @property
+    def merges(self) -> tuple[MergeRecord, ...]:
+        """What is merged in the graph that it executes; PyTorch executes the network as it is."""
+        return () if self.backend == "torch" else self.bundle.graph(GRAPH).merges
+
+    @property
     def variant(self) -> Variant:
         """The network as this contender computes it.
 
@@ -42,64 +48,57 @@ class Contender:
             VariantError: the bundle's record is of no network that this version knows.
         """
         variant = Variant.from_dict(self.bundle.manifest.variant)
-        form = self.options.get("form")
+        form = self.options.get("operator") if self.backend == "torch" else None
         return replace(variant, form=form) if form else variant
 
 
 def contenders(
-    paths: Sequence[Path],
-    backend_names: Sequence[str],
-    *,
-    operators: Sequence[str] = (),
-    forms: Sequence[str] = (),
-    threads: int,
-    clips: int | None,
+    paths: Sequence[Path], targets: Sequence[str], *, threads: int, clips: int | None, trust: bool = False
 ) -> list[Contender]:
-    """Every bundle on every backend, in the order given.
+    """Every bundle on every target, in the order given.
 
     Args:
         paths: the bundles.
-        backend_names: from `avsbg.runtime.backends.names()`.
-        operators: what executes the operator on ONNX Runtime, one row each; by default `function`. A bundle without
-            the operator has one row, whatever is asked for.
-        forms: how PyTorch computes, one row each; by default as the bundle's variant says.
+        targets: what executes them, as `avsbg.runtime.backends.Target` reads it. A bundle without the operator has one
+            form on ONNX Runtime, whichever is asked for.
         threads: for every backend.
-        clips: the fixed number of clips that ONNX Runtime may plan for; None if it varies.
+        clips: the fixed number of clips that a backend may plan for; None if it varies.
+        trust: load engines that this user did not build on this machine.
 
     Raises:
-        BundleError, BackendError: a bundle cannot be opened, or there is no such backend.
-        BenchmarkError: an option that no chosen backend has, or a contender twice.
+        BundleError, BackendError: a bundle cannot be opened, or there is no such backend or target.
+        BenchmarkError: a contender takes part twice.
     """
-    for option, given, backend in (("--operator", operators, "onnxruntime"), ("--form", forms, "torch")):
-        if given and backend not in backend_names:
-            raise BenchmarkError(f"{option} is for the backend {backend}, which is not in this run.")
-    for name in backend_names:
-        if name not in backends.names():
-            raise BenchmarkError(f"unknown backend {name!r}.", f"Choose among: {', '.join(backends.names())}.")
+    parsed = [backends.Target.parse(target) for target in targets]
+    # What did not pass its gate is measured too: the row says so.
+    limits = {"threads": threads, "clips": clips, "allow_failed_gate": True, "trust": trust or None}
+    known = {target.backend: backends.options(target.backend) for target in parsed}
     bundles = [Bundle.open(path) for path in paths]
-    found = []
+    found: list[Contender] = []
     for bundle, bundle_label in zip(bundles, _labels(bundles), strict=True):
-        for name in backend_names:
-            for detail, options in _ways(bundle, name, operators, forms):
-                limits = {"threads": threads} | ({"clips": clips} if name == "onnxruntime" and clips else {})
-                found.append(Contender(f"{bundle_label}:{name}:{detail}", bundle, name, limits | options))
-    labels = [contender.label for contender in found]
-    if repeated := [label for label in labels if labels.count(label) > 1]:
-        raise BenchmarkError(f"{repeated[0]} takes part twice.", "Name each bundle, backend, operator and form once.")
+        for target in parsed:
+            settled = _settle(bundle, target)
+            label = f"{bundle_label}:{settled}"
+            if any(contender.label == label for contender in found):
+                if settled != target:
+                    continue  # two forms that are one for this bundle
+                raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
+            options = settled.options() | {name: limits[name] for name in limits if name in known[target.backend]}
+            given = {name: value for name, value in options.items() if value is not None}
+            found.append(Contender(label, bundle, target.backend, given))
     return found
 
 
-def _ways(
-    bundle: Bundle, backend: str, operators: Sequence[str], forms: Sequence[str]
-) -> list[tuple[str, dict[str, Any]]]:
-    if backend == "torch":
-        return [(form, {"form": form}) for form in forms or (str(bundle.manifest.variant.get("form")),)]
-    if backend == "onnxruntime":
-        wanted = operators or ("function",)
-        if bundle.graph(GRAPH).operator == "plain":
-            wanted = ("plain",)
-        return [(operator, {"operator": operator}) for operator in wanted]
-    return [("default", {})]
+def _settle(bundle: Bundle, target: backends.Target) -> backends.Target:
+    """The target with the form that will run, where the bundle or the backend's default decides it."""
+    if target.backend == "torch":
+        return replace(target, form=target.form or str(bundle.manifest.variant.get("form")))
+    if target.backend == "openvino":
+        return replace(target, form=None if target.form == "plain" else target.form)  # it has no other
+    if target.backend == "onnxruntime":
+        plain = bundle.graph(GRAPH).operator == "plain"
+        return replace(target, form="plain" if plain else target.form or "function")
+    return target
 
 
 def _labels(bundles: Sequence[Bundle]) -> list[str]:

@@ -17,7 +17,7 @@ import typer
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.environment import describe_environment
 from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.manifest import EngineRecord
+from avsbg.runtime.engine_record import EngineRecord
 
 
 def engine_rows(bundle: Bundle) -> list[dict[str, Any]]:
@@ -42,16 +42,19 @@ def _row(bundle: Bundle, name: str, record: EngineRecord) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as a Markdown table; MB are 10^6 bytes."""
     lines = [
-        "| network | clips | precision | operator | engine MB | layers | activation MB | weights MB | build s |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| network | clips | precision | operator | for | further streams | engine MB | layers | activation MB | "
+        "weights MB | build s |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in sorted(rows, key=lambda row: (row["network"], row["clips"], row["precision"], row["operator"])):
+    for row in sorted(rows, key=_order):
         memory = [_megabytes(row["memory"][kind]) for kind in ("activation", "weights")]
         cells = [
             row["network"],
             row["clips"],
             row["precision"],
             row["operator"],
+            ", ".join(f"{number / 10:.1f}" for number in row["device"]["compute_capabilities"]),
+            row["options"].get("max_aux_streams", "its choice"),
             _megabytes(row["engine_bytes"]),
             row["realised"]["layers"],
             *memory,
@@ -59,6 +62,16 @@ def table(rows: list[dict[str, Any]]) -> str:
         ]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
+
+
+def _order(row: dict[str, Any]) -> tuple[Any, ...]:
+    made_for, streams = row["device"]["compute_capabilities"], row["options"].get("max_aux_streams", -1)
+    return row["network"], row["clips"], row["precision"], row["operator"], made_for, streams
+
+
+def render(path: Path) -> str:
+    """Committed rows as the table of docs/engines.md."""
+    return table([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
 
 
 def _megabytes(size: int | None) -> str:

@@ -13,7 +13,18 @@ from avsbg import __version__
 from avsbg.benchmarks.rows import CoresRow, EnvironmentRow
 
 # Packages whose version can change a figure.
-_PACKAGES = ("av", "numpy", "onnxruntime", "onnxruntime-gpu", "scipy", "tensorrt", "timm", "torch")
+_PACKAGES = (
+    "av",
+    "numpy",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "scipy",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "timm",
+    "torch",
+)
 # Variables that set threads, kernels or devices, by their beginnings.
 _VARIABLES = ("CUDA_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "ORT_", "TORCH_")
 # Instruction sets that matrix kernels choose between.
@@ -30,9 +41,12 @@ def describe_environment() -> EnvironmentRow:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
-        flags=_processor_flags(),
+        flags=processor_flags(),
         cores=CoresRow(
-            physical=psutil.cpu_count(logical=False), logical=psutil.cpu_count(), usable=len(usable_cores())
+            physical=psutil.cpu_count(logical=False),
+            logical=psutil.cpu_count(),
+            usable=len(usable_cores()),
+            affinity=tuple(sorted(usable_cores())),
         ),
         governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         memory=psutil.virtual_memory().total,
@@ -103,7 +117,8 @@ def _processor() -> str:
     return board or (names[0] if names else platform.processor() or platform.machine())
 
 
-def _processor_flags() -> tuple[str, ...]:
+def processor_flags() -> tuple[str, ...]:
+    """The instruction sets that matrix kernels choose between, as the processor names them."""
     for line in _cpuinfo():
         if line.startswith(("flags", "Features")):
             return tuple(sorted(flag for flag in line.partition(":")[2].split() if flag.startswith(_FLAGS)))

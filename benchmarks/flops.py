@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from avsbg.model import Variant
+    from avsbg.runtime.manifest import MergeRecord
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,21 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Fl
     root = type(network).__name__
     parts = {part: _part_flops(by_module, f"{root}.{part}") for part, _ in network.named_children()}
     return FlopCount(counter.get_total_flops(), {part: flops for part, flops in parts.items() if flops})
+
+
+def merged_flops(count: FlopCount, merges: Iterable[MergeRecord], *, frames: int) -> FlopCount:
+    """The operations of a clip in a graph in which operations of the network are merged.
+
+    Args:
+        count: of the network. merges: of the graph. frames: T.
+    """
+    parts = dict(count.parts)
+    for merge in merges:
+        # `network.head.2/Conv`; the last one, since an enlarged map belongs to the part before. VGGish is not counted.
+        root, _, module = merge.nodes[-1].partition(".")
+        if root == "network":
+            parts[module.partition(".")[0]] -= frames * (merge.operations_before - merge.operations_after)
+    return FlopCount(count.total - sum(count.parts.values()) + sum(parts.values()), parts)
 
 
 def correlation_flops(a: tuple[int, ...], b: tuple[int, ...], *_: object, **__: object) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -86,15 +87,27 @@ def main() -> None:
     bundle = Bundle.open(Path(task["bundle"]))
     with Contender(task["label"], bundle, task["backend"], task["options"]).create() as backend:
         call = work.prepare(backend)
-        load_peak = _resident("VmHWM")
         gc.collect()
         loaded = _resident("VmRSS")
+        load_peak = _resident("VmHWM")  # read after it: what collecting touches counts for both, so the peak is no less
         _RESET.write_text("5", encoding="ascii")
         for _ in range(task["runs"]):
             call()
         peak = _resident("VmHWM")
-    figures = {"imported": imported, "loaded": loaded, "load_peak": load_peak, "peak": peak}
+        gpu = _gpu_memory()
+    figures = {"imported": imported, "loaded": loaded, "load_peak": load_peak, "peak": peak, "gpu": gpu}
     print(_RESULT + json.dumps({**figures, "runs": task["runs"], "source": _SOURCE}))
+
+
+def _gpu_memory() -> int | None:
+    """What this process holds of the first GPU's memory; None where NVML cannot say."""
+    from avsbg.benchmarks.machine import find_nvml
+
+    nvml = find_nvml()
+    if nvml is None:
+        return None
+    processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(0))
+    return next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None)
 
 
 def _resident(field: str) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from rich import box
 from rich.table import Table
 
 from avsbg.benchmarks.console import results_console
-from avsbg.benchmarks.operator_rows import RESULTS, ClipRow, OperatorRow, Row, read_rows
+from avsbg.benchmarks.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row, read_rows
+
+SIDES = (56, 28, 14, 7)  # of the four stages' maps
 
 
 def print_rows(rows: Sequence[Row]) -> None:
@@ -81,5 +84,35 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def render(path: Path) -> str:
+    """Committed rows as the measured part of docs/operator-cpu.md."""
+    rows = read_rows(path)
+    machine = rows[0]
+    assert isinstance(machine, MachineRow)
+    environment = machine.environment
+    clips = [row for row in rows if isinstance(row, ClipRow) and row.side == max(SIDES)]
+    ratios = " and ".join(
+        "{median:.2f} [{low:.2f}, {high:.2f}] of the time of five on ".format(**clip.four_over_five)
+        + f"{clip.threads} thread{'s' if clip.threads > 1 else ''}"
+        for clip in clips
+    )
+    load = environment.load_average[0]
+    busy = (
+        "Other programs were running, so the ratios within a round say more than the milliseconds do, and several "
+        "threads suffer more than one."
+    )
+    return "\n".join(
+        [
+            f"{environment.processor}, {environment.cores.physical} cores; load average {load:.1f} at the start, "
+            f"nothing dropped.{' ' + busy if load > 0.5 else ''}",
+            "",
+            markdown_table(rows),
+            "",
+            "A clip of five frames takes four products, since the second mean of the last pair serves the last frame. "
+            f"At {max(SIDES)} x {max(SIDES)} four products take {ratios}.",
+        ]
+    )
+
+
 if __name__ == "__main__":
-    print(markdown_table(read_rows(RESULTS)))
+    print(render(RESULTS))

@@ -36,3 +36,8 @@ def paper_figures(variant: Mapping[str, str | bool]) -> PaperFigures | None:
         if {**variant, "form": "efficient"} == VARIANTS[name].to_dict():
             return figures
     return None
+
+
+def sentence() -> str:
+    """The figures as the documentation cites them."""
+    return ", ".join(f"{f.title} {f.parameters:.2f} M and {f.latency:.2f} ms" for f in _TABLE_7.values())

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.profile_rows import PROFILE, ProfileRow, write_profiles
+from avsbg.benchmarks.progress import advance, step
 from avsbg.benchmarks.rows import ROWS, Row, write_rows
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from avsbg.benchmarks.contenders import Contender
+    from avsbg.benchmarks.workloads import Workload
 
 
 def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
@@ -31,10 +40,32 @@ def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
     return wanted
 
 
-def write_results(directory: Path, rows: Sequence[Row], *, replace: bool = False) -> None:
-    """Write rows and picture; `directory` appears when both are complete."""
+def profile_all(contenders: Sequence[Contender], workload: Workload, progress: Progress) -> list[ProfileRow]:
+    """The profiles of those contenders whose backend has a profiler.
+
+    Raises:
+        BenchmarkError: the workload is not a graph's alone.
+    """
+    from avsbg.benchmarks.profile import profile
+
+    if workload.scope != "model":
+        raise BenchmarkError("stages are timed in the scope model.", "Leave out --profile, or --scope.")
+    found = []
+    with step(progress, "profiling, one by one", len(contenders)) as task:
+        for contender in contenders:
+            found.append(profile(contender, workload.clips))
+            advance(progress, task)
+    return [row for row in found if row is not None]
+
+
+def write_results(
+    directory: Path, rows: Sequence[Row], profiles: Sequence[ProfileRow] = (), *, replace: bool = False
+) -> None:
+    """Write rows, profiles and picture; `directory` appears when all are complete."""
     from avsbg.benchmarks.plot import plot_latency
 
     with atomic_directory(directory, replace=replace) as temporary:
         write_rows(temporary / ROWS, rows)
+        if profiles:
+            write_profiles(temporary / PROFILE, profiles)
         plot_latency(rows, temporary / "latency.png", temporary / "latency.svg")

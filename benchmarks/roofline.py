@@ -168,6 +168,11 @@ def document(devices: list[Device]) -> str:
     return "\n".join(lines)
 
 
+def render(path: Path) -> str:
+    """The page, from the file of devices."""
+    return document(load_devices(path))
+
+
 def _microseconds(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 

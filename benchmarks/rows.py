@@ -11,14 +11,15 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
-from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.json_lines import write_lines
 
 ROWS = "rows.jsonl"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
+Phase = Literal["enqueue", "h2d", "compute", "d2h"]
 Scope = Literal["model", "end-to-end"]
 
 
@@ -103,6 +104,60 @@ class MemoryRow(_Record):
     peak: Count = Field(description="the most while running, what is loaded included")
     runs: int = Field(ge=1)
     source: str = Field(description="where the figures are read")
+    gpu: Count | None = Field(default=None, description="of the GPU's memory, as NVML says of that process at the end")
+
+
+class PhaseRow(_Record):
+    """A part of a call that a device's events delimit; seconds per call."""
+
+    samples: tuple[float, ...] = Field(min_length=1, description="in the order of the rounds")
+    p50: float = Field(ge=0)
+    p99: float = Field(ge=0)
+
+
+class ExecutionRow(_Record):
+    """What was asked for and what ran; None where the backend does not say or there is no such thing."""
+
+    target: str | None = Field(description="as asked for: BACKEND[:FORM][:PRECISION]")
+    requested: str | None = Field(description="precision")
+    realised: dict[str, JsonValue] | None = Field(description="read back: the graph's precision, or an engine's layers")
+    engine_sha256: Sha256 | None = None
+    plugin_sha256: Sha256 | None = None
+    cuda_graph: bool | None = Field(default=None, description="whether calls replay a captured CUDA graph")
+    transfers: bool | None = Field(default=None, description="whether a call moves its inputs and outputs")
+    phases: dict[Phase, PhaseRow] | None = Field(default=None, description="by events on the device, where it has them")
+
+
+class EnergyRow(_Record):
+    """Metered while the contender ran by itself without pause, and before that at rest."""
+
+    source: str
+    joules_per_clip: dict[str, float] = Field(description="by rail; rails may feed each other, so do not add them up")
+    idle_watts: dict[str, float] = Field(description="by rail, at rest")
+    seconds: Positive
+    calls: int = Field(ge=1)
+
+
+class GpuStateRow(_Record):
+    """A GPU at one moment."""
+
+    name: str
+    driver: str | None
+    clocks_mhz: dict[str, float]
+    temperature: float | None = Field(description="degrees Celsius")
+    power_mode: str | None = Field(description="a Jetson's nvpmodel mode, or the power limit")
+    power_watts: float | None
+    throttled: tuple[str, ...] = Field(description="why the clocks are lower than they could be")
+
+
+class MachineStateRow(_Record):
+    """The machine at one moment."""
+
+    cpu_mhz: tuple[float, ...] | None = Field(description="of each core")
+    resident: Count = Field(description="bytes of this process, all contenders together")
+    temperatures: dict[str, float] = Field(description="degrees Celsius by thermal zone")
+    overcurrent_events: int | None = Field(description="since the machine started, of a Jetson's counters")
+    gpu: GpuStateRow | None
 
 
 class LimitsRow(_Record):
@@ -113,6 +168,7 @@ class LimitsRow(_Record):
     drift: float
     others: float
     logit_difference: float
+    miou: float | None = None
 
 
 class RunRow(_Record):
@@ -123,8 +179,17 @@ class RunRow(_Record):
     contenders: tuple[str, ...]
     reference: str
     warmup: Count = Field(description="rounds dropped")
+    patience: Count = Field(default=0, description="rounds that were allowed beyond those asked for, while unstable")
     pause: float = Field(ge=0, description="rest before each call")
     others: float = Field(ge=0, description="share of all cores used by other processes while sampling")
+    before: MachineStateRow | None = Field(default=None, description="before the first sample, after the warm-up")
+    after: MachineStateRow | None = Field(default=None, description="after the last sample")
+    peak_gflops: dict[str, Positive] | None = Field(
+        default=None, description="of PyTorch's matrix product by precision, on as many threads, after the samples"
+    )
+    copy_gb_s: Positive | None = Field(
+        default=None, description="bytes read and written per second by a copy, measured after the samples"
+    )
 
 
 class CoresRow(_Record):
@@ -133,6 +198,7 @@ class CoresRow(_Record):
     physical: int | None
     logical: int | None
     usable: int = Field(description="by this process")
+    affinity: tuple[int, ...] | None = Field(default=None, description="the cores that this process may run on")
 
 
 class EnvironmentRow(_Record):
@@ -166,8 +232,12 @@ class Row(_Record):
     latency: LatencyRow
     ratio: RatioRow
     memory: MemoryRow | None
+    execution: ExecutionRow | None = None
+    energy: EnergyRow | None = None
     logit_difference: float | None = Field(description="largest, to PyTorch, on the bundle's own vectors")
+    miou: float | None = Field(default=None, description="of its masks with PyTorch's, in a reduced precision")
     problems: tuple[str, ...] = Field(description="why the row is unstable; empty where it is not")
+    notes: tuple[str, ...] = Field(default=(), description="what a reader should know of a row that is a result")
     limits: LimitsRow
     run: RunRow
     environment: EnvironmentRow
@@ -180,8 +250,7 @@ class Row(_Record):
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
     """Write rows as JSON Lines; `path` appears when it is complete."""
-    with atomic_file(path) as temporary:
-        temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in rows), encoding="utf-8")
+    write_lines(path, rows)
 
 
 def read_rows(path: Path) -> list[Row]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avsbg.benchmarks.statistics import drift, summarise
-from avsbg.runtime.verify import TOLERANCE
+from avsbg.runtime.verify import LEAST_MIOU, TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Limits:
         others: share of all cores that other processes used while sampling.
         logit_difference: to PyTorch on the bundle's vectors, as `avsbg verify` allows. The speed of another function
             is no result.
+        miou: of the masks with PyTorch's, instead of that, in a precision that is meant to differ.
     """
 
     samples: int = 10
@@ -29,13 +30,35 @@ class Limits:
     drift: float = 0.05
     others: float = 0.10
     logit_difference: float = TOLERANCE
+    miou: float = LEAST_MIOU
 
 
 LIMITS = Limits()
 
 
+def table(limits: Limits = LIMITS) -> str:
+    """The limits as docs/benchmarks.md shows them."""
+    lines = [
+        "| limit | |",
+        "|---|---|",
+        f"| samples | fewer than {limits.samples} |",
+        f"| coefficient of variation | above {limits.variation:.0%} |",
+        f"| drift: median of the last quarter against the first | beyond {limits.drift:.0%} either way |",
+        "| share of all cores used by other processes while sampling, stolen time included "
+        f"| above {limits.others:.0%} |",
+        f"| logits off PyTorch, in fp32 | above {limits.logit_difference:g}, the tolerance of `avsbg verify` |",
+        f"| mean IoU with PyTorch's masks, in a reduced precision | below {limits.miou:g} |",
+    ]
+    return "\n".join(lines)
+
+
 def find_problems(
-    samples: Sequence[float], *, others: float, logit_difference: float | None, limits: Limits = LIMITS
+    samples: Sequence[float],
+    *,
+    others: float,
+    logit_difference: float | None,
+    miou: float | None = None,
+    limits: Limits = LIMITS,
 ) -> tuple[str, ...]:
     """Why a row with these samples is unstable, one sentence each; nothing if it is stable.
 
@@ -43,6 +66,7 @@ def find_problems(
         samples: seconds per call, in the order in which they were taken.
         others: the share of all cores that other processes used meanwhile.
         logit_difference: None where it is not known.
+        miou: of a reduced precision, whose logits are not held to the limit then; None in fp32.
         limits: what is tolerated.
     """
     if len(samples) < limits.samples:
@@ -55,6 +79,9 @@ def find_problems(
         problems.append(f"the last quarter is {moved:+.1%} off the first, beyond {limits.drift:.1%}")
     if others > limits.others:
         problems.append(f"other processes used {others:.1%} of the processor, above {limits.others:.1%}")
-    if logit_difference is not None and logit_difference > limits.logit_difference:
+    if miou is not None:
+        if not miou >= limits.miou:  # NaN fails
+            problems.append(f"masks have a mean IoU of {miou:.4f} with PyTorch's, below {limits.miou:g}")
+    elif logit_difference is not None and logit_difference > limits.logit_difference:
         problems.append(f"logits differ from PyTorch by {logit_difference:.2g}, above {limits.logit_difference:.2g}")
     return tuple(problems)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -77,19 +78,53 @@ def paired_ratio(
         ValueError: the two differ in length, or there are fewer than two pairs.
     """
     import numpy as np
-    from scipy.stats import bootstrap
 
     if len(numerator) != len(denominator) or len(numerator) < 2:
         raise ValueError(
             f"paired samples need equal lengths of at least 2, not {len(numerator)} and {len(denominator)}"
         )
     ratios = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
+    return Ratio(float(np.median(ratios)), *_bootstrap(ratios, np.median, confidence, seed), confidence)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The mean of samples with its bootstrap confidence interval, which fewer than two samples have not."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    confidence: float
+
+
+def mean_interval(samples: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:
+    """The mean, with a percentile-bootstrap interval over the samples.
+
+    Raises:
+        ValueError: there are no samples.
+    """
+    import numpy as np
+
+    if not samples:
+        raise ValueError("no samples to average")
+    values = np.asarray(samples, dtype=np.float64)
+    mean = float(values.mean())
+    if len(values) < 2:
+        return Interval(mean, None, None, confidence)
+    return Interval(mean, *_bootstrap(values, np.mean, confidence, seed), confidence)
+
+
+def _bootstrap(values: Any, statistic: Callable[..., Any], confidence: float, seed: int) -> tuple[float, float]:
+    """The percentile interval of a statistic over resamples."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
     interval = bootstrap(
-        (ratios,),
-        np.median,
+        (values,),
+        statistic,
         confidence_level=confidence,
         n_resamples=2000,
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Ratio(float(np.median(ratios)), float(interval.low), float(interval.high), confidence)
+    return float(interval.low), float(interval.high)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 
 def interleave(
@@ -15,6 +15,7 @@ def interleave(
     minimum_seconds: float = 0.0,
     pause: float = 0.0,
     after_round: Callable[[int], object] | None = None,
+    more: Callable[[Mapping[str, Sequence[float]]], bool] | None = None,
     clock: Callable[[], int] = time.perf_counter_ns,
 ) -> dict[str, list[float]]:
     """Time each callable once per round, in an order that rotates from round to round.
@@ -29,6 +30,8 @@ def interleave(
         minimum_seconds: sampling goes on until this much time has passed, in whole rounds.
         pause: seconds of rest before each call. The worker threads of an engine spin for a while after its work is
             done, and would take the processor from the next one.
+        more: asked after each round beyond `samples` and `minimum_seconds`, with all times so far, whether another
+            follows; nothing that was sampled is dropped.
         after_round: called outside the timed parts with the number of rounds done so far, warm-up included.
         clock: nanoseconds of a clock that never goes back.
 
@@ -52,7 +55,7 @@ def interleave(
                 after_round(done + 1)
         started = clock()
         rounds = 0
-        while rounds < samples or (clock() - started) * 1e-9 < minimum_seconds:
+        while rounds < samples or (clock() - started) * 1e-9 < minimum_seconds or (more is not None and more(times)):
             shift = rounds % len(names)
             for name in names[shift:] + names[:shift]:
                 if pause:
