@@ -5,6 +5,7 @@ A leaf module: every part may import it, it imports nothing of ours.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import tempfile
@@ -18,6 +19,19 @@ def _obey_umask(path: Path, mode: int) -> None:
     umask = os.umask(0)
     os.umask(umask)
     path.chmod(mode & ~umask)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Let two directories change places in one step, so that neither is ever missing; false where that is not known.
+
+    Linux's renameat2 does it on the usual file systems; Python does not offer it.
+    """
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError):
+        return False
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename(here, os.fsencode(one), here, os.fsencode(other), ctypes.c_uint(exchange)) == 0
 
 
 @contextmanager
@@ -61,6 +75,8 @@ def atomic_directory(path: Path, *, replace: bool = False) -> Iterator[Path]:
     try:
         _obey_umask(fresh, 0o777)
         yield fresh
+        if path.exists() and _exchange(fresh, path):
+            return
         if path.exists():
             path.replace(retired)
         try:

@@ -38,4 +38,20 @@ def main() -> None:
 
 
 # Each import adds a verb to `app`.
-from avsbg.cli import bench, build, data, doctor, evaluate, export, inspect, run, train, verify  # noqa: E402, F401
+from avsbg.cli import (  # noqa: E402
+    bench,  # noqa: F401
+    bench_stream,  # noqa: F401
+    build,  # noqa: F401
+    compare,  # noqa: F401
+    convert,  # noqa: F401
+    data,  # noqa: F401
+    doctor,  # noqa: F401
+    evaluate,  # noqa: F401
+    explain,  # noqa: F401
+    export,  # noqa: F401
+    inspect,  # noqa: F401
+    report,  # noqa: F401
+    run,  # noqa: F401
+    train,  # noqa: F401
+    verify,  # noqa: F401
+)

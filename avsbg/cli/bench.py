@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from avsbg.cli import app
+from avsbg.cli.backends import TARGET, TARGET_HELP, Trust
 
 # What a run ends with when a row may not be published.
 UNSTABLE = 3
@@ -21,34 +22,12 @@ class ScopeOption(str, Enum):
     END_TO_END = "end-to-end"
 
 
-class Operator(str, Enum):
-    """What executes the correlation operator on ONNX Runtime."""
-
-    FUNCTION = "function"
-    NATIVE = "native"
-    PLAIN = "plain"
-
-
-class Form(str, Enum):
-    """How PyTorch computes a network."""
-
-    EFFICIENT = "efficient"
-    PUBLISHED = "published"
-
-
 @app.command()
 def bench(  # noqa: PLR0917  (each is an option by name)
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
     backend: Annotated[
-        list[str] | None, typer.Option(help="onnxruntime (the default) or torch; repeat it to compare.")
-    ] = None,
-    operator: Annotated[
-        list[Operator] | None,
-        typer.Option(help="What executes the operator on onnxruntime, one row each; by default function."),
-    ] = None,
-    form: Annotated[
-        list[Form] | None,
-        typer.Option(help="How torch computes, one row each: as the bundle says, or as the released code does."),
+        list[str] | None,
+        typer.Option(metavar=TARGET, help=f"{TARGET_HELP}. Repeat it to compare; by default onnxruntime."),
     ] = None,
     scope: Annotated[
         ScopeOption, typer.Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file.")
@@ -57,14 +36,21 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     clips: Annotated[int, typer.Option(help="Clips per call (scope model).")] = 1,
     samples: Annotated[int, typer.Option(help="Samples of each row, at the least.")] = 30,
     seconds: Annotated[float, typer.Option(help="Time to sample for, all rows together, at the least.")] = 3.0,
+    patience: Annotated[
+        int, typer.Option(metavar="ROUNDS", help="Go on for so many rounds at most while a row is unstable.")
+    ] = 0,
     warmup: Annotated[int, typer.Option(help="Rounds that are dropped first.")] = 3,
     threads: Annotated[int | None, typer.Option(min=1, help="For every row; by default the physical cores.")] = None,
+    trust: Trust = False,
     reference: Annotated[
         str | None, typer.Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
     ] = None,
     memory: Annotated[
         bool, typer.Option("--memory/--no-memory", help="Peak memory of each row, in a process of its own.")
     ] = True,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also time the stages of each network, after the samples (scope model).")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="DIR", help="By default a new directory under out/.")
     ] = None,
@@ -77,7 +63,8 @@ def bench(  # noqa: PLR0917  (each is an option by name)
 
     Each row is a bundle on a backend. All rows are loaded side by side and
     called in turn, so that the i-th samples form pairs. DIR receives the rows
-    with every raw sample (rows.jsonl) and their distributions as a picture.
+    with every raw sample (rows.jsonl) and their distributions as a picture;
+    `avsbg report` makes a page of them, `avsbg compare` holds two runs together.
 
     The exit code is 3 if a row is unstable: too few samples, too much variation
     or drift, a machine busy with other work, or logits that are not PyTorch's.
@@ -89,32 +76,35 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.contenders import contenders
     from avsbg.benchmarks.environment import default_threads
     from avsbg.benchmarks.progress import quiet_progress
-    from avsbg.benchmarks.results import results_directory, write_results
+    from avsbg.benchmarks.results import profile_all, results_directory, write_results
     from avsbg.benchmarks.workloads import Workload
 
     directory = results_directory(output, force=force)  # refused before anything is measured
     workload = Workload(scope=scope.value, clips=clips, video=video)
-    settings = Settings(warmup=warmup, samples=samples, seconds=seconds, reference=reference, memory=memory)
+    settings = Settings(
+        warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=memory
+    )
     chosen = contenders(
         bundles,
         backend or ["onnxruntime"],
-        operators=[choice.value for choice in operator or ()],
-        forms=[choice.value for choice in form or ()],
         threads=threads or default_threads(),
         clips=clips,
+        trust=trust,
     )
     with quiet_progress(Console(stderr=True)) as progress:
         rows = compare(chosen, workload, settings, progress)
-    write_results(directory, rows, replace=force)
+        profiles = profile_all(chosen, workload, progress) if profile else []
+    write_results(directory, rows, profiles, replace=force)
     console = results_console()
     console.print(latency_table(rows))
     console.print(cost_table(rows))
-    console.print(f"{directory}: rows.jsonl, latency.png, latency.svg", soft_wrap=True)
+    written = "rows.jsonl, latency.png, latency.svg" + (", profile.jsonl" if profiles else "")
+    console.print(f"{directory}: {written}. As a page: avsbg report {directory} -o REPORT", soft_wrap=True)
     unstable = [row.label for row in rows if not row.stable]
     if unstable:
         Console(stderr=True).print(
             f"{len(unstable)} of {len(rows)} rows unstable, not a result: {', '.join(unstable)}.\n"
-            "Measure again on a quiet machine, or with more --samples.",
+            "Measure again on a quiet machine, or with more --samples, --warmup or --patience.",
             style="bold red",
             highlight=False,
         )

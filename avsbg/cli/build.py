@@ -12,7 +12,7 @@ from avsbg.cli import app
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from avsbg.runtime.manifest import EngineRecord
+    from avsbg.runtime.engine_record import EngineRecord
 
 
 @app.command()
@@ -22,11 +22,17 @@ def build(  # noqa: PLR0917  (each is an option by name)
         str, typer.Option(help="tensorrt (builds for this machine's GPU) or tensorrt-rtx (needs no GPU to build).")
     ],
     precision: Annotated[
-        str, typer.Option(help="fp32, tf32, fp16 or bf16: the type of the products. docs/engines.md says what else.")
+        str,
+        typer.Option(
+            help="fp32, tf32, fp16, bf16; int8 or fp8 after `avsbg convert`: the type of the products. docs/engines.md."
+        ),
     ],
     operator: Annotated[
         str, typer.Option(help="plugin (our kernels for the correlation) or plain (standard operators only).")
     ] = "plugin",
+    graph: Annotated[
+        str, typer.Option(help="clip; or encode and decode, the two graphs of a stream (encode with --operator plain).")
+    ] = "clip",
     clips: Annotated[
         tuple[int, int, int], typer.Option(metavar="MIN OPT MAX", help="The batches that the engine takes, in clips.")
     ] = (1, 1, 4),
@@ -35,6 +41,13 @@ def build(  # noqa: PLR0917  (each is an option by name)
         typer.Option(metavar="N", help="With tensorrt-rtx: what to build for, 86 for 8.6. May be repeated."),
     ] = None,
     workspace: Annotated[int | None, typer.Option(metavar="MB", help="The most scratch memory of a layer.")] = None,
+    aux_streams: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="CUDA streams beside the engine's own that branches may run on: 0 takes the least memory.",
+        ),
+    ] = None,
     version_compatible: Annotated[
         bool, typer.Option("--version-compatible", help="Runs on later minor versions of TensorRT too.")
     ] = False,
@@ -65,9 +78,11 @@ def build(  # noqa: PLR0917  (each is an option by name)
         clips=clips,
         compute_capabilities=tuple(compute_capability or ()),
         workspace_mb=workspace,
+        aux_streams=aux_streams,
         version_compatible=version_compatible,
         strip_weights=strip_weights,
         timing_cache=timing_cache,
+        graph=graph,
     )
     console = Console(highlight=False, soft_wrap=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
@@ -114,14 +129,17 @@ def _show(console: Console, bundle: Path, name: str, record: EngineRecord) -> No
     console.print(f"  products (read back from the {record.realised.source}): {products}")
     for line in record.realised.differing:
         console.print(f"  [yellow]not in {record.precision}: {line}[/yellow]")
-    console.print(f"  memory for {record.profile['frames'].largest[0]} clips: {', '.join(memory)}")
+    console.print(f"  memory for {next(iter(record.profile.values())).largest[0]} clips: {', '.join(memory)}")
     accuracy = record.accuracy
     if accuracy is None:
-        console.print(f"  accuracy: not measured, ONNX Runtime cannot execute {record.precision} here")
+        console.print(
+            "  accuracy: not measured; `avsbg verify` holds the two graphs of a stream together against PyTorch"
+        )
     else:
         verdict = "" if accuracy.passed else f" [bold red]below the gate of {accuracy.least_miou}[/bold red]"
         console.print(
-            f"  the graph against PyTorch: mIoU of the masks {accuracy.miou:.4f}{verdict}, {accuracy.flipped:.2%} of "
+            f"  the graph {'(emulated) ' if accuracy.emulated else ''}against PyTorch: mIoU of the masks "
+            f"{accuracy.miou:.4f}{verdict}, {accuracy.flipped:.2%} of "
             f"the pixels flipped, logits differ by at most {accuracy.largest_difference:.2g}"
         )
     if record.device.name is None:

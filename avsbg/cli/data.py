@@ -155,6 +155,32 @@ def show(
     _report(f"{output}: {sheet.width} x {sheet.height} pixels", [], "")
 
 
+@data.command()
+def video(
+    root: Root,
+    task: Task,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder that receives the videos.")],
+    split: Annotated[SplitName, typer.Option(help="Whose clips.")] = SplitName.TEST,
+    clips: Annotated[int | None, typer.Option(min=1, help="How many, from the first on; all by default.")] = None,
+) -> None:
+    """Write clips as videos with their sound, one frame a second, as `avsbg run` takes them.
+
+    The sound comes from the WAV files.
+    """
+    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.media import read_sound, write_clip_video
+
+    dataset = AvsBenchDataset(root, task.value, split.value)
+    chosen = range(min(len(dataset), clips or len(dataset)))
+    with _progress("writing", len(chosen)) as advance:
+        for index in chosen:
+            sample = dataset[index]
+            path = output / f"{sample.clip.name}.mp4"
+            write_clip_video(path, sample.frames.numpy(), read_sound(sample.clip.wav))
+            advance()
+    _report(f"{output}: {len(chosen)} videos", [], "")
+
+
 @data.command("sounding-stamps")
 def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     output: Annotated[Path, typer.Argument(help="The folder in which Single-source or Multi-sources is made.")],

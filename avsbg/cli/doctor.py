@@ -36,6 +36,11 @@ def doctor(
     console.print(machine)
     uses = Table("can be done here", "", "", box=None, pad_edge=False)
     for ability in diagnosis.abilities:
-        uses.add_row(ability.use, "[green]yes[/green]" if ability.possible else "[red]no[/red]", ability.why_not or "")
+        mend = "; ".join(ability.remedies)
+        uses.add_row(
+            ability.use,
+            "[green]yes[/green]" if ability.possible else "[red]no[/red]",
+            escape(". ".join(filter(None, (ability.why_not, mend)))),
+        )
     console.print()
     console.print(uses)

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, create_backend
+from avsbg.cli.backends import TARGET, TARGET_HELP, Trust, create_backend, create_streamed
 from avsbg.cli.data import SplitName, TaskName
 from avsbg.errors import AvsbgError
 
 if TYPE_CHECKING:
-    from avsbg.model import Variant
+    from avsbg.model import AudioEncoderName, Variant
+    from avsbg.model.training.dataset import AvsBenchDataset
     from avsbg.model.training.evaluation import Evaluation, Predict
-    from avsbg.model.training.recipes import AudioEncoderName
 
 
 @app.command("eval")
@@ -30,16 +30,25 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     split: Annotated[SplitName, typer.Option(help="The split to score.")] = SplitName.TEST,
     backend: Annotated[
         str | None,
-        typer.Option(metavar="NAME[:FORM]", help=f"What executes a bundle: {BACKEND_HELP}; onnxruntime by default."),
+        typer.Option(metavar=TARGET, help=f"What executes a bundle, onnxruntime by default: {TARGET_HELP}."),
     ] = None,
     variant: Annotated[str | None, typer.Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
     encoder: Annotated[str | None, typer.Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
     vggish: Annotated[Path | None, typer.Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
     threads: Annotated[int | None, typer.Option(min=1, help="Of a bundle's backend.")] = None,
+    trust: Trust = False,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Score a bundle's stream: each frame encoded once, each mask from a pair.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the scores, of each clip too, here.")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also draw clips, what is marked tinted and the annotation outlined."),
+    ] = None,
+    pictured: Annotated[int, typer.Option(min=1, help="How many clips --picture draws, spread over the split.")] = 8,
 ) -> None:
     """Score masks against a split of AVSBench, or of data in its layout.
 
@@ -54,24 +63,36 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
 
     dataset = AvsBenchDataset(data, task.value, split.value)
     options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
+    options |= {"trust": trust or None, "stream": stream or None}
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with _predictor(model, options) as (predict, what), Progress(*columns, console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=len(dataset))
         scores = score_split(dataset, predict, batch=batch, advance=lambda: progress.advance(bar))
+        if picture is not None:
+            _draw(picture, dataset, pictured, predict)
     where = {"task": task.value, "split": split.value, "clips": len(dataset), "sound": dataset.sound}
     _print(scores, where)
     if json_file is not None:
         _write_json(json_file, scores, where, what)
 
 
+def _draw(path: Path, dataset: AvsBenchDataset, clips: int, predict: Predict) -> None:
+    from avsbg.atomic import atomic_file
+    from avsbg.model.training.contact_sheet import contact_sheet
+
+    sheet = contact_sheet(dataset, clips, lambda sample: predict(sample).cpu().numpy() > 0.0)
+    with atomic_file(path) as temporary:
+        sheet.save(temporary)
+
+
 @contextmanager
 def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, dict[str, Any]]]:
     """What predicts, and a description of it; `options` that the kind of `model` does not take are errors."""
     if (model / "run.json").is_file():
-        _refuse(options, ("backend", "variant", "encoder", "threads"), "a training run")
+        _refuse(options, ("backend", "variant", "encoder", "threads", "trust", "stream"), "a training run")
         yield _of_run(model, options["vggish"])
     elif model.is_file():
-        _refuse(options, ("backend", "threads"), "a checkpoint")
+        _refuse(options, ("backend", "threads", "trust", "stream"), "a checkpoint")
         if options["variant"] is None:
             raise AvsbgError(f"the network of the checkpoint {model} is not known.", "Name it with --variant.")
         yield _of_checkpoint(model, options)
@@ -81,8 +102,10 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         from avsbg.runtime.bundle import Bundle
 
         bundle = Bundle.open(model)
-        name, _, form = (options["backend"] or "onnxruntime").partition(":")
-        with create_backend(name, bundle, operator=form or None, threads=options["threads"]) as backend:
+        target, trust = options["backend"] or "onnxruntime", bool(options["trust"])
+        # Scoring is how one learns what a precision costs, so a failed gate does not stop it.
+        create = create_streamed if options["stream"] else create_backend
+        with create(target, bundle, trust=trust, allow_failed_gate=True, threads=options["threads"]) as backend:
             yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}
 
 
@@ -93,14 +116,11 @@ def _refuse(options: dict[str, Any], unfit: tuple[str, ...], kind: str) -> None:
 
 
 def _of_run(path: Path, vggish: Path | None) -> tuple[Predict, dict[str, Any]]:
-    from avsbg.model.training.recipes import Recipe
-    from avsbg.model.training.run_directory import RunDirectory
+    from avsbg.model.training.trained import read_trained
 
-    run = RunDirectory(path)
-    recipe = Recipe.from_dict(run.read_record().get("recipe"))
-    compact = recipe.audio_encoder == "compact" and recipe.variant.audio
-    audio = run.audio_weights("best") if compact else vggish
-    return _in_torch(recipe.variant, run.weights("best"), recipe.audio_encoder, audio)
+    run = read_trained(path)
+    audio = run.audio_weights or vggish
+    return _in_torch(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio)
 
 
 def _of_checkpoint(path: Path, options: dict[str, Any]) -> tuple[Predict, dict[str, Any]]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from avsbg.cli import app
+
+if TYPE_CHECKING:
+    from avsbg.model import AudioEncoderName, Variant
 
 
 class Audio(str, Enum):
@@ -25,7 +29,8 @@ def export(  # noqa: PLR0917  (each is an option by name)
     network: Annotated[
         str,
         typer.Argument(
-            help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench ... (a wrong name lists them all)."
+            help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench ... (a wrong name lists them all); "
+            "or a folder that `avsbg train` wrote, with its weights."
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The directory to create.")],
@@ -39,37 +44,59 @@ def export(  # noqa: PLR0917  (each is an option by name)
         Path | None,
         typer.Option(metavar="FILE", help="VGGish's weights; needed with --checkpoint unless --audio embedding."),
     ] = None,
+    audio_encoder: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the compact audio encoder, trained in VGGish's place."),
+    ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Another encoder than the variant's: pvt_v2_b0 to pvt_v2_b5, resnet50.")
+        str | None,
+        typer.Option(help="Another encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0."),
     ] = None,
     audio: Annotated[
         Audio, typer.Option(help="What the graph takes as sound; what leads from there to the network is part of it.")
     ] = Audio.WAVEFORM,
     frames: Annotated[int, typer.Option(help="Frames per clip, one per second.")] = 5,
     size: Annotated[
-        str, typer.Option(metavar="N|HxW", help="Height and width of the frames, multiples of 32.")
-    ] = "224",
+        str | None,
+        typer.Option(
+            metavar="N|HxW",
+            help="Height and width of the frames, multiples of 32; by default 224, or what a run was trained on.",
+        ),
+    ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Also export the graphs of a stream, encode and decode, which pay for one new frame at a time.",
+        ),
+    ] = False,
+    merging: Annotated[
+        bool,
+        typer.Option(
+            "--merge/--no-merge",
+            help="Compute neighbouring convolutions as smaller ones where the numbers stay (the manifest lists them).",
+        ),
+    ] = True,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Export a network to a bundle: ONNX graphs, weights, a manifest and test vectors.
 
     The bundle appears only when ONNX Runtime has reproduced PyTorch's outputs from it. It says where its weights come
-    from: give exactly one of --checkpoint and --seed.
+    from: give exactly one of --checkpoint and --seed, or the folder of a training run.
     """
     from rich.console import Console
 
-    from avsbg.export.shape import ClipShape, ExportError
-    from avsbg.model.variants import named_variant
+    from avsbg.export.shape import ClipShape, ExportError, check_streamable
 
-    if (checkpoint is None) == (seed is None):
-        raise ExportError(
-            "give exactly one of --checkpoint and --seed.",
-            "--checkpoint FILE takes trained weights, --seed N makes random ones (to measure speed, not to segment).",
-        )
-    if seed is not None and vggish is not None:
-        raise ExportError("--vggish belongs to --checkpoint; with --seed, VGGish's weights are random too.")
-    variant = named_variant(network, **({} if encoder is None else {"encoder": encoder}))
-    shape = ClipShape.parse(frames, size)
+    given = {"checkpoint": checkpoint, "seed": seed, "vggish": vggish, "audio-encoder": audio_encoder}
+    run = Path(network)
+    if (run / "run.json").is_file():
+        source, own_size = _of_run(run, {**given, "encoder": encoder})
+    else:
+        source, own_size = _of_variant(network, encoder, given), "224"
+    shape = ClipShape.parse(frames, size or own_size)
+    if stream:
+        check_streamable(source.variant.network)
 
     console = Console(highlight=False, soft_wrap=True)
     start = time.monotonic()
@@ -90,16 +117,82 @@ def export(  # noqa: PLR0917  (each is an option by name)
             ) from error
 
         form = AudioForm[audio.name]
-        if checkpoint is not None:
-            report(f"loading {checkpoint}")
-            graph, weights = from_checkpoints(variant, form, checkpoint, vggish)
+        if source.checkpoint is not None:
+            report(f"loading {source.checkpoint}")
+            # A run's folder always has its audio encoder's weights; a graph that takes embeddings does without.
+            of_sound = None if source.is_run and form is AudioForm.EMBEDDING else source.audio_checkpoint
+            graph, weights = from_checkpoints(
+                source.variant, form, source.checkpoint, of_sound, audio_encoder=source.audio_encoder
+            )
         else:
-            assert seed is not None
-            report(f"making random weights from seed {seed}")
-            graph, weights = from_seed(variant, form, seed)
-        manifest = export_bundle(graph, output, weights=weights, shape=shape, replace_existing=force, report=report)
+            assert source.seed is not None
+            report(f"making random weights from seed {source.seed}")
+            graph, weights = from_seed(source.variant, form, source.seed)
+        manifest = export_bundle(
+            graph,
+            output,
+            weights=weights,
+            shape=shape,
+            stream=stream,
+            merging=merging,
+            replace_existing=force,
+            report=report,
+        )
     megabytes = sum(record.bytes for record in manifest.files.values()) / 1e6
     console.print(
         f"{output}: {manifest.name}, {manifest.parameters.inference:,} parameters, "
         f"{len(manifest.files)} files, {megabytes:.0f} MB"
     )
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Which network, and where its weights come from."""
+
+    variant: Variant
+    checkpoint: Path | None = None
+    audio_checkpoint: Path | None = None
+    audio_encoder: AudioEncoderName = "vggish"
+    seed: int | None = None
+    is_run: bool = False
+
+
+def _of_variant(name: str, encoder: str | None, given: dict[str, Any]) -> _Source:
+    from avsbg.export.shape import ExportError
+    from avsbg.model.variants import named_variant
+
+    checkpoint, seed = given["checkpoint"], given["seed"]
+    vggish, compact = given["vggish"], given["audio-encoder"]
+    if (checkpoint is None) == (seed is None):
+        raise ExportError(
+            "give exactly one of --checkpoint and --seed.",
+            "--checkpoint FILE takes trained weights, --seed N makes random ones (to measure speed, not to segment).",
+        )
+    if seed is not None and vggish is not None:
+        raise ExportError("--vggish belongs to --checkpoint; with --seed, VGGish's weights are random too.")
+    if seed is not None and compact is not None:
+        raise ExportError("--audio-encoder belongs to --checkpoint.", "With --seed the graph holds a random VGGish.")
+    if vggish is not None and compact is not None:
+        raise ExportError("a network hears through one audio encoder.", "Give --vggish or --audio-encoder, not both.")
+    variant = named_variant(name, **({} if encoder is None else {"encoder": encoder}))
+    return _Source(variant, checkpoint, vggish or compact, "vggish" if compact is None else "compact", seed)
+
+
+def _of_run(path: Path, given: dict[str, Any]) -> tuple[_Source, str]:
+    """A training run's network, and the size of its frames."""
+    from avsbg.export.shape import ExportError
+    from avsbg.model.training.trained import read_trained
+
+    run = read_trained(path)
+    unfit = ("checkpoint", "seed", "encoder", "audio-encoder", *(("vggish",) if run.audio_weights else ()))
+    for name in unfit:
+        if given[name] is not None:
+            raise ExportError(f"--{name} does not apply to {path}: the run's record says what was trained.")
+    source = _Source(
+        run.recipe.variant,
+        run.weights,
+        run.audio_weights or given["vggish"],
+        "vggish" if run.audio_weights is None else "compact",
+        is_run=run.audio_weights is not None,
+    )
+    return source, f"{run.height}x{run.width}"

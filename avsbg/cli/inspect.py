@@ -37,7 +37,7 @@ def inspect(
         "variant": switches,
         "weights": _describe_weights(manifest.weights),
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width}, one per second; sound as {clip.audio}",
-        "parameters": f"{manifest.parameters.inference:,} in the graph, {manifest.parameters.published:,} published",
+        "parameters": f"{manifest.parameters.inference:,} for inference, {manifest.parameters.published:,} published",
         "FLOPs per clip": "not counted" if manifest.flops is None else f"{manifest.flops:,}",
         "test vectors": ", ".join(f"batch {record.clips}" for record in manifest.vectors) or "none",
         "made": f"{manifest.created:%Y-%m-%d %H:%M} UTC with "
@@ -62,6 +62,13 @@ def _describe_graph(graph: GraphRecord) -> str:
     custom = [f"{count} {operator}" for operator, count in graph.operators.items() if "::" in operator]
     nodes = f"{graph.node_count} nodes" + (f", of them {', '.join(custom)}" if custom else ", all standard operators")
     lines = [f"{graph.file}: {nodes}; opset {graph.opset}, IR {graph.ir_version}"]
+    if graph.merges:
+        before = sum(merge.operations_before for merge in graph.merges)
+        after = sum(merge.operations_after for merge in graph.merges)
+        lines.append(
+            f"{len(graph.merges)} merges of neighbouring operations: {before / 1e9:.3g} GFLOP a frame are now "
+            f"{after / 1e9:.3g}"
+        )
     for direction, tensors in (("in ", graph.inputs), ("out", graph.outputs)):
         lines += [
             f"{direction} {tensor.name} {tensor.dtype} [{', '.join(str(dimension) for dimension in tensor.shape)}]"

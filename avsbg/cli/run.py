@@ -1,81 +1,121 @@
-"""`avsbg run`: a video in, masks and an overlay out."""
+"""`avsbg run`: videos, cameras and network streams in, masks and overlays out."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, create_backend
+from avsbg.cli.backends import TARGET, TARGET_HELP, Engine, Trust
+
+
+class Masks(str, Enum):
+    """How masks are written."""
+
+    png = "png"
+    video = "video"
+    none = "none"
+
+
+class Policy(str, Enum):
+    """What happens when a live source is faster than the network."""
+
+    block = "block"
+    drop_oldest = "drop-oldest"
 
 
 @app.command()
 def run(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, typer.Argument(help="The bundle, a directory that `avsbg export` made.")],
-    video: Annotated[Path, typer.Argument(help="The video, anything that FFmpeg reads.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The directory to create.")],
-    backend: Annotated[str, typer.Option(help=f"What executes the network: {BACKEND_HELP}.")] = "onnxruntime",
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORM",
-            help="How onnxruntime executes the correlation: function (the default), native (our kernel), plain.",
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Videos, anything that FFmpeg reads, and folders of them; or one live source: an address "
+            "(rtsp://, udp://, http://, ...), a camera (v4l2:/dev/video0).",
         ),
-    ] = None,
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The directory to create.")],
+    backend: Annotated[
+        str, typer.Option(metavar=TARGET, help=f"What executes the network: {TARGET_HELP}.")
+    ] = "onnxruntime",
     threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
     silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
+    masks: Annotated[
+        Masks, typer.Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all.")
+    ] = Masks.png,
+    rle: Annotated[bool, typer.Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
+    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4 and overlay.png.")] = True,
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Also write the network's probabilities as grey PNG files.")
     ] = False,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--clips",
+            help="One encoder pass per second, or clip by clip. By default live sources are streamed if the bundle has "
+            "the graphs, and files go clip by clip.",
+        ),
+    ] = None,
+    microphone: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
+    ] = None,
+    duration: Annotated[
+        float | None, typer.Option(min=1, metavar="SECONDS", help="End a live source after so many seconds.")
+    ] = None,
+    policy: Annotated[
+        Policy | None,
+        typer.Option(
+            help="What a live source that is too fast does: wait, or lose seconds. By default cameras and datagrams "
+            "lose, and what can wait waits."
+        ),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default the backend's choice.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the output of an earlier run.")] = False,
+    engine: Engine = None,
+    trust: Trust = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Replace the outputs of earlier runs; run a precision that did not pass its gate."
+        ),
+    ] = False,
 ) -> None:
-    """Segment what sounds in a video.
+    """Segment what sounds in videos and live sources.
 
     DIR receives masks/ (a PNG per second in the video's size, 255 where it sounds), overlay.mp4 (the video with the
-    masks tinted in, sound kept), overlay.png (the seconds at a glance) and summary.json. It appears only when complete.
+    masks tinted in, sound kept), overlay.png (the seconds at a glance), frames.jsonl and summary.json. For several
+    videos each has such a directory in DIR. One appears only when complete, and what is complete is not done again.
+    A live source ends with Ctrl-C; what had come is completed and kept.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+    from avsbg.cli.run_sources import run_files, run_live
+    from avsbg.cli.segmenters import open_segmenter
+    from avsbg.runtime.errors import MediaError
+    from avsbg.runtime.sources import LiveSource, parse_source
+    from avsbg.runtime.stages import Options
 
-    from avsbg.runtime.bundle import Bundle
-    from avsbg.runtime.segment import segment_video
-
-    console = Console(highlight=False, soft_wrap=True)
-    errors = Console(stderr=True)
-    columns = (TextColumn("{task.description:<12}"), BarColumn(), MofNCompleteColumn(), TextColumn("s"))
-    bars = Progress(*columns, TimeElapsedColumn(), console=errors)
-    tasks: dict[str, TaskID] = {}
-
-    def progress(stage: str, done: int, total: int | None) -> None:
-        if stage not in tasks:
-            tasks[stage] = bars.add_task(stage)
-            bars.start()
-        bars.update(tasks[stage], completed=done, total=total)
-
-    with errors.status(f"opening {bundle}"):
-        opened = create_backend(backend, Bundle.open(bundle), operator=operator, threads=threads)
-    try:
-        with opened:
-            summary = segment_video(
-                opened,
-                video,
-                output,
-                threshold=threshold,
-                silent=silent,
-                probabilities=probabilities,
-                replace=force,
-                progress=progress,
-            )
-    finally:
-        bars.stop()
-    spent = summary["seconds_spent"]
-    console.print(
-        f"{len(summary['frames'])} s of video, {len(summary['windows'])} clips through {summary['bundle']['name']} "
-        f"on {backend}: inference {spent['inference']:.2f} s, decoding {spent['decode']:.2f} s, "
-        f"overlay {spent['overlay']:.2f} s"
+    options = Options(threshold, silent, masks.value, rle, probabilities, overlay, backend, bool(stream))
+    parsed = [parse_source(source) for source in sources]
+    live = [source for source in parsed if isinstance(source, LiveSource)]
+    if live and len(parsed) > 1:
+        raise MediaError(f"{live[0].name} is a live source, and those run alone.", "Give each its own command.")
+    for name, value in {"--microphone": microphone, "--duration": duration, "--policy": policy}.items():
+        if value is not None and not live:
+            raise MediaError(f"{name} is for live sources, and {sources[0]} is none.")
+    network = open_segmenter(
+        bundle,
+        backend,
+        stream=stream,
+        live=bool(live),
+        threads=threads,
+        engine=engine,
+        trust=trust,
+        allow_failed_gate=force,
     )
-    for name in ("overlay.png", "overlay.mp4", "masks", "summary.json"):
-        console.print(f"  {output / name}")
+    if live:
+        drop = None if policy is None else policy is Policy.drop_oldest
+        run_live(network, live[0], output, options, microphone, duration=duration, drop_oldest=drop, force=force)
+    else:
+        run_files(network, [source for source in parsed if isinstance(source, Path)], output, options, force=force)

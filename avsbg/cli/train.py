@@ -81,7 +81,8 @@ def train(  # noqa: PLR0917  (each is an option by name)
         ),
     ] = "imagenet",
     init: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Start from this checkpoint of the whole network.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Start from a checkpoint of the whole network, or from a run's folder."),
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN; give the same options.")] = False,
     encoder: Annotated[
@@ -136,14 +137,27 @@ def train(  # noqa: PLR0917  (each is an option by name)
     from avsbg.model.training.loop import Training
     from avsbg.model.training.run_directory import RunDirectory
     from avsbg.model.training.settings import Interrupted, Settings
-    from avsbg.model.training.start import RANDOM, start
+    from avsbg.model.training.start import start
+    from avsbg.model.training.trained import read_trained
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     device = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
     settings = Settings(micro_batch, precision.value, device.value, workers, save_every, select_on.value)
-    # A resumed run takes its weights from its state.
-    begin = start(chosen, encoder=RANDOM if resume else encoder_weights, network=init, vggish=vggish)
+    network, audio = init, None
+    if init is not None and init.is_dir():
+        trained = read_trained(init)
+        network, audio = trained.weights, trained.audio_weights
     with _listener(console) as listener:
+        begin = start(
+            chosen,
+            encoder=encoder_weights,
+            network=network,
+            vggish=vggish,
+            audio=audio,
+            data=data,
+            resume=resume,
+            listener=listener,
+        )
         training = Training(chosen, begin, data, RunDirectory(output), settings=settings, listener=listener)
         if training.accelerator.is_main_process:
             console.print(training.summary())
@@ -170,6 +184,11 @@ def _listener(console: Console) -> Iterator[Listener]:
     with Progress(*columns, console=console) as progress:
 
         class Bar(Listener):
+            def listened(self, step: int, total_steps: int) -> None:
+                if step == 1:
+                    self.sound = progress.add_task("sound", total=total_steps)
+                progress.update(self.sound, completed=step)
+
             def started(self, step: int, total_steps: int) -> None:
                 self.bar = progress.add_task("step", completed=step, total=total_steps)
 

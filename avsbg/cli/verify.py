@@ -1,21 +1,22 @@
-"""`avsbg verify`: backends against a bundle's test vectors."""
+"""`avsbg verify`: every graph and engine of a bundle against its test vectors."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, create_backend
+from avsbg.cli.backends import TARGET, TARGET_HELP, Trust, create_backend
 
 if TYPE_CHECKING:
-    from avsbg.runtime.bundle import Bundle
+    from rich.console import Console
 
-# An engine that nothing has executed has not passed, and the result must not read as if it had.
-NOT_RUN = "an engine needs a GPU, and this version of avsbg executes none"
+    from avsbg.export.locate import Location
+    from avsbg.runtime.backends import Backend
+    from avsbg.runtime.bundle import Bundle, Vectors
+    from avsbg.runtime.verify_candidates import Candidate
 
 
 @app.command()
@@ -24,79 +25,81 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME[:FORM]",
-            help=f"{BACKEND_HELP}; onnxruntime:FORM with FORM function, native or plain. May be repeated. By default "
-            "onnxruntime in each form that the bundle and this installation have.",
+            metavar=TARGET,
+            help=f"{TARGET_HELP}; tensorrt or tensorrt-rtx. May be repeated. By default every graph in each form and "
+            "every engine.",
         ),
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="An engine of the bundle. May be repeated.")
     ] = None,
     clips: Annotated[
         list[int] | None, typer.Option(help="Only the vectors with this number of clips. May be repeated.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="The largest absolute difference of an output that passes.")
+        float, typer.Option(min=0.0, help="In fp32: the largest absolute difference of an output that passes.")
     ] = 1e-3,
+    locate: Annotated[
+        bool, typer.Option("--locate", help="Where one fails: find the first tensor that differs (ONNX Runtime).")
+    ] = False,
+    trust: Trust = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default the backend's choice.")] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Also write the result here.")
     ] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(
+            "--picture", metavar="FILE", help="Masks side by side as a PNG: PyTorch's, each one's, the flips."
+        ),
+    ] = None,
 ) -> None:
-    """Run each backend on the bundle's test vectors and compare with what PyTorch returned.
+    """Run each graph and engine on the bundle's test vectors and compare with what PyTorch returned.
 
-    The table shows the largest absolute difference of each output, the same divided by the largest value, and how many
-    pixels of the mask flip at 0.5. Exits with 1 if a difference exceeds the tolerance.
+    In fp32, each output must be within the tolerance. A lower precision is judged as the task sees it: by the mean IoU
+    between its masks and PyTorch's, which must reach the gate in the manifest. Exits with 1 if one fails. What cannot
+    run on this machine is listed as not run, and never as passed.
     """
-    from dataclasses import asdict
-
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from avsbg.runtime.bundle import Bundle, sha256
+    from avsbg.runtime.gpu import read_cuda_driver
     from avsbg.runtime.manifest import MANIFEST
-    from avsbg.runtime.verify import compare, select_vectors
+    from avsbg.runtime.verify import select_vectors
+    from avsbg.runtime.verify_candidates import Candidate, candidates
 
     opened = Bundle.open(bundle)
     select_vectors(opened, clips or ())
+    chosen = [Candidate(target, target) for target in backend or ()]
+    driver = read_cuda_driver()
+    everything = candidates(opened, driver)
+    chosen += [_find(name, everything, opened) for name in engine or ()]
+    asked = bool(chosen)
+    console = _console()
     results: list[dict[str, Any]] = []
-    table = Table(box=box.SIMPLE, padding=(0, 1), pad_edge=False)
-    for header in ("backend", "clips", "output", "largest", "relative", "flips", ""):
-        table.add_column(header, no_wrap=True, justify="left" if header in ("backend", "output", "") else "right")
-    for target in backend or _every_form(opened):
-        name, _, form = target.partition(":")
-        with (
-            Console(stderr=True).status(f"{target}: running"),
-            create_backend(name, opened, operator=form or None, threads=threads) as running,
-        ):
-            comparisons = [
-                comparison
-                for vectors in select_vectors(opened, clips or ())
-                for comparison in compare(running, vectors, tolerance)
-            ]
-            results.append(
-                {
-                    "target": target,
-                    "backend": running.describe(),
-                    "passed": all(comparison.passed for comparison in comparisons),
-                    "comparisons": [asdict(comparison) for comparison in comparisons],
-                }
-            )
-        for comparison in comparisons:
-            flips = "" if comparison.flips is None else f"{comparison.flips:,}"
-            table.add_row(
-                target,
-                str(comparison.clips),
-                comparison.output,
-                f"{comparison.largest_absolute:.1e}",
-                f"{comparison.largest_relative:.1e}",
-                flips,
-                "[green]pass[/green]" if comparison.passed else "[bold red]FAIL[/bold red]",
-            )
-    console = Console(highlight=False)
-    console.print(table)
-    not_run = dict.fromkeys(opened.manifest.engines, NOT_RUN)
-    for name, why in not_run.items():
-        console.print(f"[yellow]not run[/yellow]  {name}: {why}")
-    passed = all(result["passed"] for result in results)
+    masks: dict[str, Any] = {}
+    not_run: dict[str, str] = {}
+    for candidate in chosen or everything:
+        if candidate.why_not is not None and not asked:
+            not_run[candidate.label] = candidate.why_not
+            continue
+        result = _run(opened, candidate, clips or (), tolerance, threads, trust=trust, asked=asked, masks=masks)
+        if isinstance(result, str):
+            not_run[candidate.label] = result
+        else:
+            results.append(result)
+    _show(console, results, not_run)
+    failed = [result for result in results if not result["passed"]]
+    if locate:
+        for result in failed:
+            if "encode" in result["backend"]:
+                console.print(f"{result['target']}: --locate follows one graph, and a stream has two", soft_wrap=True)
+            else:
+                result["location"] = _locate(console, opened, result, clips or ())
+    if picture is not None:
+        from avsbg.runtime.verify_picture import save_masks
+
+        save_masks(opened, masks, clips or (), picture)
+        console.print(f"{picture}", soft_wrap=True)
+    passed = bool(results) and not failed
     if json_file is not None:
         document = {
             "bundle": {"name": opened.manifest.name, "manifest_sha256": sha256(opened.path / MANIFEST)},
@@ -106,28 +109,145 @@ def verify(  # noqa: PLR0917  (each is an option by name)
             "not_run": not_run,
         }
         _write_json(json_file, document)
+    _conclude(console, results, not_run, tolerance)
     if not passed:
-        failed = ", ".join(result["target"] for result in results if not result["passed"])
-        console.print(f"{failed}: an output differs from PyTorch's by more than {tolerance:g}", style="bold red")
         raise typer.Exit(1)
-    ran = f"all outputs of the {len(results)} backends that ran" if not_run else "all outputs"
-    console.print(f"{ran} are within {tolerance:g} of PyTorch's")
 
 
-def _every_form(bundle: Bundle) -> list[str]:
-    """ONNX Runtime in each form that the bundle has a graph for, the native one only where its library was built."""
-    from avsbg.runtime.errors import NativeLibraryError
-    from avsbg.runtime.native_library import native_library
+def _console() -> Console:
+    from rich.console import Console
 
-    forms = {graph.operator for graph in bundle.manifest.graphs.values()}
-    targets = ["onnxruntime:function"] if "custom" in forms else []
-    if "custom" in forms:
+    return Console(highlight=False)
+
+
+def _find(name: str, everything: list[Candidate], bundle: Bundle) -> Candidate:
+    from avsbg.runtime.engines import find_engine
+
+    find_engine(bundle, name)
+    return next(candidate for candidate in everything if candidate.options.get("engine") == name)
+
+
+def _create(bundle: Bundle, candidate: Candidate, threads: int | None, trust: bool) -> Backend:
+    """The candidate's backend. A failed gate is what verify is there to show, so it does not stop it."""
+    name = candidate.backend.split(":", maxsplit=1)[0]
+    is_engine = name.startswith("tensorrt")
+
+    def create(options: dict[str, Any]) -> Backend:
+        return create_backend(
+            candidate.backend,
+            bundle,
+            trust=trust and is_engine,
+            allow_failed_gate=True,
+            threads=None if is_engine else threads,
+            **options,
+        )
+
+    if candidate.encode is None:
+        return create(candidate.options)
+    from avsbg.runtime.streamed_clip import StreamedClip
+
+    return StreamedClip(create(candidate.encode), create(candidate.options))
+
+
+def _run(
+    bundle: Bundle,
+    candidate: Candidate,
+    clips: Any,
+    tolerance: float,
+    threads: int | None,
+    *,
+    trust: bool,
+    asked: bool,
+    masks: dict[str, Any],
+) -> dict[str, Any] | str:
+    """Judge a candidate; returns why it did not run where that is no fault of it and nobody asked for it by name."""
+    from contextlib import ExitStack
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from avsbg.runtime.errors import BackendError
+    from avsbg.runtime.verify import judge, select_vectors
+
+    def see(vectors: Vectors, outputs: Any) -> None:
+        masks.setdefault(candidate.label, {})[vectors.record.file] = outputs.get("probability")
+
+    with Console(stderr=True).status(f"{candidate.label}: running"), ExitStack() as stack:
         try:
-            native_library("onnxruntime")
-            targets.append("onnxruntime:native")
-        except NativeLibraryError as error:
-            print(f"onnxruntime:native is left out: {error}", file=sys.stderr)
-    return targets + (["onnxruntime:plain"] if "plain" in forms else [])
+            running = stack.enter_context(_create(bundle, candidate, threads, trust))
+        except BackendError as error:
+            # An engine for another device or version says nothing about the engine.
+            if asked or "engine" not in candidate.options:
+                raise
+            return str(error)
+        precision = str(running.describe().get("precision", "fp32"))
+        verdict = judge(
+            running,
+            select_vectors(bundle, clips),
+            tolerance=tolerance,
+            precision=precision,
+            accuracy=candidate.accuracy or running.contract.accuracy,
+            see=see,
+        )
+        return {"target": candidate.label, "backend": running.describe(), "precision": precision, **asdict(verdict)}
+
+
+def _show(console: Console, results: list[dict[str, Any]], not_run: dict[str, str]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    for result in results:
+        # Names of engines are long: a line of their own.
+        console.print(f"[bold]{escape(result['target'])}[/bold]", soft_wrap=True)
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for header in ("clips", "output", "largest", "relative", "flips", "mIoU", ""):
+            table.add_column(header, no_wrap=True, justify="left" if header in ("output", "") else "right")
+        for comparison in result["comparisons"]:
+            clips = [clip["miou"] for clip in result["clips"] if clip["vectors"] == comparison["vectors"]]
+            passed = result["passed"] if result["rule"] == "gate" else comparison["passed"]
+            table.add_row(
+                str(comparison["clips"]),
+                comparison["output"],
+                f"{comparison['largest_absolute']:.1e}",
+                f"{comparison['largest_relative']:.1e}",
+                "" if comparison["flips"] is None else f"{comparison['flips'] / comparison['elements']:.3%}",
+                f"{sum(clips) / len(clips):.4f}" if clips and comparison["flips"] is not None else "",
+                "[green]pass[/green]" if passed else "[bold red]FAIL[/bold red]",
+            )
+        console.print(table)
+    for name, why in not_run.items():
+        console.print(f"[yellow]not run[/yellow]  {name}: {escape(why)}", soft_wrap=True)
+
+
+def _locate(console: Console, bundle: Bundle, result: dict[str, Any], clips: Any) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from avsbg.export.locate import locate, show
+
+    with Console(stderr=True).status(f"{result['target']}: looking for the first tensor that differs") as status:
+        location: Location = locate(bundle, result["backend"]["graph"], clips=clips, report=status.update)
+    console.print(show(result["target"], location, engine=result["backend"].get("engine")))
+    return asdict(location)
+
+
+def _conclude(console: Console, results: list[dict[str, Any]], not_run: dict[str, str], tolerance: float) -> None:
+    if not results:
+        console.print("nothing could run here, so nothing passed", style="bold red")
+    for result in results:
+        if result["passed"]:
+            continue
+        why = f"an output differs from PyTorch's by more than {tolerance:g}"
+        if result["rule"] == "gate":
+            why = f"the masks' mean IoU with PyTorch's is {result['miou']:.4f}; the gate is {result['least_miou']:g}"
+        console.print(f"{result['target']}: {why}", style="bold red", soft_wrap=True)
+    if results and all(result["passed"] for result in results):
+        ran = f"all {len(results)} that ran pass" if not_run else "all pass"
+        rule = f"in fp32, every output is within {tolerance:g} of PyTorch's"
+        if any(result["rule"] == "gate" for result in results):
+            rule += "; in lower precisions, the masks' mean IoU reaches the gate"
+        console.print(f"{ran}: {rule}", soft_wrap=True)
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

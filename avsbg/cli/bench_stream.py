@@ -1,0 +1,79 @@
+"""`avsbg bench-stream`: a stream at fixed rates and at full speed, against clip mode, and over a long time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsbg.cli import app
+from avsbg.cli.backends import TARGET, TARGET_HELP
+
+
+@app.command("bench-stream")
+def bench_stream(  # noqa: PLR0917  (each is an option by name)
+    bundle: Annotated[Path, typer.Argument(help="A bundle that `avsbg export --stream` made.")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The rows, as JSON Lines.")],
+    backend: Annotated[str, typer.Option(metavar=TARGET, help=TARGET_HELP)] = "onnxruntime",
+    rate: Annotated[
+        list[str] | None,
+        typer.Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long frames come at each rate.")] = 30.0,
+    samples: Annotated[int, typer.Option(min=2, help="Pairs of clip mode and streaming.")] = 30,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default the physical cores.")] = None,
+    soak: Annotated[
+        int | None,
+        typer.Option(min=8, metavar="FRAMES", help="Only this: as many frames through at full speed, memory watched."),
+    ] = None,
+    append: Annotated[bool, typer.Option("--append", help="Add the rows to those in FILE.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+) -> None:
+    """Measure a stream: latency, jitter, missed frames, load, memory; and clip mode against it, in pairs.
+
+    Latency runs from the arrival of the frame that completes a mask to the mask; a frame that finds another one
+    waiting replaces it, and the one replaced is missed.
+    """
+    from rich.console import Console
+
+    from avsbg.benchmarks.environment import default_threads
+    from avsbg.benchmarks.errors import BenchmarkError
+    from avsbg.benchmarks.streaming import StreamBench
+    from avsbg.benchmarks.streaming_rows import StreamingRow, read_rows, write_rows
+    from avsbg.benchmarks.streaming_table import console_lines
+    from avsbg.runtime.bundle import Bundle
+
+    if output.exists() and not (append or force):
+        raise BenchmarkError(f"{output} exists already.", "Add to it with --append, or replace it with --force.")
+    rates = [_rate(text) for text in rate or ["1", "10", "30", "max"]]
+    rows: list[StreamingRow] = list(read_rows(output)) if append and output.exists() else []
+    console = Console(highlight=False)
+    with StreamBench(Bundle.open(bundle), backend, threads or default_threads()) as bench:
+        new: list[StreamingRow] = []
+        if soak is not None:
+            new.append(bench.soak(soak, lambda line: console.print(line, style="dim")))
+        else:
+            for one in rates:
+                console.print(f"frames at {'full speed' if one is None else f'{one:g} a second'}", style="dim")
+                new.append(bench.pace(one, seconds))
+            console.print("clip mode and streaming in turn", style="dim")
+            new += [bench.pairs(samples), bench.difference()]
+    write_rows(output, [*rows, *new])
+    for line in console_lines(new):
+        console.print(line, soft_wrap=True)
+    console.print(f"{output}: {len(rows) + len(new)} rows", soft_wrap=True)
+
+
+def _rate(text: str) -> float | None:
+    from avsbg.benchmarks.errors import BenchmarkError
+
+    if text == "max":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1000:
+        raise BenchmarkError(f"a rate is a number of frames per second or max, not {text!r}.", "For instance 10.")
+    return value

@@ -1,0 +1,38 @@
+"""`avsbg report`: rows of benchmarks as a page that a person reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from avsbg.cli import app
+
+
+@app.command()
+def report(
+    rows: Annotated[
+        list[Path], typer.Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the report goes.")],
+    accuracy: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Scores as JSON lines; those with the label of a row are plotted."),
+    ] = None,
+    streaming: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of the streaming benchmark.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the report in DIR.")] = False,
+) -> None:
+    """Make a page of rows: report.html, one file that needs no network, and report.md.
+
+    It shows Table 7 beside the paper's figures, latency distributions, where the
+    time goes, the distance to the machine's bound, memory, bounds for devices
+    that were not measured, the environment, and how to repeat each row. A row
+    that is unstable is shown as such, without its time.
+    """
+    from avsbg.benchmarks.report.content import gather
+    from avsbg.benchmarks.report.page import HTML, MARKDOWN, write_report
+
+    gathered = gather(rows, accuracy=accuracy, streaming=streaming)
+    write_report(gathered, output, replace=force)
+    typer.echo(f"{output}: {HTML}, {MARKDOWN}; {gathered.stable} of {len(gathered.rows)} rows are a result")

@@ -1,0 +1,54 @@
+"""The network that `avsbg run` asks for, opened: clip by clip or as a stream."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from avsbg.cli.backends import create_backend
+
+if TYPE_CHECKING:
+    from avsbg.runtime.segmenter import Segmenter
+
+
+@contextmanager
+def open_segmenter(path: Path, target: str, *, stream: bool | None, live: bool, **options: Any) -> Iterator[Segmenter]:
+    """Open a bundle's network on what a target names.
+
+    Args:
+        path: the bundle.
+        target: what executes it.
+        stream: as a stream; None for a live source if the bundle has the graphs.
+        live: whether the source is live: the sound is then taken from where the frame is.
+        options: what `create_backend` takes.
+
+    Raises:
+        BundleError: the bundle cannot be opened, or was replaced meanwhile.
+        BackendError: the backend refuses what is asked for, or the bundle has no graphs for streams.
+    """
+    from avsbg.runtime import backends
+    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.errors import BundleError
+    from avsbg.runtime.segmenter import ClipSegmenter
+
+    bundle = Bundle.open(path)
+    parsed = backends.Target.parse(target)
+    with ExitStack() as stack:
+        segmenter: Segmenter
+        if stream or (stream is None and live and {"encode", "decode"} <= set(bundle.manifest.graphs)):
+            from avsbg.runtime.stream_segmenter import StreamSegmenter
+            from avsbg.runtime.streamed_clip import check_streams
+
+            check_streams(bundle)
+            # The encoder has no operator of ours, so a form is a matter of the decoder.
+            form_of_none = str(backends.Target(parsed.backend, None, parsed.precision))
+            encode = stack.enter_context(create_backend(form_of_none, bundle, graph="encode", **options))
+            decode = stack.enter_context(create_backend(target, bundle, graph="decode", **options))
+            segmenter = StreamSegmenter(encode, decode, "timestamp" if live else "published")
+        else:
+            segmenter = ClipSegmenter(stack.enter_context(create_backend(target, bundle, **options)))
+        if not bundle.is_current():
+            raise BundleError(f"{path} was updated while it was opened.", "Run the command again.")
+        yield segmenter
