@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "export": {"export", "model", "runtime"},
     "benchmarks": {"benchmarks", "model", "export", "runtime"},
 }
-EXPORT_ONLY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "onnxslim", "safetensors"}
+EXPORT_ONLY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors"}
 HEAVY = EXPORT_ONLY | {"numpy", "pydantic", "av", "PIL", "onnxruntime"}
 
 

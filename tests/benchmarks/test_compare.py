@@ -17,7 +17,7 @@ from avsbg.benchmarks.rows import Row
 from avsbg.benchmarks.sampling import logit_difference
 from avsbg.benchmarks.workloads import Workload, masks_of_video
 from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.errors import BundleError, MediaError
+from avsbg.runtime.errors import BackendError, BundleError, MediaError
 
 Schedule = Callable[[Callable[[int], float]], None]
 
@@ -34,9 +34,7 @@ def _scheduled(bundle: Bundle, progress: Progress, samples: int = 20) -> Row:
 def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, waveform: Bundle) -> None:
     found = contenders(
         [embedding.path, waveform.path],
-        ["onnxruntime", "torch"],
-        operators=["function", "plain"],
-        forms=["efficient", "published"],
+        ["onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published"],
         threads=2,
         clips=1,
     )
@@ -45,30 +43,27 @@ def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, wavefo
         for directory in ("embedding", "waveform")
         for way in ("onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published")
     ]
-    assert found[1].options == {"threads": 2, "clips": 1, "operator": "plain"}
-    assert found[3].options == {"threads": 2, "form": "published"}
+    assert found[1].options == {"threads": 2, "clips": 1, "operator": "plain", "allow_failed_gate": True}
+    assert found[3].options == {"threads": 2, "operator": "published"}
 
 
 @pytest.mark.parametrize(
-    ("paths", "backends", "options", "message"),
+    ("paths", "targets", "message"),
     [
-        (["missing"], ["onnxruntime"], {}, "no bundle at missing"),
-        ([], ["imaginary"], {}, "unknown backend 'imaginary'. Choose among: onnxruntime, torch"),
-        ([], ["torch"], {"operators": ["plain"]}, "--operator is for the backend onnxruntime"),
-        ([], ["onnxruntime"], {"forms": ["published"]}, "--form is for the backend torch"),
-        (["tiny"], ["onnxruntime"], {"operators": ["plain", "plain"]}, "tiny:onnxruntime:plain takes part twice"),
+        (["missing"], ["onnxruntime"], "no bundle at missing"),
+        ([], ["imaginary"], "unknown backend 'imaginary'. Choose one of: onnxruntime"),
+        ([], ["onnxruntime::"], "'onnxruntime::' is not a target"),
+        (["tiny"], ["onnxruntime:plain", "onnxruntime:plain"], "tiny:onnxruntime:plain takes part twice"),
     ],
 )
-def test_contenders_that_cannot_be(
-    embedding: Bundle, paths: list[str], backends: list[str], options: dict[str, list[str]], message: str
-) -> None:
+def test_contenders_that_cannot_be(embedding: Bundle, paths: list[str], targets: list[str], message: str) -> None:
     located = [embedding.path if path == "tiny" else Path(path) for path in paths]
-    with pytest.raises((BenchmarkError, BundleError), match=message):
-        contenders(located, backends, threads=1, clips=1, **options)
+    with pytest.raises((BackendError, BenchmarkError, BundleError), match=message):
+        contenders(located, targets, threads=1, clips=1)
 
 
 def test_rows_of_a_run(embedding: Bundle, progress: Progress) -> None:
-    chosen = contenders([embedding.path], ["onnxruntime"], operators=["plain", "function"], threads=1, clips=2)
+    chosen = contenders([embedding.path], ["onnxruntime:plain", "onnxruntime:function"], threads=1, clips=2)
     plain, function = compare(chosen, Workload(clips=2), QUICK, progress)
     assert plain.label == "tiny:onnxruntime:plain" and function.backend["operator"] == "function"
     assert plain.backend["clips"] == 2 and plain.backend["threads"] == 1

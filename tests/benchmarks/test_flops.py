@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avsbg.benchmarks.flops import correlation_flops, count_flops
+from avsbg.benchmarks.flops import FlopCount, correlation_flops, count_flops, merged_flops
 from avsbg.model import named_variant
+from avsbg.runtime.manifest import MergeRecord
 
 PAPER = {"frames": 5, "height": 224, "width": 224}
 # Positions of the four stages of a frame of 224 x 224, and the channels of a descriptor.
@@ -39,6 +40,22 @@ def test_tpavi_without_its_matrix_leaves_out_two_products_of_all_positions_of_a_
     matrix = sum(2 * 2 * (5 * positions) ** 2 * inner for positions in POSITIONS)
     factored = sum(2 * 5 * inner**2 + 2 * 5 * positions * inner**2 for positions in POSITIONS)
     assert published.total - efficient.total == matrix - factored
+
+
+def test_merges_are_taken_off_the_parts_that_they_belong_to() -> None:
+    count = FlopCount(1000, {"fusion": 300, "head": 700})
+    enlarged = MergeRecord(
+        kind="enlarged map",
+        nodes=("network.decoder.3/Resize", "network.head.0/Conv"),
+        parameters=("network.head.0.weight",),
+        operations_before=100,
+        operations_after=40,
+    )
+    columns = enlarged.model_copy(update={"nodes": ("network.fusion.1.conv2/Conv", "network.fusion.1.conv3/Conv")})
+    elsewhere = enlarged.model_copy(update={"nodes": ("vggish.a/Conv", "vggish.b/Conv")})
+    merged = merged_flops(count, [enlarged, columns, elsewhere], frames=3)
+    assert merged == FlopCount(1000 - 2 * 3 * 60, {"fusion": 300 - 3 * 60, "head": 700 - 3 * 60})
+    assert merged_flops(count, [], frames=3) == count
 
 
 def test_counting_leaves_the_settings_of_pytorch_alone() -> None:

@@ -63,3 +63,13 @@ def test_the_environment_is_described_and_names_no_path() -> None:
     assert environment.packages["numpy"] == np.__version__
     assert environment.cores.usable == len(usable_cores()) >= default_threads() >= 1
     assert environment.commit is None or len(environment.commit.removesuffix("-dirty")) == 40
+
+
+def test_a_reduced_precision_is_held_to_its_masks_and_not_to_its_logits() -> None:
+    def problems(miou: float) -> tuple[str, ...]:
+        return find_problems(STEADY, others=0.0, logit_difference=0.2, miou=miou)
+
+    assert problems(LIMITS.miou) == ()
+    for miou in (LIMITS.miou - 0.001, float("nan")):
+        (wrong,) = problems(miou)
+        assert "mean IoU" in wrong

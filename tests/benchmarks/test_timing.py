@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
+from avsbg.benchmarks.sampling import _wants_more
 from avsbg.benchmarks.statistics import paired_ratio, summarise
 from avsbg.benchmarks.timing import interleave
 
@@ -53,6 +55,24 @@ def test_times_are_those_of_the_clock_and_rounds_are_told() -> None:
     )
     assert times == {"a": pytest.approx([1e-8] * 3), "b": pytest.approx([3e-8] * 3)}  # 3 rounds of 40 ns pass 100 ns
     assert told == [1, 2, 3, 4]
+
+
+def test_rounds_go_on_while_more_are_wanted_and_none_is_dropped() -> None:
+    asked: list[int] = []
+
+    def more(times: Mapping[str, Sequence[float]]) -> bool:
+        asked.append(len(times["a"]))
+        return len(times["a"]) < 5
+
+    times = interleave({"a": lambda: None, "b": lambda: None}, warmup=1, samples=3, more=more)
+    assert asked == [3, 4, 5] and {len(samples) for samples in times.values()} == {5}
+
+
+def test_patience_lasts_while_a_row_is_unstable() -> None:
+    steady, drifting = [1.0] * 12, [1.0] * 8 + [1.2] * 4
+    assert not _wants_more({"a": steady}, 24)
+    assert _wants_more({"a": steady, "b": drifting}, 24)
+    assert not _wants_more({"a": steady, "b": drifting}, 12)
 
 
 def test_nothing_to_time_is_refused() -> None:

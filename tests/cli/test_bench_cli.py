@@ -33,7 +33,8 @@ def _bench(*arguments: object) -> tuple[int, str]:
 
 def test_compares_writes_and_says_that_three_samples_are_no_result(embedding: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, text = _bench(embedding.path, "--operator", "plain", "--operator", "function", *QUICK, "-o", out)
+    targets = ["--backend", "onnxruntime:plain", "--backend", "onnxruntime:function"]
+    code, text = _bench(embedding.path, *targets, *QUICK, "-o", out)
     assert code == 3
     assert "2 of 2 rows unstable" in text and "3 samples; at least 10 are needed" in text
     assert sorted(path.name for path in out.iterdir()) == ["latency.png", "latency.svg", "rows.jsonl"]
@@ -68,7 +69,7 @@ def test_a_busy_machine_is_no_place_to_measure(
             "takes audio embeddings. Export it with --audio waveform",
         ),
         (["--video", "missing.mp4"], "the scope model decodes no video"),
-        (["--form", "published"], "--form is for the backend torch"),
+        (["--backend", "onnxruntime:int4:native"], "is not a target; a target is BACKEND"),
         (["--backend", "torch"], "the backend torch cannot run this"),
         (["--reference", "other"], "no contender 'other'"),
         (["--clips", "0"], "the number of clips must be at least 1, not 0"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tests_engines import add_engine, passed
 from tests_video import steady, tone, write_video
 
 from avsbg import cli
@@ -52,16 +53,19 @@ def clip(tmp_path: Path) -> Path:
 
 
 def test_run_writes_its_output_and_says_where(avsbg, tiny: Bundle, clip: Path, tmp_path: Path) -> None:
-    outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--operator", "plain")
+    outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--backend", "onnxruntime:plain")
     assert outcome.code == 0, outcome.err
     assert f"{tmp_path}/out/overlay.png" in outcome.out
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["backend"]["operator"] == "plain"
     assert summary["backend"]["threads"] == 1
-    assert len(summary["frames"]) == 2
-    again = avsbg("run", tiny.path, clip, "-o", tmp_path / "out")
-    assert again.code == 1
-    assert "--force" in again.paragraph
+    assert summary["seconds"] == 2
+    again = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--backend", "onnxruntime:plain")
+    assert again.code == 0
+    assert "finished before" in again.out
+    other = avsbg("run", tiny.path, clip, "-o", tmp_path / "out")
+    assert other.code == 1
+    assert "--force" in other.paragraph
     assert avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--force").code == 0
 
 
@@ -86,8 +90,12 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(avsbg, tiny: Bundle, 
         assert "Traceback" not in outcome.err
         assert not (tmp_path / "out").exists()
     for option, value, message in [
-        ("--backend", "tpu", "Choose one of: onnxruntime, torch"),
-        ("--operator", "magic", "function, native, plain"),
+        (
+            "--backend",
+            "tpu",
+            "Choose one of: onnxruntime, ",
+        ),
+        ("--backend", "onnxruntime:magic", "function, native, plain"),
         ("--threshold", "2", "[0, 1)"),
     ]:
         outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", option, value)
@@ -114,6 +122,8 @@ def test_verify_passes_and_writes_json(avsbg, tiny: Bundle, tmp_path: Path, monk
     assert document["bundle"]["manifest_sha256"] == sha256(tiny.path / MANIFEST)
     assert [result["target"] for result in document["results"]] == ["onnxruntime:function", "onnxruntime:plain"]
     assert [len(result["comparisons"]) for result in document["results"]] == [4, 4]
+    assert "no native libraries" in document["not_run"]["onnxruntime:native"]
+    assert [clip["miou"] for clip in document["results"][0]["clips"]] == [1.0] * 4
     asked = avsbg("verify", tiny.path, "--backend", "onnxruntime:native")
     assert asked.code == 1
     assert "no native libraries" in asked.paragraph
@@ -144,6 +154,21 @@ def test_verify_fails_where_an_output_differs(avsbg, bundle_copy: Path, tmp_path
     missing = avsbg("verify", bundle_copy, "--clips", "2")
     assert missing.code == 1
     assert "It has: 1, 3." in missing.paragraph
+
+
+def test_an_engine_is_listed_as_not_run_and_never_as_passed(avsbg, bundle_copy: Path, tmp_path: Path) -> None:
+    add_engine(bundle_copy, "clip.fp16")
+    outcome = avsbg("verify", bundle_copy, "--json", tmp_path / "verify.json", "--picture", tmp_path / "masks.png")
+    assert outcome.code == 0, outcome.err
+    assert "not run clip.fp16: " in " ".join(outcome.out.split())
+    document = json.loads((tmp_path / "verify.json").read_text())
+    assert "clip.fp16" in document["not_run"]
+    assert "clip.fp16" not in [result["target"] for result in document["results"]]
+    assert (tmp_path / "masks.png").is_file()
+    asked = avsbg("verify", bundle_copy, "--engine", "clip.fp16")
+    assert asked.code == 1 and "error: " in asked.paragraph
+    unknown = avsbg("verify", bundle_copy, "--engine", "clip.fp8")
+    assert unknown.code == 1 and "has no engine 'clip.fp8'" in unknown.paragraph
 
 
 def test_a_changed_file_stops_every_verb(avsbg, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
@@ -185,3 +210,40 @@ def test_help_answers_without_heavy_imports(verb: str) -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def _with_accuracy(path: Path, miou: float) -> None:
+    """An engine of the bundle whose masks reach that mean IoU."""
+    add_engine(path, "clip.fp16", accuracy=passed(miou))
+
+
+def test_an_engine_is_run_by_target_or_name_and_refused_where_its_gate_failed(
+    avsbg, bundle_copy: Path, clip: Path, tmp_path: Path
+) -> None:
+    none = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt")
+    assert none.code == 1 and f"avsbg build {bundle_copy} --backend tensorrt" in none.paragraph
+    _with_accuracy(bundle_copy, 0.5)
+    for options in (["--backend", "tensorrt:plain:fp16"], ["--backend", "tensorrt", "--engine", "clip.fp16"]):
+        refused = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
+        assert refused.code == 1
+        assert "did not pass its gate" in refused.paragraph and "--force" in refused.paragraph
+    forced = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--force")
+    assert "warning: tensorrt runs although it did not pass its gate: mean IoU of its masks 0.5000" in forced.paragraph
+    assert forced.code == 1  # there is no TensorRT or GPU here
+    assert not (tmp_path / "out").exists()
+    other = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--engine", "clip.fp16")
+    assert other.code == 1 and "onnxruntime has no option 'engine'" in other.paragraph
+    trust = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--trust")
+    assert trust.code == 1 and "onnxruntime has no option 'trust'" in trust.paragraph
+
+
+def test_a_graph_whose_gate_failed(avsbg, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    document["graphs"]["clip"]["accuracy"] = passed(0.5)
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    refused = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out")
+    assert refused.code == 1 and "the graph clip did not pass its gate" in refused.paragraph
+    forced = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--force", "--no-overlay")
+    assert forced.code == 0 and "warning: onnxruntime runs although" in forced.paragraph
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["backend"]["gate"] == "failed, overridden" and summary["backend"]["miou"] == 0.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import onnx
@@ -13,6 +14,8 @@ from typer.testing import CliRunner
 
 from avsbg.cli import app
 from avsbg.errors import AvsbgError
+from avsbg.export.engine.builder import make_profile
+from avsbg.export.engine.request import BuildError
 from avsbg.export.external_data import check_external_data
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import BundleError
@@ -109,6 +112,80 @@ def test_weights_elsewhere_are_refused(tmp_path: Path, location: str, inside: st
 def test_weights_beyond_their_file_are_refused(tmp_path: Path, offset: str, length: str) -> None:
     with pytest.raises(BundleError, match=r"the weight w lies at .* bytes, and weights\.bin has 16"):
         _check(_bundle(tmp_path, location="weights.bin", offset=offset, length=length))
+
+
+def _rewrite(bundle: Bundle, change: Callable[[onnx.ModelProto], None]) -> Bundle:
+    path = bundle.file("clip.onnx")
+    model = onnx.load(str(path), load_external_data=False)
+    change(model)
+    path.write_bytes(model.SerializeToString())
+    return bundle
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "message"),
+    [
+        ([2**62], rf"the weight w has {2**62} = {2**62} elements"),
+        ([2**32, 2**32], r"the weight w has 4294967296 x 4294967296 = 18446744073709551616 elements"),
+        ([-4], r"the weight w has the dimension -4"),
+        ([2**20, 4], r"the weight w of 1048576 x 4 takes 16777216 bytes, and 16 lie in weights\.bin"),
+    ],
+)
+def test_a_weights_size_is_checked_before_it_is_read(tmp_path: Path, dimensions: list[int], message: str) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer[0].dims[:] = dimensions
+
+    with pytest.raises(BundleError, match=message):
+        _check(_rewrite(_bundle(tmp_path, location="weights.bin"), change))
+
+
+def test_a_weight_in_the_file_has_as_many_bytes_as_its_dimensions_say(tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        del model.graph.initializer[0].external_data[:]
+        model.graph.initializer[0].data_location = TensorProto.DEFAULT
+        model.graph.initializer[0].raw_data = bytes(12)
+
+    with pytest.raises(BundleError, match=r"the weight w of 4 takes 16 bytes, and it has 12"):
+        _check(_rewrite(_bundle(tmp_path, location="weights.bin"), change))
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "message"),
+    [([2**62], rf"the tensor x has {2**62} = "), ([2**19, 2**19], "274877906944 elements"), ([-7], "the dimension -7")],
+)
+@pytest.mark.parametrize("which", ["input", "output", "value_info"])
+def test_a_tensors_size_is_checked_before_the_graph_is_built(
+    tmp_path: Path, dimensions: list[int], message: str, which: str
+) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        info = helper.make_tensor_value_info("x" if which == "input" else "z", TensorProto.FLOAT, dimensions)
+        if which == "input":
+            model.graph.input[0].CopyFrom(info)
+        else:
+            model.graph.node.append(helper.make_node("Identity", ["x"], ["z"]))
+            getattr(model.graph, which).append(info)
+
+    wanted = message.replace("tensor x", "tensor x" if which == "input" else "tensor z")
+    with pytest.raises(BundleError, match=f"{wanted}|contradict each other"):
+        _check(_rewrite(_bundle(tmp_path, location="weights.bin"), change))
+
+
+def test_a_size_that_only_follows_from_the_graph_is_found(tmp_path: Path) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        shape = helper.make_tensor("size", TensorProto.INT64, [2], [2**20, 2**20])
+        model.graph.node.append(helper.make_node("Constant", [], ["size"], value=shape))
+        model.graph.node.append(helper.make_node("ConstantOfShape", ["size"], ["huge"]))
+
+    with pytest.raises(BundleError, match=r"the tensor huge has 1048576 x 1048576 = 1099511627776 elements"):
+        _check(_rewrite(_bundle(tmp_path, location="weights.bin"), change))
+
+
+@pytest.mark.parametrize("clips", ["9" * 19, str(2**40)])
+def test_a_number_of_clips_that_no_engine_takes_is_an_error(tmp_path: Path, clips: str) -> None:
+    record = _bundle(tmp_path, location="weights.bin").graph("clip")
+    dynamic = record.inputs[0].model_copy(update={"shape": ("clips", 4)})
+    with pytest.raises(BuildError, match=rf"--clips \.\.\. {clips}: the input x has {clips} x 4 = "):
+        make_profile(record.model_copy(update={"inputs": (dynamic,)}), (1, 1, int(clips)))
 
 
 def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:

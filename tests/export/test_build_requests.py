@@ -28,7 +28,7 @@ class FakeRtx:
     """The one thing that `choose_device` asks TensorRT for RTX."""
 
     class ComputeCapability:
-        SM75 = SM86 = SM120 = 0
+        SM75 = SM86 = SM89 = SM120 = 0
 
 
 def _request(**fields: Any) -> EngineRequest:
@@ -39,11 +39,12 @@ def _request(**fields: Any) -> EngineRequest:
     ("fields", "message"),
     [
         ({"backend": "tensorflow"}, "--backend tensorflow does not exist. Choose one of: tensorrt, tensorrt-rtx"),
-        ({"precision": "half"}, "--precision half does not exist. Choose one of: fp32, tf32, fp16, bf16"),
+        ({"precision": "half"}, "--precision half does not exist. Choose one of: fp32, tf32, fp16, bf16, int8, fp8"),
         ({"operator": "custom"}, "--operator custom does not exist. Choose one of: plugin, plain"),
         ({"clips": (1, 4, 2)}, "--clips 1 4 2 is no range"),
         ({"clips": (0, 1, 1)}, "--clips 0 1 1 is no range"),
         ({"workspace_mb": 0}, "--workspace must be at least 1 MB"),
+        ({"aux_streams": -1}, "--aux-streams must lie between 0 and 64, not -1"),
         ({"compute_capabilities": (86, 86)}, "--compute-capability repeats"),
     ],
 )
@@ -77,10 +78,22 @@ def _rtx() -> TensorRT:
 def test_the_device_is_named_or_present(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_module, "read_cuda_driver", lambda: NO_DRIVER)
     assert choose_device(_rtx(), _request()).compute_capabilities == (86,)
-    with pytest.raises(BuildError, match=r"nothing says what to build for.*75, 86, 120"):
+    with pytest.raises(BuildError, match=r"nothing says what to build for.*75, 86, 89, 120"):
         choose_device(_rtx(), _request(compute_capabilities=()))
     with pytest.raises(BuildError, match=r"TensorRT builds only where there is a GPU, and the NVIDIA driver"):
         choose_device(TensorRT("tensorrt", None, "10.3"), _request(backend="tensorrt", compute_capabilities=()))
+
+
+def test_a_type_that_a_gpu_lacks_is_refused_with_what_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api_module, "read_cuda_driver", lambda: NO_DRIVER)
+    assert choose_device(_rtx(), _request(precision="fp8", compute_capabilities=(89,))).compute_capabilities == (89,)
+    with pytest.raises(BuildError, match=r"--precision fp8 needs compute capability 8\.9.* 8\.6 .*int8.* 89, 120"):
+        choose_device(_rtx(), _request(precision="fp8", compute_capabilities=(89, 86)))
+    with pytest.raises(BuildError, match=r"--precision bf16 needs compute capability 8\.0.* 7\.5 .*fp16.* 86, 89, 120"):
+        choose_device(_rtx(), _request(precision="bf16", compute_capabilities=(75,)))
+    monkeypatch.setattr(api_module, "read_cuda_driver", lambda: ORIN)
+    with pytest.raises(BuildError, match=r"8\.9 or later, and 8\.7 has .*int8, or a newer GPU"):
+        choose_device(TensorRT("tensorrt", None, "10.3"), _request(backend="tensorrt", precision="fp8"))
 
 
 def test_a_jetson_is_built_for_by_tensorrt_itself(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +143,36 @@ def test_types_are_read_from_the_builders_log() -> None:
     assert count_types(types) == {"fp16": 1, "fp32": 1, "unknown": 1}
     expected = dict.fromkeys(types, "fp16")
     assert differing_products(types, expected) == ("c/Conv: fp32", "d/MatMul: no layer names it")
+
+
+def _line(node: str, kind: str, inputs: list[str], constants: list[str]) -> str:
+    return (
+        f"Name: {node}_myl0_1, LayerType: {kind}, Inputs: [ {', '.join(inputs)}], Constants: "
+        f"[ {', '.join(constants)}], Outputs: [ {_tensor('-1,8', 'Float')}], TacticName: t, StreamId: 0, "
+        f"Metadata: [ONNX Layer: {node}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("inputs", "constants", "types"),
+    [
+        # Scale and bias of each channel are float32 beside two quantised operands.
+        (["-1,4,8,8 Int8"], ["32,4,7,7 Int8", "1,32,1,1 Float", "1,32,1,1 Float"], ("int8",)),
+        (["-1,4,8,8 FP8"], ["32,4,7,7 FP8", "1 Float"], ("fp8",)),
+        # Dequantised within the kernel, and multiplied in float32.
+        (["-1,32 Int8", "1,32,64 Float"], [], ("fp32", "int8")),
+        (["-1,32 Int8"], ["32,64 Float"], ("fp32", "int8")),
+        # A product that has one output channel: the constant is its weight.
+        (["-1,32,8,8 Int8"], ["1,32,1,1 Float"], ("fp32", "int8")),
+        (["-1,32 Float"], ["32,64 Float"], ("fp32",)),
+    ],
+)
+def test_quantised_products_are_told_from_dequantised_ones(
+    inputs: list[str], constants: list[str], types: tuple[str, ...]
+) -> None:
+    tensors = [[_tensor(*text.split()) for text in part] for part in (inputs, constants)]
+    layers = layers_from_log([_line("a/MatMul", "gemm", *tensors)])
+    assert product_types(layers, ["a/MatMul"]) == {"a/MatMul": types}
 
 
 def test_types_are_read_from_the_engine_inspector() -> None:

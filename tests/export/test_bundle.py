@@ -17,13 +17,13 @@ import torch
 
 from avsbg.export import bundle as bundle_module
 from avsbg.export.bundle import export_bundle, variant_name
+from avsbg.export.merges import MERGED
 from avsbg.export.onnx_operators import PLUGIN_ATTRIBUTES, register_schemas
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.torch_backend import TorchBackend
 from avsbg.export.vectors import make_clips
 from avsbg.export.weights import from_seed, read_graph_weights
 from avsbg.model import VARIANTS, count_parameters, named_variant
-from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
 from avsbg.runtime.errors import BackendError, BundleError
 from avsbg.runtime.manifest import WeightsRecord
 
@@ -40,7 +40,8 @@ def graphs(exported) -> dict[str, onnx.ModelProto]:
 
 def test_any_number_of_clips_gives_pytorchs_numbers(exported):
     bundle, module = exported.bundle, exported.module
-    sessions = {name: OnnxRuntimeBackend(bundle, name) for name in bundle.manifest.graphs}
+    sessions = dict(bundle_module._checked_forms(bundle))
+    assert set(" and ".join(sessions).split(" and ")) == set(bundle.manifest.graphs)
     with contextlib.ExitStack() as stack:
         for backend in sessions.values():
             stack.enter_context(backend)
@@ -93,46 +94,55 @@ def test_the_operator_is_a_node_with_a_body_or_absent(exported):
         standard = next(opset.version for opset in model.opset_import if opset.domain == "")
         for function in model.functions:
             assert [opset.version for opset in function.opset_import if opset.domain == ""] == [standard]
-    motion = exported.module.network.variant.motion
-    assert set(graphs(exported)) == ({"clip", "clip.plain"} if motion else {"clip"})
+    variant = exported.module.network.variant
+    names = {"clip"} if variant.network == "avsbench" else {"clip", "encode", "decode"}
+    assert set(graphs(exported)) == names | ({"clip.plain", "decode.plain"} if variant.motion else set())
 
 
 def test_a_graph_holds_the_parameters_that_inference_needs_and_nothing_else(exported):
     module = exported.module
     needed = count_parameters(module.network).inference
-    if module.vggish is not None:
-        needed += sum(parameter.numel() for parameter in module.vggish.parameters())
+    if module.audio_encoder is not None:
+        needed += sum(parameter.numel() for parameter in module.audio_encoder.parameters())
     parameters = dict(module.named_parameters())
     known = set(parameters) | {name for name, _ in module.named_buffers()}
-    for model in graphs(exported).values():
+    held = {}
+    for graph, model in graphs(exported).items():
         used = {name for node in model.graph.node for name in node.input}
-        held = 0
+        # A merged weight stands for parameters that lie beside the graph.
+        merged = {name for merge in exported.bundle.graph(graph).merges for name in merge.parameters}
+        held[graph] = sum(parameters[name].numel() for name in merged)
         for initialiser in model.graph.initializer:
             assert initialiser.name in used
             name = initialiser.name.removesuffix(".T")
-            if name in parameters:
-                held += prod(initialiser.dims)
+            if name.removesuffix(MERGED) in merged:
+                assert name not in parameters
+            elif name in parameters:
+                held[graph] += prod(initialiser.dims)
             else:
                 assert name in known or (name.startswith("constant.") and prod(initialiser.dims) < 10)
-        assert held == needed
+    assert {count for graph, count in held.items() if graph.startswith("clip")} == {needed}
+    if "encode" in held:  # between them, the two graphs of a stream hold each parameter once
+        assert {held["encode"] + count for graph, count in held.items() if graph.startswith("decode")} == {needed}
     assert exported.bundle.manifest.parameters.inference == count_parameters(module.network).inference
 
 
 def test_weights_keep_their_names_and_values(exported):
     state = exported.module.state_dict()
-    weights = read_graph_weights(exported.bundle.file("clip.onnx"))
+    weights = read_graph_weights(exported.bundle)
     shared = set(state) & set(weights)
     assert len(shared) > 100
+    assert {"network.head.0.weight", "network.head.4.bias"} <= shared
     assert all(torch.equal(state[name], weights[name]) for name in shared)
 
 
 def test_nodes_are_named_after_modules(exported):
-    for model in graphs(exported).values():
+    for graph, model in graphs(exported).items():
         names = [node.name for node in model.graph.node]
         assert len(set(names)) == len(names)
-        assert "network.head.0/Conv" in names
-    if "clip.plain" in graphs(exported):
-        assert any(name.startswith("network.correlation.2/") and "MatMul" in name for name in names)
+        assert ("network.head.0/Conv" in names) == (graph != "encode")
+        if graph in ("clip.plain", "decode.plain"):
+            assert any(name.startswith("network.correlation.2/") and "MatMul" in name for name in names)
 
 
 def test_nothing_of_the_machine_is_in_a_bundle(exported):
@@ -148,6 +158,7 @@ def test_all_graphs_share_one_file_of_weights(exported):
     assert files == {record.file for record in exported.bundle.manifest.graphs.values()} | {
         "weights.bin",
         "manifest.json",
+        *({"unmerged.safetensors"} if exported.module.network.variant.network == "avs-bg" else ()),
     }
     for model in graphs(exported).values():
         locations = {
@@ -168,9 +179,13 @@ def test_the_manifest_says_what_is_there(exported):
     for name, model in graphs(exported).items():
         record = manifest.graphs[name]
         assert record.node_count == len(model.graph.node) == sum(record.operators.values())
-        assert [tensor.name for tensor in record.inputs] == ["frames", module.audio.value]
-        assert record.inputs[0].dtype == "uint8"
-        assert all(tensor.shape[0] == "clips" for tensor in (*record.inputs, *record.outputs))
+        streams = not name.startswith("clip")
+        assert all(
+            tensor.shape[0] == ("streams" if streams else "clips") for tensor in (*record.inputs, *record.outputs)
+        )
+        if not name.startswith("decode"):
+            assert [tensor.name for tensor in record.inputs] == ["frames", module.audio.value]
+            assert record.inputs[0].dtype == "uint8"
         assert record.node_count < int({p.key: p.value for p in model.metadata_props}["avsbg.nodes_exported"])
 
 
@@ -186,7 +201,7 @@ def test_the_torch_backend_repeats_the_vectors(exported):
 def test_both_forms_of_the_network_agree(export_once):
     published = export_once("avs-bg as published, embedding").bundle
     vectors = next(published.vectors())
-    with TorchBackend(published, form="efficient") as backend:
+    with TorchBackend(published, operator="efficient") as backend:
         assert backend.describe()["operator"] == "efficient"
         outputs = backend.run(vectors.inputs, ["logits"])
     np.testing.assert_allclose(outputs["logits"], vectors.outputs["logits"], rtol=0, atol=1e-4)
@@ -194,7 +209,7 @@ def test_both_forms_of_the_network_agree(export_once):
 
 def test_the_torch_backend_refuses_what_it_cannot_do(smallest):
     with pytest.raises(BackendError, match=r"materialised.*efficient, published"):
-        TorchBackend(smallest.bundle, form="materialised")
+        TorchBackend(smallest.bundle, operator="materialised")
     with pytest.raises(BackendError, match="at least 1, not 0"):
         TorchBackend(smallest.bundle, threads=0)
     if not torch.cuda.is_available():
@@ -205,9 +220,9 @@ def test_the_torch_backend_refuses_what_it_cannot_do(smallest):
 def test_a_graph_with_other_numbers_than_pytorchs_is_not_kept(smallest, tmp_path, monkeypatch):
     """Graphs of one seed beside the vectors of another: the check before publishing must notice."""
 
-    def stale(graph, shape, directory, report):
+    def stale(graph, shape, directory, report, **options):
         for record in smallest.bundle.manifest.graphs.values():
-            for name in (record.file, *record.external_data):
+            for name in (record.file, *record.external_data, *filter(None, [record.unmerged])):
                 shutil.copyfile(smallest.bundle.file(name), directory / name)
         return smallest.bundle.manifest.graphs
 

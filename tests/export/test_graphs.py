@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avsbg.export.graphs import AudioForm, ClipGraph, needs_vggish
+from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.weights import from_checkpoints, from_seed, load_graph_weights
 from avsbg.model import CheckpointError, create_network, fill_from_seed, log_mel, named_variant, save_checkpoint
@@ -37,7 +37,7 @@ def test_the_three_forms_of_sound_agree():
     with torch.inference_mode():
         _, embedding = module.network_inputs(frames, waveform)
         of_waveform, probability = module(frames, waveform)
-        of_log_mel, _ = ClipGraph(module.network, AudioForm.LOG_MEL, module.vggish)(frames, patches)
+        of_log_mel, _ = ClipGraph(module.network, AudioForm.LOG_MEL, module.audio_encoder)(frames, patches)
         of_embedding, _ = ClipGraph(module.network, AudioForm.EMBEDDING)(frames, embedding)
     torch.testing.assert_close(of_log_mel, of_waveform, rtol=0, atol=1e-4)
     torch.testing.assert_close(of_embedding, of_waveform, rtol=0, atol=1e-6)
@@ -46,15 +46,15 @@ def test_the_three_forms_of_sound_agree():
 
 def test_a_variant_without_audio_takes_sound_and_ignores_it():
     variant = named_variant("avs-bg-without-audio", encoder="pvt_v2_b0")
-    assert not needs_vggish(variant, AudioForm.WAVEFORM)
+    assert not needs_audio_encoder(variant, AudioForm.WAVEFORM)
     module, _ = from_seed(variant, AudioForm.WAVEFORM, 3)
     frames = torch.randint(0, 256, (1, 2, 32, 32, 3), dtype=torch.uint8)
     with torch.inference_mode():
         assert torch.equal(module(frames, torch.randn(1, 32000))[0], module(frames, torch.zeros(1, 32000))[0])
 
 
-def test_sound_that_needs_vggish_is_refused_without_it(network):
-    with pytest.raises(ValueError, match="log_mel needs a VGGish"):
+def test_sound_that_needs_an_audio_encoder_is_refused_without_it(network):
+    with pytest.raises(ValueError, match="log_mel needs an audio encoder"):
         ClipGraph(network, AudioForm.LOG_MEL)
 
 
@@ -79,6 +79,8 @@ def test_a_checkpoint_is_recorded_by_name_and_hash(network, tmp_path):
         from_checkpoints(VARIANT, AudioForm.WAVEFORM, path)
     with pytest.raises(ExportError, match=r"other.pth would go nowhere"):
         from_checkpoints(VARIANT, AudioForm.EMBEDDING, path, tmp_path / "other.pth")
+    with pytest.raises(ExportError, match="--audio-encoder"):
+        from_checkpoints(VARIANT, AudioForm.LOG_MEL, path, audio_encoder="compact")
     with pytest.raises(CheckpointError, match="does not fit"):
         from_checkpoints(named_variant("avsbench", encoder="pvt_v2_b0"), AudioForm.EMBEDDING, path)
 

@@ -77,7 +77,7 @@ def test_a_backend_works_only_inside_its_with_block(tiny: Bundle) -> None:
 def test_what_was_asked_for_and_cannot_be_had_is_an_error(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BackendError, match=r"unknown backend 'tpu'.*onnxruntime"):
         create("tpu", tiny)
-    with pytest.raises(BackendError, match=r"no option 'fast'.*operator, provider, threads, clips"):
+    with pytest.raises(BackendError, match=r"no option 'fast'.*operator, precision, provider, .*threads, clips"):
         create("onnxruntime", tiny, fast=True)
     with pytest.raises(BundleError, match=r"no graph 'decode'"):
         create("onnxruntime", tiny, graph="decode")
@@ -174,7 +174,7 @@ class WrongShape(Backend):
 
     def _close(self) -> None: ...
 
-    def _run(self, inputs: Any, outputs: Any) -> Any:  # noqa: ARG002
+    def _run(self, inputs: Any, outputs: Any, keep: Any) -> Any:  # noqa: ARG002
         return {name: np.zeros((1, 5, 8, 8), np.float32) for name in outputs}
 
 

@@ -56,7 +56,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRT:
             yield []
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setattr(engines, "_import", lambda _: fake)
+    monkeypatch.setattr(engines, "import_runtime", lambda _: fake)
     monkeypatch.setattr(engines, "message_log", lambda _: Log())
     monkeypatch.setattr(engines, "load_plugin", lambda _, path: path)
     monkeypatch.setattr(engines, "read_cuda_driver", lambda: RTX_3090)

@@ -12,7 +12,9 @@ import tests_video
 from tests_video import grey_of, steady, tone, write_video
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media import SecondFrame, Sound, frame_per_second, open_media, probe
+from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
+from avsbg.runtime.media import open_media, probe
+from avsbg.runtime.sound import Sound, sound_blocks
 
 NTSC = Fraction(30000, 1001)
 
@@ -117,6 +119,45 @@ def test_sound_that_starts_before_the_picture(tmp_path: Path) -> None:
     assert next(frame_per_second(video, window=5)).time == Fraction(23, 25)
 
 
+def pieces(*parts: tuple[str, np.ndarray]) -> list[av.AudioFrame]:
+    """Sound frames of 1024 samples, each part from its own time stamp on."""
+    frames = []
+    for begin, sound in parts:
+        for start in range(0, sound.shape[1], 1024):
+            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, start : start + 1024]), "fltp", "mono")
+            frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+            frame.pts = round(Fraction(begin) * 48000) + start
+            frames.append(frame)
+    return frames
+
+
+@pytest.mark.parametrize(
+    ("parts", "loud"),
+    [
+        ((("0", 1.0), ("1.5", 1.0)), [(0, 1), (1.5, 2.5)]),  # a gap
+        ((("0", 1.0), ("0.5", 1.0)), [(0, 1.5)]),  # an overlap
+        ((("0", 1.0), ("1.05", 1.0)), [(0, 2)]),  # jitter
+        ((("-2", 1.0), ("0.25", 1.0)), [(0.25, 1.25)]),  # a gap that the start lies in
+        ((("-0.5", 1.0),), [(0, 0.5)]),
+    ],
+)
+def test_sound_keeps_to_its_time_stamps(parts: tuple[tuple[str, float], ...], loud: list[tuple[float, float]]) -> None:
+    frames = pieces(*((begin, np.full((1, round(length * 48000)), 0.5, np.float32)) for begin, length in parts))
+    heard = np.concatenate(list(sound_blocks(frames, "test", Fraction(0), 16000)))
+    expected = np.zeros(round(loud[-1][1] * 16000))
+    for begin, end in loud:
+        expected[round(begin * 16000) : round(end * 16000)] = 0.5
+    assert len(heard) == pytest.approx(len(expected), abs=2)
+    different = np.abs(heard[: len(expected)] - expected[: len(heard)]) > 0.01
+    assert different.sum() < 40 * len(parts)  # the resampler's filter at the edges
+
+
+def test_a_gap_of_hours_is_a_damaged_time_stamp() -> None:
+    frames = pieces(("0", tone(0.1)), ("7200", tone(0.1)))
+    with pytest.raises(MediaError, match="gap of 7200 s"):
+        list(sound_blocks(frames, "test", Fraction(0), 16000))
+
+
 def test_missing_sound_says_how_to_go_on(tmp_path: Path) -> None:
     video = probe(write_video(tmp_path / "v.mp4", times=steady(25, 25)))
     with pytest.raises(MediaError, match=r"no audio track.*--silent"):
@@ -161,6 +202,18 @@ def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
     with pytest.raises(MediaError, match=r"truncated|cannot be (read|decoded)") as caught:
         list(frame_per_second(probe(path), window=5))
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("options", [{"movflags": "faststart"}, {"movflags": "frag_keyframe+empty_moov"}])
+def test_an_mp4_file_that_ends_inside_its_last_packet(tmp_path: Path, options: dict[str, str]) -> None:
+    """Half a frame is missing, far less than the tolerance of the stated duration; its index knows better."""
+    path = write_video(tmp_path / "v.mp4", times=steady(25, 50), options=options)
+    assert len(list(frame_per_second(probe(path), window=5))) == 2
+    with av.open(str(path)) as container:
+        last = max((packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
+    path.write_bytes(path.read_bytes()[: last[0] + last[1] // 2])
+    with pytest.raises(MediaError, match="truncated"):
+        list(frame_per_second(probe(path), window=5))
 
 
 def test_turned_video_is_shown_upright(tmp_path: Path) -> None:

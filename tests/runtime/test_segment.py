@@ -19,13 +19,20 @@ from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import AvsbgError, MediaError
 from avsbg.runtime.media import probe
-from avsbg.runtime.overlay import ContactSheet, write_overlay
+from avsbg.runtime.overlay import ContactSheet, frames_of_file, write_overlay
 from avsbg.runtime.segment import segment_video
+from avsbg.runtime.segmenter import ClipSegmenter
+from avsbg.runtime.stages import Options
 
 
 def segment(bundle: Bundle, path: Path, output: Path, **options: Any) -> dict[str, Any]:
+    call = {name: options.pop(name) for name in ("replace", "progress") if name in options}
     with create("onnxruntime", bundle) as backend:
-        return segment_video(backend, path, output, **options)
+        return segment_video(ClipSegmenter(backend), path, output, Options(**options), **call)
+
+
+def lines(output: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "frames.jsonl").read_text().splitlines()]
 
 
 def loud_then_quiet(path: Path, size: tuple[int, int] = (64, 48)) -> Path:
@@ -42,7 +49,7 @@ def test_masks_follow_the_network(tiny: Bundle, tmp_path: Path) -> None:
         progress=lambda *call: calls.append(call),
     )  # fmt: skip
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "masks", "overlay.mp4", "overlay.png", "probabilities", "summary.json",
+        "frames.jsonl", "masks", "overlay.mp4", "overlay.png", "probabilities", "summary.json",
     ]  # fmt: skip
     for second in range(7):
         mask = np.asarray(Image.open(tmp_path / f"out/masks/{second:05d}.png"))
@@ -53,17 +60,15 @@ def test_masks_follow_the_network(tiny: Bundle, tmp_path: Path) -> None:
         assert (probability > 127).all() == (second < 4)
     assert len(list((tmp_path / "out/masks").iterdir())) == 7
     assert json.loads((tmp_path / "out/summary.json").read_text()) == summary
-    assert summary["windows"] == [
-        {"start": 0, "seconds": 5, "repeated": 0}, {"start": 5, "seconds": 2, "repeated": 3},
-    ]  # fmt: skip
-    assert [frame["mask_area"] for frame in summary["frames"]] == [1, 1, 1, 1, 0, 0, 0]
+    assert [line["mask_area"] for line in lines(tmp_path / "out")] == [1, 1, 1, 1, 0, 0, 0]
+    assert [line["second"] for line in lines(tmp_path / "out")] == list(range(7))
+    assert (summary["seconds"], summary["sounding_seconds"]) == (7, 4)
+    assert summary["mean_mask_area"] == pytest.approx(4 / 7)
     assert summary["video"]["sha256"] == sha256(tmp_path / "v.mp4")
     assert summary["bundle"]["manifest_sha256"] == sha256(tiny.path / "manifest.json")
     assert summary["backend"]["providers"] == ["CPUExecutionProvider"]
-    assert set(summary["seconds_spent"]) == {"decode", "inference", "write_masks", "overlay"}
-    assert [call for call in calls if call[0] == "segmenting"] == [
-        ("segmenting", 0, 7), ("segmenting", 5, 7), ("segmenting", 7, 7),
-    ]  # fmt: skip
+    assert set(summary["seconds_spent"]) == {"decode", "inference", "write_masks", "overlay", "total"}
+    assert [call for call in calls if call[0] == "segmenting"] == [("segmenting", done, 7) for done in range(8)]
     assert calls[-1] == ("overlay", 7, 7)
 
 
@@ -89,11 +94,9 @@ def test_the_overlay_plays_with_its_sound(tiny: Bundle, tmp_path: Path) -> None:
 def test_each_second_of_the_overlay_has_its_own_mask(tmp_path: Path) -> None:
     video = probe(write_video(tmp_path / "v.mp4", times=steady(10, 26), rate=10))
 
-    def mask_of(second: int) -> np.ndarray:
-        return np.full((48, 64), second == 1)
-
+    masks = iter([(second, np.full((48, 64), second == 1)) for second in (0, 1)])
     done: list[int] = []
-    write_overlay(video, tmp_path / "o.mp4", 2, mask_of, progress=done.append)
+    write_overlay(video, frames_of_file(video), tmp_path / "o.mp4", masks, progress=done.append)
     with av.open(str(tmp_path / "o.mp4")) as container:
         pixels = [frame.to_ndarray(format="rgb24").mean((0, 1)) for frame in container.decode(video=0)]
     # The last half second has no mask of its own and keeps the one before.
@@ -118,7 +121,7 @@ def test_odd_sizes_and_variable_rates(tiny: Bundle, tmp_path: Path) -> None:
 def test_a_silent_track_works_and_no_track_needs_silent(tiny: Bundle, tmp_path: Path) -> None:
     silence = np.zeros((1, 48000), np.float32)
     quiet = write_video(tmp_path / "quiet.mp4", times=steady(25, 25), sound=silence)
-    assert segment(tiny, quiet, tmp_path / "quiet")["frames"][0]["mask_area"] == 0
+    assert segment(tiny, quiet, tmp_path / "quiet")["sounding_seconds"] == 0
     mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
     with pytest.raises(MediaError, match="--silent"):
         segment(tiny, mute, tmp_path / "mute")
@@ -132,13 +135,13 @@ def test_a_silent_track_works_and_no_track_needs_silent(tiny: Bundle, tmp_path: 
 def test_a_video_shorter_than_a_second(tiny: Bundle, tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mp4", times=steady(25, 3), sound=tone(0.12))
     summary = segment(tiny, path, tmp_path / "out")
-    assert summary["windows"] == [{"start": 0, "seconds": 1, "repeated": 4}]
+    assert summary["seconds"] == 1
     assert len(list((tmp_path / "out/masks").iterdir())) == 1
 
 
 @pytest.mark.parametrize("damage", ["truncated", "embedding", "threshold", "exists", "backend", "nan", "encoder"])
 def test_nothing_is_half_written(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str) -> None:
-    bundle, options, output = tiny, {}, tmp_path / "work" / "out"
+    bundle, options, call, output = tiny, {}, {}, tmp_path / "work" / "out"
     output.parent.mkdir()
     path = write_video(tmp_path / "v.mkv", times=steady(25, 200), sound=tone(8))
     if damage == "truncated":
@@ -149,7 +152,7 @@ def test_nothing_is_half_written(tiny: Bundle, tmp_path: Path, monkeypatch: pyte
         options = {"threshold": 1.5}
     elif damage == "exists":
         output.mkdir()
-        options = {"replace": True}
+        call = {"replace": True}
     with create("onnxruntime", bundle) as backend:
         if damage == "backend":
             backend._session = None  # type: ignore[attr-defined]
@@ -159,7 +162,7 @@ def test_nothing_is_half_written(tiny: Bundle, tmp_path: Path, monkeypatch: pyte
         elif damage == "encoder":
             monkeypatch.setattr(overlay, "SOUND_RATE", 12345)  # a rate that AAC does not have
         with pytest.raises(AvsbgError) as caught:
-            segment_video(backend, path, output, **options)
+            segment_video(ClipSegmenter(backend), path, output, Options(**options), **call)
     assert len(str(caught.value)) < 500
     assert not list(output.glob("*"))
     assert [entry.name for entry in output.parent.iterdir()] == (["out"] if damage == "exists" else [])
@@ -177,7 +180,8 @@ def test_an_earlier_run_is_replaced_when_asked(tiny: Bundle, tmp_path: Path) -> 
 
 def test_a_real_video_with_surround_sound(tiny: Bundle, tmp_path: Path) -> None:
     summary = segment(tiny, real_video(), tmp_path / "out", threshold=0.2)
-    assert [frame["time"] for frame in summary["frames"]] == [0.92, 1.92, 2.92, 3.92, 4.92]
+    assert summary["seconds"] == 5
+    assert [line["time"] for line in lines(tmp_path / "out")] == [0.92, 1.92, 2.92, 3.92, 4.92]
     assert Image.open(tmp_path / "out/masks/00004.png").size == (1280, 720)
     assert Image.open(tmp_path / "out/overlay.png").size == (5 * 320, 180)
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 COUNTS = {"train": 4, "val": 2, "test": 2}
 TONES = (300.0, 2500.0)  # Hz, of the red and of the green square
+CATEGORIES = ("red", "green")
 COLOURS = ((220, 30, 30), (30, 220, 30))
 
 
@@ -49,9 +50,9 @@ def write_dataset(root: Path, task: str, size: int = 32, counts: dict[str, int] 
     rows = []
     for split, count in (counts or COUNTS).items():
         for _ in range(count):
-            name = f"clip{len(rows)}"
+            name, category = f"clip{len(rows)}", CATEGORIES[len(rows) % 2]
             frames, masks, sound = clip(len(rows), size)
-            below = Path(split, "squares") if task == "s4" else Path(split)
+            below = Path(split, category) if task == "s4" else Path(split)
             pictures = data / "visual_frames" / (below / name if task == "s4" else name)
             annotated = data / "gt_masks" / below / name
             for folder_ in (pictures, annotated):
@@ -62,7 +63,7 @@ def write_dataset(root: Path, task: str, size: int = 32, counts: dict[str, int] 
                 if k == 1 or task == "ms3" or split != "train":
                     Image.fromarray(masks[k - 1]).save(annotated / f"{name}_{k}.png")
             write_wav(data / "audio_wav" / below / f"{name}.wav", sound)
-            rows.append((name, 0, "squares", split) if task == "s4" else (name, split))
+            rows.append((name, 0, category, split) if task == "s4" else (name, split))
     header = ("name", "start", "category", "split") if task == "s4" else ("video_id", "split")
     with (folder / f"{task}_meta_data.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([header, *rows])

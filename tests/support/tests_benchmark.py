@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,7 +31,7 @@ class ScheduledBackend(Backend):
     def _open(self) -> None:
         self.calls = 0
 
-    def _run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str]) -> Arrays:
+    def _run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str], keep: Collection[str]) -> Arrays:  # noqa: ARG002
         FakeClock.now += round(1e9 * type(self).schedule(self.calls))
         self.calls += 1
         clips = inputs["frames"].shape[0]

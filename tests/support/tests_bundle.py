@@ -56,8 +56,10 @@ tiny (uint8[clips, {frames}, {height}, {width}, 3] frames, float[clips, {audio}]
 <domain: "avsbg", opset_import: ["" : 20]>
 MeanCorrelation <plugin_namespace, plugin_version> (a, b) => (mean_a, mean_b)
 {{
-  transposed = Transpose<perm = [0, 2, 1]>(b)
-  volume = MatMul(a, transposed)
+  left = Cast<to = 1>(a)
+  right = Cast<to = 1>(b)
+  transposed = Transpose<perm = [0, 2, 1]>(right)
+  volume = MatMul(left, transposed)
   positive = Relu(volume)
   rows = Constant<value = int64[1] {{1}}>()
   columns = Constant<value = int64[1] {{2}}>()

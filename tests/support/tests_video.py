@@ -29,15 +29,17 @@ def write_video(
     layout: str = "mono",
     pixel_format: str = "yuv420p",
     options: dict[str, str] | None = None,
+    encoder: dict[str, str] | None = None,
 ) -> Path:
     """Write a video with a frame at each of `times` (seconds; `rate` is what the header states).
 
     `sound` is float32 `[channels, n]` at 48 kHz; None leaves the file without an audio track. The format
     follows the file's suffix; sound is PCM in .mkv and AAC in .mp4.
+    `options` are the format's, `encoder` those of x264 (lossless, without B frames).
     """
     width, height = size
     with av.open(str(path), "w", options=options or {}) as target:
-        picture = target.add_stream("libx264", rate=rate, options={"qp": "0", "preset": "ultrafast"})
+        picture = target.add_stream("libx264", rate=rate, options=encoder or {"qp": "0", "preset": "ultrafast"})
         picture.width, picture.height, picture.pix_fmt = width, height, pixel_format
         picture.codec_context.time_base = Fraction(1, 90000)
         track = None

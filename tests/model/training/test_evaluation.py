@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
 from avsbg.benchmarks.accuracy import bundle_predictor
+from avsbg.benchmarks.backend_accuracy import measure, table
 from avsbg.cli import app
 from avsbg.export.bundle import export_bundle
 from avsbg.export.graphs import AudioForm
@@ -22,6 +24,7 @@ from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError, TrainingError
 from avsbg.model.training.evaluation import evaluate
 from avsbg.model.training.predictors import network_predictor
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.manifest import ClipRecord
 
 COUNTS = {"train": 2, "val": 1, "test": 5}
@@ -45,7 +48,7 @@ def _scores(path):
 def test_torch_and_onnxruntime_give_the_same_figures(data, tmp_path):
     module, weights = from_seed(named_variant("avs-bg", encoder="pvt_v2_b0"), AudioForm.WAVEFORM, seed=1)
     bundle = tmp_path / "bundle"
-    export_bundle(module, bundle, weights=weights, shape=ClipShape(5, 32, 32))
+    export_bundle(module, bundle, weights=weights, shape=ClipShape(5, 32, 32), stream=True)
     for task in ("s4", "ms3"):
         dataset = AvsBenchDataset(data, task, "test")
         expected = evaluate(dataset, network_predictor(module.network, module.vggish, torch.device("cpu")), batch=2)
@@ -58,6 +61,20 @@ def test_torch_and_onnxruntime_give_the_same_figures(data, tmp_path):
             assert result.exit_code == 0, result.output
             np.testing.assert_allclose(_scores(tmp_path / "scores.json"), figures, atol=1e-4)
             assert json.loads((tmp_path / "scores.json").read_text())["model"]["backend"]["backend"] == backend
+    # The last task's figures, of the same clips as a stream, and drawn.
+    extras = ["--stream", "--picture", str(tmp_path / "sheet.png"), "--pictured", "2"]
+    result = CliRunner().invoke(app, [*command, *extras, "--json", str(tmp_path / "scores.json")])
+    assert result.exit_code == 0, result.output
+    np.testing.assert_allclose(_scores(tmp_path / "scores.json"), figures, atol=1e-4)
+    assert json.loads((tmp_path / "scores.json").read_text())["model"]["backend"]["graph"] == "encode+decode"
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.size == (5 * 160, 2 * (160 + 16))
+    rows = [
+        measure(Bundle.open(bundle), dataset, "onnxruntime", streamed=streamed, threads=1) for streamed in (False, True)
+    ]
+    assert [clip[1] for clip in rows[0].clips] == pytest.approx(figures[4:], abs=1e-4)
+    assert "| `onnxruntime`, as a stream |" in table(rows)
+    assert table(rows).count("the same to four digits, every clip") == 2
 
 
 def test_averages_over_clips_and_over_batches(data):

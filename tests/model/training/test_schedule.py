@@ -73,11 +73,25 @@ def test_recipes_survive_the_run_record():
         assert Recipe.from_dict(recipe.to_dict()) == recipe
     with pytest.raises(TrainingError, match="has the fields"):
         Recipe.from_dict({"task": "s4"})
+    with pytest.raises(TrainingError, match="has the fields"):
+        Recipe.from_dict({**RECIPES["s4/small"].to_dict(), "momentum": 0.9})
+    # A run that is older than a field was trained as its default says.
+    old = {key: value for key, value in RECIPES["s4/avs-bg"].to_dict().items() if key != "fusion_gain"}
+    assert Recipe.from_dict(old) == RECIPES["s4/avs-bg"]
 
 
 def test_recipes_that_cannot_be():
     with pytest.raises(TrainingError, match="unknown recipe 's5/avs-bg'"):
         named_recipe("s5/avs-bg")
-    for change in ({"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}):
+    for change in ({"epochs": 0}, {"batch": 0}, {"learning_rate": 0.0}, {"fusion_gain": -1.0}):
         with pytest.raises(TrainingError, match=str(next(iter(change.values())))):
             replace(named_recipe("s4/avs-bg"), **change)
+    with pytest.raises(TrainingError, match="a step of ms3 sees 5 to 5 frames of a clip, not 2"):
+        replace(named_recipe("ms3/small"), frames=2)
+    with pytest.raises(TrainingError, match="avsbench has none"):
+        replace(named_recipe("s4/avsbench"), fusion_gain=5.0)
+    with pytest.raises(TrainingError, match="a step of s4 sees 2 to 5 frames of a clip, not 1"):
+        replace(named_recipe("s4/small"), frames=1)
+    for change in ({"task": "ms3", "frames": 5}, {"audio_encoder": "vggish"}):
+        with pytest.raises(TrainingError, match="learns categories"):
+            replace(named_recipe("s4/small"), **change)

@@ -16,6 +16,7 @@ from avsbg.model.training import stamps_catalogue as catalogue
 from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import SPLITS
+from avsbg.model.training.media import read_frames, read_sound
 from avsbg.model.training.sounding_stamps import make_scene
 from avsbg.model.training.stamps_library import load_library
 
@@ -97,7 +98,16 @@ def test_the_same_seed_gives_the_same_files(media, tmp_path):
     assert all(source["licence"] and len(source["sha256"]) == 64 for source in record["sources"])
     sheet = ["data", "show", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "sheet.png"), "--clips", "2"]
     assert CliRunner().invoke(app, sheet).exit_code == 0
-    assert Image.open(tmp_path / "sheet.png").size == (5 * 32, 2 * (32 + 16))
+    assert Image.open(tmp_path / "sheet.png").size == (5 * 160, 2 * (160 + 16))  # small frames are enlarged
+
+    videos = ["data", "video", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "videos"), "--clips", "1"]
+    assert CliRunner().invoke(app, videos).exit_code == 0
+    (video,) = (tmp_path / "videos").iterdir()
+    frames = torch.from_numpy(np.stack(read_frames(video, 5)))
+    assert (frames.float() - dataset[0].frames.float()).abs().mean() < 10  # H.264 halves the colours' resolution
+    sound, written = read_sound(dataset.clips[0].wav), read_sound(video)
+    assert written.shape[1] == 1
+    assert abs(len(written) - len(sound)) < 2048  # AAC's blocks
 
 
 def test_the_test_split_shows_and_sounds_something_new_where_the_sources_allow_it(media):

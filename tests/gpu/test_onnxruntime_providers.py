@@ -1,0 +1,25 @@
+"""ONNX Runtime's GPU providers on a real GPU: what was asked for runs, and agrees with PyTorch."""
+
+from __future__ import annotations
+
+import onnxruntime
+import pytest
+
+from avsbg.runtime.backends import create
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.onnxruntime_providers import CUDA, TENSORRT
+from avsbg.runtime.verify import judge, select_vectors
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize(("name", "provider"), [("onnxruntime-cuda", CUDA), ("onnxruntime-tensorrt", TENSORRT)])
+def test_every_node_that_computes_is_on_the_gpu(tiny: Bundle, name: str, provider: str) -> None:
+    if provider not in onnxruntime.get_available_providers():
+        pytest.skip(f"this onnxruntime was built without {provider}: pip install 'avsbg[gpu]'")
+    with create(name, tiny) as backend:
+        verdict = judge(backend, select_vectors(tiny), tolerance=1e-3)
+        described = backend.describe()
+    assert verdict.passed
+    assert described["providers"][0] == provider
+    assert described["nodes"][provider] > 0

@@ -1,0 +1,179 @@
+"""What the recipe `s4/small` does that no publication's does: it hears before it sees, in wide gates and two frames."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tests_avsbench import write_dataset
+from typer.testing import CliRunner
+
+from avsbg.cli import app
+from avsbg.model import create_audio_encoder
+from avsbg.model.training.audio_pretraining import learn_categories
+from avsbg.model.training.augmentation import jitter_colours
+from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.loop import Training
+from avsbg.model.training.objective import Objective
+from avsbg.model.training.recipes import named_recipe
+from avsbg.model.training.run_directory import RunDirectory
+from avsbg.model.training.settings import Interrupted, Listener
+from avsbg.model.training.start import CATEGORIES, RANDOM, Start, start
+
+SMALL = named_recipe("s4/small")
+TOY = replace(SMALL, variant=replace(SMALL.variant, encoder="pvt_v2_b0"), epochs=2, batch=2, audio_epochs=12)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """A high tone belongs to one category, a low tone to the other."""
+    return write_dataset(tmp_path_factory.mktemp("avsbench"), "s4", counts={"train": 6, "val": 2, "test": 2})
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator():
+    from accelerate.state import AcceleratorState
+
+    with torch.enable_grad():
+        yield
+    AcceleratorState._reset_state(True)
+
+
+class Heard(Listener):
+    """Notes the steps of the audio encoder's training."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[int, int]] = []
+
+    def listened(self, step, total_steps):
+        self.steps.append((step, total_steps))
+
+
+class StopInFirstStep(Listener):
+    """Sends this process the signal of Ctrl-C."""
+
+    def stepped(self, step, loss):  # noqa: ARG002
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def _train(data: Path, path: Path, *, resume: bool = False, listener: Listener | None = None) -> Start:
+    begin = start(TOY, encoder=RANDOM, data=data, resume=resume)
+    Training(TOY, begin, data, RunDirectory(path), listener=listener).execute(resume=resume)
+    return begin
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory) -> tuple[Path, Start]:
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    with torch.enable_grad():
+        return path, _train(data, path)
+
+
+def _assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> None:
+    assert first.keys() == second.keys()
+    assert [key for key in first if not torch.equal(first[key], second[key])] == []
+
+
+def test_the_audio_encoder_learns_the_categories_and_training_leaves_it_as_it_is(data, uninterrupted):
+    path, trained = uninterrupted
+    heard = Heard()
+    begin = start(TOY, encoder=RANDOM, data=data, listener=heard)
+    assert begin.origin["audio_encoder"] == CATEGORIES
+    assert begin.audio_accuracy == trained.audio_accuracy == 1.0  # two tones
+    assert heard.steps == [(step, 12) for step in range(1, 13)]
+    _assert_same(load_file(path / "last.audio.safetensors"), begin.audio_encoder.state_dict())
+    assert json.loads((path / "run.json").read_text())["audio_accuracy"] == 1.0
+
+
+def test_an_audio_encoder_that_has_not_learnt_does_not_tell_them(data):
+    untrained = create_audio_encoder("compact")
+    assert learn_categories(untrained, data, replace(TOY, audio_epochs=0), Listener()) < 1.0
+
+
+def test_interrupted_and_resumed_it_ends_the_same(data, uninterrupted, tmp_path):
+    with pytest.raises(Interrupted):
+        _train(data, tmp_path, listener=StopInFirstStep())
+    _train(data, tmp_path, resume=True)
+    for name in ("last.safetensors", "last.audio.safetensors"):
+        _assert_same(load_file(tmp_path / name), load_file(uninterrupted[0] / name))
+
+
+def test_a_step_sees_two_frames(data, tmp_path, monkeypatch):
+    seen = []
+    forward = Objective.forward
+
+    def look(self, frames, log_mel, masks):
+        seen.append((frames.shape[1], log_mel.shape[1], masks.shape[1]))
+        return forward(self, frames, log_mel, masks)
+
+    monkeypatch.setattr(Objective, "forward", look)
+    recipe = replace(TOY, epochs=1, audio_epochs=0)
+    Training(recipe, start(recipe, encoder=RANDOM), data, RunDirectory(tmp_path)).execute()
+    assert seen == [(2, 2, 1)] * 3
+
+
+def test_the_visual_encoder_keeps_its_weights_and_statistics(uninterrupted):
+    path, begin = uninterrupted
+    trained, initial = (
+        load_file(path / "last.safetensors"),
+        start(TOY, encoder=RANDOM, resume=True).network.state_dict(),
+    )
+    encoder = {key for key in trained if key.startswith("encoder.")}
+    assert [key for key in encoder if not torch.equal(trained[key], initial[key])] == []
+    assert any(not torch.equal(trained[key], initial[key]) for key in trained.keys() - encoder)
+    assert not any(parameter.requires_grad for parameter in begin.network.encoder.parameters())
+
+
+def test_a_clips_frames_change_their_colours_alike():
+    torch.manual_seed(0)
+    one = torch.randint(0, 256, (1, 1, 8, 8, 3), dtype=torch.uint8)
+    clips = one.repeat(3, 2, 1, 1, 1)
+    changed = jitter_colours(clips)
+    assert (changed.shape, changed.dtype) == (clips.shape, torch.uint8)
+    assert torch.equal(changed[:, 0], changed[:, 1])
+    assert not torch.equal(changed[0], clips[0])
+    assert not torch.equal(changed[0], changed[1])
+
+
+def test_logits_of_the_first_frame_depend_on_the_first_two_alone():
+    network = start(replace(TOY, audio_epochs=0), encoder=RANDOM).network
+    frames, audio = torch.randn(1, 5, 3, 64, 64), torch.rand(1, 5, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(network(frames[:, :2], audio[:, :2])[:, 0], network(frames, audio)[:, 0])
+
+
+def test_wide_gates_differ_from_place_to_place():
+    frames, audio = torch.randn(1, 2, 3, 64, 64), torch.rand(1, 2, 128)
+
+    def spread(gain: float) -> float:
+        network = start(replace(TOY, audio_epochs=0, fusion_gain=gain), encoder=RANDOM).network
+        with torch.no_grad():
+            gates = network.forward_stages(frames, audio).fusion_gate
+        return min(float(gate.std()) for gate in gates)
+
+    narrow, wide = spread(1.0), spread(SMALL.fusion_gain)
+    assert narrow < 1e-3
+    assert wide == pytest.approx(narrow * SMALL.fusion_gain**3, rel=0.2)  # three linear convolutions
+
+
+def test_one_category_and_no_data_are_refused(tmp_path):
+    with pytest.raises(TrainingError, match="no data is given"):
+        start(TOY, encoder=RANDOM)
+    only = write_dataset(tmp_path, "s4", counts={"train": 1, "val": 1, "test": 1})
+    with pytest.raises(TrainingError, match="all training clips are of 'red'"):
+        start(TOY, encoder=RANDOM, data=only)
+
+
+def test_the_command(data, tmp_path):
+    options = ["--data", str(data), "-o", str(tmp_path / "run"), "--encoder-weights", "random", "--epochs", "1"]
+    done = CliRunner().invoke(app, ["train", "s4/small", *options, "--workers", "0", "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    scored = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), "--data", str(data), "--task", "s4"])
+    assert scored.exit_code == 0, scored.output
