@@ -2,10 +2,10 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := cpu,export,bench,rtx,train,dev
+EXTRAS := cpu,openvino,export,bench,rtx,train,dev
 READY  := $(VENV)/.ready
 
-.PHONY: demo measure test lint typecheck check clean help
+.PHONY: demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -31,21 +31,100 @@ demo: $(READY)  ## export, verify, run on a real video, compare
 	$(BIN)/avsbg run $(DEMO)/avs-bg "$$($(BIN)/python scripts/sample_video.py)" -o $(DEMO)/run --force
 	$(BIN)/avsbg bench $(DEMO)/avs-bg-embedding $(DEMO)/avsbench-embedding --backend onnxruntime --backend torch \
 	    --samples 10 --allow-unstable -o $(DEMO)/bench --force
+	@mkdir -p out; scripts/stamps_media.sh out/media > out/media.options; status=$$?; \
+	if [ $$status -eq 0 ]; then $(MAKE) demo-trained; \
+	elif [ $$status -eq 3 ]; then echo "NOT SHOWN: the trained network (make demo-trained), for want of its clips' media."; \
+	else exit $$status; fi
 	@echo
 	@echo "Look at $(DEMO)/run/overlay.png and $(DEMO)/run/overlay.mp4; the bundles and the measured rows lie in $(DEMO)."
 
-TABLE7 := out/table7
-measure: $(READY)  ## measure the networks against each other (a quiet machine!) and renew the README's table
-	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(TABLE7)/avs-bg --force
-	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(TABLE7)/avsbench --force
-	$(BIN)/avsbg bench $(TABLE7)/avs-bg $(TABLE7)/avsbench --backend torch --backend onnxruntime \
-	    --form published --form efficient --operator function --operator native --samples 30 -o $(TABLE7)/rows --force
-	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
-	$(BIN)/python -m avsbg.benchmarks.readme
+# The trained network on clips that no training saw, composed at a size that is good to look at.
+SMALL := model/trained/s4-small
+demo-trained: $(READY)  ## the trained network on sounding stamps: which object sounds
+	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
+	rm -rf $(DEMO)/stamps $(DEMO)/clips
+	$(BIN)/avsbg data sounding-stamps $(DEMO)/stamps --task s4 --clips 1 1 6 --size 384 --seed 7 $$(cat out/media.options)
+	$(BIN)/avsbg data video $(DEMO)/stamps --task s4 --split test -o $(DEMO)/clips
+	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(DEMO)/small --force
+	$(BIN)/avsbg verify $(DEMO)/small
+	$(BIN)/avsbg run $(DEMO)/small $(DEMO)/clips -o $(DEMO)/trained --force
+	$(BIN)/avsbg data show $(DEMO)/stamps --task s4 --split test --clips 6 -o $(DEMO)/trained/truth.png
+	@echo "Look at $(DEMO)/trained/*/overlay.png, and at $(DEMO)/trained/truth.png for what really sounds."
 
-lint: $(READY)  ## ruff
+TABLE7 := out/table7
+# AVS-BG and AVSBench, with PVT-v2-b5 and ResNet-50, as bundles that take audio embeddings.
+NETWORKS := avs-bg avsbench avs-bg-resnet50 avsbench-resnet50
+BENCH := --backend torch:published --backend torch:efficient --backend onnxruntime:native
+SAMPLES := 12
+# Rounds before the first that counts, and how many may follow while a row still drifts or varies.
+BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --allow-unstable --force
+$(TABLE7)/%/manifest.json: | $(READY)
+	$(BIN)/avsbg export $* --seed 2 --audio embedding -o $(TABLE7)/$* --force
+
+report: $(READY) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure and profile four networks, make the page (no GPU needed)
+	$(BIN)/avsbg bench $(NETWORKS:%=$(TABLE7)/%) $(BENCH) $(BENCH_OPTIONS) --profile \
+	    -o $(TABLE7)/rows
+	$(BIN)/avsbg report $(TABLE7)/rows -o $(TABLE7)/report --force
+	@echo "Look at $(TABLE7)/report/report.html."
+
+measure: report  ## make report on a quiet machine, and renew the README's table from its rows
+	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
+	$(BIN)/python -m avsbg.benchmarks.figures
+
+# Step by step from the network as published to the fastest, in one run. Another bundle (trained weights, whose masks
+# are not decided by logits near zero): make ladder LADDER_BUNDLE=... CALIBRATION=FOLDER
+LADDER := $(TABLE7)/ladder
+LADDER_BUNDLE := $(TABLE7)/avs-bg
+CALIBRATION := vectors
+STEPS := torch:published torch:efficient torch:bf16 onnxruntime:plain onnxruntime:function onnxruntime:native \
+    openvino openvino:bf16 openvino:int8 openvino:rest-bf16:int8
+$(LADDER_BUNDLE)/clip.int8.onnx: $(LADDER_BUNDLE)/manifest.json
+	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION)
+
+ladder: $(READY) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
+	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
+	$(BIN)/python -m avsbg.benchmarks.speed_table $(LADDER)/rows.jsonl
+
+# The small network as it was trained, and its ablations; then, once its weights are committed, its scores on every step
+# of the road: rows name a commit. Both need the media of sounding stamps; EFFICIENTNET is the file of docs/training.md.
+TRAIN := out/train
+train-small: $(READY)  ## train and ablate the small network; renew its weights and its table (hours)
+	test -f "$(EFFICIENTNET)" || { echo "give EFFICIENTNET=FILE: docs/training.md says where it comes from"; exit 2; }
+	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
+	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --clips 2400 100 200 --size 96 $$(cat out/media.options)
+	test -d $(TRAIN)/64 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/64 --task s4 --clips 2400 100 200 --size 64 $$(cat out/media.options)
+	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/96 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
+	    --seed 0 --only whole --only without-audio
+	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/64 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
+	    --epochs 2
+	$(BIN)/python -m avsbg.benchmarks.ablation_table $(TRAIN)/ablations/rows.jsonl
+	rm -rf $(SMALL).new && $(BIN)/python scripts/keep_trained.py $(TRAIN)/small/whole-0 $(SMALL).new
+	mv $(SMALL).new/* $(SMALL)/ && rmdir $(SMALL).new
+	cp $(TRAIN)/small/rows.jsonl benchmarks/results/small.jsonl
+	$(BIN)/python -m avsbg.benchmarks.figures --page docs/training.md --page $(SMALL)/README.md
+	@echo "Commit the weights, then score them: make score-small"
+
+score-small: $(READY)  ## score the kept small network through every backend, precision and stream
+	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
+	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16
+	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/96:s4:val
+	$(BIN)/python -m avsbg.benchmarks.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/96 --task s4 \
+	    -o benchmarks/results/accuracy.jsonl
+	$(BIN)/python -m avsbg.benchmarks.figures --page docs/training.md
+
+STREAM := out/stream
+measure-stream: $(READY)  ## measure streaming (a quiet machine!) and renew docs/streaming.md
+	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --force
+	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --force
+	$(BIN)/avsbg bench-stream $(STREAM)/avs-bg --backend onnxruntime:native -o $(STREAM)/rows.jsonl --force
+	$(BIN)/avsbg bench-stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 -o $(STREAM)/rows.jsonl --append
+	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
+	$(BIN)/python -m avsbg.benchmarks.figures --page docs/streaming.md
+
+lint: $(READY)  ## ruff, and that the figures of README and docs are those of the committed rows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python -m avsbg.benchmarks.figures --check
 
 # mypy does not follow the editable install's import hook: show it the installed layout through links.
 typecheck: $(READY)  ## mypy --strict
@@ -57,7 +136,10 @@ typecheck: $(READY)  ## mypy --strict
 test: $(READY)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" --durations=15
 
-check: lint typecheck test  ## what CI runs
+bench-smoke: $(READY)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind
+	$(BIN)/python -m avsbg.benchmarks.smoke
+
+check: lint typecheck test bench-smoke  ## what CI runs
 
 clean:  ## remove what the build made (not the virtual environment)
 	rm -rf build out dist .pytest_cache .mypy_cache .ruff_cache
