@@ -3,14 +3,15 @@
 Each clip shows two or three objects. On S4 one of them sounds for all five seconds; on MS3 up to two sound, each for a
 time of its own, so that some seconds may be silent and their masks empty. What does not sound is usually an object that
 does in other clips, so that only the sound tells which one it is. A sounding object moves in 8 clips of 10, a silent
-one in 3 of 10: motion is a hint and no proof.
+one in 3 of 10: motion is a hint and no proof. In training and validation a quarter of the objects are shown by photos
+of strangers, whose class is none of those that sound: a test photo can be new, and is then found by exclusion.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ Array = NDArray[Any]
 
 _THIRD_OBJECT = 0.4  # chance of a third object
 _NEVER_SOUNDS = 0.3  # chance that a silent object is one that never sounds
+_STRANGER = 0.25  # chance that an object, whether it sounds or not, is shown by a stranger's photo; as new in a test
 _SECOND_VOICE = 0.5  # chance of a second sounding object on MS3
 _MOVES_SOUNDING, _MOVES_SILENT = 0.8, 0.3
 _SPEED = (0.06, 0.14)  # per second, of the frame's side
@@ -93,6 +95,12 @@ def _actors(rng: np.random.Generator, library: Library, task: Task, split: Split
         # One silent object at least is of a class that sounds elsewhere.
         if index > voices and rng.random() < _NEVER_SOUNDS:
             stamps[index] = library.silent[rng.integers(len(library.silent))]
+    strangers = library.strangers[split]
+    if strangers:
+        stamps = [
+            replace(stamp, photos=(strangers[rng.integers(len(strangers))],)) if rng.random() < _STRANGER else stamp
+            for stamp in stamps
+        ]
     actors: list[Actor] = []
     for index, stamp in enumerate(stamps):
         start, end = (0, 0) if index >= voices else _times(rng, task)

@@ -27,7 +27,7 @@ def media(tmp_path_factory):
     root = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
     sounding = [path for files in catalogue.SOUNDING for path in (files.path, files.test_photo) if path]
-    for path in {*sounding, *catalogue.SILENT}:
+    for path in {*sounding, *catalogue.SILENT, *catalogue.STRANGERS}:
         photo = root / "stamps" / f"{path}.png"
         photo.parent.mkdir(parents=True, exist_ok=True)
         image = Image.new("RGBA", (60, 40))
@@ -122,6 +122,24 @@ def test_the_test_split_shows_and_sounds_something_new_where_the_sources_allow_i
     assert not pictures["train"] & (pictures["val"] | pictures["test"])
     for files, train, test in zip(catalogue.SOUNDING, library.sounding["train"], library.sounding["test"], strict=True):
         assert (train.photos[0].tobytes() != test.photos[0].tobytes()) == (files.test_photo is not None)
+
+
+def test_strangers_stand_in_for_a_quarter_of_the_objects_and_never_in_a_test(media):
+    library = _library(media)
+    photos = {split: {photo.tobytes() for photo in library.strangers[split]} for split in SPLITS}
+    assert photos["train"] and photos["val"] and not photos["test"]
+    assert not photos["train"] & photos["val"]
+    drawn = {}
+    for split in SPLITS:
+        known = {p.tobytes() for stamp in library.sounding[split] + library.silent for p in stamp.photos}
+        assert not known & photos[split]
+        actors = [actor for index in range(120) for actor in make_scene(library, "s4", split, 32, (0, 0, index)).actors]
+        drawn[split] = [
+            np.mean([actor.stamp.photos[0].tobytes() in photos[split] for actor in actors if bool(actor.end) == sounds])
+            for sounds in (True, False)
+        ]
+    assert drawn["test"] == [0, 0]
+    assert all(0.15 < share < 0.35 for share in drawn["train"] + drawn["val"])
 
 
 def test_held_out_classes_are_in_one_split_alone(media):
