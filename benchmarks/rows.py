@@ -185,7 +185,7 @@ class RunRow(_Record):
     before: MachineStateRow | None = Field(default=None, description="before the first sample, after the warm-up")
     after: MachineStateRow | None = Field(default=None, description="after the last sample")
     peak_gflops: dict[str, Positive] | None = Field(
-        default=None, description="of PyTorch's matrix product by precision, on as many threads, after the samples"
+        default=None, description="of a large matrix product by precision, on as many threads, after the samples"
     )
     copy_gb_s: Positive | None = Field(
         default=None, description="bytes read and written per second by a copy, measured after the samples"

@@ -52,9 +52,8 @@ def ladder(rows: Sequence[Row], source: str) -> str:
     lines += [
         "",
         "Speeds are ratios of medians over pairs: 2 is twice as fast. The bound is the time of the row's products at "
-        "the peak of PyTorch's matrix product in that precision, measured after the samples: "
-        f"{peaks or 'not measured'}. For "
-        "int8 no peak is measured.",
+        "the processor's peak in that precision, measured with a large matrix product after the samples: "
+        f"{peaks or 'not measured'}. For int8 it is that of a network whose every product is in int8.",
         "",
         *_reached(rows),
         "",
@@ -66,7 +65,7 @@ def ladder(rows: Sequence[Row], source: str) -> str:
 
 def _line(row: Row, before: Row | None, first: Row) -> str:
     kind = precision(row)
-    peak = (row.run.peak_gflops or {}).get("none" if kind == "int8" else kind)
+    peak = (row.run.peak_gflops or {}).get(kind)
     time = speed = gain = bound = reached = ""
     if not row.stable:
         time = speed = gain = UNSTABLE

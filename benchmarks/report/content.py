@@ -234,8 +234,8 @@ def bound(run: Run) -> Table:
                 )
             )
     return Table(
-        "The bound is the network's operations over the rate of PyTorch's matrix product in the same precision, "
-        "measured after the samples on the same threads.",
+        "The bound is the network's operations over the rate of a large matrix product in the same precision, "
+        "measured after the samples on the same threads; for int8, that of a network whose every product is in int8.",
         ("row", "work over peak", "bound ms", "measured ms", "times the bound"),
         tuple(rows),
     )

@@ -14,7 +14,7 @@ FIRST = make_row()
 
 def step(label: str, median: float, **changes: object) -> Row:
     """A row of the run whose reference takes a second."""
-    run = FIRST.run.model_copy(update={"peak_gflops": {"fp32": 377.2, "bf16": 754.4}})
+    run = FIRST.run.model_copy(update={"peak_gflops": {"fp32": 377.2, "bf16": 754.4, "int8": 1508.8}})
     ratio = {"reference": FIRST.label, "median": median, "low": median, "high": median, "confidence": 0.95}
     return make_row(label, median=median, run=run, ratio=ratio, **changes)
 
@@ -36,7 +36,7 @@ def test_gains_bounds_and_aims() -> None:
     assert lines[1][2:4] == ["1.60 [1.60, 1.60]", "1.60 [1.60, 1.60]"]
     assert lines[2][2:4] == ["2.00 [2.00, 2.00]", "1.25 [1.25, 1.25]"]
     assert lines[0][5:7] == ["500", "50%"] and lines[2][5:8] == ["250", "50%", "0.9990"]
-    assert lines[3][0] == "int8, the rest bf16" and lines[3][5:7] == ["", ""]
+    assert lines[3][0] == "int8, the rest bf16" and lines[3][5:7] == ["125", "50%"]
     assert "fp32: 1.60x by avs-bg:openvino; the aim of 1.4x is reached." in text
     assert "a reduced precision: 4.00x by avs-bg:openvino:int8; the aim of 3x is reached." in text
 
