@@ -136,7 +136,7 @@ RECIPES: dict[str, Recipe] = {
     "s4/small": Recipe(
         task="s4",
         variant=named_variant("avs-bg", encoder="tf_efficientnet_lite0"),
-        epochs=5,
+        epochs=10,
         batch=8,
         learning_rate=1e-3,
         schedule="cosine",
