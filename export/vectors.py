@@ -60,17 +60,23 @@ def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> 
 
 
 def make_clips(audio: AudioForm, clip: ClipRecord, clips: int, seed: int) -> Arrays:
-    """Clips of a bright disc that moves over a textured ground, with two tones that come and go.
+    """Clips of a disc that moves over a textured ground, with two tones that come and go.
 
     They look like video to a network (smooth, neighbouring frames alike) and cost little space.
 
     Returns:
         `frames` and the sound, as the graph takes them.
     """
+    return make_marked_clips(audio, clip, clips, seed)[0]
+
+
+def make_marked_clips(audio: AudioForm, clip: ClipRecord, clips: int, seed: int) -> tuple[Arrays, NDArray[np.bool_]]:
+    """The clips of `make_clips`, and where their discs are: `[clips, T, H, W]`."""
     rng = np.random.default_rng([seed, clips])
     time = np.arange(clip.frames)[:, None, None]
     y, x = np.mgrid[0 : clip.height, 0 : clip.width]
     frames = np.empty((clips, clip.frames, clip.height, clip.width, 3), np.uint8)
+    masks = np.empty(frames.shape[:-1], np.bool_)
     waveform = np.empty((clips, clip.frames * SAMPLE_RATE), np.float32)
     seconds = np.arange(waveform.shape[1]) / SAMPLE_RATE
     for index in range(clips):
@@ -78,12 +84,13 @@ def make_clips(audio: AudioForm, clip: ClipRecord, clips: int, seed: int) -> Arr
         texture = np.sin(frequency[0] * x[..., None] + frequency[1] * y[..., None] + phase)
         start, step = rng.uniform(0.2, 0.8, 2), rng.uniform(-0.1, 0.1, 2)
         distance = np.hypot(y / clip.height - start[0] - step[0] * time, x / clip.width - start[1] - step[1] * time)
-        disc = (distance < rng.uniform(0.1, 0.25))[..., None] * rng.uniform(-120, 120, 3)
+        masks[index] = distance < rng.uniform(0.1, 0.25)
+        disc = masks[index][..., None] * rng.uniform(-120, 120, 3)
         frames[index] = np.clip(128 + 50 * texture + disc, 0, 255)
         pitch, beat = rng.uniform(150, 3000, 2), rng.uniform(0.3, 2, 2)
         tones = np.sin(2 * np.pi * np.outer(pitch, seconds)) * np.sin(np.pi * np.outer(beat, seconds)) ** 2
         waveform[index] = 0.3 * tones.sum(axis=0) + 0.02 * rng.standard_normal(seconds.size)
-    return {"frames": frames, audio.value: _as_form(waveform, audio, clip.frames, rng)}
+    return {"frames": frames, audio.value: _as_form(waveform, audio, clip.frames, rng)}, masks
 
 
 def _as_form(
