@@ -59,6 +59,7 @@ def fit_head(network: AvsBg, *, size: int, steps: int, report: Callable[[str], N
         loss = functional.binary_cross_entropy_with_logits(logits, masks[rows], pos_weight=torch.tensor(_WEIGHT))
         optimiser.zero_grad()
         loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.head.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         if step % 50 == 0 or step == steps - 1:
@@ -97,7 +98,7 @@ def main(
     seed: Annotated[int, typer.Option(help="Of all weights before the head.")] = 2,
     encoder: Annotated[str, typer.Option(help="Of AVS-BG.")] = "pvt_v2_b5",
     size: Annotated[int, typer.Option(min=64, help="Height and width of the frames.")] = 224,
-    steps: Annotated[int, typer.Option(min=1, help="Of Adam, each of four frames.")] = 800,
+    steps: Annotated[int, typer.Option(min=1, help="Of Adam, each of four frames.")] = 600,
 ) -> None:
     """Fit the head of a network with random weights, and save the whole.
 

@@ -39,6 +39,14 @@ class LayerGroupRecord(Record):
     left_out: bool
 
 
+class TrialRecord(Record):
+    """One trial of the rule that leaves groups out: the costliest ones stay out, all others are quantised together."""
+
+    groups: Count = Field(description="how many were left out")
+    products: Count = Field(description="how many products these are")
+    miou: Share = Field(description="what the masks reached on the clips that the rule was measured on")
+
+
 class QuantisationRecord(Record):
     """How the products of the bundle's graphs are quantised; the graphs share it, since they share the products."""
 
@@ -50,6 +58,9 @@ class QuantisationRecord(Record):
     miou: Share = Field(description="what it reached there")
     judged_clips: Count | None = Field(
         default=None, description="how many clips these are: all test vectors, and calibration clips"
+    )
+    trials: tuple[TrialRecord, ...] = Field(
+        default=(), max_length=256, description="numbers of groups that were left out on trial, in that order"
     )
     left_out: tuple[str, ...] = Field(default=(), description="products that stay in the type between")
     not_quantised: dict[str, str] = Field(

@@ -59,6 +59,7 @@ def make_quantisation(
         least_miou=gate,
         miou=chosen.miou,
         judged_clips=len(judged),
+        trials=chosen.trials,
         left_out=chosen.left_out,
         not_quantised=_not_quantised(bundle, precision, ranges),
         ranges=ranges,

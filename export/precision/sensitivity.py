@@ -1,14 +1,14 @@
 """Which products stay out of a quantisation: a rule by measurement, group by group.
 
 Each group of products is quantised alone, and what that does to the logits is measured on a few clips. Then all groups
-are quantised together, but for those that miss the gate alone, and judged on all clips; while the masks still miss it,
-what costs most alone is left out too.
+are quantised together, but for those that miss the gate alone, and judged on all clips. While the masks still miss it,
+twice as many groups are left out, those that cost most alone first; then bisection finds how few suffice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from avsbg.export.precision.calibrate import Progress, load_folded
 from avsbg.export.precision.quantise import quantisable_products, quantise
 from avsbg.export.precision.sessions import mask_agreement, throw_away_session
-from avsbg.runtime.quantisation_record import LayerGroupRecord
+from avsbg.runtime.quantisation_record import LayerGroupRecord, TrialRecord
 
 Inputs = Mapping[str, NDArray[Any]]
 # The parts of a network whose members are groups of their own: few layers, on large maps or next to the output.
@@ -37,13 +37,13 @@ class Chosen:
         groups: each group with its cost.
         left_out: the products that are not quantised.
         miou: what the masks reach with the others quantised.
-        passed: whether that is the gate.
+        trials: every number of groups that was tried, in the order of the trials.
     """
 
     groups: dict[str, LayerGroupRecord]
     left_out: tuple[str, ...]
     miou: float
-    passed: bool
+    trials: tuple[TrialRecord, ...]
 
 
 def group_of(product: str) -> str:
@@ -90,19 +90,22 @@ def choose(
         progress(what, done, len(groups))
         costs[name] = measure(members, CLIPS)
     progress(what, len(groups), len(groups))
-    order = sorted(groups, key=lambda name: costs[name][0], reverse=True)
-    left_out = [name for name in order if costs[name][1] < gate]
-    what = "leaving out what costs most"
-    while True:
-        progress(what, len(left_out), len(groups))
-        kept = [product for name, members in groups.items() if name not in left_out for product in members]
-        _, miou = measure(kept)
-        if miou >= gate or len(left_out) == len(groups):
-            break
-        # Doubling keeps the number of runs small where much has to go.
-        others = [name for name in order if name not in left_out]
-        left_out += others[: max(1, len(left_out))]
-    progress(what, len(groups), len(groups))
+    # What misses the gate alone stays out in any case; of the rest, what costs most goes first.
+    queue = sorted(groups, key=lambda name: (costs[name][1] < gate, costs[name][0]), reverse=True)
+    least = sum(costs[name][1] < gate for name in groups)
+    trials: list[TrialRecord] = []
+
+    def try_count(count: int) -> float:
+        last = f", {trials[-1].groups} reach {trials[-1].miou:.4f}" if trials else ""
+        progress(f"leaving out {count} of {len(queue)} groups{last}", len(trials), most_trials(len(queue)))
+        _, miou = measure([product for name in queue[count:] for product in groups[name]])
+        out = sum(len(groups[name]) for name in queue[:count])
+        trials.append(TrialRecord(groups=count, products=out, miou=miou))
+        return miou
+
+    count = fewest(try_count, least, len(queue), gate)
+    progress("leaving out what costs most", 1, 1)
+    left_out = set(queue[:count])
     records = {
         name: LayerGroupRecord(
             products=len(members), logit_error=costs[name][0], miou=costs[name][1], left_out=name in left_out
@@ -110,7 +113,38 @@ def choose(
         for name, members in groups.items()
     }
     products = tuple(product for name, members in groups.items() if name in left_out for product in members)
-    return Chosen(records, products, miou, miou >= gate)
+    miou = next(trial.miou for trial in trials if trial.groups == count)
+    return Chosen(records, products, miou, tuple(trials))
+
+
+def fewest(score: Callable[[int], float], least: int, most: int, gate: float) -> int:
+    """The smallest count tried whose score reaches the gate; `most` where no smaller one does.
+
+    Counts double from `least` until one reaches it. Then the last that missed it and the first that did close in on
+    each other by halves, until they are neighbours. Where a larger count can score less than a smaller one, the result
+    reaches the gate all the same, but a smaller one that was not tried may do so too.
+
+    Args:
+        score: called once for each count tried, `most_trials(most)` times at the most.
+        least: the first count.
+        most: the last one; it is taken whatever its score is.
+        gate: what the score has to reach.
+    """
+    missed, count = None, least
+    while score(count) < gate and count < most:
+        missed, count = count, min(most, count + max(1, count))
+    while missed is not None and count - missed > 1:
+        middle = (missed + count) // 2
+        if score(middle) < gate:
+            missed = middle
+        else:
+            count = middle
+    return count
+
+
+def most_trials(most: int) -> int:
+    """How often `fewest` asks for a score at the most: the doubled counts, and the last step's halves."""
+    return 2 * max(most, 1).bit_length() + 1
 
 
 class _Measure:

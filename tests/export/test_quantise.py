@@ -77,6 +77,9 @@ def test_int8_graphs_keep_the_gate_and_say_how(converted: Path) -> None:
     first = record.calibration.files[0]
     assert first.sha256 == sha256(bundle.file(first.name))
     assert sum(group.products for group in record.groups.values()) == len(record.ranges)
+    left_out = sum(group.left_out for group in record.groups.values())
+    assert [trial.miou for trial in record.trials if trial.groups == left_out] == [record.miou]
+    assert {trial.products for trial in record.trials if trial.groups == left_out} == {len(record.left_out)}
     assert record.judged_clips == sum(vectors.clips for vectors in bundle.manifest.vectors)
     graph = bundle.graph("clip.int8")
     assert graph.accuracy is not None and graph.accuracy.passed and graph.accuracy.largest_difference > 0
