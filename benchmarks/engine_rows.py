@@ -71,7 +71,12 @@ def _order(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def render(path: Path) -> str:
     """Committed rows as the table of docs/engines.md."""
-    return table([json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()])
+    return table(read_engines(path))
+
+
+def read_engines(path: Path) -> list[dict[str, Any]]:
+    """Committed rows, as JSON values."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def _megabytes(size: int | None) -> str:

@@ -1,0 +1,112 @@
+"""Which tensors live at once: hand-made graphs with known answers, and a network's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx
+import pytest
+import typer
+from onnx import TensorProto, helper
+from typer.testing import CliRunner
+
+from avsbg.benchmarks import live_tensors
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.json_lines import read_lines, write_lines
+from avsbg.benchmarks.live_tensors import LiveRow, LiveTensor, find_peak, render
+from avsbg.runtime.bundle import Bundle
+
+
+def peak(nodes: list[onnx.NodeProto], clips: int = 1) -> tuple[str, dict[str, int]]:
+    """The node at the peak and what lives there; every graph takes `x` of `[clips, 10]` floats and returns `y`."""
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [value("x", TensorProto.FLOAT, ["clips", 10])],
+        [value("y", TensorProto.FLOAT, None)],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)])
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    index, tensors = find_peak(inferred, clips)
+    return inferred.node[index].name, tensors
+
+
+def node(kind: str, inputs: str, output: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs.split(), [output], name=f"{kind}_{output}", **attributes)
+
+
+def test_a_tensor_lives_until_it_is_read_last():
+    nodes = [
+        node("Concat", "x x", "a", axis=1),  # 80 bytes
+        node("Concat", "a a", "b", axis=1),  # 160
+        node("Concat", "b a", "c", axis=1),  # 240: a, b and c live
+        node("Concat", "c x", "y", axis=1),  # the caller's
+    ]
+    assert peak(nodes) == ("Concat_c", {"c": 240, "b": 160, "a": 80})
+    assert peak(nodes, clips=3) == ("Concat_c", {"c": 720, "b": 480, "a": 240})
+
+
+def test_views_take_no_memory_and_keep_it_alive():
+    nodes = [
+        node("Concat", "x x", "a", axis=1),
+        node("Unsqueeze", "a axes", "view"),
+        node("Concat", "x x", "b", axis=1),
+        node("Squeeze", "view axes", "again"),
+        node("Concat", "again b", "y", axis=1),
+    ]
+    nodes.insert(
+        0, helper.make_node("Constant", [], ["axes"], value=helper.make_tensor("v", TensorProto.INT64, [1], [0]))
+    )
+    assert peak(nodes) == ("Concat_b", {"a": 80, "b": 80})
+
+
+def test_an_operand_that_nothing_reads_afterwards_is_written_over():
+    chain = [node("Concat", "x x", "a", axis=1), node("Relu", "a", "b"), node("Sigmoid", "b", "c")]
+    assert peak([*chain, node("Concat", "c x", "y", axis=1)]) == ("Concat_a", {"a": 80})
+    # Read again later, it cannot be.
+    assert peak([*chain, node("Concat", "c b", "y", axis=1)]) == ("Sigmoid_c", {"a": 80, "c": 80})
+
+
+def test_what_has_no_known_shape_is_named():
+    graph = helper.make_graph([node("Concat", "x x", "a", axis=1), node("Relu", "a", "y")], "graph", [], [])
+    with pytest.raises(BenchmarkError, match="the shape of the tensor a is not known"):
+        find_peak(graph, 1)
+
+
+def test_a_networks_own(embedding: Bundle, tmp_path: Path):
+    path = embedding.path
+    rows = tmp_path / "rows.jsonl"
+    command = [str(path), "--graph", "clip", "--graph", "clip.plain", "--clips", "2", "-o", str(rows)]
+    app = typer.Typer()
+    app.command()(live_tensors.main)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "2 clips: 0.2 MB live at" in result.output
+    read = read_lines(rows, LiveRow.model_validate_json, "live tensors", "")
+    assert [row.graph for row in read] == ["clip", "clip.plain"]
+    for row in read:
+        assert row.bytes == sum(tensor.bytes for tensor in row.tensors) == sum(row.stages.values()) > 0
+
+
+def test_the_builders_number_stands_beside_the_graphs(tmp_path: Path):
+    row = LiveRow(
+        network="net",
+        graph="clip",
+        clips=1,
+        graph_sha256="0" * 64,
+        node="network.head.0/Conv",
+        stage="head",
+        bytes=3_000_000,
+        tensors=(
+            LiveTensor(name="a", stage="head", bytes=2_000_000),
+            LiveTensor(name="b", stage="neck", bytes=1_000_000),
+        ),
+    )
+    write_lines(tmp_path / "live.jsonl", [row, row.model_copy(update={"clips": 4})])
+    engines = tmp_path / "engines.jsonl"
+    template = '{{"network": "net", "graph": "clip", "clips": 1, "memory": {{"activation": {}}}}}\n'
+    engines.write_text(template.format(9_000_000) + template.format(7_000_000))
+    lines = render(tmp_path / "live.jsonl", engines).splitlines()
+    assert lines[2] == "| net | `clip` | 1 | 3 | head 2, neck 1 | head, `network.head.0/Conv` | 7 |"
+    assert lines[3].endswith("| not built |")
