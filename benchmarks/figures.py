@@ -54,6 +54,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/benchmarks.md", "limits", "avsbg.benchmarks.stability:table", ()),
     Block("docs/benchmarks.md", "paper", "avsbg.benchmarks.paper:sentence", ()),
     Block("docs/engines.md", "engines", "avsbg.benchmarks.engine_rows:render", ("engines.jsonl",)),
+    Block("docs/engines.md", "live", "avsbg.benchmarks.live_tensors:render", ("live_tensors.jsonl", "engines.jsonl")),
     Block("docs/export.md", "merges", "avsbg.benchmarks.merge_table:render", ("counts.json",)),
     Block("docs/operator.md", "kernels", "avsbg.benchmarks.kernel_table:render", ("kernel_static.json",)),
     Block("docs/operator-cpu.md", "operator", "avsbg.benchmarks.operator_table:render", ("operator_cpu.jsonl",)),
