@@ -105,10 +105,11 @@ def main(
     Raises:
         BenchmarkError: the discs are not found well enough for masks to be decided.
     """
-    from avsbg.model import build, fill_from_seed, named_variant
+    from avsbg.model import fill_from_seed, named_variant
+    from avsbg.model.avs_bg import AvsBg
     from avsbg.model.checkpoint import save_checkpoint
 
-    network = build(named_variant("avs-bg", encoder=encoder))
+    network = AvsBg(named_variant("avs-bg", encoder=encoder)).eval()
     fill_from_seed(network, seed)
     iou = fit_head(network, size=size, steps=steps, report=lambda line: typer.echo(line, err=True))
     if iou < LEAST_IOU:
