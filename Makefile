@@ -83,7 +83,7 @@ CALIBRATION := vectors
 STEPS := torch:published torch:efficient torch:bf16 onnxruntime:plain onnxruntime:function onnxruntime:native \
     openvino openvino:bf16 openvino:int8 openvino:rest-bf16:int8
 $(LADDER_BUNDLE)/clip.int8.onnx: $(LADDER_BUNDLE)/manifest.json
-	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION)
+	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION) --gate 0.99
 
 ladder: $(READY) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
 	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
