@@ -58,6 +58,12 @@ def convert(  # noqa: PLR0917  (each is an option by name)
             console.print(
                 f"judged on {record.judged_clips} clips: mIoU {record.miou:.4f}, {record.least_miou} demanded"
             )
+        for trial in record.trials:
+            verdict = "passes" if trial.miou >= record.least_miou else "fails"
+            console.print(
+                f"  {trial.groups} of {len(record.groups)} groups left out ({trial.products} products): "
+                f"{trial.miou:.4f}, {verdict}"
+            )
         reasons: dict[str, list[str]] = {}
         for product, reason in record.not_quantised.items():
             reasons.setdefault(reason, []).append(product)

@@ -67,6 +67,7 @@ def converted(export_once, tmp_path_factory: pytest.TempPathFactory) -> Path:  #
     assert result.exit_code == 0, (result.output, result.exception)
     assert "the test vectors are synthetic" in result.output
     assert "not quantised, a product of two activations: " in result.output
+    assert "groups left out (" in result.output and ", passes" in result.output
     return path
 
 
