@@ -1,7 +1,8 @@
 """What decoding, resizing and resampling a video cost beside the network: `python -m avsbg.benchmarks.front_end`.
 
 Both are timed in turn, with the processor's time beside the clock's. What `avsbg run` does at the same time is done one
-after the other here, so that each has the machine for itself.
+after the other here, so that each has the machine for itself; for the same reason the machine rests before each call, as
+in the other benchmarks: the network's threads spin for a while after it has answered.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from avsbg.benchmarks.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.rows import EnvironmentRow, Sha256
+from avsbg.benchmarks.sampling import PAUSE
+from avsbg.benchmarks.timing import interleave
 
 RESULTS = Path(__file__).parent / "results" / "front_end.jsonl"
 
@@ -96,9 +99,7 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
                 for one in inputs:
                     network.run(one, ["probability"])  # type: ignore[arg-type]
 
-            infer()
-            times = [(_timed(read), _timed(infer)) for _ in range(samples)]
-            front, net = ([pair[which] for pair in times] for which in (0, 1))
+            front, net = _timed([read, infer], samples)
             rows.append(
                 VideoRow(
                     video=path.name,
@@ -107,8 +108,8 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
                     height=video.height,
                     frame_rate=None if video.rate is None else float(video.rate),
                     clips=len(inputs),
-                    front_end=Spent(clock=[one[0] for one in front], processor=[one[1] for one in front]),
-                    network=Spent(clock=[one[0] for one in net], processor=[one[1] for one in net]),
+                    front_end=front,
+                    network=net,
                 )
             )
     machine = MachineRow(
@@ -121,10 +122,21 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
     return [machine, *rows]
 
 
-def _timed(work: Callable[[], object]) -> tuple[float, float]:
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    return time.perf_counter() - clock, time.process_time() - processor
+def _timed(parts: Sequence[Callable[[], object]], samples: int) -> list[Spent]:
+    """Time each part in turn, after a round that does not count."""
+    processor: list[list[float]] = [[] for _ in parts]
+
+    def watched(part: Callable[[], object], spent: list[float]) -> Callable[[], object]:
+        def call() -> None:
+            before = time.process_time()
+            part()
+            spent.append(time.process_time() - before)
+
+        return call
+
+    calls = {str(number): watched(part, processor[number]) for number, part in enumerate(parts)}
+    clock = interleave(calls, warmup=1, samples=samples, pause=PAUSE)
+    return [Spent(clock=clock[str(number)], processor=spent[-samples:]) for number, spent in enumerate(processor)]
 
 
 def render(path: Path) -> str:
