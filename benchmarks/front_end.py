@@ -1,8 +1,8 @@
 """What decoding, resizing and resampling a video cost beside the network: `python -m avsbg.benchmarks.front_end`.
 
 Both are timed in turn, with the processor's time beside the clock's. What `avsbg run` does at the same time is done one
-after the other here, so that each has the machine for itself; for the same reason the machine rests before each call, as
-in the other benchmarks: the network's threads spin for a while after it has answered.
+after the other here, so that each has the machine for itself; for the same reason the machine rests before each call,
+as in the other benchmarks: the network's threads spin for a while after it has answered.
 """
 
 from __future__ import annotations
