@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from avsbg.runtime.media import (
     frame_length,
     open_by_header,
     packets_of,
+    ticks_of,
     time_of,
     video_stream,
 )
-from avsbg.runtime.needed_pictures import NeededPictures
+from avsbg.runtime.needed_pictures import NeededPictures, last_tick
 from avsbg.runtime.pipeline import Prefetch
 
 # Decoded frames that may wait to be used.
@@ -76,7 +76,6 @@ def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) 
 def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int, Fraction, Fraction, Any]]:
     """For each second: its number, when its frame begins, how much of the second is there, and the decoded frame."""
 
-    @lru_cache(maxsize=4)  # asked for with every packet and every picture
     def deadline(second: int) -> Fraction:
         return frame_deadline(second, window, video.rate, offset)
 
@@ -84,17 +83,21 @@ def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int,
         stream = video_stream(container, video.path)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, _processors())
-        second, shown, last = 0, Fraction(0), None
+        second, limit, last = 0, 0, None
         needed = NeededPictures(stream.codec_context, video.start, deadline)
         packets = needed.of(packets_of(container, video.path, stream))
         for frame in decode_packets(packets, video.path):
-            time = time_of(frame, video.path) - video.start
-            while last is not None and time > deadline(second):
-                yield second, shown, Fraction(1), last
+            ticks = ticks_of(frame, video.path)
+            if last is None:
+                limit = last_tick(video.start + deadline(0), frame.time_base)
+            while last is not None and ticks > limit:
+                yield second, time_of(last, video.path) - video.start, Fraction(1), last
                 second += 1
-            last, shown = frame, time
+                limit = last_tick(video.start + deadline(second), frame.time_base)
+            last = frame
         if last is None:
             raise MediaError(f"{video.path} has a video track without a single picture.")
+        shown = time_of(last, video.path) - video.start
         end = shown + frame_length(last, stream) if needed.end is None else needed.end
         check_complete(video, end)
         while second == 0 or second + Fraction(1, 2) <= end:

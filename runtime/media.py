@@ -195,9 +195,18 @@ def time_of(frame: Any, path: Path | str) -> Fraction:
     Raises:
         MediaError: it has none, as in raw streams without a container.
     """
+    return Fraction(ticks_of(frame, path) * frame.time_base)
+
+
+def ticks_of(frame: Any, path: Path | str) -> int:
+    """The time stamp of a decoded frame in its own unit, `time_base`, which is the same for all of a track.
+
+    Raises:
+        MediaError: as `time_of`.
+    """
     if frame.pts is None:
         raise MediaError(f"{path} has no time stamps.", "Put it into a container: `ffmpeg -i FILE -c copy NEW.mp4`.")
-    return Fraction(frame.pts * frame.time_base)
+    return int(frame.pts)
 
 
 REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."

@@ -11,6 +11,7 @@ everything:
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -20,6 +21,11 @@ from typing import Any
 SKIPPING_DECODERS = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video"}
 # Packets of a second and a bit, at any frame rate that a camera has.
 MOST_WAITING = 1000
+
+
+def last_tick(time: Fraction, unit: Fraction) -> int:
+    """The last time stamp in `unit`, seconds, that is not after `time`: whole numbers compare faster than fractions."""
+    return math.floor(time / unit)
 
 
 class NeededPictures:
@@ -44,6 +50,8 @@ class NeededPictures:
         self._active = self._alone or decoder.codec.name in SKIPPING_DECODERS
         self._waiting: deque[Any] = deque()
         self._wanted: set[int] = set()
+        self._unit: Fraction | None = None  # of the packets' time stamps
+        self._limit = 0  # the deadline of second `passed`, in it
         self.passed = 0
         self.end: Fraction | None = None
 
@@ -60,17 +68,25 @@ class NeededPictures:
                 yield from self._release(len(self._waiting))
                 self._decoder.skip_frame = "DEFAULT"
             else:
+                if self._unit is None:
+                    self._unit = packet.time_base
+                    self._limit = self._limit_of(0)
                 # Matroska's first packets may lack a decoding time; the next one that has it tells.
-                while packet.dts is not None and self._seconds(packet.dts, packet) > self._deadline(self.passed):
-                    yield from self._close(self._deadline(self.passed))
-                    self.passed += 1
+                while packet.dts is not None and packet.dts > self._limit:
+                    yield from self._pass()
                 self._waiting.append(packet)
                 continue
             yield packet
             yield from packets
 
-    def _seconds(self, ticks: int, packet: Any) -> Fraction:
-        return Fraction(ticks * packet.time_base) - self._start
+    def _limit_of(self, second: int) -> int:
+        assert self._unit is not None
+        return last_tick(self._start + self._deadline(second), self._unit)
+
+    def _pass(self) -> Iterator[Any]:
+        yield from self._close(self._limit)
+        self.passed += 1
+        self._limit = self._limit_of(self.passed)
 
     def _release(self, count: int) -> Iterator[Any]:
         for _ in range(count):
@@ -82,9 +98,9 @@ class NeededPictures:
                 self._decoder.skip_frame = "DEFAULT" if wanted else "NONREF"
             yield packet
 
-    def _close(self, limit: Fraction) -> Iterator[Any]:
+    def _close(self, limit: int) -> Iterator[Any]:
         """No more pictures by `limit` will come: the last of them is wanted."""
-        early = [self._seconds(held.pts, held) <= limit for held in self._waiting]
+        early = [held.pts <= limit for held in self._waiting]
         if any(early):  # else the picture of the second before is still shown
             self._wanted.add(max(held.pts for held, is_early in zip(self._waiting, early, strict=True) if is_early))
         # Those behind one that is shown later wait with it.
@@ -94,15 +110,13 @@ class NeededPictures:
         last = max(self._waiting, key=lambda held: held.pts, default=None)
         if last is None:
             return
-        shown = self._seconds(last.pts, last)
-        while shown > self._deadline(self.passed):
-            yield from self._close(self._deadline(self.passed))
-            self.passed += 1
-        end = shown + Fraction((last.duration or 0) * last.time_base)
+        while last.pts > self._limit:
+            yield from self._pass()
+        end = Fraction((last.pts + (last.duration or 0)) * last.time_base) - self._start
         if last.duration and self.passed > 0 and self.passed + Fraction(1, 2) > end:
             # It stands for no second. A wanted one that waits behind pictures shown later still goes out.
             self.end = end
             behind = max((i for i, held in enumerate(self._waiting) if held.pts in self._wanted), default=-1)
             yield from self._release(behind + 1)
         else:
-            yield from self._close(shown)
+            yield from self._close(last.pts)

@@ -18,7 +18,7 @@ from tests_video import real_video, steady, tone, write_video
 from avsbg.runtime import frame_choice, media, sound
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
-from avsbg.runtime.media import VideoInfo, open_by_header, open_media, probe, time_of
+from avsbg.runtime.media import VideoInfo, open_by_header, open_media, probe, ticks_of
 from avsbg.runtime.sound import Sound
 
 NTSC = Fraction(30000, 1001)
@@ -103,9 +103,9 @@ def read(path: Path, samples: int) -> tuple[VideoInfo, np.ndarray]:
 
 def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SecondFrame], int]:
     """The choice, and how many pictures were decoded."""
-    seen: list[Fraction] = []
+    seen: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(frame_choice, "time_of", lambda frame, name: seen.append(time_of(frame, name)) or seen[-1])
+        patch.setattr(frame_choice, "ticks_of", lambda frame, name: seen.append(ticks_of(frame, name)) or seen[-1])
         return list(frame_per_second(probe(path), window=5)), len(seen)
 
 
