@@ -5,7 +5,7 @@ import pytest
 import tests_golden as golden
 
 from avsbg.runtime.clip import repeat_last_patch
-from avsbg.runtime.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
+from avsbg.runtime.log_mel import BANDS, FFT, PATCH_FRAMES, PATCH_HOP, PATCH_SAMPLES, ROWS_AT_ONCE, log_mel
 
 
 @pytest.fixture(scope="module")
@@ -48,3 +48,9 @@ def test_repeat_last_patch_of_less_than_a_patch() -> None:
 def test_repeat_last_patch_cuts_what_is_long_enough() -> None:
     wave = np.arange(50, dtype=np.float32)
     np.testing.assert_array_equal(repeat_last_patch(wave, 20), wave[:20])
+
+
+def test_products_are_small_enough_for_one_thread() -> None:
+    """OpenBLAS keeps products of at most 2^18 multiplications to the thread that asks, whatever the machine."""
+    assert PATCH_FRAMES % ROWS_AT_ONCE == 0
+    assert ROWS_AT_ONCE * (FFT // 2 + 1) * BANDS <= 2**18
