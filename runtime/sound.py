@@ -20,6 +20,8 @@ TOLERANCE = Fraction(1, 10)
 LONGEST_GAP = 3600
 # How far sound that is decoded ahead may be ahead.
 SECONDS_AHEAD = 4
+# A file's sound is resampled in pieces of at least so many samples: each call costs as much as resampling a thousand.
+AT_ONCE = 16384
 
 
 class Sound:
@@ -90,7 +92,7 @@ def sound_blocks(
     frames: Iterable[Any], name: str, start: Fraction, sample_rate: int
 ) -> Generator[NDArray[Any], None, None]:
     """Decoded sound through an `Aligner`: mono blocks that follow each other without a gap from `start` on."""
-    aligner = Aligner(name, start, sample_rate)
+    aligner = Aligner(name, start, sample_rate, at_once=AT_ONCE)
     for frame in frames:
         yield from aligner.push(frame)
     yield from aligner.finish()
@@ -106,12 +108,16 @@ class Aligner:
         name: the source, for messages.
         start: the time stamp of the first sample wanted, seconds.
         sample_rate: Hz.
+        at_once: samples that may wait to be resampled together; the result is the same.
     """
 
-    def __init__(self, name: str, start: Fraction, sample_rate: int) -> None:
-        self._name, self._start, self._rate = name, start, sample_rate
-        self._resampler = av.AudioResampler(format="fltp", rate=sample_rate)
-        self._position: Fraction | None = None  # where the next frame should begin, seconds from `start`
+    def __init__(self, name: str, start: Fraction, sample_rate: int, *, at_once: int = 0) -> None:
+        self._name, self._start, self._rate, self._at_once = name, start, sample_rate, at_once
+        self._resampler = _Resampler(name, sample_rate, at_once)
+        self._position: Fraction | None = None  # seconds from `start`, of the last frame that was placed
+        self._since = 0  # samples from there on
+        self._since_rate = 1
+        self._next: tuple[int, int] | None = None  # time stamp and rate of a frame that follows exactly
         self._drop = 0  # samples still to be dropped
 
     def push(self, frame: Any) -> Iterator[NDArray[Any]]:
@@ -120,7 +126,17 @@ class Aligner:
         Raises:
             MediaError: the sound cannot be resampled, or the first frame has no time stamp.
         """
-        position = self._position or Fraction(0)
+        # Most frames follow the one before to the sample, and so keep its distance to the clock.
+        if self._next is None or (frame.pts, frame.sample_rate) != self._next:
+            yield from self._place(frame)
+        self._since += frame.samples
+        if self._next is not None:
+            self._next = frame.pts + frame.samples, frame.sample_rate
+        yield from self._kept(self._resampler.push(frame))
+
+    def _place(self, frame: Any) -> Iterator[NDArray[Any]]:
+        """Hold a frame's time stamp against the end of the frame before."""
+        position = (self._position or Fraction(0)) + Fraction(self._since, self._since_rate)
         untimed = frame.pts is None and self._position is not None
         begin = position if untimed else time_of(frame, self._name) - self._start
         gap = begin - position
@@ -131,17 +147,18 @@ class Aligner:
                 )
             if gap > 0:
                 yield from self.finish()
-                self._resampler = av.AudioResampler(format="fltp", rate=self._rate)
+                self._resampler = _Resampler(self._name, self._rate, self._at_once)
                 yield from self._kept(_silence(round(gap * self._rate), self._rate))
             else:
                 self._drop += round(-gap * self._rate)
             position = begin
-        self._position = position + Fraction(frame.samples, frame.sample_rate)
-        yield from self._kept(_resample(self._resampler, frame, self._name))
+        self._position, self._since, self._since_rate = position, 0, frame.sample_rate
+        ticks_are_samples = frame.pts is not None and frame.time_base * frame.sample_rate == 1
+        self._next = (frame.pts, frame.sample_rate) if ticks_are_samples else None
 
     def finish(self) -> Iterator[NDArray[Any]]:
         """What the resampler still holds."""
-        return self._kept(_resample(self._resampler, None, self._name))
+        return self._kept(self._resampler.finish())
 
     def skip(self, samples: int) -> None:
         """Drop the next samples, which someone has stopped waiting for."""
@@ -159,8 +176,42 @@ def _silence(samples: int, at_once: int) -> Generator[NDArray[Any], None, None]:
         yield np.zeros(min(at_once, samples - start), np.float32)
 
 
-def _resample(resampler: av.AudioResampler, frame: Any, name: str) -> list[NDArray[Any]]:
-    try:
-        return [piece.to_ndarray().mean(axis=0, dtype=np.float32) for piece in resampler.resample(frame)]
-    except ValueError as error:  # PyAV's for a change of format, and FFmpeg's for what it cannot resample.
-        raise MediaError(f"the sound of {name} cannot be resampled: {error}", REPAIR) from error
+class _Resampler:
+    """Makes decoded sound mono and resamples it.
+
+    Channels are averaged first where samples are float, as those of AAC, MP3 and Opus are: there is less to resample.
+    Other formats are made float by the resampler. Both are linear, so that their order is a matter of rounding.
+    """
+
+    def __init__(self, name: str, rate: int, at_once: int) -> None:
+        self._name, self._at_once = name, at_once
+        self._resampler = av.AudioResampler(format="fltp", rate=rate)
+        self._held: list[NDArray[Any]] = []
+        self._held_rate = 0
+
+    def push(self, frame: Any) -> list[NDArray[Any]]:
+        """The blocks that a frame completes."""
+        if frame.format.name != "fltp":
+            return self._flush() + self._resample(frame)
+        blocks = self._flush() if frame.sample_rate != self._held_rate else []
+        self._held.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+        self._held_rate = frame.sample_rate
+        return blocks + self._flush() if sum(map(len, self._held)) >= self._at_once else blocks
+
+    def finish(self) -> list[NDArray[Any]]:
+        """What is still held."""
+        return self._flush() + self._resample(None)
+
+    def _flush(self) -> list[NDArray[Any]]:
+        if not self._held:
+            return []
+        mono = av.AudioFrame.from_ndarray(np.concatenate(self._held)[None], format="fltp", layout="mono")
+        mono.sample_rate = self._held_rate
+        self._held = []
+        return self._resample(mono)
+
+    def _resample(self, frame: Any) -> list[NDArray[Any]]:
+        try:
+            return [piece.to_ndarray().mean(axis=0, dtype=np.float32) for piece in self._resampler.resample(frame)]
+        except ValueError as error:  # PyAV's for a change of format, and FFmpeg's for what it cannot resample.
+            raise MediaError(f"the sound of {self._name} cannot be resampled: {error}", REPAIR) from error

@@ -14,7 +14,7 @@ from tests_video import grey_of, steady, tone, write_video
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
 from avsbg.runtime.media import open_media, probe
-from avsbg.runtime.sound import Sound, sound_blocks
+from avsbg.runtime.sound import Aligner, Sound, sound_blocks
 
 NTSC = Fraction(30000, 1001)
 
@@ -119,14 +119,14 @@ def test_sound_that_starts_before_the_picture(tmp_path: Path) -> None:
     assert next(frame_per_second(video, window=5)).time == Fraction(23, 25)
 
 
-def pieces(*parts: tuple[str, np.ndarray]) -> list[av.AudioFrame]:
-    """Sound frames of 1024 samples, each part from its own time stamp on."""
+def pieces(*parts: tuple[str, np.ndarray], unit: Fraction = Fraction(1, 48000)) -> list[av.AudioFrame]:
+    """Sound frames of 1024 samples, each part from its own time stamp on; time stamps are in `unit`, seconds."""
     frames = []
     for begin, sound in parts:
         for start in range(0, sound.shape[1], 1024):
             frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, start : start + 1024]), "fltp", "mono")
-            frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
-            frame.pts = round(Fraction(begin) * 48000) + start
+            frame.sample_rate, frame.time_base = 48000, unit
+            frame.pts = round((round(Fraction(begin) * 48000) + start) / (48000 * unit))
             frames.append(frame)
     return frames
 
@@ -142,14 +142,48 @@ def pieces(*parts: tuple[str, np.ndarray]) -> list[av.AudioFrame]:
     ],
 )
 def test_sound_keeps_to_its_time_stamps(parts: tuple[tuple[str, float], ...], loud: list[tuple[float, float]]) -> None:
-    frames = pieces(*((begin, np.full((1, round(length * 48000)), 0.5, np.float32)) for begin, length in parts))
-    heard = np.concatenate(list(sound_blocks(frames, "test", Fraction(0), 16000)))
+    sounds = [(begin, np.full((1, round(length * 48000)), 0.5, np.float32)) for begin, length in parts]
+    heard = np.concatenate(list(sound_blocks(pieces(*sounds), "test", Fraction(0), 16000)))
+    # Where a time stamp is not the number of a sample, each is held against the clock.
+    finer = pieces(*sounds, unit=Fraction(1, 96000))
+    np.testing.assert_array_equal(np.concatenate(list(sound_blocks(finer, "test", Fraction(0), 16000))), heard)
     expected = np.zeros(round(loud[-1][1] * 16000))
     for begin, end in loud:
         expected[round(begin * 16000) : round(end * 16000)] = 0.5
     assert len(heard) == pytest.approx(len(expected), abs=2)
     different = np.abs(heard[: len(expected)] - expected[: len(heard)]) > 0.01
     assert different.sum() < 40 * len(parts)  # the resampler's filter at the edges
+
+
+@pytest.mark.parametrize("suffix", ["real", "mp4", "mkv"])
+def test_channels_are_averaged_and_resampled_in_any_order_and_pieces(tmp_path: Path, suffix: str) -> None:
+    """Against resampling every channel of every frame by itself and averaging then."""
+    path = tests_video.real_video()
+    if suffix != "real":  # compressed, float by planes, and PCM, float interleaved
+        noise = np.random.default_rng(0).normal(0, 0.1, (6, 48000)).astype(np.float32)
+        path = write_video(tmp_path / f"v.{suffix}", times=steady(25, 25), sound=noise, layout="5.1")
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+    assert frames[0].layout.nb_channels == 6
+    resampler = av.AudioResampler(format="fltp", rate=16000)
+    plain = [piece.to_ndarray().mean(axis=0) for frame in [*frames, None] for piece in resampler.resample(frame)]
+    expected = np.concatenate(plain)
+    start = frames[0].pts * frames[0].time_base
+    many = list(sound_blocks(frames, "test", start, 16000))
+    one_by_one = Aligner("test", start, 16000)
+    single = [block for frame in frames for block in one_by_one.push(frame)] + list(one_by_one.finish())
+    np.testing.assert_array_equal(np.concatenate(many), np.concatenate(single))
+    np.testing.assert_allclose(np.concatenate(many), expected, rtol=0, atol=1e-7)
+    if suffix != "mkv":
+        assert len(many) < len(single) / 10
+
+
+def test_the_rate_of_sound_may_not_change() -> None:
+    frames = pieces(("0", tone(0.1)), ("0.1", tone(0.1)))
+    for frame in frames[5:]:
+        frame.sample_rate = 44100
+    with pytest.raises(MediaError, match="the sound of test cannot be resampled"):
+        list(sound_blocks(frames, "test", Fraction(0), 16000))
 
 
 def test_a_gap_of_hours_is_a_damaged_time_stamp() -> None:

@@ -19,6 +19,7 @@ from avsbg.runtime import frame_choice, media, sound
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
 from avsbg.runtime.media import VideoInfo, open_by_header, open_media, probe, ticks_of
+from avsbg.runtime.needed_pictures import last_tick
 from avsbg.runtime.sound import Sound
 
 NTSC = Fraction(30000, 1001)
@@ -158,6 +159,17 @@ def test_at_any_times(tmp_path_factory: pytest.TempPathFactory, name: str, gaps:
             counted(path, monkeypatch)
         return
     assert_same(counted(path, monkeypatch)[0], full)
+
+
+@given(
+    time=st.fractions(-5, 5, max_denominator=90000),
+    rate=st.sampled_from([25, 12800, 90000, Fraction(30000, 1001)]),
+    off=st.integers(-3, 3),
+)
+@example(time=Fraction(47, 50), rate=25, off=0)
+def test_ticks_compare_as_the_times_do(time: Fraction, rate: Fraction, off: int) -> None:
+    ticks = round(time * rate) + off
+    assert (ticks <= last_tick(time, 1 / Fraction(rate))) == (Fraction(ticks) / rate <= time)
 
 
 def test_a_damaged_picture_that_is_not_needed_changes_nothing_else(
