@@ -66,6 +66,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/streaming.md", "streaming", "avsbg.benchmarks.streaming_table:render", ("streaming.jsonl",)),
     Block("model/trained/s4-small/README.md", "small", "avsbg.benchmarks.ablation_table:render_pair", ("small.jsonl",)),
     Block("docs/training.md", "small", "avsbg.benchmarks.ablation_table:render_pair", ("small.jsonl",)),
+    Block("docs/training.md", "ablations", "avsbg.benchmarks.ablation_table:render", ("ablations.jsonl",)),
     Block("docs/training.md", "road", "avsbg.benchmarks.backend_accuracy:render", ("accuracy.jsonl",)),
 )
 

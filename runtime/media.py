@@ -22,6 +22,9 @@ MISSING_SECONDS = Fraction(1, 2)
 RATE_TOLERANCE = Fraction(1, 100)
 # Codecs whose parameters an MP4 header holds, with the order in which pictures are shown.
 _KNOWN_BY_HEADER = {"h264", "hevc"}
+# From 17.0 on PyAV converts a picture with a thread for each processor, and starts them anew for every one: that takes
+# longer than converting it, and all that is there works already.
+_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 @dataclass(frozen=True)
@@ -131,7 +134,7 @@ def video_stream(container: Any, path: Path | str) -> Any:
 
 def displayed(frame: Any) -> NDArray[Any]:
     """A decoded picture as uint8 RGB `[height, width, 3]`, turned the way it is shown (phones record sideways)."""
-    pixels: NDArray[Any] = frame.to_ndarray(format="rgb24")
+    pixels: NDArray[Any] = frame.to_ndarray(format="rgb24", **_ONE_THREAD)
     return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 360 else pixels
 
 
