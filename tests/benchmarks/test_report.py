@@ -13,7 +13,7 @@ from avsbg.benchmarks.estimates import estimate
 from avsbg.benchmarks.report.content import gather
 from avsbg.benchmarks.report.page import write_report
 from avsbg.benchmarks.roofline import load_devices
-from avsbg.benchmarks.rows import write_rows
+from avsbg.benchmarks.rows import Row, write_rows
 
 
 def _report(folder: Path, *rows: object) -> tuple[str, str]:
@@ -32,6 +32,24 @@ def test_a_report_is_one_file_with_the_papers_figures_beside_the_measured_ones(t
     assert len(ids) == len(set(ids))
     with pytest.raises(BenchmarkError, match="exists already"):
         write_report(gather([tmp_path / "rows.jsonl"]), tmp_path / "page")
+
+
+def test_the_headline_is_a_gain_on_one_network(tmp_path: Path) -> None:
+    first = make_row()
+    faster = make_row("avs-bg:onnxruntime", median=0.5, ratio=_half(first))
+    other = make_second_row()
+    other = other.model_copy(
+        update={
+            "bundle": other.bundle.model_copy(update={"name": "another"}),
+            "ratio": other.ratio.model_copy(update={"median": 0.1, "low": 0.1, "high": 0.1}),
+        }
+    )
+    page, _ = _report(tmp_path, first, faster, other)
+    assert "2.00x" in page and "10.00x" not in page
+
+
+def _half(first: Row) -> dict[str, object]:
+    return {"reference": first.label, "median": 0.5, "low": 0.5, "high": 0.5, "confidence": 0.95}
 
 
 def test_an_unstable_row_is_no_result(tmp_path: Path) -> None:
