@@ -182,8 +182,8 @@ def live_row(path: Path, graph: str, clips: int) -> LiveRow:
 def render(rows_path: Path, engines_path: Path) -> str:
     """Committed rows as a Markdown table, beside what the builder reported for the same graph.
 
-    An engine stands beside a graph of the same network, name and number of clips; where several do, the one that ran
-    on the fewest streams. MB are 10^6 bytes.
+    An engine stands beside a graph of the same network, name and number of clips, whether or not it was built from this
+    very export; where several do, the one that takes the least memory. MB are 10^6 bytes.
     """
     from avsbg.benchmarks.engine_rows import read_engines
 
