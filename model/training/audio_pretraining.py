@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsbg.model.clips import AUDIO_WIDTH
+from avsbg.model.training.augmentation import vary_sound
 from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.layout import Split
@@ -60,7 +61,8 @@ def learn_categories(encoder: nn.Module, data: Path, recipe: Recipe, listener: L
     for step, batch in enumerate(batches):
         for group in optimizer.param_groups:
             group["lr"] = 0.5 * _RATE * (1.0 + math.cos(math.pi * step / len(batches)))
-        loss = F.cross_entropy(_logits(encoder, classifier, patches[batch]), labels[batch])
+        heard = vary_sound(patches[batch]) if recipe.sound_jitter else patches[batch]
+        loss = F.cross_entropy(_logits(encoder, classifier, heard), labels[batch])
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()

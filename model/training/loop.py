@@ -20,7 +20,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 
 from avsbg.model import save_checkpoint
-from avsbg.model.training.augmentation import jitter_colours
+from avsbg.model.training.augmentation import jitter_colours, vary_sound
 from avsbg.model.training.dataset import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import score_clip
@@ -160,6 +160,8 @@ class Training:
             _, frames, log_mel, masks = batch
             if self.recipe.colour_jitter:
                 frames = jitter_colours(frames)
+            if self.recipe.sound_jitter:
+                log_mel = vary_sound(log_mel)
             seen = (tensor.to(self.accelerator.device) for tensor in (frames, log_mel, masks))
             sums += self._accumulate(part, *seen)
             if part.closes_step:

@@ -38,6 +38,8 @@ class Recipe:
             logits depend on the first two frames and on no other; 5, as published, lets batch norms see them all.
         train_encoder: whether the visual encoder learns too, as published, or keeps ImageNet's weights and statistics.
         colour_jitter: whether each clip's colours are changed at random before a step sees it; not published.
+        sound_jitter: whether pitch, tempo and spectrum of the sound are changed at random before a step hears it, and
+            before the audio encoder does that learns the categories; not published.
         fusion_gain: factor on the first weights of each of the three convolutions before the fusion's gate. At 1, as
             published, they begin so small that the gate is 0.5 everywhere, and hardly any gradient reaches the sound.
     """
@@ -57,6 +59,7 @@ class Recipe:
     frames: int = FRAMES
     train_encoder: bool = True
     colour_jitter: bool = False
+    sound_jitter: bool = False
     fusion_gain: float = 1.0
 
     def __post_init__(self) -> None:
@@ -142,10 +145,11 @@ RECIPES: dict[str, Recipe] = {
         schedule="cosine",
         audio_visual=0.5,
         audio_encoder="compact",
-        audio_epochs=2,
+        audio_epochs=4,
         frames=2,
         train_encoder=False,
         colour_jitter=True,
+        sound_jitter=True,
         fusion_gain=5.0,
     ),
     "ms3/small": Recipe(

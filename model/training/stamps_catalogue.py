@@ -22,6 +22,7 @@ class StampFiles:
     Attributes:
         name: of the class.
         path: of the photo and of the recording.
+        more_photos: of the same class, shown like `path`'s own.
         test_photo: another photo of the same class, kept for the test split.
         test_sound: another recording of the same class, kept for the test split.
     """
@@ -30,6 +31,7 @@ class StampFiles:
     path: str
     test_photo: str | None = None
     test_sound: str | None = None
+    more_photos: tuple[str, ...] = ()
 
 
 _ANIMALS, _MAMMALS, _MUSIC = "animals", "animals/mammals", "hobbies/music"
@@ -41,7 +43,12 @@ SOUNDING = (
     StampFiles("duck", f"{_ANIMALS}/birds/duck"),
     StampFiles("gander", f"{_ANIMALS}/birds/gander"),
     StampFiles("owl", f"{_ANIMALS}/birds/owl"),
-    StampFiles("penguin", f"{_ANIMALS}/birds/penguin", f"{_ANIMALS}/birds/magellanic_penguin"),
+    StampFiles(
+        "penguin",
+        f"{_ANIMALS}/birds/penguin",
+        f"{_ANIMALS}/birds/magellanic_penguin",
+        more_photos=(f"{_ANIMALS}/birds/little-penguin",),
+    ),
     StampFiles("rooster", f"{_ANIMALS}/birds/rooster"),
     StampFiles("seagull", f"{_ANIMALS}/birds/seagull"),
     StampFiles("turkey", f"{_ANIMALS}/birds/turkey"),

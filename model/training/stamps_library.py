@@ -128,7 +128,8 @@ def _load_stamp(
 ) -> tuple[Stamp, bool]:
     """A class as `split` may use it, and whether its recording is the same in all splits."""
     in_test = split == "test" and divide
-    photo = files.test_photo if in_test and files.test_photo else files.path
+    paths = (files.test_photo,) if in_test and files.test_photo else (files.path, *files.more_photos)
+    photos = tuple(_photo(library, folder, path) for path in paths)
     other = files.test_sound if in_test else None
     sound = _sound(library, folder / f"{other or files.path}.ogg")
     shared = files.test_sound is None
@@ -137,7 +138,7 @@ def _load_stamp(
         # A recording that fades away has nothing to test with in its end.
         if np.std(sound[cut:]) > 0.3 * np.std(sound[:cut]):
             sound, shared = sound[cut:] if in_test else sound[:cut], False
-    return Stamp(files.name, (_photo(library, folder, photo),), sound / np.sqrt(np.mean(sound**2))), shared
+    return Stamp(files.name, photos, sound / np.sqrt(np.mean(sound**2))), shared
 
 
 def _sound(library: Library, path: Path) -> Array:

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from avsbg.cli import app
 from avsbg.model import create_audio_encoder
 from avsbg.model.training.audio_pretraining import learn_categories
-from avsbg.model.training.augmentation import jitter_colours
+from avsbg.model.training.augmentation import jitter_colours, vary_sound
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.loop import Training
 from avsbg.model.training.objective import Objective
@@ -140,6 +140,38 @@ def test_a_clips_frames_change_their_colours_alike():
     assert torch.equal(changed[:, 0], changed[:, 1])
     assert not torch.equal(changed[0], clips[0])
     assert not torch.equal(changed[0], changed[1])
+
+
+def test_sound_is_varied_within_bounds_and_a_clips_patches_alike():
+    torch.manual_seed(0)
+    tone = torch.zeros(1, 1, 96, 64)
+    tone[..., 32] = 10.0
+    varied = vary_sound(tone[:, None].repeat(40, 3, 1, 1, 1))
+    assert varied.shape == (40, 3, 1, 96, 64)
+    assert torch.equal(varied[:, 0], varied[:, 2])
+    bins = varied[:, 0].mean(dim=2).argmax(dim=-1)
+    assert len(bins.unique()) >= 3 and int((bins - 32).abs().max()) <= 4  # other pitches, not another instrument
+    assert varied.mean(dim=(1, 2, 3, 4)).std() > 0.3  # other loudness
+    halves = vary_sound(torch.cat([torch.zeros(40, 1, 48, 64), torch.full((40, 1, 48, 64), 10.0)], dim=2)).mean(dim=3)
+    begins = (halves.diff(dim=2).argmax(dim=2) - 47).abs()
+    assert len(begins.unique()) >= 3 and int(begins.max()) <= 16  # other times
+
+
+def test_the_network_and_its_audio_encoder_hear_varied_sound(data, tmp_path, monkeypatch):
+    from avsbg.model.training import audio_pretraining as pretraining
+    from avsbg.model.training import loop
+
+    def varied(recipe) -> set[tuple[str, int]]:
+        heard = set()
+        for module in (pretraining, loop):
+            monkeypatch.setattr(module, "vary_sound", lambda x, name=module.__name__: heard.add((name, x.dim())) or x)
+        folder = RunDirectory(tmp_path / f"{recipe.sound_jitter}")
+        Training(recipe, start(recipe, encoder=RANDOM, data=data), data, folder).execute()
+        return heard
+
+    recipe = replace(TOY, epochs=1, audio_epochs=1)
+    assert varied(recipe) == {(pretraining.__name__, 4), (loop.__name__, 5)}
+    assert varied(replace(recipe, sound_jitter=False)) == set()
 
 
 def test_logits_of_the_first_frame_depend_on_the_first_two_alone():

@@ -26,7 +26,9 @@ def media(tmp_path_factory):
     """A disc for every photo, a tone for every recording (every other one long), a plain colour for backgrounds."""
     root = tmp_path_factory.mktemp("media")
     rng = np.random.default_rng(0)
-    sounding = [path for files in catalogue.SOUNDING for path in (files.path, files.test_photo) if path]
+    sounding = [
+        path for files in catalogue.SOUNDING for path in (files.path, *files.more_photos, files.test_photo) if path
+    ]
     for path in {*sounding, *catalogue.SILENT, *catalogue.STRANGERS}:
         photo = root / "stamps" / f"{path}.png"
         photo.parent.mkdir(parents=True, exist_ok=True)
@@ -121,7 +123,9 @@ def test_the_test_split_shows_and_sounds_something_new_where_the_sources_allow_i
     pictures = {split: {image.tobytes() for image in library.backgrounds[split]} for split in SPLITS}
     assert not pictures["train"] & (pictures["val"] | pictures["test"])
     for files, train, test in zip(catalogue.SOUNDING, library.sounding["train"], library.sounding["test"], strict=True):
-        assert (train.photos[0].tobytes() != test.photos[0].tobytes()) == (files.test_photo is not None)
+        shown = {photo.tobytes() for photo in train.photos}
+        assert len(train.photos) == 1 + len(files.more_photos) and len(test.photos) == 1
+        assert (test.photos[0].tobytes() not in shown) == (files.test_photo is not None)
 
 
 def test_strangers_stand_in_for_a_quarter_of_the_objects_and_never_in_a_test(media):
