@@ -25,6 +25,8 @@ WIDTH = 128  # channels of every stage after the neck, and of the audio embeddin
 class AvsBgStages:
     """What one forward pass computes on the way, for losses, verification and pictures; B * T = N rows, clip-major.
 
+    Where only the first frames are decoded, everything from `fused` on has the rows of those frames alone.
+
     Lists hold one tensor per stage, strides 4 to 32; h x w is the stage's size.
     """
 
@@ -203,8 +205,14 @@ class AvsBg(nn.Module):
         """
         return self.forward_stages(frames, audio).logits
 
-    def forward_stages(self, frames: Tensor, audio: Tensor) -> AvsBgStages:
-        """As `forward`, with everything computed on the way."""
+    def forward_stages(self, frames: Tensor, audio: Tensor, *, decoded: int | None = None) -> AvsBgStages:
+        """As `forward`, with everything computed on the way.
+
+        Args:
+            frames, audio: as of `forward`.
+            decoded: how many frames of each clip are decoded, from the first on; by default all. The logits of those
+                are the same then, since frames meet before the decoder alone.
+        """
         check_clip(frames, audio)
         clip_length, height, width = frames.shape[1], frames.shape[3], frames.shape[4]
         encoded = self.encoder(frames.flatten(0, 1))
@@ -213,9 +221,18 @@ class AvsBg(nn.Module):
         sound = unit_norm(audio.flatten(0, 1), dim=1)
         fused, gates = self._fuse(neck, sound)
         correlated, attention, mean = self._correlate(fused, clip_length)
-        decoded = self._decode(correlated)
-        logits = self.head(decoded[-1]).reshape(-1, clip_length, height, width)
-        return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, decoded, sound, logits)
+        length = clip_length
+        if decoded is not None:
+            length = min(decoded, clip_length)
+
+            def first(rows: Tensor) -> Tensor:
+                return rows.unflatten(0, (-1, clip_length))[:, :length].flatten(0, 1)
+
+            fused, mean, attention = ([first(rows) for rows in stages] for stages in (fused, mean, attention))
+            correlated, sound = [first(rows) for rows in correlated], first(sound)
+        maps = self._decode(correlated)
+        logits = self.head(maps[-1]).reshape(-1, length, height, width)
+        return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, maps, sound, logits)
 
     def encode(self, frames: Tensor, audio: Tensor) -> list[Tensor]:
         """What concerns one frame alone: its fused features, which later frames of a stream need too.

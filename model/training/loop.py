@@ -78,6 +78,7 @@ class Training:
             weights=LossWeights(recipe.audio_visual, recipe.latent),
             train_audio_encoder=recipe.trains_audio,
             train_encoder=recipe.train_encoder,
+            decoded=recipe.decoded,
         )
         # VGGish's weights are a file that is there anyway; those of the compact audio encoder are the run's own.
         self.has_own_audio = recipe.hears and recipe.audio_encoder == "compact"

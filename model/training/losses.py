@@ -26,7 +26,9 @@ def structure_loss(logits: Tensor, masks: Tensor) -> Tensor:
     logits, masks = logits[:, None], masks[:, None]
     entropy = F.binary_cross_entropy_with_logits(logits, (1.0 - _SMOOTHING) * masks + 0.5 * _SMOOTHING)
     # Padding counts as background: the divisor is 31 * 31 at the border too.
-    local_mean = F.avg_pool2d(masks, _BOUNDARY_WINDOW, stride=1, padding=_BOUNDARY_WINDOW // 2)
+    side, margin = _BOUNDARY_WINDOW, _BOUNDARY_WINDOW // 2
+    rows = F.avg_pool2d(masks, (1, side), stride=1, padding=(0, margin))  # a mean of means: fewer additions
+    local_mean = F.avg_pool2d(rows, (side, 1), stride=1, padding=(margin, 0))
     weight = 1.0 + 5.0 * (local_mean - masks).abs()
     probability = torch.sigmoid(logits)
     intersection = (weight * probability * masks).sum(dim=(1, 2, 3))

@@ -115,6 +115,7 @@ class Objective(nn.Module):
         weights: LossWeights,
         train_audio_encoder: bool = False,
         train_encoder: bool = True,
+        decoded: int | None = None,
     ) -> None:
         """Wrap.
 
@@ -124,6 +125,7 @@ class Objective(nn.Module):
             task, weights: see `loss_terms`.
             train_audio_encoder: whether its weights are trained too; both publications freeze VGGish.
             train_encoder: whether the visual encoder is trained; both publications do.
+            decoded: how many frames of each clip AVS-BG decodes, from the first on, and all terms see; by default all.
         """
         super().__init__()
         self.network = network
@@ -133,6 +135,7 @@ class Objective(nn.Module):
         self.weights = weights
         self.train_audio_encoder = train_audio_encoder
         self.train_encoder = train_encoder
+        self.decoded = decoded
 
     def train(self, mode: bool = True) -> Objective:
         """As of any module; frozen encoders stay in evaluation mode."""
@@ -145,6 +148,12 @@ class Objective(nn.Module):
         """Args: frames uint8 `[B, T, H, W, 3]`; log-mel `[B, T, 1, 96, 64]`; masks as in `loss_terms`."""
         with torch.set_grad_enabled(self.train_audio_encoder and torch.is_grad_enabled()):
             embedding = self.audio_encoder(log_mel)
-        stages = self.network.forward_stages(normalise(frames), embedding)
+        pixels = normalise(frames)
+        stages: AvsBgStages | AvsBenchStages
+        if isinstance(self.network, AvsBg):
+            stages = self.network.forward_stages(pixels, embedding, decoded=self.decoded)
+            embedding = embedding[:, : self.decoded]
+        else:
+            stages = self.network.forward_stages(pixels, embedding)
         with torch.autocast(frames.device.type, enabled=False):
             return loss_terms(self.network, stages, embedding, masks, task=self.task, weights=self.weights)

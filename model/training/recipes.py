@@ -36,6 +36,7 @@ class Recipe:
             categories before the network is trained; it stays frozen from then on. 0: it is not trained before.
         frames: of each clip, that a step sees, from the first on. On S4 the first frame alone is annotated, and its
             logits depend on the first two frames and on no other; 5, as published, lets batch norms see them all.
+        decoded: how many of those frames AVS-BG decodes and the losses see, from the first on; None, as published: all.
         train_encoder: whether the visual encoder learns too, as published, or keeps ImageNet's weights and statistics.
         colour_jitter: whether each clip's colours are changed at random before a step sees it; not published.
         sound_jitter: whether pitch, tempo and spectrum of the sound are changed at random before a step hears it, and
@@ -57,6 +58,7 @@ class Recipe:
     audio_encoder: AudioEncoderName = "vggish"
     audio_epochs: int = 0
     frames: int = FRAMES
+    decoded: int | None = None
     train_encoder: bool = True
     colour_jitter: bool = False
     sound_jitter: bool = False
@@ -73,6 +75,10 @@ class Recipe:
             raise TrainingError("only the compact audio encoder learns categories, and only S4's clips have one.")
         if self.fusion_gain != 1 and self.variant.network != "avs-bg":
             raise TrainingError(f"fusion_gain is of avs-bg's gates; {self.variant.network} has none.")
+        if self.decoded is not None and (self.task != "s4" or self.variant.network != "avs-bg"):
+            raise TrainingError("only avs-bg on S4 can do with the first frames decoded.")
+        if self.decoded is not None and not 1 <= self.decoded <= self.frames:
+            raise TrainingError(f"of {self.frames} frames 1 to {self.frames} can be decoded, not {self.decoded}.")
         least = 2 if self.task == "s4" else FRAMES
         if not least <= self.frames <= FRAMES:
             raise TrainingError(f"a step of {self.task} sees {least} to {FRAMES} frames of a clip, not {self.frames}.")
@@ -147,6 +153,7 @@ RECIPES: dict[str, Recipe] = {
         audio_encoder="compact",
         audio_epochs=4,
         frames=2,
+        decoded=1,
         train_encoder=False,
         colour_jitter=True,
         sound_jitter=True,

@@ -181,6 +181,50 @@ def test_logits_of_the_first_frame_depend_on_the_first_two_alone():
         torch.testing.assert_close(network(frames[:, :2], audio[:, :2])[:, 0], network(frames, audio)[:, 0])
 
 
+@pytest.mark.parametrize("motion", [True, False])
+def test_decoding_the_first_frames_alone_gives_their_logits(motion):
+    recipe = replace(TOY, variant=replace(TOY.variant, motion=motion), audio_epochs=0)
+    network = start(recipe, encoder=RANDOM).network.eval()
+    frames, audio = torch.randn(2, 4, 3, 64, 64), torch.rand(2, 4, 128)
+    with torch.no_grad():
+        whole, first = (network.forward_stages(frames, audio, decoded=decoded) for decoded in (None, 3))
+    assert first.logits.shape == (2, 3, 64, 64)
+    torch.testing.assert_close(first.logits, whole.logits[:, :3])
+    rows = [0, 1, 2, 4, 5, 6]
+    torch.testing.assert_close(first.audio, whole.audio[rows])
+    for name in ("fused", "correlated", "mean_correlation", "correlation_attention"):
+        torch.testing.assert_close(getattr(first, name), [stage[rows] for stage in getattr(whole, name)])
+
+
+def test_all_terms_see_the_decoded_frames(monkeypatch):
+    import avsbg.model.training.objective as module
+
+    rows = []
+    monkeypatch.setattr(module, "audio_visual_loss", lambda logits, *_, **__: rows.append(len(logits)) or logits.mean())
+    monkeypatch.setattr(module, "latent_loss", lambda heard, seen: rows.append((len(heard), len(seen))) or seen.mean())
+    begin = start(replace(TOY, audio_epochs=0), encoder=RANDOM)
+    objective = Objective(
+        begin.network, begin.audio_encoder, task="s4", weights=module.LossWeights(0.5), decoded=TOY.decoded
+    )
+    objective(
+        torch.zeros(3, 2, 64, 64, 3, dtype=torch.uint8), torch.zeros(3, 2, 1, 96, 64), torch.zeros(3, 1, 64, 64)
+    ).total.backward()
+    assert rows == [3, (3, 3)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decoded": 3}, "of 2 frames 1 to 2 can be decoded, not 3"),
+        ({"decoded": 0}, "of 2 frames 1 to 2 can be decoded, not 0"),
+        ({"task": "ms3", "audio_epochs": 0, "frames": 5}, "only avs-bg on S4"),
+    ],
+)
+def test_frames_that_cannot_be_left_undecoded_are_named(change, message):
+    with pytest.raises(TrainingError, match=message):
+        replace(TOY, **change)
+
+
 def test_wide_gates_differ_from_place_to_place():
     frames, audio = torch.randn(1, 2, 3, 64, 64), torch.rand(1, 2, 128)
 
