@@ -95,12 +95,12 @@ TRAIN := out/train
 train-small: $(READY)  ## train and ablate the small network; renew its weights and its table (hours)
 	test -f "$(EFFICIENTNET)" || { echo "give EFFICIENTNET=FILE: docs/training.md says where it comes from"; exit 2; }
 	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
+	test -d $(TRAIN)/160 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/160 --task s4 --clips 2400 100 200 --size 160 $$(cat out/media.options)
 	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --clips 2400 100 200 --size 96 $$(cat out/media.options)
-	test -d $(TRAIN)/64 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/64 --task s4 --clips 2400 100 200 --size 64 $$(cat out/media.options)
-	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/96 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
+	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
 	    --seed 0 --only whole --only without-audio
-	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/64 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
-	    --epochs 2
+	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
+	    --epochs 3
 	$(BIN)/python -m avsbg.benchmarks.ablation_table $(TRAIN)/ablations/rows.jsonl
 	rm -rf $(SMALL).new && $(BIN)/python scripts/keep_trained.py $(TRAIN)/small/whole-0 $(SMALL).new
 	mv $(SMALL).new/* $(SMALL)/ && rmdir $(SMALL).new
@@ -111,8 +111,8 @@ train-small: $(READY)  ## train and ablate the small network; renew its weights 
 score-small: $(READY)  ## score the kept small network through every backend, precision and stream
 	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16
-	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/96:s4:val
-	$(BIN)/python -m avsbg.benchmarks.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/96 --task s4 \
+	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
+	$(BIN)/python -m avsbg.benchmarks.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl
 	$(BIN)/python -m avsbg.benchmarks.figures --page docs/training.md
 

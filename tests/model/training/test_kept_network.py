@@ -69,10 +69,10 @@ def predict():
 
 def test_another_sound_gives_other_masks(predict, tmp_path):
     """As a network with the gates that training begins with would not: their gates hardly depend on the sound."""
-    data = tests_avsbench.write_dataset(tmp_path, "s4", size=96, counts={"train": 1, "val": 1, "test": 2})
+    data = tests_avsbench.write_dataset(tmp_path, "s4", size=160, counts={"train": 1, "val": 1, "test": 2})
     first, second = (AvsBenchDataset(data, "s4", "test")[index] for index in (0, 1))
     assert not torch.equal(first.log_mel, second.log_mel)
     own, other = predict(first), predict(first._replace(log_mel=second.log_mel))
-    assert own.shape == (5, 96, 96)
+    assert own.shape == (5, 160, 160)
     assert np.isfinite(own.numpy()).all()
     assert float((own - other).abs().mean()) > 0.1 * float(own.std())
