@@ -97,8 +97,9 @@ train-small: $(READY)  ## train and ablate the small network; renew its weights 
 	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
 	test -d $(TRAIN)/160 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/160 --task s4 --clips 2400 100 200 --size 160 $$(cat out/media.options)
 	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --clips 2400 100 200 --size 96 $$(cat out/media.options)
+	test -d $(TRAIN)/anew || $(BIN)/avsbg data sounding-stamps $(TRAIN)/anew --task s4 --clips 1 1 200 --size 160 --seed 1 $$(cat out/media.options)
 	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
-	    --seed 0 --only whole --only without-audio
+	    --seed 0 --only whole --only without-audio --also $(TRAIN)/anew
 	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
 	    --epochs 3
 	$(BIN)/python -m avsbg.benchmarks.ablation_table $(TRAIN)/ablations/rows.jsonl

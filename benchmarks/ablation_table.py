@@ -17,6 +17,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.errors import AvsbgError
 
 WHOLE, DEAF = "whole", "without-audio"
+ANEW = "composed anew, with another seed"
 # Row -> the paper's table, and what is trained.
 _TITLES = {
     WHOLE: ("3, 4, 5", "AVS-BG, whole"),
@@ -56,7 +57,8 @@ def render(path: Path) -> str:
 def render_pair(path: Path) -> str:
     """The network that is kept and the one without sound, one seed each, as Markdown; intervals are over the clips.
 
-    A run that was scored again has a later row, which counts; only the first knows how long the training took.
+    A run that was scored again has a later row, which counts; only the first knows how long the training took. Runs
+    that were scored on other clips too (`--also`) have rows of the table for them.
 
     Raises:
         BenchmarkError: as `render`, or there are other rows.
@@ -76,11 +78,13 @@ def render_pair(path: Path) -> str:
         "|---|---|---|---|---|",
     ]
     for title, chosen in _groups(whole["categories"]):
-        for index, score in enumerate(("mIoU", "F-score")):
-            ours, theirs = ([row["clips"][clip][index] for clip in chosen] for row in (whole, deaf))
-            gained = [one - other for one, other in zip(ours, theirs, strict=True)]
-            cells = (f"{len(chosen)}, {title}", score, _over_clips(ours), _over_clips(theirs), _over_clips(gained, "+"))
-            lines.append(f"| {' | '.join(cells)} |")
+        lines += _gained(title, *([row["clips"][clip] for clip in chosen] for row in (whole, deaf)))
+    anew = [row["also"] for row in (whole, deaf) if "also" in row]
+    if anew:
+        _check_commits(path, [{"ablation": "clips composed anew", **one} for one in anew])
+        if len(anew) < 2 or anew[0]["test"] != anew[1]["test"] or anew[0]["test"] == test:
+            raise BenchmarkError(f"{path} lacks both runs' scores on the same other clips.", "Score both with --also.")
+        lines += _gained(ANEW, *(one["clips"] for one in anew))
     chosen_on, other = whole["selected"]["miou"], deaf["selected"]["miou"]
     heard = whole["run"]["audio_accuracy"]
     lines += [
@@ -93,6 +97,17 @@ def render_pair(path: Path) -> str:
         f"{str(whole['environment']['commit'])[:12]}.",
     ]
     return "\n".join(lines)
+
+
+def _gained(title: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> list[str]:
+    """A row for each score of the same clips with sound and without: `[clips][mIoU, F-score]`."""
+    lines = []
+    for index, score in enumerate(("mIoU", "F-score")):
+        heard, unheard = ([clip[index] for clip in clips] for clips in (ours, theirs))
+        gained = [one - other for one, other in zip(heard, unheard, strict=True)]
+        cells = (f"{len(ours)}, {title}", score, _over_clips(heard), _over_clips(unheard), _over_clips(gained, "+"))
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _groups(categories: Sequence[str]) -> list[tuple[str, list[int]]]:
@@ -131,8 +146,8 @@ def _check_commits(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     for row in rows:
         if str(row["environment"]["commit"]).endswith("-dirty"):
             raise BenchmarkError(
-                f"{path} has a row of {row['ablation']} that was trained with uncommitted changes.",
-                "Commit, and train it again.",
+                f"{path} has a row of {row['ablation']} that was made with uncommitted changes.",
+                "Commit, and make it again.",
             )
 
 

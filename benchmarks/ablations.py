@@ -52,17 +52,10 @@ def recipe_of(name: str, seed: int, *, epochs: int | None = None) -> Recipe:
 
 def run_one(recipe: Recipe, data: Path, folder: Path, encoder_weights: str, precision: Precision) -> dict[str, Any]:
     """Train in `folder`, going on where an earlier call was interrupted, and score the test split."""
-    import torch
-
-    from avsbg.model.training.dataset import AvsBenchDataset
-    from avsbg.model.training.evaluation import evaluate
     from avsbg.model.training.loop import Training
-    from avsbg.model.training.predictors import checkpoint_predictor
     from avsbg.model.training.run_directory import RunDirectory
     from avsbg.model.training.settings import Settings
-    from avsbg.model.training.setup import describe_data
     from avsbg.model.training.start import start
-    from avsbg.model.training.trained import read_trained
 
     run = RunDirectory(folder)
     resume = run.state.exists()
@@ -72,27 +65,42 @@ def run_one(recipe: Recipe, data: Path, folder: Path, encoder_weights: str, prec
     training = Training(recipe, begin, data, run, settings=Settings(precision=precision))
     result = training.execute(resume=resume)
     seconds = time.process_time() - began
+    return {
+        "seed": recipe.seed,
+        **score_run(folder, data),
+        "selected": {"epoch": result.epoch, **asdict(result.score)},
+        "steps": training.total_steps,
+        "processor_seconds": None if resume else round(seconds, 1),
+        "run": run.read_record(),
+        "environment": environment.model_dump(mode="json"),
+    }
+
+
+def score_run(folder: Path, data: Path) -> dict[str, Any]:
+    """What a finished run reaches on a test split: the mean, the score and the category of each clip, and the split."""
+    import torch
+
+    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.evaluation import evaluate
+    from avsbg.model.training.predictors import checkpoint_predictor
+    from avsbg.model.training.setup import describe_data
+    from avsbg.model.training.trained import read_trained
+
     trained = read_trained(folder)
     predict = checkpoint_predictor(
-        recipe.variant,
+        trained.recipe.variant,
         trained.weights,
-        audio_encoder=recipe.audio_encoder,
+        audio_encoder=trained.recipe.audio_encoder,
         audio_weights=trained.audio_weights,
         device=torch.device("cpu"),
     )
-    test = AvsBenchDataset(data, recipe.task, "test")
+    test = AvsBenchDataset(data, trained.recipe.task, "test")
     scores = evaluate(test, predict)
     return {
-        "seed": recipe.seed,
         **asdict(scores.per_clip),
-        "selected": {"epoch": result.epoch, **asdict(result.score)},
         "categories": [clip.category for clip in test.clips],
         "clips": [[clip.score.miou, clip.score.f_score] for clip in scores.clips],
-        "steps": training.total_steps,
-        "processor_seconds": None if resume else round(seconds, 1),
         "test": describe_data(test),
-        "run": run.read_record(),
-        "environment": environment.model_dump(mode="json"),
     }
 
 
@@ -105,6 +113,9 @@ def main(  # noqa: PLR0917  (each is an option by name)
     epochs: Annotated[int | None, typer.Option(min=1, help="Of each run, instead of the recipe's.")] = None,
     precision: Annotated[Precision, typer.Option(help="Of the forward and backward pass.")] = "bf16",
     threads: Annotated[int, typer.Option(min=1, help="Of PyTorch.")] = 1,
+    also: Annotated[
+        Path | None, typer.Option(help="Other sounding stamps, whose test split the finished runs are scored on too.")
+    ] = None,
 ) -> None:
     """Train and score every ablation with every seed; runs that are finished are kept.
 
@@ -119,15 +130,22 @@ def main(  # noqa: PLR0917  (each is an option by name)
             folder = output / f"{name}-{one}"
             done = folder / "scores.json"
             if not done.is_file():
-                row = {"ablation": name, **run_one(recipe, data, folder, encoder_weights, precision)}
-                with atomic_file(done) as temporary:
-                    temporary.write_text(json.dumps(row) + "\n")
+                _write(done, {"ablation": name, **run_one(recipe, data, folder, encoder_weights, precision)})
             row = json.loads(done.read_text())
+            if also is not None:
+                scorer = describe_environment()
+                row["also"] = {**score_run(folder, also), "environment": scorer.model_dump(mode="json")}
+                _write(done, row)
             typer.echo(f"{name} seed {one}: mIoU {row['miou']:.4f}, F-score {row['f_score']:.4f}")
     rows = sorted(output.glob("*/scores.json"))
     with atomic_file(output / "rows.jsonl") as temporary:
         temporary.write_text("".join(path.read_text() for path in rows))
     typer.echo(f"{output / 'rows.jsonl'}: {len(rows)} runs")
+
+
+def _write(path: Path, row: dict[str, Any]) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(row) + "\n")
 
 
 if __name__ == "__main__":

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tests_avsbench
 
-from avsbg.benchmarks.ablation_table import render, render_pair
-from avsbg.benchmarks.ablations import ABLATIONS, recipe_of
+from avsbg.benchmarks.ablation_table import ANEW, render, render_pair
+from avsbg.benchmarks.ablations import ABLATIONS, main, recipe_of
 from avsbg.benchmarks.errors import BenchmarkError
 
+KEPT = Path(__file__).parents[2] / "model/trained/s4-small"
 SCORES = {"whole": 0.6, "without-audio": 0.4, "without-motion": 0.55, "without-bg": 0.6}
 
 
@@ -86,3 +90,42 @@ def test_the_pair_is_told_apart_by_what_training_saw(tmp_path):
     assert "2 minutes of one core" in table
     with pytest.raises(BenchmarkError, match="one row of whole and one of without-audio"):
         render_pair(_write(tmp_path / "rows.jsonl", first[:1]))
+
+
+def _also(miou: float, *, commit: str = "0123456789abcdef", clips: str = "others") -> dict[str, Any]:
+    return {"clips": [[miou, miou]] * 2, "test": {"sha256": clips}, "environment": {"commit": commit}}
+
+
+def test_the_pair_is_compared_on_other_clips_too(tmp_path):
+    pair = [_row("whole", 0, 0.6, also=_also(0.5)), _row("without-audio", 0, 0.4, also=_also(0.4))]
+    rows = [line for line in render_pair(_write(tmp_path / "rows.jsonl", pair)).splitlines() if ANEW in line]
+    assert len(rows) == 2
+    assert all(row.startswith("| 2, ") and "| +0.100 [" in row for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("whole", "deaf", "reason"),
+    [
+        ({"also": _also(0.5)}, {}, "lacks both runs' scores"),
+        ({"also": _also(0.5)}, {"also": _also(0.4, clips="yet others")}, "the same other clips"),
+        ({"also": _also(0.5)}, {"also": _also(0.4, commit="0123-dirty")}, "uncommitted changes"),
+    ],
+)
+def test_scores_on_other_clips_that_make_no_row(tmp_path, whole, deaf, reason):
+    rows = [_row("whole", 0, 0.6, **whole), _row("without-audio", 0, 0.4, **deaf)]
+    with pytest.raises(BenchmarkError, match=reason):
+        render_pair(_write(tmp_path / "rows.jsonl", rows))
+
+
+def test_finished_runs_are_scored_on_other_clips(tmp_path):
+    finished = tmp_path / "out" / "whole-0"
+    shutil.copytree(KEPT, finished)
+    (finished / "scores.json").write_text(json.dumps(_row("whole", 0, 0.6)))
+    data = tests_avsbench.write_dataset(tmp_path / "other", "s4", size=64, counts={"train": 1, "val": 1, "test": 2})
+    main(data, tmp_path / "out", "random", seed=[0], only=["whole"], also=data)
+    (row,) = map(json.loads, (tmp_path / "out" / "rows.jsonl").read_text().splitlines())
+    also = row.pop("also")
+    assert row == _row("whole", 0, 0.6)
+    assert also["test"]["clips"] == len(also["clips"]) == len(also["categories"]) == 2
+    assert also["miou"] == pytest.approx(np.mean([miou for miou, _ in also["clips"]]))
+    assert also["environment"]["packages"]
