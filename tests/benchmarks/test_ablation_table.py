@@ -92,22 +92,32 @@ def test_the_pair_is_told_apart_by_what_training_saw(tmp_path):
         render_pair(_write(tmp_path / "rows.jsonl", first[:1]))
 
 
-def _also(miou: float, *, commit: str = "0123456789abcdef", clips: str = "others") -> dict[str, Any]:
-    return {"clips": [[miou, miou]] * 2, "test": {"sha256": clips}, "environment": {"commit": commit}}
+def _also(miou: float, *, commit: str = "0123456789abcdef", sounding: str = "owl") -> dict[str, Any]:
+    categories = ["tiger", "tiger", "owl", sounding]
+    return {
+        "clips": [[miou, miou]] * 4,
+        "categories": categories,
+        "test": _row("whole", 0, 0.5)["test"],
+        "environment": {"commit": commit},
+    }
 
 
 def test_the_pair_is_compared_on_other_clips_too(tmp_path):
     pair = [_row("whole", 0, 0.6, also=_also(0.5)), _row("without-audio", 0, 0.4, also=_also(0.4))]
     rows = [line for line in render_pair(_write(tmp_path / "rows.jsonl", pair)).splitlines() if ANEW in line]
     assert len(rows) == 2
-    assert all(row.startswith("| 2, ") and "| +0.100 [" in row for row in rows)
+    assert all(row.startswith("| 4, ") and "| +0.100 [" in row for row in rows)
+
+
+OWN = {key: _row("whole", 0, 0.5)[key] for key in ("clips", "categories", "test", "environment")}
 
 
 @pytest.mark.parametrize(
     ("whole", "deaf", "reason"),
     [
         ({"also": _also(0.5)}, {}, "lacks both runs' scores"),
-        ({"also": _also(0.5)}, {"also": _also(0.4, clips="yet others")}, "the same other clips"),
+        ({"also": _also(0.5)}, {"also": _also(0.4, sounding="tiger")}, "the same other clips"),
+        ({"also": OWN}, {"also": OWN}, "the same other clips"),
         ({"also": _also(0.5)}, {"also": _also(0.4, commit="0123-dirty")}, "uncommitted changes"),
     ],
 )
