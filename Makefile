@@ -111,7 +111,7 @@ train-small: $(READY)  ## train and ablate the small network; renew its weights 
 
 score-small: $(READY)  ## score the kept small network through every backend, precision and stream
 	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
-	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16
+	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --judge $(TRAIN)/160:s4:val
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
 	$(BIN)/python -m avsbg.benchmarks.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AwareDatetime, Field, model_validator
 
+from avsbg.runtime.quantisation_record import CalibrationRecord
 from avsbg.runtime.record_types import Count, Precision, Record, RelativePath, Sha256
 from avsbg.runtime.tensor_sizes import why_not_a_shape
 
@@ -67,7 +68,10 @@ class MemoryRecord(Record):
 
 
 class AccuracyRecord(Record):
-    """What a precision costs: a graph against the bundle's vectors, in ONNX Runtime on the CPU."""
+    """What a precision costs, in ONNX Runtime on the CPU: a graph's masks against PyTorch's on the test vectors.
+
+    Where other clips were given to judge on, all figures are of those, against the float32 graph's masks.
+    """
 
     largest_difference: float = Field(description="of a logit")
     flipped: float = Field(ge=0, le=1, description="share of pixels on the other side of 0.5")
@@ -76,6 +80,10 @@ class AccuracyRecord(Record):
     passed: bool
     emulated: bool = Field(
         default=False, description="float32 that rounds as an engine of the precision would, since the CPU has none"
+    )
+    judged_on: CalibrationRecord | None = Field(default=None, description="the clips; none: the test vectors")
+    vectors_miou: float | None = Field(
+        default=None, ge=0, le=1, description="what the test vectors gave where other clips were judged on"
     )
 
 

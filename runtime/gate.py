@@ -29,14 +29,17 @@ def check_gate(what: str, accuracy: AccuracyRecord | None, *, allow_failed: bool
         "least_miou": accuracy.least_miou,
         "flipped": accuracy.flipped,
         **({"emulated": True} if accuracy.emulated else {}),
+        **({"judged_clips": accuracy.judged_on.clips} if accuracy.judged_on else {}),
     }
     if accuracy.passed:
         return {"gate": "passed", **figures}
     how = " (emulated)" if accuracy.emulated else ""
+    clips = accuracy.judged_on
+    whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips"
     if not allow_failed:
         raise BackendError(
-            f"{what} did not pass its gate: its masks have a mean IoU of {accuracy.miou:.4f} with PyTorch's{how}, and "
+            f"{what} did not pass its gate: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}, and "
             f"{accuracy.least_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
-            "Use a higher precision, or --force to run it all the same.",
+            "Use a higher precision, judge it on your own clips (convert --judge), or --force to run it all the same.",
         )
     return {"gate": "failed, overridden", **figures}

@@ -102,7 +102,8 @@ def judge(
         vectors: at least one file.
         tolerance: the largest difference that passes in fp32.
         precision: of what the backend executes.
-        accuracy: its record of what the precision costs, whose gate holds; without one, `LEAST_MIOU`.
+        accuracy: its record of what the precision costs, whose gate holds; without one, `LEAST_MIOU`. Where the gate
+            was judged on other clips, the vectors must give about what they gave then.
         see: called with each file of vectors and the outputs.
 
     Raises:
@@ -124,9 +125,19 @@ def judge(
     within = all(comparison.passed for comparison in comparisons)
     if precision == "fp32":
         return Verdict("tolerance", None, miou, flipped, within, tuple(comparisons), tuple(clips))
-    least = LEAST_MIOU if accuracy is None else accuracy.least_miou
+    least = LEAST_MIOU if accuracy is None else _least_on_vectors(accuracy)
     finite = all(np.isfinite(comparison.largest_absolute) for comparison in comparisons)
     return Verdict("gate", least, miou, flipped, finite and miou >= least, tuple(comparisons), tuple(clips))
+
+
+def _least_on_vectors(accuracy: AccuracyRecord) -> float:
+    """What the vectors must reach: the gate, or, where that was judged on other clips, what they gave at the time.
+
+    As much again may be lost of that as the gate allows: another backend rounds differently.
+    """
+    if accuracy.vectors_miou is None:
+        return accuracy.least_miou
+    return max(0.0, min(accuracy.least_miou, accuracy.vectors_miou - (1.0 - accuracy.least_miou)))
 
 
 def clip_accuracies(vectors: Vectors, probability: Array) -> list[ClipAccuracy]:

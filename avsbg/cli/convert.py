@@ -24,6 +24,15 @@ def convert(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     calibration_clips: Annotated[int, typer.Option(metavar="N", help="The most clips to calibrate on.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the choice among the folder's clips.")] = 0,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Clips that decide whether the gate holds, named as for --calibrate; by default the synthetic test "
+            "vectors, in which a trained network may mark next to nothing.",
+        ),
+    ] = None,
+    judge_clips: Annotated[int, typer.Option(metavar="N", help="The most clips to judge on.")] = 32,
     gate: Annotated[
         float | None, typer.Option(metavar="MIOU", help="What the masks' mean IoU with PyTorch's must reach.")
     ] = None,
@@ -43,6 +52,7 @@ def convert(  # noqa: PLR0917  (each is an option by name)
             bundle,
             precision,  # type: ignore[arg-type]  # checked there
             calibration=None if calibrate is None else Calibration(calibrate, calibration_clips, seed),
+            judge=None if judge is None else Calibration(judge, judge_clips, seed),
             gate=gate,
             progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
         )
@@ -77,8 +87,10 @@ def convert(  # noqa: PLR0917  (each is an option by name)
             console.print(f"{name}: accuracy not measured")
             continue
         verdict = "" if accuracy.passed else f" [bold red]below the gate of {accuracy.least_miou}[/bold red]"
+        clips = accuracy.judged_on
+        whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips ({clips.source})"
         console.print(
-            f"{name}{' (emulated)' if accuracy.emulated else ''}: mIoU of the masks with PyTorch's "
+            f"{name}{' (emulated)' if accuracy.emulated else ''}: mIoU of the masks with {whose} "
             f"{accuracy.miou:.4f}{verdict}, {accuracy.flipped:.2%} of the "
             f"pixels flipped, logits differ by at most {accuracy.largest_difference:.2g}"
         )

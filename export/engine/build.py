@@ -20,7 +20,7 @@ from avsbg.export.precision.graphs import add_graph, expected_types, measure_acc
 from avsbg.export.precision.quantise import QUANTISED
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle_update import update_bundle
-from avsbg.runtime.engine_record import EngineRecord, PluginRecord, RealisedRecord
+from avsbg.runtime.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.engines import remember_built
 from avsbg.runtime.gpu import read_cuda_driver
 from avsbg.runtime.native_library import native_library
@@ -87,6 +87,8 @@ def build_into_bundle(
         staged = update.open()
         record = staged.graph(graph)
         accuracy = record.accuracy
+        if accuracy is None and (accuracy := _measured_before(bundle, staged, graph)) is not None:
+            update.graphs[graph] = record.model_copy(update={"accuracy": accuracy})
         if accuracy is None and request.graph == "clip":
             how = "emulated in" if request.precision in EMULATED else "in"
             report(f"comparing it with PyTorch on the test vectors, {how} ONNX Runtime")
@@ -151,6 +153,15 @@ def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
             "Use --operator plain.",
         )
     raise BuildError(f"{bundle.path} has no graph of standard operators only.", "Export the bundle again.")
+
+
+def _measured_before(bundle: Bundle, staged: Bundle, graph: str) -> AccuracyRecord | None:
+    """What `avsbg convert` found the same graph to cost, on the clips that it was given; None where it is another."""
+    record = bundle.manifest.graphs.get(graph)
+    if record is None or record.files != staged.graph(graph).files:
+        return None
+    same = all(sha256(staged.file(name)) == bundle.manifest.files[name].sha256 for name in record.files)
+    return record.accuracy if same else None
 
 
 def _realised(built: Built, expected: dict[str, str]) -> RealisedRecord:

@@ -61,14 +61,17 @@ def open_clips(source: str, bundle: Bundle, count: int, seed: int) -> Calibratio
         DatasetError: AVSBench's folder is not complete.
     """
     if count < 1:
-        raise CalibrationError(f"--calibration-clips must be at least 1, not {count}.")
+        raise CalibrationError(
+            f"the number of clips must be at least 1, not {count}.",
+            "Give a larger --calibration-clips or --judge-clips.",
+        )
     if source == VECTORS:
         return _from_vectors(bundle, count)
     folder, task, split = _parse(source)
     if not folder.exists():
-        raise CalibrationError(f"there is no folder {folder} to calibrate on.", _SYNTAX)
+        raise CalibrationError(f"there is no folder {folder} to take clips from.", _SYNTAX)
     if not folder.is_dir():
-        raise CalibrationError(f"{folder} is a file; calibration takes a folder of clips.", _SYNTAX)
+        raise CalibrationError(f"{folder} is a file; clips are taken from a folder.", _SYNTAX)
     graph = bundle.graph("clip")
     check_inputs(graph)
     if task or (found := _avsbench_task(folder)):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.calibrate import Progress
-from avsbg.export.precision.calibration_clips import CalibrationError, open_clips
+from avsbg.export.precision.calibration_clips import VECTORS, CalibrationError, open_clips
 from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, measure_accuracy
 from avsbg.export.precision.quantisation import make_quantisation
@@ -23,7 +23,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8")
 
 @dataclass(frozen=True)
 class Calibration:
-    """What to calibrate on: see `avsbg.export.precision.calibration_clips.open_clips`."""
+    """What to calibrate or judge on: see `avsbg.export.precision.calibration_clips.open_clips`."""
 
     source: str
     clips: int = 16
@@ -43,6 +43,7 @@ def convert_bundle(
     precision: Precision,
     *,
     calibration: Calibration | None = None,
+    judge: Calibration | None = None,
     gate: float | None = None,
     progress: Progress,
 ) -> Converted:
@@ -52,6 +53,7 @@ def convert_bundle(
         path: the bundle, which changes only when everything has succeeded.
         precision: one of `PRECISIONS`.
         calibration: for int8 and fp8; None uses the bundle's own, made earlier.
+        judge: the clips that decide whether the gate holds; None takes the bundle's test vectors.
         gate: the mean IoU that the masks must keep with PyTorch's; by default the precision's.
         progress: called with what is being done, the steps done and the steps there are.
 
@@ -70,6 +72,10 @@ def convert_bundle(
     sources = [name for name, record in bundle.manifest.graphs.items() if record.precision == "fp32"]
     for name in sources:
         check_external_data(bundle, bundle.graph(name))
+    judged = None
+    if judge is not None and judge.source != VECTORS:
+        progress("reading the clips to judge on", 0, judge.clips)
+        judged = open_clips(judge.source, bundle, judge.clips, judge.seed)
     with update_bundle(bundle) as update:
         if calibration is not None:
             progress("reading the calibration clips", 0, calibration.clips)
@@ -84,8 +90,8 @@ def convert_bundle(
         for done, name in enumerate(names):
             progress("comparing with PyTorch on the test vectors", done, len(names))
             # The graphs of a stream take other inputs than the vectors hold.
-            if name.startswith("clip") and bundle.manifest.vectors:
-                accuracy = measure_accuracy(staged, name, gate)
+            if name.startswith("clip") and (bundle.manifest.vectors or judged):
+                accuracy = measure_accuracy(staged, name, gate, clips=judged, progress=progress)
                 update.graphs[name] = update.graphs[name].model_copy(update={"accuracy": accuracy})
         graphs = dict(update.graphs)
         known = {str(key): record for key, record in bundle.manifest.quantisations.items()} | update.quantisations

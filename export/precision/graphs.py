@@ -10,7 +10,9 @@ import onnx_ir as ir
 
 from avsbg.export.onnx_operators import register_schemas
 from avsbg.export.optimise import count_nodes
-from avsbg.export.precision.agreement import clip_agreement, summarise
+from avsbg.export.precision.agreement import Agreement, clip_agreement, summarise
+from avsbg.export.precision.calibrate import Progress
+from avsbg.export.precision.calibration_clips import CalibrationClips
 from avsbg.export.precision.convert import LOW_TYPES, PrecisionError, convert, fold_batch_norms, infer_types
 from avsbg.export.precision.emulated import EMULATED, EmulatedBackend
 from avsbg.export.precision.quantise import QUANTISED, quantisable_products, quantise, unquantised_products
@@ -170,15 +172,26 @@ def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, 
 
 
 def measure_accuracy(
-    bundle: Bundle, graph: str, gate: float | None = None, *, precision: Precision | None = None
+    bundle: Bundle,
+    graph: str,
+    gate: float | None = None,
+    *,
+    precision: Precision | None = None,
+    clips: CalibrationClips | None = None,
+    progress: Progress | None = None,
 ) -> AccuracyRecord:
     """Run a graph on the bundle's vectors and compare with PyTorch's outputs: in ONNX Runtime, or emulated there.
+
+    On clips there are no outputs of PyTorch: there it is compared with the float32 graph in ONNX Runtime, which export
+    compared with PyTorch.
 
     Args:
         bundle: an open bundle.
         graph: one that takes clips.
         gate: the least mean IoU; by default the precision's entry of `LEAST_MIOU`.
         precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
+        clips: to judge on in place of the vectors.
+        progress: called with what is being done, the clips done and the clips there are.
 
     Raises:
         BackendError: ONNX Runtime cannot run the graph.
@@ -186,15 +199,14 @@ def measure_accuracy(
     precision = precision or bundle.graph(graph).precision
     least = LEAST_MIOU[precision] if gate is None else gate
     with accuracy_backend(bundle, graph, precision) as backend:
-        agreement = summarise(
-            [
-                clip_agreement(f"{one.record.file}, clip {clip}", ours, theirs)
-                for one in bundle.vectors()
-                for clip, (ours, theirs) in enumerate(
-                    zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
-                )
-            ]
-        )
+        on_vectors = [
+            clip_agreement(f"{one.record.file}, clip {clip}", ours, theirs)
+            for one in bundle.vectors()
+            for clip, (ours, theirs) in enumerate(
+                zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
+            )
+        ]
+        agreement = summarise(on_vectors) if clips is None else _agreement_on(clips, backend, bundle, progress)
     return AccuracyRecord(
         largest_difference=agreement.largest,
         flipped=agreement.flipped,
@@ -202,7 +214,20 @@ def measure_accuracy(
         least_miou=least,
         passed=agreement.finite and agreement.miou >= least,
         emulated=precision in EMULATED,
+        judged_on=None if clips is None else clips.record,
+        vectors_miou=summarise(on_vectors).miou if clips is not None and on_vectors else None,
     )
+
+
+def _agreement_on(clips: CalibrationClips, backend: Backend, bundle: Bundle, progress: Progress | None) -> Agreement:
+    found = []
+    with OnnxRuntimeBackend(bundle, "clip") as reference:
+        for index, inputs in enumerate(clips.clips()):
+            if progress is not None:
+                progress("comparing with the float32 graph", index, clips.record.clips)
+            ours, theirs = (of.run(inputs, ["logits"])["logits"][0] for of in (backend, reference))
+            found.append(clip_agreement(f"clip {index}", ours, theirs))
+    return summarise(found)
 
 
 def accuracy_backend(bundle: Bundle, graph: str, precision: Precision, *, threads: int | None = None) -> Backend:

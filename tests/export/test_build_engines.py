@@ -176,6 +176,18 @@ def test_int8_quarters_most_weights_and_keeps_the_accuracy_that_convert_measured
     assert quantised.accuracy is not None and quantised.accuracy.passed
 
 
+def test_an_engine_keeps_what_its_graph_was_judged_on(bundle: Path) -> None:
+    convert_bundle(bundle, "fp16", progress=lambda *_: None)
+    graph = Bundle.open(bundle).graph("clip.fp16")
+    with update_bundle(Bundle.open(bundle)) as update:
+        assert graph.accuracy is not None
+        judged = graph.accuracy.model_copy(update={"miou": 0.996, "vectors_miou": graph.accuracy.miou})
+        update.graphs["clip.fp16"] = graph.model_copy(update={"accuracy": judged})
+    assert _build(bundle, "fp16", "plain").record.accuracy != judged  # of another graph: clip.plain.fp16
+    assert _build(bundle, "fp16").record.accuracy == judged
+    assert Bundle.open(bundle).graph("clip.fp16").accuracy == judged
+
+
 def test_a_float32_product_in_a_float16_engine_fails_the_build(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The converter is made to leave one product behind; only what is read back from the engine can show it."""
     from avsbg.export.precision import convert as convert_module

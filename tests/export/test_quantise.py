@@ -25,6 +25,8 @@ from avsbg.export.precision.sensitivity import group_of
 from avsbg.export.precision.sessions import throw_away_session
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.errors import BackendError
+from avsbg.runtime.gate import check_gate
 from avsbg.runtime.manifest import MANIFEST
 
 
@@ -198,6 +200,38 @@ def test_calibration_on_videos(export_once, tmp_path: Path) -> None:  # type: ig
     assert "the test vectors are synthetic" not in result.output
 
 
+def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = Path(shutil.copytree(export_once("avs-bg without audio and motion").bundle.path, tmp_path / "bundle"))
+    (tmp_path / "videos").mkdir()
+    shutil.copy(tests_video.real_video(), tmp_path / "videos" / "bunny.mp4")
+    convert = ["convert", str(path), "--precision", "fp16"]
+    assert CliRunner().invoke(app, convert).exit_code == 0
+    on_vectors = Bundle.open(path).graph("clip.fp16").accuracy
+    result = CliRunner().invoke(app, [*convert, "--judge", str(tmp_path / "videos"), "--judge-clips", "2"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "the float32 graph's on 2 clips (videos)" in result.output
+    bundle = Bundle.open(path)
+    accuracy = bundle.graph("clip.fp16").accuracy
+    assert on_vectors is not None and accuracy is not None and accuracy.judged_on is not None
+    assert on_vectors.judged_on is None and accuracy.vectors_miou == on_vectors.miou
+    assert accuracy.judged_on.source == "videos" and accuracy.judged_on.clips == 2
+    clips = list(open_clips(str(tmp_path / "videos"), bundle, 2, 0).clips())
+    with create("onnxruntime", bundle) as full, create("onnxruntime", bundle, precision="fp16") as half:
+        pairs = [[of.run(one, ["logits"])["logits"] for of in (full, half)] for one in clips]
+    assert accuracy.largest_difference == pytest.approx(max(np.abs(one - other).max() for one, other in pairs))
+    assert accuracy.largest_difference != on_vectors.largest_difference
+    failed = accuracy.model_copy(update={"passed": False})
+    with pytest.raises(BackendError, match=r"the float32 graph's on 2 clips, and 0\.99 is demanded"):
+        check_gate("the graph", failed, allow_failed=False)
+    assert check_gate("the graph", accuracy, allow_failed=False)["judged_clips"] == 2
+    # A bundle without vectors has clips to judge on all the same.
+    document = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps(document | {"vectors": []}))
+    assert CliRunner().invoke(app, [*convert, "--judge", str(tmp_path / "videos")]).exit_code == 0
+    without = Bundle.open(path).graph("clip.fp16").accuracy
+    assert without is not None and without.passed and without.vectors_miou is None
+
+
 def test_calibration_on_avsbench(tmp_path: Path) -> None:
     tests_avsbench.write_dataset(tmp_path / "data", "s4")
     bundle = tests_bundle.make_bundle(tmp_path / "tiny")
@@ -234,6 +268,8 @@ def test_a_backend_executes_int8_by_name(converted: Path) -> None:
         (["--precision", "int8", "--calibrate", "nowhere:s4:dev"], "no split 'dev'"),
         (["--precision", "int8", "--calibrate", "vectors", "--calibration-clips", "0"], "at least 1, not 0"),
         (["--precision", "fp16", "--calibrate", "vectors"], "--calibrate has no effect"),
+        (["--precision", "fp16", "--judge", "nowhere"], "there is no folder nowhere"),
+        (["--precision", "fp16", "--judge", "nowhere", "--judge-clips", "0"], "at least 1, not 0"),
         (["--precision", "int4"], "--precision int4"),
         (["--precision", "fp16", "--gate", "2"], "--gate must lie between 0 and 1"),
     ],

@@ -91,6 +91,12 @@ def test_a_lower_precision_is_judged_by_its_masks(tiny: Bundle) -> None:
         flipped = replace(vectors[1], outputs={**vectors[1].outputs, "probability": probability})
         bad = judge(backend, [flipped], precision="fp16", accuracy=AccuracyRecord(**passed(1.0, 0.95)))
         assert not bad.passed and bad.least_miou == 0.95
+        # Where other clips decided the gate, the vectors must give about what they gave then: 0.99, less 0.05.
+        elsewhere = AccuracyRecord(**passed(1.0, 0.95), vectors_miou=0.99)
+        assert not judge(backend, [flipped], precision="fp16", accuracy=elsewhere).passed
+        elsewhere = elsewhere.model_copy(update={"vectors_miou": 0.98})
+        known = judge(backend, [flipped], precision="fp16", accuracy=elsewhere)
+        assert known.passed and known.least_miou == pytest.approx(0.93)
         assert bad.clips[2].miou == pytest.approx(4 / 5) and bad.clips[0].miou == 1
         assert bad.clips[2].flipped == pytest.approx(1 / 5) and bad.miou == pytest.approx(14 / 15)
 
