@@ -158,7 +158,7 @@ def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
 def _measured_before(bundle: Bundle, staged: Bundle, graph: str) -> AccuracyRecord | None:
     """What `avsbg convert` found the same graph to cost, on the clips that it was given; None where it is another."""
     record = bundle.manifest.graphs.get(graph)
-    if record is None or record.files != staged.graph(graph).files:
+    if record is None or record.accuracy is None or record.files != staged.graph(graph).files:
         return None
     same = all(sha256(staged.file(name)) == bundle.manifest.files[name].sha256 for name in record.files)
     return record.accuracy if same else None

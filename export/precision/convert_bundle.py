@@ -9,7 +9,7 @@ from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.calibrate import Progress
 from avsbg.export.precision.calibration_clips import VECTORS, CalibrationError, open_clips
 from avsbg.export.precision.convert import PrecisionError
-from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, measure_accuracy
+from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, float32_reference, measure_accuracy
 from avsbg.export.precision.quantisation import make_quantisation
 from avsbg.export.precision.quantise import QUANTISED
 from avsbg.runtime.bundle import Bundle
@@ -72,10 +72,10 @@ def convert_bundle(
     sources = [name for name, record in bundle.manifest.graphs.items() if record.precision == "fp32"]
     for name in sources:
         check_external_data(bundle, bundle.graph(name))
-    judged = None
+    reference = None
     if judge is not None and judge.source != VECTORS:
         progress("reading the clips to judge on", 0, judge.clips)
-        judged = open_clips(judge.source, bundle, judge.clips, judge.seed)
+        reference = float32_reference(bundle, open_clips(judge.source, bundle, judge.clips, judge.seed), progress)
     with update_bundle(bundle) as update:
         if calibration is not None:
             progress("reading the calibration clips", 0, calibration.clips)
@@ -90,8 +90,8 @@ def convert_bundle(
         for done, name in enumerate(names):
             progress("comparing with PyTorch on the test vectors", done, len(names))
             # The graphs of a stream take other inputs than the vectors hold.
-            if name.startswith("clip") and (bundle.manifest.vectors or judged):
-                accuracy = measure_accuracy(staged, name, gate, clips=judged, progress=progress)
+            if name.startswith("clip") and (bundle.manifest.vectors or reference):
+                accuracy = measure_accuracy(staged, name, gate, reference=reference, progress=progress)
                 update.graphs[name] = update.graphs[name].model_copy(update={"accuracy": accuracy})
         graphs = dict(update.graphs)
         known = {str(key): record for key, record in bundle.manifest.quantisations.items()} | update.quantisations

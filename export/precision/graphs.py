@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from avsbg.export.onnx_operators import register_schemas
 from avsbg.export.optimise import count_nodes
@@ -171,26 +174,45 @@ def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, 
     return {name: "" if rule is None else f"{rule.name}: {rule.reason}" for name, rule in rules.items()}
 
 
+@dataclass(frozen=True)
+class Reference:
+    """Clips to judge on, and the logits `[T, H, W]` of the float32 graph for each."""
+
+    clips: CalibrationClips
+    logits: list[NDArray[np.generic]]
+
+
+def float32_reference(bundle: Bundle, clips: CalibrationClips, progress: Progress) -> Reference:
+    """Run the float32 `clip` graph on clips in ONNX Runtime, which export compared with PyTorch.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
+    """
+    logits = []
+    with OnnxRuntimeBackend(bundle, "clip") as backend:
+        for index, inputs in enumerate(clips.clips()):
+            progress("running the float32 graph on the clips to judge on", index, clips.record.clips)
+            logits.append(backend.run(inputs, ["logits"])["logits"][0])
+    return Reference(clips, logits)
+
+
 def measure_accuracy(
     bundle: Bundle,
     graph: str,
     gate: float | None = None,
     *,
     precision: Precision | None = None,
-    clips: CalibrationClips | None = None,
-    progress: Progress | None = None,
+    reference: Reference | None = None,
+    progress: Progress = lambda *_: None,
 ) -> AccuracyRecord:
     """Run a graph on the bundle's vectors and compare with PyTorch's outputs: in ONNX Runtime, or emulated there.
-
-    On clips there are no outputs of PyTorch: there it is compared with the float32 graph in ONNX Runtime, which export
-    compared with PyTorch.
 
     Args:
         bundle: an open bundle.
         graph: one that takes clips.
         gate: the least mean IoU; by default the precision's entry of `LEAST_MIOU`.
         precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
-        clips: to judge on in place of the vectors.
+        reference: clips to judge on in place of the vectors.
         progress: called with what is being done, the clips done and the clips there are.
 
     Raises:
@@ -206,7 +228,7 @@ def measure_accuracy(
                 zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
             )
         ]
-        agreement = summarise(on_vectors) if clips is None else _agreement_on(clips, backend, bundle, progress)
+        agreement = summarise(on_vectors) if reference is None else _agreement_on(reference, backend, progress)
     return AccuracyRecord(
         largest_difference=agreement.largest,
         flipped=agreement.flipped,
@@ -214,19 +236,16 @@ def measure_accuracy(
         least_miou=least,
         passed=agreement.finite and agreement.miou >= least,
         emulated=precision in EMULATED,
-        judged_on=None if clips is None else clips.record,
-        vectors_miou=summarise(on_vectors).miou if clips is not None and on_vectors else None,
+        judged_on=None if reference is None else reference.clips.record,
+        vectors_miou=summarise(on_vectors).miou if reference is not None and on_vectors else None,
     )
 
 
-def _agreement_on(clips: CalibrationClips, backend: Backend, bundle: Bundle, progress: Progress | None) -> Agreement:
+def _agreement_on(reference: Reference, backend: Backend, progress: Progress) -> Agreement:
     found = []
-    with OnnxRuntimeBackend(bundle, "clip") as reference:
-        for index, inputs in enumerate(clips.clips()):
-            if progress is not None:
-                progress("comparing with the float32 graph", index, clips.record.clips)
-            ours, theirs = (of.run(inputs, ["logits"])["logits"][0] for of in (backend, reference))
-            found.append(clip_agreement(f"clip {index}", ours, theirs))
+    for index, (inputs, theirs) in enumerate(zip(reference.clips.clips(), reference.logits, strict=True)):
+        progress("comparing with the float32 graph", index, len(reference.logits))
+        found.append(clip_agreement(f"clip {index}", backend.run(inputs, ["logits"])["logits"][0], theirs))
     return summarise(found)
 
 
