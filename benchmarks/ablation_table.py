@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -79,6 +80,7 @@ def render_pair(path: Path) -> str:
     ]
     for title, chosen in _groups(whole["categories"]):
         lines += _gained(title, *([row["clips"][clip] for clip in chosen] for row in (whole, deaf)))
+    misled = ""
     anew = [row["also"] for row in (whole, deaf) if "also" in row]
     if anew:
         _check_commits(path, [{"ablation": "clips composed anew", **one} for one in anew])
@@ -87,6 +89,7 @@ def render_pair(path: Path) -> str:
         if len(anew) < 2 or heard != unheard or heard == own:
             raise BenchmarkError(f"{path} lacks both runs' scores on the same other clips.", "Score both with --also.")
         lines += _gained(ANEW, *(one["clips"] for one in anew))
+        misled = " " + _misled([(whole, deaf), (anew[0], anew[1])])
     chosen_on, other = whole["selected"]["miou"], deaf["selected"]["miou"]
     heard = whole["run"]["audio_accuracy"]
     lines += [
@@ -96,7 +99,7 @@ def render_pair(path: Path) -> str:
         f"clips with its {_CONFIDENCE:.0%} bootstrap interval. The validation split, which chose the "
         f"epoch, has backgrounds of its own, but the training split's photos and recordings: mIoU {chosen_on:.3f} with "
         f"sound and {other:.3f} without there. The audio encoder tells {heard:.1%} of its patches. Commit "
-        f"{str(whole['environment']['commit'])[:12]}.",
+        f"{str(whole['environment']['commit'])[:12]}.{misled}",
     ]
     return "\n".join(lines)
 
@@ -110,6 +113,20 @@ def _gained(title: str, ours: Sequence[Sequence[float]], theirs: Sequence[Sequen
         cells = (f"{len(ours)}, {title}", score, _over_clips(heard), _over_clips(unheard), _over_clips(gained, "+"))
         lines.append(f"| {' | '.join(cells)} |")
     return lines
+
+
+def _misled(sets: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
+    """The classes whose mean mIoU is lower with the sound than without on every one of the sets of clips."""
+    counts: Counter[str] = Counter()
+    worse = []
+    for heard, unheard in sets:
+        gained = defaultdict(list)
+        for category, one, other in zip(heard["categories"], heard["clips"], unheard["clips"], strict=True):
+            gained[category].append(one[0] - other[0])
+        counts.update({category: len(values) for category, values in gained.items()})
+        worse.append({category for category, values in gained.items() if sum(values) < 0})
+    named = [f"{category} ({counts[category]} clips)" for category in sorted(set.intersection(*worse))]
+    return f"Worse with the sound on both sets of clips, by mIoU: {', '.join(named) or 'no class'}."
 
 
 def _groups(categories: Sequence[str]) -> list[tuple[str, list[int]]]:

@@ -109,6 +109,13 @@ def test_the_pair_is_compared_on_other_clips_too(tmp_path):
     assert all(row.startswith("| 4, ") and "| +0.100 [" in row for row in rows)
 
 
+@pytest.mark.parametrize(("tigers", "named"), [(0.1, "tiger (4 clips)."), (0.9, "no class.")])
+def test_classes_that_the_sound_misleads_on_both_sets_are_named(tmp_path, tigers, named):
+    clips = [[tigers, tigers], [0.9, 0.9], [0.9, 0.9], [tigers, tigers]]  # an owl gains here, and loses on the others
+    pair = [_row("whole", 0, 0.6, clips=clips, also=_also(0.5)), _row("without-audio", 0, 0.4, also=_also(0.6))]
+    assert render_pair(_write(tmp_path / "rows.jsonl", pair)).endswith(f"on both sets of clips, by mIoU: {named}")
+
+
 OWN = {key: _row("whole", 0, 0.5)[key] for key in ("clips", "categories", "test", "environment")}
 
 
