@@ -5,23 +5,28 @@ BIN    := $(VENV)/bin
 EXTRAS := cpu,openvino,export,bench,rtx,train,dev
 READY  := $(VENV)/.ready
 
-.PHONY: demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test lint typecheck check clean help
+.PHONY: native demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
-# An editable install knows the modules that were there when it was made: a new one asks for a new install.
-MODULES := build/modules.txt
-$(shell mkdir -p build && find avsbg model export runtime benchmarks -name '*.py' | sort > $(MODULES).new; \
-    cmp -s $(MODULES).new $(MODULES) && rm $(MODULES).new || mv $(MODULES).new $(MODULES))
-
-$(READY): $(MODULES) pyproject.toml constraints.txt CMakeLists.txt $(shell find runtime/native cmake -type f 2>/dev/null)
+$(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
+# The native parts, for this checkout: runtime/lib. Where a compiler is missing, a record there says so.
+NATIVE := runtime/lib/native.json
+$(NATIVE): $(READY) CMakeLists.txt $(shell find runtime/native cmake -type f)
+	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/native -G Ninja
+	$(BIN)/cmake --build build/native
+	$(BIN)/cmake --install build/native --prefix .
+	touch $@
+
+native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the TensorRT plugin
+
 # The main job on real input. Weights are random (from a seed): see the README.
 DEMO := out/demo
-demo: $(READY)  ## export, verify, run on a real video, compare
+demo: $(NATIVE)  ## export, verify, run on a real video, compare
 	$(BIN)/avsbg export avs-bg --seed 2 -o $(DEMO)/avs-bg --force
 	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(DEMO)/avs-bg-embedding --force
 	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(DEMO)/avsbench-embedding --force
@@ -40,7 +45,7 @@ demo: $(READY)  ## export, verify, run on a real video, compare
 
 # The trained network on clips that no training saw, composed at a size that is good to look at.
 SMALL := model/trained/s4-small
-demo-trained: $(READY)  ## the trained network on sounding stamps: which object sounds
+demo-trained: $(NATIVE)  ## the trained network on sounding stamps: which object sounds
 	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
 	rm -rf $(DEMO)/stamps $(DEMO)/clips
 	$(BIN)/avsbg data sounding-stamps $(DEMO)/stamps --task s4 --clips 1 1 6 --size 384 --seed 7 $$(cat out/media.options)
@@ -58,10 +63,10 @@ BENCH := --backend torch:published --backend torch:efficient --backend onnxrunti
 SAMPLES := 12
 # Rounds before the first that counts, and how many may follow while a row still drifts or varies.
 BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --allow-unstable --force
-$(TABLE7)/%/manifest.json: | $(READY)
+$(TABLE7)/%/manifest.json: | $(NATIVE)
 	$(BIN)/avsbg export $* --seed 2 --audio embedding -o $(TABLE7)/$* --force
 
-report: $(READY) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure and profile four networks, make the page (no GPU needed)
+report: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure and profile four networks, make the page (no GPU needed)
 	$(BIN)/avsbg bench $(NETWORKS:%=$(TABLE7)/%) $(BENCH) $(BENCH_OPTIONS) --profile \
 	    -o $(TABLE7)/rows
 	$(BIN)/avsbg report $(TABLE7)/rows -o $(TABLE7)/report --force
@@ -69,14 +74,14 @@ report: $(READY) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure and
 
 measure: report  ## make report on a quiet machine, and renew the README's table from its rows
 	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
-	$(BIN)/python -m avsbg.benchmarks.figures
+	$(BIN)/python -m avsbg.benchmarks.report.docs
 
 # Step by step from the network as published to the fastest, in one run; with a head that is fitted, so that a reduced
 # precision's masks can be held to the gate. Another bundle: make ladder LADDER_BUNDLE=... CALIBRATION=FOLDER
 LADDER := $(TABLE7)/ladder
 LADDER_BUNDLE := $(TABLE7)/decided
-$(TABLE7)/decided.safetensors: | $(READY)
-	mkdir -p $(@D) && $(BIN)/python -m avsbg.benchmarks.decided_masks --seed 2 -o $@
+$(TABLE7)/decided.safetensors: | $(NATIVE)
+	mkdir -p $(@D) && $(BIN)/python -m avsbg.benchmarks.measure.fitted_head --seed 2 -o $@
 $(TABLE7)/decided/manifest.json: $(TABLE7)/decided.safetensors
 	$(BIN)/avsbg export avs-bg --checkpoint $< --audio embedding -o $(@D) --force
 CALIBRATION := vectors
@@ -85,64 +90,60 @@ STEPS := torch:published torch:efficient torch:bf16 onnxruntime:plain onnxruntim
 $(LADDER_BUNDLE)/clip.int8.onnx: $(LADDER_BUNDLE)/manifest.json
 	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION) --gate 0.99
 
-ladder: $(READY) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
+ladder: $(NATIVE) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
 	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
-	$(BIN)/python -m avsbg.benchmarks.speed_table $(LADDER)/rows.jsonl
+	$(BIN)/python -m avsbg.benchmarks.report.speed_table $(LADDER)/rows.jsonl
 
 # The small network as it was trained, and its ablations; then, once its weights are committed, its scores on every step
 # of the road: rows name a commit. Both need the media of sounding stamps; EFFICIENTNET is the file of docs/training.md.
 TRAIN := out/train
-train-small: $(READY)  ## train and ablate the small network; renew its weights and its table (hours)
+train-small: $(NATIVE)  ## train and ablate the small network; renew its weights and its table (hours)
 	test -f "$(EFFICIENTNET)" || { echo "give EFFICIENTNET=FILE: docs/training.md says where it comes from"; exit 2; }
 	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
 	test -d $(TRAIN)/160 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/160 --task s4 --clips 2400 100 200 --size 160 $$(cat out/media.options)
 	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --clips 2400 100 200 --size 96 $$(cat out/media.options)
 	test -d $(TRAIN)/anew || $(BIN)/avsbg data sounding-stamps $(TRAIN)/anew --task s4 --clips 1 1 200 --size 160 --seed 1 $$(cat out/media.options)
-	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
+	$(BIN)/python -m avsbg.benchmarks.measure.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
 	    --seed 0 --only whole --only without-audio --also $(TRAIN)/anew
-	$(BIN)/python -m avsbg.benchmarks.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
+	$(BIN)/python -m avsbg.benchmarks.measure.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
 	    --epochs 3
-	$(BIN)/python -m avsbg.benchmarks.ablation_table $(TRAIN)/ablations/rows.jsonl
+	$(BIN)/python -m avsbg.benchmarks.report.ablation_table $(TRAIN)/ablations/rows.jsonl
 	rm -rf $(SMALL).new && $(BIN)/python scripts/keep_trained.py $(TRAIN)/small/whole-0 $(SMALL).new
 	mv $(SMALL).new/* $(SMALL)/ && rmdir $(SMALL).new
 	cp $(TRAIN)/small/rows.jsonl benchmarks/results/small.jsonl
-	$(BIN)/python -m avsbg.benchmarks.figures --page docs/training.md --page $(SMALL)/README.md
+	$(BIN)/python -m avsbg.benchmarks.report.docs --page docs/training.md --page $(SMALL)/README.md
 	@echo "Commit the weights, then score them: make score-small"
 
-score-small: $(READY)  ## score the kept small network through every backend, precision and stream
+score-small: $(NATIVE)  ## score the kept small network through every backend, precision and stream
 	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --judge $(TRAIN)/160:s4:val
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
-	$(BIN)/python -m avsbg.benchmarks.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
+	$(BIN)/python -m avsbg.benchmarks.measure.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl
-	$(BIN)/python -m avsbg.benchmarks.figures --page docs/training.md
+	$(BIN)/python -m avsbg.benchmarks.report.docs --page docs/training.md
 
 STREAM := out/stream
-measure-stream: $(READY)  ## measure streaming (a quiet machine!) and renew docs/streaming.md
+measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/streaming.md
 	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --force
 	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --force
 	$(BIN)/avsbg bench-stream $(STREAM)/avs-bg --backend onnxruntime:native -o $(STREAM)/rows.jsonl --force
 	$(BIN)/avsbg bench-stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 -o $(STREAM)/rows.jsonl --append
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
-	$(BIN)/python -m avsbg.benchmarks.figures --page docs/streaming.md
+	$(BIN)/python -m avsbg.benchmarks.report.docs --page docs/streaming.md
 
 lint: $(READY)  ## ruff, and that the figures of README and docs are those of the committed rows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m avsbg.benchmarks.figures --check
+	$(BIN)/python -m avsbg.benchmarks.report.docs --check
 
-# mypy does not follow the editable install's import hook: show it the installed layout through links.
 typecheck: $(READY)  ## mypy --strict
-	@mkdir -p build/typing/avsbg
-	@for f in avsbg/*; do ln -sfn "$(CURDIR)/$$f" build/typing/avsbg/; done
-	@for d in model export runtime benchmarks; do ln -sfn "$(CURDIR)/$$d" build/typing/avsbg/; done
-	MYPYPATH=build/typing $(BIN)/mypy -p avsbg
+	$(BIN)/mypy -p avsbg
 
-test: $(READY)  ## the test suite
+test: $(NATIVE)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" --durations=15
 
-bench-smoke: $(READY)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind
-	$(BIN)/python -m avsbg.benchmarks.smoke
+bench-smoke: $(NATIVE)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind
+	$(BIN)/python -m avsbg.benchmarks.static.counts
 
 check: lint typecheck test bench-smoke  ## what CI runs
 

@@ -14,14 +14,15 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from avsbg import __version__
-from avsbg.export import attention, onnx_operators
+from avsbg.export import attention
+from avsbg.export import operators as onnx_operators
 from avsbg.export.graphs import ClipGraph
 from avsbg.export.merges import Merges, merge
 from avsbg.export.optimise import count_nodes, inline, optimise
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.stream_graphs import DecodeGraph, EncodeGraph, StreamGraph
 from avsbg.model.encoders import STAGE_STRIDES
-from avsbg.runtime.manifest import GraphRecord
+from avsbg.runtime.bundle.manifest import GraphRecord
 
 # The latest version that onnxruntime, TensorRT from 10.3 on and OpenVINO all take; it has Gelu as one node.
 OPSET = 20

@@ -13,11 +13,11 @@ import onnx
 import onnx_ir as ir
 from onnx.external_data_helper import uses_external_data
 
-from avsbg.export.onnx_operators import register_schemas
-from avsbg.runtime.bundle import Bundle
+from avsbg.export.operators import register_schemas
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
 from avsbg.runtime.errors import BundleError
-from avsbg.runtime.manifest import GraphRecord
-from avsbg.runtime.tensor_sizes import why_not_a_shape
 
 # Of any tensor inside a graph, one clip: 256 GiB in float32. What passes between graphs may have less.
 MOST_ELEMENTS = 2**36

@@ -21,7 +21,7 @@ from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, SAMPLE_RATE, LogMel
 from avsbg.model.variants import Variant
 from avsbg.model.vggish import VGGish
-from avsbg.runtime.manifest import PreprocessingRecord
+from avsbg.runtime.bundle.manifest import PreprocessingRecord
 
 OUTPUTS = ("logits", "probability")
 

@@ -25,7 +25,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from avsbg.runtime.manifest import MergeRecord
+from avsbg.runtime.bundle.manifest import MergeRecord
 
 Array = NDArray[np.float32]
 # A merged weight's name is that of the parameter in whose place it is, with this appended.

@@ -15,7 +15,7 @@ from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph
 from avsbg.export.shape import ClipShape, check_streamable
 from avsbg.model.avs_bg import WIDTH, AvsBg
 from avsbg.model.encoders import STAGE_STRIDES
-from avsbg.runtime.log_mel import PATCH_SAMPLES
+from avsbg.runtime.media.log_mel import PATCH_SAMPLES
 
 FUSED = tuple(f"fused.{stage}" for stage in range(len(STAGE_STRIDES)))
 PARTNER = tuple(f"partner.{stage}" for stage in range(len(STAGE_STRIDES)))

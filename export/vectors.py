@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph
 from avsbg.model import log_mel
 from avsbg.model.front_end import SAMPLE_RATE
-from avsbg.runtime.manifest import ClipRecord
+from avsbg.runtime.bundle.manifest import ClipRecord
 
 Arrays = dict[str, NDArray[np.generic]]
 

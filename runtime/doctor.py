@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.errors import AvsbgError
+from avsbg.runtime.device.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
+from avsbg.runtime.device.native_library import NativeLibrary, native_library
 from avsbg.runtime.errors import BackendError, NativeLibraryError
-from avsbg.runtime.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
-from avsbg.runtime.native_library import NativeLibrary, native_library
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ def _provider(name: str, provider: str) -> Finding:
 
 
 def _tensorrt() -> tuple[str, dict[str, Any]]:
-    from avsbg.runtime.engines import import_runtime
+    from avsbg.runtime.backends.tensorrt.engine import import_runtime
 
     module = import_runtime("tensorrt")
     version = str(module.__version__)
@@ -213,7 +213,7 @@ def _openvino_precisions() -> tuple[str, dict[str, Any]]:
 
 
 def _rtx_capabilities() -> tuple[str, dict[str, Any]]:
-    from avsbg.runtime.tensorrt_rtx import import_tensorrt_rtx
+    from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 
     names = [name for name in dir(import_tensorrt_rtx().ComputeCapability) if name.startswith("SM")]
     numbers = sorted(int(name.removeprefix("SM")) for name in names)

@@ -52,7 +52,7 @@ def imports(path: Path, *, only_top_level: bool = False) -> set[str]:
 
 
 def ours(names: set[str]) -> set[str]:
-    """The parts among the imported names, e.g. `runtime` of `avsbg.runtime.bundle`."""
+    """The parts among the imported names, e.g. `runtime` of `avsbg.runtime.bundle.bundle`."""
     parts = {".".join(name.split(".")[:2]) for name in names if name.startswith("avsbg.")} - LEAVES
     return {part.removeprefix("avsbg.") for part in parts}
 

@@ -47,11 +47,11 @@ from avsbg.cli import (  # noqa: E402
     data,  # noqa: F401
     doctor,  # noqa: F401
     evaluate,  # noqa: F401
-    explain,  # noqa: F401
     export,  # noqa: F401
     inspect,  # noqa: F401
     report,  # noqa: F401
     run,  # noqa: F401
     train,  # noqa: F401
     verify,  # noqa: F401
+    visualize,  # noqa: F401
 )

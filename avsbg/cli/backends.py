@@ -8,9 +8,9 @@ import typer
 
 if TYPE_CHECKING:
     from avsbg.runtime.backends import Backend, Target
-    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.bundle.bundle import Bundle
 
-# What a gate says of itself when it failed and the user wants to go on (avsbg.runtime.gate).
+# What a gate says of itself when it failed and the user wants to go on (avsbg.runtime.backends.gate).
 OVERRIDDEN = "failed, overridden"
 TARGET = "BACKEND[:FORM][:PRECISION]"
 TARGET_HELP = (
@@ -50,7 +50,7 @@ def create_streamed(
     target: str, bundle: Bundle, *, trust: bool = False, allow_failed_gate: bool = False, **options: Any
 ) -> Backend:
     """As `create_backend`, but what executes clips frame by frame through the graphs of the bundle's stream."""
-    from avsbg.runtime.streamed_clip import create_streamed_clip
+    from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 
     parsed, options = _prepared(target, trust, allow_failed_gate, options)
     created = create_streamed_clip(bundle, parsed, **options)

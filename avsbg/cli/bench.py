@@ -71,13 +71,13 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     """
     from rich.console import Console
 
-    from avsbg.benchmarks.compare import Settings, compare
-    from avsbg.benchmarks.console import cost_table, latency_table, results_console
-    from avsbg.benchmarks.contenders import contenders
-    from avsbg.benchmarks.environment import default_threads
-    from avsbg.benchmarks.progress import quiet_progress
-    from avsbg.benchmarks.results import profile_all, results_directory, write_results
-    from avsbg.benchmarks.workloads import Workload
+    from avsbg.benchmarks.machine.environment import default_threads
+    from avsbg.benchmarks.measure.cases import contenders
+    from avsbg.benchmarks.measure.progress import quiet_progress
+    from avsbg.benchmarks.measure.runner import Settings, compare
+    from avsbg.benchmarks.measure.workloads import Workload
+    from avsbg.benchmarks.report.console import cost_table, latency_table, results_console
+    from avsbg.benchmarks.results.directory import profile_all, results_directory, write_results
 
     directory = results_directory(output, force=force)  # refused before anything is measured
     workload = Workload(scope=scope.value, clips=clips, video=video)

@@ -37,12 +37,12 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
     """
     from rich.console import Console
 
-    from avsbg.benchmarks.environment import default_threads
     from avsbg.benchmarks.errors import BenchmarkError
-    from avsbg.benchmarks.streaming import StreamBench
-    from avsbg.benchmarks.streaming_rows import StreamingRow, read_rows, write_rows
-    from avsbg.benchmarks.streaming_table import console_lines
-    from avsbg.runtime.bundle import Bundle
+    from avsbg.benchmarks.machine.environment import default_threads
+    from avsbg.benchmarks.measure.streaming import StreamBench
+    from avsbg.benchmarks.report.streaming_table import console_lines
+    from avsbg.benchmarks.results.streaming_rows import StreamingRow, read_rows, write_rows
+    from avsbg.runtime.bundle.bundle import Bundle
 
     if output.exists() and not (append or force):
         raise BenchmarkError(f"{output} exists already.", "Add to it with --append, or replace it with --force.")

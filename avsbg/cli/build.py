@@ -12,7 +12,7 @@ from avsbg.cli import app
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from avsbg.runtime.engine_record import EngineRecord
+    from avsbg.runtime.bundle.engine_record import EngineRecord
 
 
 @app.command()

@@ -31,9 +31,9 @@ def compare(
     from rich.text import Text
 
     from avsbg.atomic import atomic_file
-    from avsbg.benchmarks.console import results_console
-    from avsbg.benchmarks.rows import ROWS, read_rows
-    from avsbg.benchmarks.verdict import compare_files
+    from avsbg.benchmarks.report.console import results_console
+    from avsbg.benchmarks.results.compare import compare_files
+    from avsbg.benchmarks.results.rows import ROWS, read_rows
 
     before, after = (read_rows(path / ROWS if path.is_dir() else path) for path in (first, second))
     found = compare_files(before, after)

@@ -99,7 +99,7 @@ def prepare(
     from avsbg.model.clips import SIZE_MULTIPLE
     from avsbg.model.training.errors import DatasetError
     from avsbg.model.training.layout import read_clips
-    from avsbg.model.training.preparation import prepare as prepare_clips
+    from avsbg.model.training.prepare import prepare as prepare_clips
 
     if size % SIZE_MULTIPLE:
         raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
@@ -113,7 +113,7 @@ def prepare(
 @data.command()
 def check(root: Root, task: Task) -> None:
     """Load every clip of every split once and list the files that are missing or cannot be used."""
-    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.errors import DatasetError
     from avsbg.model.training.layout import SPLITS, read_clips
 
@@ -147,7 +147,7 @@ def show(
     """Draw clips as a contact sheet: a row each, what sounds outlined."""
     from avsbg.atomic import atomic_file
     from avsbg.model.training.contact_sheet import contact_sheet
-    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.data import AvsBenchDataset
 
     sheet = contact_sheet(AvsBenchDataset(root, task.value, split.value), clips)
     with atomic_file(output) as temporary:
@@ -167,7 +167,7 @@ def video(
 
     The sound comes from the WAV files.
     """
-    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.media import read_sound, write_clip_video
 
     dataset = AvsBenchDataset(root, task.value, split.value)

@@ -16,7 +16,7 @@ from avsbg.errors import AvsbgError
 
 if TYPE_CHECKING:
     from avsbg.model import AudioEncoderName, Variant
-    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import Evaluation, Predict
 
 
@@ -58,7 +58,7 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import evaluate as score_split
 
     dataset = AvsBenchDataset(data, task.value, split.value)
@@ -98,8 +98,8 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         yield _of_checkpoint(model, options)
     else:
         _refuse(options, ("variant", "encoder", "vggish"), "a bundle")
-        from avsbg.benchmarks.accuracy import bundle_predictor
-        from avsbg.runtime.bundle import Bundle
+        from avsbg.benchmarks.measure.accuracy import bundle_predictor
+        from avsbg.runtime.bundle.bundle import Bundle
 
         bundle = Bundle.open(model)
         target, trust = options["backend"] or "onnxruntime", bool(options["trust"])

@@ -107,7 +107,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
 
     with console.status("loading PyTorch") as status:
         try:
-            from avsbg.export.bundle import export_bundle
+            from avsbg.export.bundle_writer import export_bundle
             from avsbg.export.graphs import AudioForm
             from avsbg.export.weights import from_checkpoints, from_seed
         except ModuleNotFoundError as error:

@@ -10,7 +10,7 @@ import typer
 from avsbg.cli import app
 
 if TYPE_CHECKING:
-    from avsbg.runtime.manifest import GraphRecord, WeightsRecord
+    from avsbg.runtime.bundle.manifest import GraphRecord, WeightsRecord
 
 
 @app.command()
@@ -23,7 +23,7 @@ def inspect(
     from rich.markup import escape
     from rich.table import Table
 
-    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.bundle.bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     if as_json:

@@ -93,8 +93,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.cli.run_sources import run_files, run_live
     from avsbg.cli.segmenters import open_segmenter
     from avsbg.runtime.errors import MediaError
-    from avsbg.runtime.sources import LiveSource, parse_source
-    from avsbg.runtime.stages import Options
+    from avsbg.runtime.media.sources import LiveSource, parse_source
+    from avsbg.runtime.segment.pipeline import Options
 
     options = Options(threshold, silent, masks.value, rle, probabilities, overlay, backend, bool(stream))
     parsed = [parse_source(source) for source in sources]

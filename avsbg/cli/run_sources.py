@@ -11,10 +11,10 @@ import typer
 from avsbg.cli.progress import Stages
 
 if TYPE_CHECKING:
-    from avsbg.runtime.batch import Clip, Outcome
-    from avsbg.runtime.segmenter import Segmenter
-    from avsbg.runtime.sources import LiveSource
-    from avsbg.runtime.stages import Options
+    from avsbg.runtime.media.sources import LiveSource
+    from avsbg.runtime.segment.batch import Clip, Outcome
+    from avsbg.runtime.segment.pipeline import Options
+    from avsbg.runtime.segment.segmenter import Segmenter
 
 Network = AbstractContextManager["Segmenter"]
 
@@ -27,9 +27,9 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
     Raises:
         MediaError: several of many failed; typer.Exit: the only one did, and its error was printed.
     """
-    from avsbg.runtime.batch import find_clips, run_batch
     from avsbg.runtime.errors import MediaError
-    from avsbg.runtime.interruption import Interrupted, interruptible
+    from avsbg.runtime.segment.batch import find_clips, run_batch
+    from avsbg.runtime.segment.interruption import Interrupted, interruptible
 
     clips = find_clips(sources, output)
     many = clips[0].output != output
@@ -69,7 +69,7 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
 
 def _report(output: Path, clips: list[Clip], outcomes: list[Outcome], stages: Stages) -> None:
     """Write `batch.json`; on a full disk this is not the error that the user should see."""
-    from avsbg.runtime.batch import REPORT, write_report
+    from avsbg.runtime.segment.batch import REPORT, write_report
 
     try:
         write_report(output, clips, outcomes)
@@ -95,9 +95,9 @@ def run_live(
         Interrupted: a signal ended it, after its output was completed.
     """
     from avsbg.runtime.errors import MediaError
-    from avsbg.runtime.interruption import Interrupted, interruptible
-    from avsbg.runtime.segment import segment_live
-    from avsbg.runtime.sources import parse_source
+    from avsbg.runtime.media.sources import parse_source
+    from avsbg.runtime.segment.interruption import Interrupted, interruptible
+    from avsbg.runtime.segment.run import segment_live
 
     sound = None if microphone is None else parse_source(microphone)
     if isinstance(sound, Path):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from avsbg.cli.backends import create_backend
 
 if TYPE_CHECKING:
-    from avsbg.runtime.segmenter import Segmenter
+    from avsbg.runtime.segment.segmenter import Segmenter
 
 
 @contextmanager
@@ -29,17 +29,17 @@ def open_segmenter(path: Path, target: str, *, stream: bool | None, live: bool, 
         BackendError: the backend refuses what is asked for, or the bundle has no graphs for streams.
     """
     from avsbg.runtime import backends
-    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.bundle.bundle import Bundle
     from avsbg.runtime.errors import BundleError
-    from avsbg.runtime.segmenter import ClipSegmenter
+    from avsbg.runtime.segment.segmenter import ClipSegmenter
 
     bundle = Bundle.open(path)
     parsed = backends.Target.parse(target)
     with ExitStack() as stack:
         segmenter: Segmenter
         if stream or (stream is None and live and {"encode", "decode"} <= set(bundle.manifest.graphs)):
-            from avsbg.runtime.stream_segmenter import StreamSegmenter
-            from avsbg.runtime.streamed_clip import check_streams
+            from avsbg.runtime.segment.stream_segmenter import StreamSegmenter
+            from avsbg.runtime.streaming.frame_pair import check_streams
 
             check_streams(bundle)
             # The encoder has no operator of ours, so a form is a matter of the decoder.

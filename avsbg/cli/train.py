@@ -134,10 +134,10 @@ def train(  # noqa: PLR0917  (each is an option by name)
 
     import torch
 
+    from avsbg.model.training.initialization import start
     from avsbg.model.training.loop import Training
     from avsbg.model.training.run_directory import RunDirectory
     from avsbg.model.training.settings import Interrupted, Settings
-    from avsbg.model.training.start import start
     from avsbg.model.training.trained import read_trained
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from avsbg.export.locate import Location
     from avsbg.runtime.backends import Backend
-    from avsbg.runtime.bundle import Bundle, Vectors
-    from avsbg.runtime.verify_candidates import Candidate
+    from avsbg.runtime.bundle.bundle import Bundle, Vectors
+    from avsbg.runtime.verify.candidates import Candidate
 
 
 @app.command()
@@ -60,11 +60,11 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     between its masks and PyTorch's, which must reach the gate in the manifest. Exits with 1 if one fails. What cannot
     run on this machine is listed as not run, and never as passed.
     """
-    from avsbg.runtime.bundle import Bundle, sha256
-    from avsbg.runtime.gpu import read_cuda_driver
-    from avsbg.runtime.manifest import MANIFEST
-    from avsbg.runtime.verify import select_vectors
-    from avsbg.runtime.verify_candidates import Candidate, candidates
+    from avsbg.runtime.bundle.bundle import Bundle, sha256
+    from avsbg.runtime.bundle.manifest import MANIFEST
+    from avsbg.runtime.device.gpu import read_cuda_driver
+    from avsbg.runtime.verify.candidates import Candidate, candidates
+    from avsbg.runtime.verify.verify import select_vectors
 
     opened = Bundle.open(bundle)
     select_vectors(opened, clips or ())
@@ -95,7 +95,7 @@ def verify(  # noqa: PLR0917  (each is an option by name)
             else:
                 result["location"] = _locate(console, opened, result, clips or ())
     if picture is not None:
-        from avsbg.runtime.verify_picture import save_masks
+        from avsbg.runtime.verify.plot import save_masks
 
         save_masks(opened, masks, clips or (), picture)
         console.print(f"{picture}", soft_wrap=True)
@@ -121,7 +121,7 @@ def _console() -> Console:
 
 
 def _find(name: str, everything: list[Candidate], bundle: Bundle) -> Candidate:
-    from avsbg.runtime.engines import find_engine
+    from avsbg.runtime.backends.tensorrt.engine import find_engine
 
     find_engine(bundle, name)
     return next(candidate for candidate in everything if candidate.options.get("engine") == name)
@@ -144,7 +144,7 @@ def _create(bundle: Bundle, candidate: Candidate, threads: int | None, trust: bo
 
     if candidate.encode is None:
         return create(candidate.options)
-    from avsbg.runtime.streamed_clip import StreamedClip
+    from avsbg.runtime.streaming.frame_pair import StreamedClip
 
     return StreamedClip(create(candidate.encode), create(candidate.options))
 
@@ -167,7 +167,7 @@ def _run(
     from rich.console import Console
 
     from avsbg.runtime.errors import BackendError
-    from avsbg.runtime.verify import judge, select_vectors
+    from avsbg.runtime.verify.verify import judge, select_vectors
 
     def see(vectors: Vectors, outputs: Any) -> None:
         masks.setdefault(candidate.label, {})[vectors.record.file] = outputs.get("probability")

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from avsbg.benchmarks.describe import network_title, precision, way_title
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.estimates import Estimate, estimates
-from avsbg.benchmarks.paper import DEVICE, paper_figures
-from avsbg.benchmarks.profile_rows import PROFILE, ProfileRow, read_profiles
-from avsbg.benchmarks.rows import ROWS, Row, read_rows
-from avsbg.benchmarks.stages import STAGES, part_stage
+from avsbg.benchmarks.measure.stages import STAGES, part_stage
+from avsbg.benchmarks.report.estimates import Estimate, estimates
+from avsbg.benchmarks.report.labels import network_title, precision, way_title
+from avsbg.benchmarks.report.paper import DEVICE, paper_figures
+from avsbg.benchmarks.results.profile_rows import PROFILE, ProfileRow, read_profiles
+from avsbg.benchmarks.results.rows import ROWS, Row, read_rows
 
 UNSTABLE = "unstable"
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.atomic import atomic_directory
-from avsbg.benchmarks.describe import network_title, way_title
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report import content
 from avsbg.benchmarks.report.content import Report, Run, Table
+from avsbg.benchmarks.report.labels import network_title, way_title
 
 HTML, MARKDOWN = "report.html", "report.md"
 

@@ -11,10 +11,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from avsbg.benchmarks.describe import network_title, precision, way_title
+from avsbg.benchmarks.measure.stages import STAGES
 from avsbg.benchmarks.report.content import Run
-from avsbg.benchmarks.rows import Row
-from avsbg.benchmarks.stages import STAGES
+from avsbg.benchmarks.report.labels import network_title, precision, way_title
+from avsbg.benchmarks.results.rows import Row
 
 # Colours that stand for the page's own: matplotlib draws the left, the page shows the right.
 _INK, _GRID, _GOOD, _BAD = "#010203", "#040506", "#070809", "#0a0b0c"
@@ -118,7 +118,7 @@ def trade(points: Sequence[tuple[str, float, float]]) -> str:
 
 def operator_work() -> list[tuple[str, int, int]]:
     """The operator at stage 0 in fp32: name, operations, bytes; without and with a stored volume."""
-    from avsbg.benchmarks.roofline import Work
+    from avsbg.benchmarks.static.roofline import Work
 
     work = Work(side=56)
     compulsory = 2 * work.compulsory_bytes  # counted there for fp16

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.export.engine.request import BuildError, EngineRequest
-from avsbg.runtime.engine_record import DeviceRecord
-from avsbg.runtime.engines import import_runtime
+from avsbg.runtime.backends.tensorrt.engine import import_runtime
+from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
+from avsbg.runtime.bundle.engine_record import DeviceRecord
+from avsbg.runtime.device.gpu import Gpu, power_mode, read_cuda_driver
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.gpu import Gpu, power_mode, read_cuda_driver
-from avsbg.runtime.tensorrt_rtx import import_tensorrt_rtx
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 OLDEST = (10, 3)

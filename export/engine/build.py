@@ -17,15 +17,15 @@ from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.emulated import EMULATED
 from avsbg.export.precision.graphs import add_graph, expected_types, measure_accuracy, quantised_graph
-from avsbg.export.precision.quantise import QUANTISED
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.bundle_update import update_bundle
-from avsbg.runtime.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
-from avsbg.runtime.engines import remember_built
-from avsbg.runtime.gpu import read_cuda_driver
-from avsbg.runtime.native_library import native_library
-from avsbg.runtime.streamed_clip import check_streams
-from avsbg.runtime.tensorrt_plugin import NAMESPACE, OPERATORS, VERSION
+from avsbg.export.precision.quantize import QUANTISED
+from avsbg.runtime.backends.tensorrt.engine import remember_built
+from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
+from avsbg.runtime.bundle.update import update_bundle
+from avsbg.runtime.device.gpu import read_cuda_driver
+from avsbg.runtime.device.native_library import native_library
+from avsbg.runtime.streaming.frame_pair import check_streams
 
 Report = Callable[[str], None]
 

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
+from avsbg.export.engine.parser import parse_onnx
 from avsbg.export.engine.request import BuildError, EngineRequest
-from avsbg.export.tensorrt_parser import parse_onnx
-from avsbg.runtime.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
-from avsbg.runtime.manifest import GraphRecord
-from avsbg.runtime.tensor_sizes import why_not_a_shape
-from avsbg.runtime.tensorrt_log import Message, message_log
-from avsbg.runtime.tensorrt_plugin import load_plugin
+from avsbg.runtime.backends.tensorrt.logger import Message, message_log
+from avsbg.runtime.backends.tensorrt.plugin import load_plugin
+from avsbg.runtime.bundle.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
 
 # Called with a phase's name, the steps done and the steps there are; done equals all when the phase ends.
 Progress = Callable[[str, int, int], None]

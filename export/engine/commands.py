@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Mapping
 
 from avsbg.export.engine.request import EngineRequest
-from avsbg.runtime.engine_record import ProfileRecord
+from avsbg.runtime.bundle.engine_record import ProfileRecord
 
 # Where the plugin library is on the user's machine is theirs to know.
 PLUGIN_FILE = "libavsbg_tensorrt.so"

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from avsbg.export.precision.calibration_clips import CalibrationClips, CalibrationError
 from avsbg.export.precision.convert import fold_batch_norms, infer_types
 from avsbg.export.precision.histogram import MagnitudeHistogram
-from avsbg.export.precision.quantise import QUANTISED, quantisable_products
+from avsbg.export.precision.quantize import QUANTISED, quantisable_products
 from avsbg.export.precision.sessions import throw_away_session
 
 # Called with what is being done, the steps done and the steps there are.

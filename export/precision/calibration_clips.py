@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.clip import check_inputs, graph_inputs, resize, windows
-from avsbg.runtime.manifest import GraphRecord
-from avsbg.runtime.media import probe
-from avsbg.runtime.quantisation_record import CalibrationFileRecord, CalibrationRecord
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.quantisation_record import CalibrationFileRecord, CalibrationRecord
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.samples import check_inputs, graph_inputs, resize, windows
 
 Inputs = dict[str, NDArray[Any]]
 Report = Callable[[str], None]
@@ -146,10 +146,10 @@ def _from_videos(folder: Path, bundle: Bundle, graph: GraphRecord, count: int, s
 
 
 def _from_avsbench(folder: Path, task: str, split: str, *, bundle: Bundle, count: int, seed: int) -> CalibrationClips:
-    from avsbg.model.training.dataset import AvsBenchDataset
+    from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.layout import FRAMES, Split, Task
     from avsbg.model.training.media import read_sound
-    from avsbg.runtime.clip import repeat_last_patch
+    from avsbg.runtime.media.samples import repeat_last_patch
 
     clip = bundle.manifest.clip
     if clip.frames != FRAMES:

@@ -18,9 +18,9 @@ from onnxscript.rewriter import rewrite
 from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 
 from avsbg.errors import AvsbgError
-from avsbg.export.onnx_operators import register_schemas
+from avsbg.export.operators import register_schemas
 from avsbg.export.precision.rules import FLOATS, assign, find_rule, output_type, typed_inputs
-from avsbg.runtime.streamed_clip import is_feature
+from avsbg.runtime.streaming.frame_pair import is_feature
 
 LOW_TYPES: Mapping[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
 

@@ -11,12 +11,12 @@ from avsbg.export.precision.calibration_clips import VECTORS, CalibrationError, 
 from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, float32_reference, measure_accuracy
 from avsbg.export.precision.quantisation import make_quantisation
-from avsbg.export.precision.quantise import QUANTISED
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle_update import update_bundle
-from avsbg.runtime.manifest import GraphRecord
-from avsbg.runtime.quantisation_record import QuantisationRecord
-from avsbg.runtime.record_types import Precision
+from avsbg.export.precision.quantize import QUANTISED
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
+from avsbg.runtime.bundle.record_types import Precision
+from avsbg.runtime.bundle.update import update_bundle
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8")
 

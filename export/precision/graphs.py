@@ -11,22 +11,22 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from avsbg.export.onnx_operators import register_schemas
+from avsbg.export.operators import register_schemas
 from avsbg.export.optimise import count_nodes
-from avsbg.export.precision.agreement import Agreement, clip_agreement, summarise
+from avsbg.export.precision.accuracy import Agreement, clip_agreement, summarise
 from avsbg.export.precision.calibrate import Progress
 from avsbg.export.precision.calibration_clips import CalibrationClips
 from avsbg.export.precision.convert import LOW_TYPES, PrecisionError, convert, fold_batch_norms, infer_types
 from avsbg.export.precision.emulated import EMULATED, EmulatedBackend
-from avsbg.export.precision.quantise import QUANTISED, quantisable_products, quantise, unquantised_products
+from avsbg.export.precision.quantize import QUANTISED, quantisable_products, quantise, unquantised_products
 from avsbg.export.precision.rules import Choice, find_rule, is_product
 from avsbg.runtime.backends import Backend
-from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle_update import BundleUpdate
-from avsbg.runtime.engine_record import AccuracyRecord
-from avsbg.runtime.manifest import TensorRecord
-from avsbg.runtime.record_types import Precision
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.manifest import TensorRecord
+from avsbg.runtime.bundle.record_types import Precision
+from avsbg.runtime.bundle.update import BundleUpdate
 
 # What the mean IoU between the masks of PyTorch's float32 and of a precision must reach.
 # bfloat16's step is eight times that of float16 and tf32.

@@ -18,9 +18,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from avsbg.export.precision.calibrate import Progress, load_folded
-from avsbg.export.precision.quantise import quantisable_products, quantise
+from avsbg.export.precision.quantize import quantisable_products, quantise
 from avsbg.export.precision.sessions import mask_agreement, throw_away_session
-from avsbg.runtime.quantisation_record import LayerGroupRecord, TrialRecord
+from avsbg.runtime.bundle.quantisation_record import LayerGroupRecord, TrialRecord
 
 Inputs = Mapping[str, NDArray[Any]]
 # The parts of a network whose members are groups of their own: few layers, on large maps or next to the output.

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from avsbg.runtime.onnxruntime_providers import UNFIT_FOR_FP8
+from avsbg.runtime.backends.onnxruntime.providers import UNFIT_FOR_FP8
 
 Arrays = dict[str, NDArray[Any]]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from avsbg.model.clips import AUDIO_WIDTH
 from avsbg.model.training.augmentation import vary_sound
-from avsbg.model.training.dataset import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.layout import Split
 from avsbg.model.training.recipes import Recipe

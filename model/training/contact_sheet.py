@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from avsbg.model.training.dataset import AvsBenchDataset, Sample
+from avsbg.model.training.data import AvsBenchDataset, Sample
 
 _TINT = np.array([255.0, 40.0, 40.0])
 _OUTLINE = np.array([255.0, 255.0, 255.0])  # of the annotation where a prediction is tinted

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.storage import TypedStorage
 
 from avsbg.atomic import atomic_file
-from avsbg.model.training.dataset import LOG_MEL_SHAPE
+from avsbg.model.training.data import LOG_MEL_SHAPE
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import Clip
 

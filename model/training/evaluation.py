@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from avsbg.model.training.dataset import AvsBenchDataset, Sample
+from avsbg.model.training.data import AvsBenchDataset, Sample
 from avsbg.model.training.metrics import Score, mean_score, score
 
 Predict = Callable[[Sample], Tensor]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from avsbg.model.training.dataset import AvsBenchDataset, Batch, Sample, collate
+from avsbg.model.training.data import AvsBenchDataset, Batch, Sample, collate
 from avsbg.model.training.errors import DatasetError
 
 

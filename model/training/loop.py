@@ -21,9 +21,10 @@ from torch import Tensor
 
 from avsbg.model import save_checkpoint
 from avsbg.model.training.augmentation import jitter_colours, vary_sound
-from avsbg.model.training.dataset import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import score_clip
+from avsbg.model.training.initialization import Start
 from avsbg.model.training.loading import load_batches
 from avsbg.model.training.metrics import Score, mean_score
 from avsbg.model.training.objective import LossWeights, Objective
@@ -33,7 +34,6 @@ from avsbg.model.training.run_directory import RunDirectory, RunLog
 from avsbg.model.training.schedule import MicroBatch, epoch_batches, learning_rate, micro_batches, steps_per_epoch
 from avsbg.model.training.settings import Interrupted, Listener, Result, Settings
 from avsbg.model.training.setup import describe_data, make_accelerator, stop_on_signals
-from avsbg.model.training.start import Start
 
 
 class Training:

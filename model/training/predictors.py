@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, load_checkpoint
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
-from avsbg.model.training.dataset import Sample
+from avsbg.model.training.data import Sample
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import Predict
-from avsbg.model.training.start import Silence
+from avsbg.model.training.initialization import Silence
 from avsbg.model.training.transforms import normalise
 
 

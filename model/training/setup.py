@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 
-from avsbg.model.training.dataset import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import Recipe
 from avsbg.model.training.settings import Settings

@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance
 
 from avsbg.atomic import atomic_directory
 from avsbg.model.front_end import SAMPLE_RATE
-from avsbg.model.training.dataset import clip_log_mel
+from avsbg.model.training.data import clip_log_mel
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import FRAMES, SPLITS, TASK_FOLDERS, Clip, Split, Task
 from avsbg.model.training.media import write_wav

@@ -8,20 +8,20 @@ from typing import Any
 
 from avsbg.runtime.backends.base import Arrays, Backend
 from avsbg.runtime.backends.resident import Resident
-from avsbg.runtime.backends.target import Target
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.backends.spec import Target
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 __all__ = ["Arrays", "Backend", "Resident", "Target", "create", "names", "options", "register"]
 
 # Name -> module:class, imported when asked for, since an engine's package need not be installed.
 _BACKENDS = {
-    "onnxruntime": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeBackend",
+    "onnxruntime": "avsbg.runtime.backends.onnxruntime.backend:OnnxRuntimeBackend",
     "openvino": "avsbg.runtime.backends.openvino:OpenVinoBackend",
-    "onnxruntime-cuda": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeCudaBackend",
-    "onnxruntime-tensorrt": "avsbg.runtime.backends.onnxruntime:OnnxRuntimeTensorRtBackend",
-    "tensorrt": "avsbg.runtime.backends.tensorrt:TensorRtBackend",
-    "tensorrt-rtx": "avsbg.runtime.backends.tensorrt:TensorRtRtxBackend",
+    "onnxruntime-cuda": "avsbg.runtime.backends.onnxruntime.backend:OnnxRuntimeCudaBackend",
+    "onnxruntime-tensorrt": "avsbg.runtime.backends.onnxruntime.backend:OnnxRuntimeTensorRtBackend",
+    "tensorrt": "avsbg.runtime.backends.tensorrt.backend:TensorRtBackend",
+    "tensorrt-rtx": "avsbg.runtime.backends.tensorrt.backend:TensorRtRtxBackend",
 }
 
 

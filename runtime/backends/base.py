@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 import numpy as np
 
 from avsbg.runtime.backends.resident import Resident
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.manifest import TensorRecord
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -34,7 +34,7 @@ class Backend(ABC):
         name: how users name the backend.
         graph: the name of the graph it executes.
         contract: that graph's record, with the inputs that `run` accepts and the outputs it returns.
-        gate: what is known of what its precision costs (`avsbg.runtime.gate`); empty where nothing is.
+        gate: what is known of what its precision costs (`avsbg.runtime.backends.gate`); empty where nothing is.
     """
 
     name: ClassVar[str]

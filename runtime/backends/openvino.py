@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.gate import check_gate
 from avsbg.runtime.backends.resident import Resident
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.gate import check_gate
-from avsbg.runtime.record_types import Precision
 
 # What OpenVINO calls the precisions that are a setting of the device, and not of the graph.
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}

@@ -11,11 +11,11 @@ from rich.progress import Progress
 from tests_benchmark import FakeClock, ScheduledBackend
 from tests_video import steady, tone, write_video
 
-from avsbg.benchmarks import sampling
-from avsbg.benchmarks.environment import OtherLoad
-from avsbg.benchmarks.timing import interleave
+from avsbg.benchmarks.machine.environment import OtherLoad
+from avsbg.benchmarks.measure import sampling
+from avsbg.benchmarks.measure.timing import interleave
 from avsbg.runtime import backends
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tests_avsbench
 
-from avsbg.benchmarks.ablation_table import ANEW, render, render_pair
-from avsbg.benchmarks.ablations import ABLATIONS, main, recipe_of
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.measure.ablations import ABLATIONS, main, recipe_of
+from avsbg.benchmarks.report.ablation_table import ANEW, render, render_pair
 
 KEPT = Path(__file__).parents[2] / "model/trained/s4-small"
 SCORES = {"whole": 0.6, "without-audio": 0.4, "without-motion": 0.55, "without-bg": 0.6}

@@ -10,13 +10,13 @@ import pytest
 import tests_bundle
 from rich.progress import Progress
 
-from avsbg.benchmarks.compare import Settings, compare
-from avsbg.benchmarks.contenders import Contender, contenders
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.rows import Row
-from avsbg.benchmarks.sampling import logit_difference
-from avsbg.benchmarks.workloads import Workload, masks_of_video
-from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.benchmarks.measure.cases import Contender, contenders
+from avsbg.benchmarks.measure.runner import Settings, compare
+from avsbg.benchmarks.measure.sampling import logit_difference
+from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
+from avsbg.benchmarks.results.rows import Row
+from avsbg.runtime.bundle.bundle import Bundle, sha256
 from avsbg.runtime.errors import BackendError, BundleError, MediaError
 
 Schedule = Callable[[Callable[[int], float]], None]
@@ -168,7 +168,7 @@ def test_a_bundle_must_fit_the_scope(embedding: Bundle, waveform: Bundle, video:
 def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
     waveform: Bundle, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("avsbg.benchmarks.compare.sample", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setattr("avsbg.benchmarks.measure.runner.sample", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(MediaError, match=r"no video at missing\.mp4"):
         compare(
             [Contender("tiny", waveform, "onnxruntime", {})],

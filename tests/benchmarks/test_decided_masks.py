@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from typer.testing import CliRunner
 
-from avsbg.benchmarks import decided_masks
+from avsbg.benchmarks.measure import fitted_head as decided_masks
 from avsbg.export.graphs import AudioForm
 from avsbg.export.weights import from_checkpoints
 from avsbg.model import build, fill_from_seed, named_variant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from avsbg.benchmarks.engine_rows import table
+from avsbg.benchmarks.static.engines import table
 
 ROOT = Path(__file__).parents[2]
 ROWS = [json.loads(line) for line in (ROOT / "benchmarks" / "results" / "engines.jsonl").read_text().splitlines()]

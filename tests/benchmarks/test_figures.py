@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.benchmarks import figures
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.figures import BLOCKS, STATED, Block, figures_by_hand, render, replace_block, update_page
+from avsbg.benchmarks.report import docs as figures
+from avsbg.benchmarks.report.docs import BLOCKS, STATED, Block, figures_by_hand, render, replace_block, update_page
 
 ROOT = Path(__file__).parents[2]
 PAGE = "<!-- figures:sum -->\n<!-- /figures:sum -->\n\nIt took <!-- figures:one -->?<!-- /figures:one --> so far.\n"
@@ -147,7 +147,7 @@ def test_the_command_checks_without_writing(tmp_path: Path) -> None:
     readme.write_text(wrong, encoding="utf-8")
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "avsbg.benchmarks.figures", "--root", str(tmp_path), "--page", "README.md"]
+        command = [sys.executable, "-m", "avsbg.benchmarks.report.docs", "--root", str(tmp_path), "--page", "README.md"]
         return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
 
     stale = run("--check")

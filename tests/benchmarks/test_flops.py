@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avsbg.benchmarks.flops import FlopCount, correlation_flops, count_flops, merged_flops
+from avsbg.benchmarks.measure.flops import FlopCount, correlation_flops, count_flops, merged_flops
 from avsbg.model import named_variant
-from avsbg.runtime.manifest import MergeRecord
+from avsbg.runtime.bundle.manifest import MergeRecord
 
 PAPER = {"frames": 5, "height": 224, "width": 224}
 # Positions of the four stages of a frame of 224 x 224, and the channels of a descriptor.

@@ -10,10 +10,17 @@ from typing import Any
 import pytest
 from tests_rows import make_row
 
-from avsbg.benchmarks.energy import measure_energy
-from avsbg.benchmarks.machine import Ina3221Meter, NvmlMeter, cpu_frequencies, find_meter, read_state, throttling
-from avsbg.benchmarks.phases import PhaseSamples, phase_notes
-from avsbg.benchmarks.rows import MachineStateRow, PhaseRow
+from avsbg.benchmarks.machine.energy import measure_energy
+from avsbg.benchmarks.machine.sensors import (
+    Ina3221Meter,
+    NvmlMeter,
+    cpu_frequencies,
+    find_meter,
+    read_state,
+    throttling,
+)
+from avsbg.benchmarks.measure.phases import PhaseSamples, phase_notes
+from avsbg.benchmarks.results.rows import MachineStateRow, PhaseRow
 
 
 def _write(root: Path, files: dict[str, object]) -> None:

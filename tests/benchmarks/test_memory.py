@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import tests_benchmark
 
-from avsbg.benchmarks import memory
-from avsbg.benchmarks.contenders import Contender
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.memory import measure_memory
-from avsbg.benchmarks.workloads import Workload
-from avsbg.runtime.bundle import Bundle
+from avsbg.benchmarks.measure import memory
+from avsbg.benchmarks.measure.cases import Contender
+from avsbg.benchmarks.measure.memory import measure_memory
+from avsbg.benchmarks.measure.workloads import Workload
+from avsbg.runtime.bundle.bundle import Bundle
 
 
 def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:

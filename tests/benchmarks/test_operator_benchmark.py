@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.benchmarks import operator, roofline
-from avsbg.benchmarks.operator_contenders import (
+from avsbg.benchmarks.measure import operator
+from avsbg.benchmarks.measure.operator_cases import (
     FIVE_PRODUCTS,
     MATERIALISED,
     OURS,
@@ -16,11 +16,12 @@ from avsbg.benchmarks.operator_contenders import (
     contender_names,
     measure_memory,
 )
-from avsbg.benchmarks.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row, read_rows
-from avsbg.benchmarks.operator_table import markdown_table, print_rows
+from avsbg.benchmarks.report.operator_table import markdown_table, print_rows
+from avsbg.benchmarks.results.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row, read_rows
+from avsbg.benchmarks.static import roofline
 from avsbg.errors import AvsbgError
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.native_library import native_library
 
 DOCS = Path(__file__).parents[2] / "docs"
 

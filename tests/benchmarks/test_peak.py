@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from avsbg.benchmarks import environment, peak
+from avsbg.benchmarks.machine import environment
+from avsbg.benchmarks.measure import hardware_peak as peak
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,14 @@ import typer
 from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
-from avsbg.benchmarks import precision
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.precision_rows import PrecisionRow, read_rows, write_rows
-from avsbg.benchmarks.precision_table import render, table
-from avsbg.benchmarks.statistics import mean_interval
-from avsbg.export.precision.agreement import clip_agreement, summarise
-from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from avsbg.runtime.bundle import Bundle
+from avsbg.benchmarks.measure import precision
+from avsbg.benchmarks.report.precision_table import render, table
+from avsbg.benchmarks.results.precision_rows import PrecisionRow, read_rows, write_rows
+from avsbg.benchmarks.results.statistics import mean_interval
+from avsbg.export.precision.accuracy import clip_agreement, summarise
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle.bundle import Bundle
 
 RAN = ("fp32", "tf32", "fp16", "bf16")
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.benchmarks.contenders import Contender
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.profile import profile, read_trace
-from avsbg.benchmarks.profile_rows import read_profiles, write_profiles
-from avsbg.benchmarks.stages import fold, in_order, module_stage
-from avsbg.runtime.bundle import Bundle
+from avsbg.benchmarks.measure.cases import Contender
+from avsbg.benchmarks.measure.profile import profile, read_trace
+from avsbg.benchmarks.measure.stages import fold, in_order, module_stage
+from avsbg.benchmarks.results.profile_rows import read_profiles, write_profiles
+from avsbg.runtime.bundle.bundle import Bundle
 
 
 @pytest.mark.parametrize(

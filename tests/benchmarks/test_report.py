@@ -9,11 +9,11 @@ import pytest
 from tests_rows import make_row, make_second_row
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.estimates import estimate
 from avsbg.benchmarks.report.content import gather
+from avsbg.benchmarks.report.estimates import estimate
 from avsbg.benchmarks.report.page import write_report
-from avsbg.benchmarks.roofline import load_devices
-from avsbg.benchmarks.rows import Row, write_rows
+from avsbg.benchmarks.results.rows import Row, write_rows
+from avsbg.benchmarks.static.roofline import load_devices
 
 
 def _report(folder: Path, *rows: object) -> tuple[str, str]:

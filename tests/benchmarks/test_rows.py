@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from rich.console import Console
 from tests_rows import make_row, make_second_row
 
-from avsbg.benchmarks.console import cost_table, latency_table
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.results import results_directory, write_results
-from avsbg.benchmarks.rows import read_rows, write_rows
+from avsbg.benchmarks.report.console import cost_table, latency_table
+from avsbg.benchmarks.results.directory import results_directory, write_results
+from avsbg.benchmarks.results.rows import read_rows, write_rows
 
 UNSTABLE = make_row(problems=("coefficient of variation 40.0%, above 10.0%",))
 

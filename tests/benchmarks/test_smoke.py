@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.benchmarks import instructions, smoke
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.kernel_static import RESULTS
+from avsbg.benchmarks.static import counts as smoke
+from avsbg.benchmarks.static import instructions
+from avsbg.benchmarks.static.kernels import RESULTS
 
 COMMITTED = smoke.read_counts(smoke.COUNTS)
 KERNELS = next(section for section in COMMITTED if section.startswith("kernels"))

@@ -6,8 +6,8 @@ import pytest
 from tests_rows import make_row
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.rows import Row
-from avsbg.benchmarks.speed_table import ladder
+from avsbg.benchmarks.report.speed_table import ladder
+from avsbg.benchmarks.results.rows import Row
 
 FIRST = make_row()
 

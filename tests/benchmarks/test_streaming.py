@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import tests_stream
 
-from avsbg.benchmarks import streaming
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.figures import BLOCKS, RESULTS, update_page
-from avsbg.benchmarks.streaming import StreamBench
-from avsbg.benchmarks.streaming_rows import PaceRow, SoakRow, read_rows, write_rows
-from avsbg.benchmarks.streaming_table import console_lines, render
-from avsbg.runtime.bundle import Bundle
+from avsbg.benchmarks.measure import streaming
+from avsbg.benchmarks.measure.streaming import StreamBench
+from avsbg.benchmarks.report.docs import BLOCKS, RESULTS, update_page
+from avsbg.benchmarks.report.streaming_table import console_lines, render
+from avsbg.benchmarks.results.streaming_rows import PaceRow, SoakRow, read_rows, write_rows
+from avsbg.runtime.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 

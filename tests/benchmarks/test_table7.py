@@ -6,7 +6,7 @@ import pytest
 from tests_rows import make_row, make_second_row
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.table7 import table
+from avsbg.benchmarks.report.table7 import table
 
 
 def test_measured_figures_stand_beside_the_papers() -> None:

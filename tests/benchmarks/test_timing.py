@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from avsbg.benchmarks.sampling import _wants_more
-from avsbg.benchmarks.statistics import paired_ratio, summarise
-from avsbg.benchmarks.timing import interleave
+from avsbg.benchmarks.measure.sampling import _wants_more
+from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.results.statistics import paired_ratio, summarise
 
 
 def test_each_contender_runs_once_per_round_and_the_order_rotates() -> None:

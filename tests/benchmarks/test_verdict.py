@@ -9,8 +9,8 @@ import pytest
 from tests_rows import make_row
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.rows import Row, write_rows
-from avsbg.benchmarks.verdict import Comparison, compare_files
+from avsbg.benchmarks.results.compare import Comparison, compare_files
+from avsbg.benchmarks.results.rows import Row, write_rows
 from avsbg.cli import app
 
 

@@ -10,11 +10,11 @@ import pytest
 import tests_bundle
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.environment import OtherLoad
-from avsbg.benchmarks.rows import read_rows
+from avsbg.benchmarks.machine.environment import OtherLoad
+from avsbg.benchmarks.results.rows import read_rows
 from avsbg.cli import app
 from avsbg.errors import AvsbgError
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 
 QUICK = ["--samples", "3", "--seconds", "0", "--warmup", "1", "--threads", "1"]
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from avsbg.cli import app
 from avsbg.runtime import doctor
-from avsbg.runtime.gpu import CudaDriver, Gpu
+from avsbg.runtime.device.gpu import CudaDriver, Gpu
 
 ORIN = Gpu("Orin", 87, 8 * 2**30, 8, integrated=True)
 

@@ -17,9 +17,9 @@ import tests_bundle
 from tests_video import steady, tone, write_video
 
 from avsbg import cli
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.bundle_update import update_bundle
-from avsbg.runtime.manifest import MANIFEST
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.bundle.update import update_bundle
 
 MAIN = [sys.executable, "-c", "from avsbg.cli import main; main()", "run"]
 ENDLESS = "lavfi:testsrc2=size=320x240:rate=25[out0];sine=frequency=440,volume=8[out1]"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.export.bundle import export_bundle
+from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.graphs import AudioForm, ClipGraph
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import named_variant
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 
 
 @dataclass(frozen=True)

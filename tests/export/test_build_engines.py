@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'avsbg[rtx]'")
 
-from avsbg.export.bundle import export_bundle
+from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.engine import build as build_module
 from avsbg.export.engine.build import BuiltEngine, build_into_bundle
 from avsbg.export.engine.request import BuildError, EngineRequest
@@ -19,16 +19,16 @@ from avsbg.export.graphs import AudioForm
 from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.convert_bundle import Calibration, convert_bundle
 from avsbg.export.precision.graphs import add_graph
-from avsbg.export.precision.quantise import QUANTISED
+from avsbg.export.precision.quantize import QUANTISED
 from avsbg.export.precision.rules import Choice, Rule
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import named_variant
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.bundle_update import update_bundle
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.bundle.update import update_bundle
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.manifest import MANIFEST
-from avsbg.runtime.native_library import native_library
 
 CLIPS = (1, 2, 4)
 

@@ -18,7 +18,7 @@ from avsbg.export.engine.layers import (
     product_types,
 )
 from avsbg.export.engine.request import BuildError, EngineRequest
-from avsbg.runtime.gpu import CudaDriver, Gpu
+from avsbg.runtime.device.gpu import CudaDriver, Gpu
 
 NO_DRIVER = CudaDriver(None, "the NVIDIA driver is not installed")
 ORIN = CudaDriver("12.6", None, (Gpu("Orin", 87, 8 * 2**30, 8, integrated=True),))

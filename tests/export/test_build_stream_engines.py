@@ -14,9 +14,9 @@ from avsbg.export.engine.build import build_into_bundle
 from avsbg.export.engine.request import EngineRequest
 from avsbg.export.precision.graphs import add_graph
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle_update import update_bundle
-from avsbg.runtime.streamed_clip import StreamedClip, is_feature
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.update import update_bundle
+from avsbg.runtime.streaming.frame_pair import StreamedClip, is_feature
 
 
 @pytest.mark.parametrize("graph", ["encode", "decode"])

@@ -15,17 +15,17 @@ import onnx
 import pytest
 import torch
 
-from avsbg.export import bundle as bundle_module
-from avsbg.export.bundle import export_bundle, variant_name
+from avsbg.export import bundle_writer as bundle_module
+from avsbg.export.bundle_writer import export_bundle, variant_name
 from avsbg.export.merges import MERGED
-from avsbg.export.onnx_operators import PLUGIN_ATTRIBUTES, register_schemas
+from avsbg.export.operators import PLUGIN_ATTRIBUTES, register_schemas
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.torch_backend import TorchBackend
 from avsbg.export.vectors import make_clips
 from avsbg.export.weights import from_seed, read_graph_weights
 from avsbg.model import VARIANTS, count_parameters, named_variant
+from avsbg.runtime.bundle.manifest import WeightsRecord
 from avsbg.runtime.errors import BackendError, BundleError
-from avsbg.runtime.manifest import WeightsRecord
 
 OURS = {"MeanCorrelation", "CorrelationVolume"}
 

@@ -19,11 +19,11 @@ from avsbg.export.precision import emulated
 from avsbg.export.precision.emulated import EMULATED, EmulatedBackend, emulate, label, round_tf32
 from avsbg.export.precision.graphs import measure_accuracy
 from avsbg.export.precision.sessions import throw_away_session
-from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.engine_record import AccuracyRecord
+from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.gate import check_gate
 
 # Every significand of float32, with one exponent: each tie and each neighbour of one, with every bit that is kept.
 BINADE = np.arange(0x3F800000, 0x40000000, dtype=np.uint32).view(np.float32)

@@ -16,12 +16,12 @@ from rich.progress import Progress
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.compare import _count
-from avsbg.benchmarks.contenders import contenders
+from avsbg.benchmarks.measure.cases import contenders
+from avsbg.benchmarks.measure.runner import _count
 from avsbg.cli import app
 from avsbg.export.merges import Merges, block_kernel, column_kernels, merge
 from avsbg.export.torch_backend import TorchBackend
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 
 PROPERTY = settings(max_examples=25, deadline=None)
 RESIZE = 'Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'

@@ -8,7 +8,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from avsbg.export import onnx_operators
+from avsbg.export import operators as onnx_operators
 
 OPSET = 20
 

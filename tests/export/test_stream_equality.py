@@ -18,13 +18,13 @@ from avsbg.export.shape import ExportError
 from avsbg.export.stream_graphs import EncodeGraph
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle_update import update_bundle
-from avsbg.runtime.clip import resize
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.update import update_bundle
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.native_library import native_library
-from avsbg.runtime.stream import Latency, Stream, StreamMask, open_stream
-from avsbg.runtime.verify import clip_accuracies
+from avsbg.runtime.media.samples import resize
+from avsbg.runtime.streaming.stream import Latency, Stream, StreamMask, open_stream
+from avsbg.runtime.verify.verify import clip_accuracies
 
 ATOL = 2e-4  # of logits whose deviation is near 1: what the order of float32 sums may cost
 TARGETS = ("function", "native", "plain", "openvino", "torch")

@@ -20,11 +20,11 @@ from avsbg.export.engine import build as build_module
 from avsbg.export.engine.api import import_tensorrt
 from avsbg.export.engine.build import BuiltEngine, build_into_bundle
 from avsbg.export.engine.request import BuildError, EngineRequest
-from avsbg.runtime import engines
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.engines import choose_engine, load_engine
+from avsbg.runtime.backends.tensorrt import engine as engines
+from avsbg.runtime.backends.tensorrt.engine import choose_engine, load_engine
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.gpu import CudaDriver
 
 VERSIONS = ("10.3.0", "10.13.3", "11.0.0")
 each_version = pytest.mark.parametrize("recording", VERSIONS, indirect=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avsbg.runtime.gpu import read_cuda_driver
+from avsbg.runtime.device.gpu import read_cuda_driver
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

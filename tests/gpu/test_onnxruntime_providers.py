@@ -6,9 +6,9 @@ import onnxruntime
 import pytest
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.onnxruntime_providers import CUDA, TENSORRT
-from avsbg.runtime.verify import judge, select_vectors
+from avsbg.runtime.backends.onnxruntime.providers import CUDA, TENSORRT
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.verify.verify import judge, select_vectors
 
 pytestmark = pytest.mark.gpu
 

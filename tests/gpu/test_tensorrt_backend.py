@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.manifest import MANIFEST
-from avsbg.runtime.streamed_clip import StreamedClip
-from avsbg.runtime.verify import compare, select_vectors
+from avsbg.runtime.streaming.frame_pair import StreamedClip
+from avsbg.runtime.verify.verify import compare, select_vectors
 
 pytestmark = pytest.mark.gpu
 
@@ -29,7 +29,7 @@ PACKAGES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from avsbg.export.bundle import export_bundle
+    from avsbg.export.bundle_writer import export_bundle
     from avsbg.export.graphs import AudioForm
     from avsbg.export.shape import ClipShape
     from avsbg.export.weights import from_seed
@@ -193,9 +193,9 @@ import sys
 import numpy as np
 from pathlib import Path
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.verify import select_vectors
+from avsbg.runtime.verify.verify import select_vectors
 bundle = Bundle.open(Path(sys.argv[1]))
 (vectors,) = select_vectors(bundle, [1])
 with create(sys.argv[2], bundle, precision="fp32", operator="plain", cuda_graph=False) as backend:

@@ -12,9 +12,9 @@ from tests_engines import DRIVER, add_engine
 from tests_tensorrt_machine import CLIP
 from tests_tensorrt_runtime import Behaviour, runtime_module
 
-from avsbg.runtime import engines
-from avsbg.runtime.backends import tensorrt as backend_module
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.backends.tensorrt import backend as backend_module
+from avsbg.runtime.backends.tensorrt import engine as engines
+from avsbg.runtime.bundle.bundle import Bundle
 
 
 def _compute(arrays: Any) -> Any:

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import tests_bundle
 
-from avsbg.runtime import backends, native_library
+from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.device import native_library
 from avsbg.runtime.errors import BackendError, BundleError, NativeLibraryError
 
 

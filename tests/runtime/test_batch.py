@@ -13,11 +13,11 @@ import tests_bundle
 from tests_video import steady, tone, write_video
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.batch import Clip, Outcome, find_clips, run_batch, write_report
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
-from avsbg.runtime.segmenter import ClipSegmenter
-from avsbg.runtime.stages import Options
+from avsbg.runtime.segment.batch import Clip, Outcome, find_clips, run_batch, write_report
+from avsbg.runtime.segment.pipeline import Options
+from avsbg.runtime.segment.segmenter import ClipSegmenter
 
 OPTIONS = Options(masks="none", overlay=False)
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tests_bundle
 
-from avsbg.runtime.bundle import Bundle, sha256, write_bundle
+from avsbg.runtime.bundle.bundle import Bundle, sha256, write_bundle
+from avsbg.runtime.bundle.manifest import MANIFEST, FileRecord
 from avsbg.runtime.errors import BundleError
-from avsbg.runtime.manifest import MANIFEST, FileRecord
 
 
 def test_what_was_written_is_read(tiny: Bundle) -> None:

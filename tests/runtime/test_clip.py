@@ -9,11 +9,11 @@ import pytest
 import tests_bundle
 from tests_video import grey_of, steady, tone, write_video
 
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.clip import Window, check_inputs, graph_inputs, repeat_last_patch, resize, windows
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.log_mel import log_mel
-from avsbg.runtime.media import probe
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.log_mel import log_mel
+from avsbg.runtime.media.samples import Window, check_inputs, graph_inputs, repeat_last_patch, resize, windows
 
 
 def walk(bundle: Bundle, path: Path, *, silent: bool = False) -> list[Window]:

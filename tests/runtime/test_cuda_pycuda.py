@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avsbg.runtime import cuda_pycuda
-from avsbg.runtime.cuda import CudaError
-from avsbg.runtime.cuda_pycuda import PyCudaDevice, open_device
+from avsbg.runtime.device import cuda_pycuda
+from avsbg.runtime.device.cuda import CudaError
+from avsbg.runtime.device.cuda_pycuda import PyCudaDevice, open_device
+from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.gpu import CudaDriver, Gpu
 
 DRIVER = CudaDriver("13.0", None, (Gpu("Orin", 87, 8 * 2**30, 8, integrated=True),))
 

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime import engines
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.engines import load_engine, remember_built
+from avsbg.runtime.backends.tensorrt import engine as engines
+from avsbg.runtime.backends.tensorrt.engine import load_engine, remember_built
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST, read_manifest
+from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from avsbg.runtime.errors import BackendError, BundleError
-from avsbg.runtime.gpu import CudaDriver, Gpu
-from avsbg.runtime.manifest import MANIFEST, read_manifest
 
 NAME = "clip.fp16.plugin"
 ENGINE = "engines/clip.engine"

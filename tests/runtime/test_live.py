@@ -18,15 +18,15 @@ import numpy as np
 import pytest
 from tests_video import steady, tone, write_video
 
-from avsbg.runtime import live
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media import probe
-from avsbg.runtime.segment import segment_live, segment_video
-from avsbg.runtime.segmenter import ClipSegmenter
-from avsbg.runtime.sources import LiveSource, parse_source
-from avsbg.runtime.stages import AHEAD, Options
+from avsbg.runtime.media import live
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.sources import LiveSource, parse_source
+from avsbg.runtime.segment.pipeline import AHEAD, Options
+from avsbg.runtime.segment.run import segment_live, segment_video
+from avsbg.runtime.segment.segmenter import ClipSegmenter
 
 WHITE = "color=white:size=64x48:rate=10"
 # Loud for four seconds, then silent.
@@ -79,7 +79,7 @@ def test_the_wheel_has_the_devices() -> None:
 
 
 def live_devices() -> list[str]:
-    from avsbg.runtime.sources import DEVICES
+    from avsbg.runtime.media.sources import DEVICES
 
     return list(DEVICES)
 

@@ -11,10 +11,10 @@ import tests_stream
 from tests_stream import frame, seen
 
 from avsbg.runtime.bounded_queue import BoundedQueue, QueueClosedError
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.live_stream import LiveStream
-from avsbg.runtime.stream import Stream
+from avsbg.runtime.streaming.stream import Stream
+from avsbg.runtime.streaming.threaded import LiveStream
 
 PATIENCE = 20.0  # seconds after which a thread that hangs fails the test
 SECOND = np.zeros(16000, np.float32)

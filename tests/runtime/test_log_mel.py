@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tests_golden as golden
 
-from avsbg.runtime.clip import repeat_last_patch
-from avsbg.runtime.log_mel import BANDS, FFT, PATCH_FRAMES, PATCH_HOP, PATCH_SAMPLES, ROWS_AT_ONCE, log_mel
+from avsbg.runtime.media.log_mel import BANDS, FFT, PATCH_FRAMES, PATCH_HOP, PATCH_SAMPLES, ROWS_AT_ONCE, log_mel
+from avsbg.runtime.media.samples import repeat_last_patch
 
 
 @pytest.fixture(scope="module")

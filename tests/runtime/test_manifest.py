@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from avsbg.runtime import manifest as manifest_module
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import manifest as manifest_module
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest, read_manifest, schema
 from avsbg.runtime.errors import BundleError
-from avsbg.runtime.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest, read_manifest, schema
 
 SCHEMA = Path(manifest_module.__file__).with_name("manifest.schema.json")
 
@@ -29,7 +29,7 @@ def read(tmp_path: Path, document: object) -> Manifest:
 
 
 def test_committed_schema_is_the_models() -> None:
-    assert SCHEMA.read_text() == schema(), "print it with: python -m avsbg.runtime.manifest"
+    assert SCHEMA.read_text() == schema(), "print it with: python -m avsbg.runtime.bundle.manifest"
 
 
 def test_schema_accepts_what_we_write_and_rejects_what_we_reject(document: dict[str, Any]) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
-from avsbg.runtime.frame_choice import SecondFrame
-from avsbg.runtime.mask_files import bounding_box, mask_writers, run_lengths
-from avsbg.runtime.media import VideoInfo
+from avsbg.runtime.media.container import VideoInfo
+from avsbg.runtime.media.video import SecondFrame
+from avsbg.runtime.segment.masks import bounding_box, mask_writers, run_lengths
 
 
 def decode(record: dict[str, list[int]]) -> np.ndarray:

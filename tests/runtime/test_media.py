@@ -12,9 +12,9 @@ import tests_video
 from tests_video import grey_of, steady, tone, write_video
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
-from avsbg.runtime.media import open_media, probe
-from avsbg.runtime.sound import Aligner, Sound, sound_blocks
+from avsbg.runtime.media.audio import Aligner, Sound, sound_blocks
+from avsbg.runtime.media.container import open_media, probe
+from avsbg.runtime.media.video import SecondFrame, frame_per_second
 
 NTSC = Fraction(30000, 1001)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import avsbg.runtime
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.native_library import native_library
 
 
 @pytest.fixture

@@ -15,12 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tests_video import real_video, steady, tone, write_video
 
-from avsbg.runtime import frame_choice, media, sound
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.frame_choice import SecondFrame, frame_per_second
-from avsbg.runtime.media import VideoInfo, open_by_header, open_media, probe, ticks_of
-from avsbg.runtime.needed_pictures import last_tick
-from avsbg.runtime.sound import Sound
+from avsbg.runtime.media import audio as sound
+from avsbg.runtime.media import container as media
+from avsbg.runtime.media import video as frame_choice
+from avsbg.runtime.media.audio import Sound
+from avsbg.runtime.media.container import VideoInfo, open_by_header, open_media, probe, ticks_of
+from avsbg.runtime.media.needed_pictures import last_tick
+from avsbg.runtime.media.video import SecondFrame, frame_per_second
 
 NTSC = Fraction(30000, 1001)
 

@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from avsbg.runtime.backends.onnxruntime.operator import available_paths, register
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.native_library import native_library
-from avsbg.runtime.onnxruntime_operator import available_paths, register
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ROOT / "runtime" / "native" / "onnxruntime"

@@ -11,9 +11,9 @@ import pytest
 import tests_bundle
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT, check_providers
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.onnxruntime_providers import CPU, CUDA, TENSORRT, check_providers
 
 GPU = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}
 

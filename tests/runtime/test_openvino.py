@@ -10,7 +10,7 @@ import tests_bundle
 
 from avsbg.runtime.backends import Target, create
 from avsbg.runtime.backends.resident import Resident
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 openvino = pytest.importorskip("openvino")

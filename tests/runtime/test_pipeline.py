@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from avsbg.runtime.pipeline import Aborted, Channel, Prefetch, Worker
+from avsbg.runtime.threads import Aborted, Channel, Prefetch, Worker
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.native_library import native_library
 
 ROOT = Path(__file__).parents[2]
 CROSS_TOOLS = ("aarch64-linux-gnu-g++", "qemu-aarch64", "cmake", "ninja")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from avsbg.export.tensorrt_parser import ParseError, parse_onnx
+from avsbg.export.engine.parser import ParseError, parse_onnx
+from avsbg.runtime.backends.tensorrt.logger import message_log
+from avsbg.runtime.backends.tensorrt.plugin import OPERATORS, load_plugin
+from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.native_library import native_library
-from avsbg.runtime.tensorrt_log import message_log
-from avsbg.runtime.tensorrt_plugin import OPERATORS, load_plugin
-from avsbg.runtime.tensorrt_rtx import import_tensorrt_rtx
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'avsbg[rtx]'")
 

@@ -14,15 +14,15 @@ import tests_bundle
 from PIL import Image
 from tests_video import real_video, steady, tone, write_video
 
-from avsbg.runtime import overlay
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle.bundle import Bundle, sha256
 from avsbg.runtime.errors import AvsbgError, MediaError
-from avsbg.runtime.media import probe
-from avsbg.runtime.overlay import ContactSheet, frames_of_file, write_overlay
-from avsbg.runtime.segment import segment_video
-from avsbg.runtime.segmenter import ClipSegmenter
-from avsbg.runtime.stages import Options
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.segment import overlay
+from avsbg.runtime.segment.overlay import ContactSheet, frames_of_file, write_overlay
+from avsbg.runtime.segment.pipeline import Options
+from avsbg.runtime.segment.run import segment_video
+from avsbg.runtime.segment.segmenter import ClipSegmenter
 
 
 def segment(bundle: Bundle, path: Path, output: Path, **options: Any) -> dict[str, Any]:

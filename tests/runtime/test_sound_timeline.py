@@ -7,9 +7,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from avsbg.runtime import sound_timeline
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.sound_timeline import SoundTimeline
+from avsbg.runtime.streaming import audio_timeline as sound_timeline
+from avsbg.runtime.streaming.audio_timeline import SoundTimeline
 
 RATE = 1000
 

@@ -12,11 +12,11 @@ import pytest
 import tests_stream
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.clip import Second
-from avsbg.runtime.frame_choice import SecondFrame
-from avsbg.runtime.segmenter import Segmented
-from avsbg.runtime.stream_segmenter import StreamSegmenter
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.media.samples import Second
+from avsbg.runtime.media.video import SecondFrame
+from avsbg.runtime.segment.segmenter import Segmented
+from avsbg.runtime.segment.stream_segmenter import StreamSegmenter
 
 
 @pytest.fixture(scope="module")

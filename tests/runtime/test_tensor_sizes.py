@@ -14,13 +14,13 @@ import pytest
 from pydantic import ValidationError
 from tests_bundle import make_bundle
 
-from avsbg.runtime.backends.onnxruntime import OnnxRuntimeBackend
-from avsbg.runtime.backends.tensorrt_shapes import EngineTensor, largest_shapes
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.engine_record import ProfileRecord
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, largest_shapes
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.engine_record import ProfileRecord
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.bundle.tensor_sizes import MAX_ELEMENTS, why_not_a_shape
 from avsbg.runtime.errors import BackendError, BundleError
-from avsbg.runtime.manifest import MANIFEST
-from avsbg.runtime.tensor_sizes import MAX_ELEMENTS, why_not_a_shape
 
 VECTORS = "vectors/clips1_seed1.npz"
 HUGE = 2**62

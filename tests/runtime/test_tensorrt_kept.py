@@ -14,13 +14,13 @@ from tests_engines import add_engine
 from tests_tensorrt_machine import graph_counts
 from tests_tensorrt_runtime import Behaviour, DataType, Tensor, runtime_module
 
-from avsbg.runtime import engines
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.backends import tensorrt as backend_module
-from avsbg.runtime.backends.tensorrt_memory import MOST_KEPT
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.backends.tensorrt import backend as backend_module
+from avsbg.runtime.backends.tensorrt import engine as engines
+from avsbg.runtime.backends.tensorrt.memory import MOST_KEPT
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.manifest import MANIFEST
 
 FEATURES = (-1, tests_bundle.HEIGHT, tests_bundle.WIDTH)
 ENCODE = (
@@ -174,8 +174,8 @@ def test_host_arrays_and_kept_arrays_mix(stream: tuple[Backend, Backend]) -> Non
 
 
 def _mutants() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
-    from avsbg.runtime.backends.tensorrt_lane import Lane
-    from avsbg.runtime.backends.tensorrt_memory import BufferPool
+    from avsbg.runtime.backends.tensorrt.context import Lane
+    from avsbg.runtime.backends.tensorrt.memory import BufferPool
 
     def never(target: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
         return lambda patch: patch.setattr(target, name, lambda *_, **__: None)

@@ -11,14 +11,14 @@ from PIL import Image
 from tests_engines import DRIVER, add_engine, passed
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.errors import BundleError
-from avsbg.runtime.gpu import CudaDriver
-from avsbg.runtime.manifest import MANIFEST
-from avsbg.runtime.verify import LEAST_MIOU, compare, judge, select_vectors
-from avsbg.runtime.verify_candidates import candidates
-from avsbg.runtime.verify_picture import FLIPPED, save_masks
+from avsbg.runtime.verify.candidates import candidates
+from avsbg.runtime.verify.plot import FLIPPED, save_masks
+from avsbg.runtime.verify.verify import LEAST_MIOU, compare, judge, select_vectors
 
 
 @pytest.mark.parametrize("operator", ["function", "plain"])

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from avsbg.runtime.cuda import CudaError, Device, HostBuffer, Memory, Stream
+from avsbg.runtime.device.cuda import CudaError, Device, HostBuffer, Memory, Stream
 
 Clock = dict[int, int]
 

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.gpu import CudaDriver, Gpu
-from avsbg.runtime.manifest import MANIFEST
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.device.gpu import CudaDriver, Gpu
 
 GPU = Gpu("Orin", 87, 8 * 2**30, 8, integrated=True)
 DRIVER = CudaDriver("13.0", None, (GPU,))

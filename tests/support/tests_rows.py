@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from avsbg.benchmarks.rows import Row
+from avsbg.benchmarks.results.rows import Row
 
 
 def make_row(label: str = "avs-bg:torch:published", *, median: float = 1.0, **changes: Any) -> Row:

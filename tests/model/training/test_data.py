@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 from avsbg.cli import app
 from avsbg.model.training.conversion import read_log_mel_pickle
-from avsbg.model.training.dataset import AvsBenchDataset, clip_log_mel, collate
+from avsbg.model.training.data import AvsBenchDataset, clip_log_mel, collate
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import Clip, read_clips
 from avsbg.model.training.media import frame_indices, read_frames, resize
-from avsbg.model.training.preparation import seconds_of
+from avsbg.model.training.prepare import seconds_of
 
 
 @pytest.mark.parametrize("task", ["s4", "ms3"])

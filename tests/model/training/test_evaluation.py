@@ -12,20 +12,20 @@ from PIL import Image
 from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.accuracy import bundle_predictor
-from avsbg.benchmarks.backend_accuracy import measure, table
+from avsbg.benchmarks.measure.accuracy import bundle_predictor
+from avsbg.benchmarks.measure.backend_accuracy import measure, table
 from avsbg.cli import app
-from avsbg.export.bundle import export_bundle
+from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.graphs import AudioForm
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import create_network, named_variant, save_checkpoint
-from avsbg.model.training.dataset import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError, TrainingError
 from avsbg.model.training.evaluation import evaluate
 from avsbg.model.training.predictors import network_predictor
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.manifest import ClipRecord
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import ClipRecord
 
 COUNTS = {"train": 2, "val": 1, "test": 5}
 

@@ -14,7 +14,7 @@ import tests_avsbench
 import torch
 from safetensors.torch import load_file, save_file
 
-from avsbg.model.training.dataset import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.predictors import checkpoint_predictor
 from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory

@@ -19,12 +19,12 @@ from avsbg.model import create_audio_encoder
 from avsbg.model.training.audio_pretraining import learn_categories
 from avsbg.model.training.augmentation import jitter_colours, vary_sound
 from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.initialization import CATEGORIES, RANDOM, Start, start
 from avsbg.model.training.loop import Training
 from avsbg.model.training.objective import Objective
 from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.settings import Interrupted, Listener
-from avsbg.model.training.start import CATEGORIES, RANDOM, Start, start
 
 SMALL = named_recipe("s4/small")
 TOY = replace(SMALL, variant=replace(SMALL.variant, encoder="pvt_v2_b0"), epochs=2, batch=2, audio_epochs=12)

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from avsbg.cli import app
 from avsbg.model.training import stamps_catalogue as catalogue
-from avsbg.model.training.dataset import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import SPLITS
 from avsbg.model.training.media import read_frames, read_sound

@@ -13,8 +13,8 @@ from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.encoders import Encoder
 from avsbg.model.training.encoder_weights import _released_names, load_encoder
 from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.initialization import RANDOM, Silence, start
 from avsbg.model.training.recipes import Recipe
-from avsbg.model.training.start import RANDOM, Silence, start
 from avsbg.model.variants import named_variant
 
 RECIPE = Recipe("s4", named_variant("avs-bg", encoder="pvt_v2_b0"), epochs=1, batch=1, audio_encoder="compact")

@@ -18,12 +18,12 @@ from typer.testing import CliRunner
 
 from avsbg.cli import app
 from avsbg.model.training.errors import DatasetError, TrainingError
+from avsbg.model.training.initialization import RANDOM, start
 from avsbg.model.training.loop import Training
 from avsbg.model.training.objective import Objective
 from avsbg.model.training.recipes import Recipe, named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.settings import Interrupted, Listener, Settings
-from avsbg.model.training.start import RANDOM, start
 from avsbg.model.variants import named_variant
 
 VARIANT = named_variant("avs-bg-without-bg", encoder="pvt_v2_b0")

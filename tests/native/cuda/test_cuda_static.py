@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.kernel_static import MULTIPROCESSORS, RESULTS, find_tool, inspect, nvcc_version, source_digest
+from avsbg.benchmarks.static.kernels import MULTIPROCESSORS, RESULTS, find_tool, inspect, nvcc_version, source_digest
 
 TABLE: dict[str, Any] = json.loads(RESULTS.read_text())
 CORRELATIONS = [row for row in TABLE["kernels"] if row["kernel"] != "combine"]
@@ -80,7 +80,7 @@ def test_the_table_is_what_the_compiler_makes(tmp_path: Path) -> None:
 
 
 def test_a_table_of_other_sources_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avsbg.benchmarks import kernel_static
+    from avsbg.benchmarks.static import kernels as kernel_static
 
     changed = tmp_path / "cuda"
     shutil.copytree(kernel_static.SOURCES, changed)

@@ -1,0 +1,97 @@
+"""`avsbg visualize`: what a network attends to in a video, as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from avsbg.cli import app
+
+
+@app.command()
+def visualize(  # noqa: PLR0917  (each is an option by name)
+    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory that `avsbg export` made.")],
+    video: Annotated[Path, typer.Argument(help="A video with sound, anything that FFmpeg reads.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FOLDER", help="The folder to create; by default VIDEO-visualized."),
+    ] = None,
+    pixel: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="X,Y",
+            help="Also show this pixel's correlations with every position of the neighbouring frame, in the video's "
+            "pixels from the upper left. May be repeated.",
+        ),
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(min=0, metavar="SECOND", help="The second whose frame the pixel is in.")
+    ] = None,
+    stage: Annotated[
+        int | None, typer.Option(metavar="N", help="The stage to correlate at, 0 the finest; by default all.")
+    ] = None,
+    start: Annotated[
+        int | None,
+        typer.Option(metavar="SECOND", help="Begin with the clip that holds this second; by default that of --frame."),
+    ] = None,
+    clips: Annotated[int, typer.Option(min=1, help="How many clips of T seconds.")] = 1,
+    graph: Annotated[
+        str, typer.Option(metavar="NAME", help="The graph of the bundle, e.g. clip.fp16 after `avsbg convert`.")
+    ] = "clip",
+    threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
+    silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier explanation.")] = False,
+) -> None:
+    """Show what a network attends to: its attention maps as heat maps over the frames (the paper's Figure 6).
+
+    FOLDER receives, for each clip, sheet.png (frames, masks, and the fusion gate and correlation attention of each
+    stage), a picture of each map, and maps.npz; for each --pixel a picture of its slice of the correlation volume; and
+    visualize.json. The maps are read from inside the bundle's graph in ONNX Runtime; PyTorch is not needed.
+    """
+    from rich.console import Console
+
+    from avsbg.cli.progress import Stages
+    from avsbg.export.visualize.video import VisualizeOptions, visualize_video
+    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.segment.interruption import interruptible
+
+    options = VisualizeOptions(
+        graph, start, clips, tuple(_pixel(text) for text in pixel or ()), frame, stage, silent, threshold
+    )
+    folder = video.with_name(f"{video.stem}-visualized") if output is None else output
+    with interruptible(), Stages("") as stages:
+        with stages.console.status("checking the bundle"):
+            opened = Bundle.open(bundle)
+        summary = visualize_video(opened, video, folder, options, replace=force, progress=stages)
+    _tell(Console(highlight=False, soft_wrap=True, markup=False), summary, folder)
+
+
+def _pixel(text: str) -> tuple[int, int]:
+    import re
+
+    from avsbg.export.visualize.maps import VisualizeError
+
+    match = re.fullmatch(r"\s*(-?\d+)\s*,\s*(-?\d+)\s*", text)
+    if match is None:
+        raise VisualizeError(f"{text!r} is no pixel.", "Write it as X,Y, for instance --pixel 640,360.")
+    return int(match[1]), int(match[2])
+
+
+def _tell(console: Any, summary: dict[str, Any], folder: Path) -> None:
+    """What was found, in a few lines."""
+    from avsbg.export.visualize.maps import TITLES
+
+    for clip in summary["clips"]:
+        console.print(f"{folder / clip['sheet']}: seconds {clip['seconds'][0]} to {clip['seconds'][-1]}")
+        for one in clip["maps"]:
+            low, middle, high = (one["quantiles"][q] for q in ("0.01", "0.5", "0.99"))
+            console.print(
+                f"  {TITLES[one['map']]} {one['stage']}: median {middle:.3g}, 1 % to 99 % {low:.3g} to {high:.3g}"
+            )
+    for one in summary["slices"]:
+        console.print(f"{folder / one['picture']}: second {one['second']} against second {one['partner']}")
+    for kind, why in summary["missing"].items():
+        console.print(f"no {TITLES[kind]}: {why}")
+    console.print(f"{folder / 'visualize.json'}")

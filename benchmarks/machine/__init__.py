@@ -1,0 +1,1 @@
+"""The machine that a measurement ran on, and its sensors."""

@@ -1,0 +1,252 @@
+"""The state of the machine around a measurement: clocks, temperatures, throttling, power mode; energy by rail.
+
+A GPU is asked through NVML (extra `nvml`), a Jetson through sysfs, a processor through sysfs and /proc. What cannot be
+read is None, never a guess.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from avsbg.benchmarks.results.rows import GpuStateRow, MachineStateRow
+
+ROOT = Path("/")
+
+# nvmlDeviceGetCurrentClocksEventReasons (NVML API reference): bit -> why the clock is not the highest. Idle and the
+# setting of application clocks are no throttling.
+_REASONS = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal, software",
+    0x40: "thermal, hardware",
+    0x80: "power brake",
+}
+
+
+def read_state(root: Path = ROOT, nvml: Any = None) -> MachineStateRow:
+    """The machine as it is now.
+
+    Args:
+        root: of the file system, for tests.
+        nvml: the module `pynvml`, initialised; None where there is no NVIDIA driver.
+    """
+    import psutil
+
+    return MachineStateRow(
+        cpu_mhz=cpu_frequencies(root),
+        resident=psutil.Process().memory_info().rss,
+        temperatures=_temperatures(root),
+        overcurrent_events=_overcurrent_events(root),
+        gpu=_nvml_state(nvml) if nvml is not None else _jetson_state(root),
+    )
+
+
+def find_nvml() -> Any:
+    """The module `pynvml`, initialised, if this machine has an NVIDIA driver that it can talk to; None otherwise."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        return pynvml if pynvml.nvmlDeviceGetCount() else None
+    except Exception:  # no package, no driver, a driver without NVML (Jetson): all of them mean that it cannot be asked
+        return None
+
+
+def throttling(before: MachineStateRow, after: MachineStateRow) -> list[str]:
+    """Why the measurement between two states is no result, if the machine slowed itself down."""
+    found = []
+    reasons = {reason for state in (before, after) if state.gpu for reason in state.gpu.throttled}
+    if reasons:
+        found.append(f"the GPU throttled: {', '.join(sorted(reasons))}")
+    if before.overcurrent_events is not None and after.overcurrent_events is not None:
+        events = after.overcurrent_events - before.overcurrent_events
+        if events > 0:
+            found.append(f"{events} over-current events while sampling")
+    return found
+
+
+def cpu_frequencies(root: Path = ROOT) -> tuple[float, ...] | None:
+    """MHz of each core as the governor has set it, else as /proc/cpuinfo says; None where neither does."""
+    cores = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*"), key=lambda path: int(path.name[3:]))
+    set_by_governor = [_number(core / "cpufreq/scaling_cur_freq") for core in cores]
+    if set_by_governor and None not in set_by_governor:
+        return tuple(kilohertz / 1e3 for kilohertz in set_by_governor if kilohertz is not None)
+    try:
+        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    return tuple(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")) or None
+
+
+def _temperatures(root: Path) -> dict[str, float]:
+    """Degrees Celsius by thermal zone."""
+    found = {}
+    for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
+        millidegrees = _number(zone / "temp")
+        if millidegrees is not None:
+            found[_text(zone / "type") or zone.name] = millidegrees / 1e3
+    return found
+
+
+def _overcurrent_events(root: Path) -> int | None:
+    """Of all over-current counters of a Jetson together; None where there are none."""
+    counts = [_number(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
+    return int(sum(count for count in counts if count is not None)) if counts else None
+
+
+def _jetson_state(root: Path) -> GpuStateRow | None:
+    from avsbg.runtime.device.gpu import power_mode
+
+    for device in sorted((root / "sys/class/devfreq").glob("*")):
+        if "gpu" in device.name or device.name.endswith((".ga10b", ".gv11b")):
+            hertz = _number(device / "cur_freq")
+            clocks = {} if hertz is None else {"graphics": hertz / 1e6}
+            return GpuStateRow(
+                name=_text(root / "proc/device-tree/model") or device.name,
+                driver=None,
+                clocks_mhz=clocks,
+                temperature=None,
+                power_mode=power_mode(),
+                power_watts=None,
+                throttled=(),
+            )
+    return None
+
+
+def _nvml_state(nvml: Any) -> GpuStateRow:
+    handle = nvml.nvmlDeviceGetHandleByIndex(0)
+
+    def ask(function: str, *arguments: Any) -> Any:
+        try:
+            return getattr(nvml, function)(*arguments)
+        except Exception:  # not every GPU answers every question
+            return None
+
+    kinds = {"graphics": nvml.NVML_CLOCK_GRAPHICS, "sm": nvml.NVML_CLOCK_SM, "memory": nvml.NVML_CLOCK_MEM}
+    clocks = {name: ask("nvmlDeviceGetClockInfo", handle, kind) for name, kind in kinds.items()}
+    reasons = ask("nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
+    limit, power = ask("nvmlDeviceGetEnforcedPowerLimit", handle), ask("nvmlDeviceGetPowerUsage", handle)
+    return GpuStateRow(
+        name=str(ask("nvmlDeviceGetName", handle)),
+        driver=ask("nvmlSystemGetDriverVersion"),
+        clocks_mhz={name: float(value) for name, value in clocks.items() if value is not None},
+        temperature=ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
+        power_mode=None if limit is None else f"limit {limit / 1e3:g} W",
+        power_watts=None if power is None else power / 1e3,
+        throttled=tuple(name for bit, name in _REASONS.items() if reasons & bit),
+    )
+
+
+class EnergyMeter(Protocol):
+    """Adds up energy by rail between `start` and `stop`."""
+
+    source: str
+
+    def start(self) -> None:
+        """Begin at zero."""
+
+    def stop(self) -> Mapping[str, float]:
+        """Joules by rail since `start`."""
+
+
+def find_meter(root: Path = ROOT, nvml: Any = None) -> EnergyMeter | None:
+    """The meter that this machine has: NVML's counter, or a Jetson's INA3221; None where there is neither."""
+    if nvml is not None:
+        return NvmlMeter(nvml)
+    meter = Ina3221Meter(root)
+    return meter if meter.rails else None
+
+
+class NvmlMeter:
+    """The energy counter of a GPU (Volta and later): its whole board."""
+
+    source = "NVML, nvmlDeviceGetTotalEnergyConsumption"
+
+    def __init__(self, nvml: Any) -> None:
+        self._nvml = nvml
+        self._handle = nvml.nvmlDeviceGetHandleByIndex(0)
+        self._began = 0
+
+    def start(self) -> None:
+        self._began = self._millijoules()
+
+    def stop(self) -> dict[str, float]:
+        return {"GPU board": (self._millijoules() - self._began) / 1e3}
+
+    def _millijoules(self) -> int:
+        return int(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle))
+
+
+class Ina3221Meter:
+    """The power monitors of a Jetson, one rail per channel, sampled by a thread and integrated (trapezoids).
+
+    `rails` maps a rail's name to its files of millivolts and milliamperes. The kernel's channel that adds up others is
+    left out. On some boards one rail (VDD_IN) feeds the others, so rails are not to be added up.
+    """
+
+    source = "INA3221 (sysfs)"
+
+    def __init__(self, root: Path = ROOT, *, interval: float = 0.01) -> None:
+        self.rails: dict[str, tuple[Path, Path]] = {}
+        for label in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
+            name, channel = _text(label), label.name.removeprefix("in").removesuffix("_label")
+            volts, amperes = label.with_name(f"in{channel}_input"), label.with_name(f"curr{channel}_input")
+            if name and name != "NC" and "sum of" not in name.lower() and volts.exists() and amperes.exists():
+                self.rails[name] = (volts, amperes)
+        self._interval = interval
+        self._stop, self._begun = threading.Event(), threading.Event()
+        self._joules: dict[str, float] = {}
+        self._power: dict[str, float] = {}
+        self._moment = 0.0
+        self._thread: threading.Thread | None = None
+
+    def watts(self) -> dict[str, float]:
+        """Power of each rail now."""
+        return {name: (_number(v) or 0.0) * (_number(a) or 0.0) / 1e6 for name, (v, a) in self.rails.items()}
+
+    def start(self) -> None:
+        self._joules = dict.fromkeys(self.rails, 0.0)
+        self._stop.clear()
+        self._begun.clear()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        # Read here, last of all: on a busy machine the thread's first turn, and the return from starting it, come late.
+        self._power, self._moment = self.watts(), time.monotonic()
+        self._begun.set()
+
+    def stop(self) -> dict[str, float]:
+        until = time.monotonic()
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if until > self._moment:
+            self._integrate(until)
+        return dict(self._joules)
+
+    def _sample(self) -> None:
+        self._begun.wait()
+        while not self._stop.wait(self._interval):
+            self._integrate(time.monotonic())
+
+    def _integrate(self, until: float) -> None:
+        power = self.watts()
+        for name in self.rails:
+            self._joules[name] += (self._power[name] + power[name]) / 2 * (until - self._moment)
+        self._power, self._moment = power, until
+
+
+def _number(path: Path) -> float | None:
+    with suppress(OSError, ValueError):
+        return float(path.read_text(encoding="ascii"))
+    return None
+
+
+def _text(path: Path) -> str | None:
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
+    return None

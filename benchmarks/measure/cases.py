@@ -1,0 +1,110 @@
+"""Who takes part in a comparison: each bundle with each backend, and each form in which that backend can run it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.model import Variant
+from avsbg.runtime import backends
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MergeRecord
+
+GRAPH = "clip"
+
+backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A bundle on a backend; `options` are the backend's."""
+
+    label: str
+    bundle: Bundle
+    backend: str
+    options: dict[str, Any]
+
+    def create(self) -> backends.Backend:
+        """Its backend; to be entered.
+
+        Raises:
+            BackendError: the backend refuses the options.
+        """
+        return backends.create(self.backend, self.bundle, graph=GRAPH, **self.options)
+
+    @property
+    def merges(self) -> tuple[MergeRecord, ...]:
+        """What is merged in the graph that it executes; PyTorch executes the network as it is."""
+        return () if self.backend == "torch" else self.bundle.graph(GRAPH).merges
+
+    @property
+    def variant(self) -> Variant:
+        """The network as this contender computes it.
+
+        Raises:
+            VariantError: the bundle's record is of no network that this version knows.
+        """
+        variant = Variant.from_dict(self.bundle.manifest.variant)
+        form = self.options.get("operator") if self.backend == "torch" else None
+        return replace(variant, form=form) if form else variant
+
+
+def contenders(
+    paths: Sequence[Path], targets: Sequence[str], *, threads: int, clips: int | None, trust: bool = False
+) -> list[Contender]:
+    """Every bundle on every target, in the order given.
+
+    Args:
+        paths: the bundles.
+        targets: what executes them, as `avsbg.runtime.backends.Target` reads it. A bundle without the operator has one
+            form on ONNX Runtime, whichever is asked for.
+        threads: for every backend.
+        clips: the fixed number of clips that a backend may plan for; None if it varies.
+        trust: load engines that this user did not build on this machine.
+
+    Raises:
+        BundleError, BackendError: a bundle cannot be opened, or there is no such backend or target.
+        BenchmarkError: a contender takes part twice.
+    """
+    parsed = [backends.Target.parse(target) for target in targets]
+    # What did not pass its gate is measured too: the row says so.
+    limits = {"threads": threads, "clips": clips, "allow_failed_gate": True, "trust": trust or None}
+    known = {target.backend: backends.options(target.backend) for target in parsed}
+    bundles = [Bundle.open(path) for path in paths]
+    found: list[Contender] = []
+    for bundle, bundle_label in zip(bundles, _labels(bundles), strict=True):
+        for target in parsed:
+            settled = _settle(bundle, target)
+            label = f"{bundle_label}:{settled}"
+            if any(contender.label == label for contender in found):
+                if settled != target:
+                    continue  # two forms that are one for this bundle
+                raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
+            options = settled.options() | {name: limits[name] for name in limits if name in known[target.backend]}
+            given = {name: value for name, value in options.items() if value is not None}
+            found.append(Contender(label, bundle, target.backend, given))
+    return found
+
+
+def _settle(bundle: Bundle, target: backends.Target) -> backends.Target:
+    """The target with the form that will run, where the bundle or the backend's default decides it."""
+    if target.backend == "torch":
+        return replace(target, form=target.form or str(bundle.manifest.variant.get("form")))
+    if target.backend == "openvino":
+        return replace(target, form=None if target.form == "plain" else target.form)  # it has no other
+    if target.backend == "onnxruntime":
+        plain = bundle.graph(GRAPH).operator == "plain"
+        return replace(target, form="plain" if plain else target.form or "function")
+    return target
+
+
+def _labels(bundles: Sequence[Bundle]) -> list[str]:
+    """The bundles' names, followed by their directories' where two bundles share one."""
+    names = [bundle.manifest.name for bundle in bundles]
+    return [
+        name if names.count(name) == 1 else f"{name}@{bundle.path.name}"
+        for name, bundle in zip(names, bundles, strict=True)
+    ]

@@ -1,0 +1,88 @@
+"""Floating-point operations of a network, counted by PyTorch's counter on the meta device: nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from avsbg.model import Variant
+    from avsbg.runtime.bundle.manifest import MergeRecord
+
+
+@dataclass(frozen=True)
+class FlopCount:
+    """Operations of one clip.
+
+    Attributes:
+        total: of the whole network, VGGish not included; one multiply-add is two operations.
+        parts: the same by part of the network, in the order of execution.
+    """
+
+    total: int
+    parts: dict[str, int]
+
+
+def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> FlopCount:
+    """Count the operations of one clip.
+
+    As `torch.utils.flop_counter` has it, matrix products and convolutions count and elementwise work does not. The
+    correlation operators count as the products of their definition.
+
+    Args:
+        variant: the network.
+        frames: T. height: of a frame in pixels. width: likewise.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from avsbg.model import build
+    from avsbg.model.clips import AUDIO_WIDTH
+
+    operators = torch.ops.avsbg
+    formulas = {
+        operators.mean_correlation: correlation_flops,
+        operators.correlation_volume: correlation_flops,
+    }
+    with torch.no_grad(), torch.device("meta"):
+        network = build(variant)
+        for module in network.modules():
+            # Fused attention reaches the counter as one operator of which it knows no cost on this device.
+            if hasattr(module, "fused_attn"):
+                setattr(module, "fused_attn", False)  # noqa: B010  (timm's own attribute, unknown to the type checker)
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
+            network(torch.empty(1, frames, 3, height, width), torch.empty(1, frames, AUDIO_WIDTH))
+    by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+    root = type(network).__name__
+    parts = {part: _part_flops(by_module, f"{root}.{part}") for part, _ in network.named_children()}
+    return FlopCount(counter.get_total_flops(), {part: flops for part, flops in parts.items() if flops})
+
+
+def merged_flops(count: FlopCount, merges: Iterable[MergeRecord], *, frames: int) -> FlopCount:
+    """The operations of a clip in a graph in which operations of the network are merged.
+
+    Args:
+        count: of the network. merges: of the graph. frames: T.
+    """
+    parts = dict(count.parts)
+    for merge in merges:
+        # `network.head.2/Conv`; the last one, since an enlarged map belongs to the part before. VGGish is not counted.
+        root, _, module = merge.nodes[-1].partition(".")
+        if root == "network":
+            parts[module.partition(".")[0]] -= frames * (merge.operations_before - merge.operations_after)
+    return FlopCount(count.total - sum(count.parts.values()) + sum(parts.values()), parts)
+
+
+def correlation_flops(a: tuple[int, ...], b: tuple[int, ...], *_: object, **__: object) -> int:
+    """Operations of a correlation operator: `2 N P Q C` for descriptors `a [N, P, C]` and `b [N, Q, C]`."""
+    pairs, rows, channels = a
+    return 2 * pairs * rows * b[1] * channels
+
+
+def _part_flops(by_module: dict[str, int], part: str) -> int:
+    """The count of a part; a list of modules is never called itself, so the counter has its elements only."""
+    if part in by_module:
+        return by_module[part]
+    prefix = f"{part}."
+    return sum(flops for name, flops in by_module.items() if name.removeprefix(prefix).isdigit())

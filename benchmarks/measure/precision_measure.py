@@ -1,0 +1,255 @@
+"""One row of what a precision costs: its logits and masks against PyTorch's, on test vectors or on a split."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from avsbg.benchmarks.machine.environment import describe_environment
+from avsbg.benchmarks.results.precision_rows import (
+    AgreementRow,
+    DataRow,
+    GraphRow,
+    IntervalRow,
+    PrecisionRow,
+    ScoresRow,
+)
+from avsbg.benchmarks.results.rows import BundleRow
+from avsbg.benchmarks.results.statistics import mean_interval
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.record_types import Precision
+
+if TYPE_CHECKING:
+    from avsbg.export.precision.accuracy import ClipAgreement
+    from avsbg.model.training.data import AvsBenchDataset, Sample
+    from avsbg.model.training.evaluation import Evaluation, Predict
+    from avsbg.runtime.backends import Backend
+
+# What `avsbg convert` makes a graph of; fp32 and tf32 are run from the float32 graph.
+CONVERTED: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8")
+GRAPH = "clip"
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split of a data set, with PyTorch's logits and scores for it.
+
+    Attributes:
+        dataset: the split.
+        logits: float32 `[clips, T, H, W]`, in a file.
+        scores: of those.
+    """
+
+    dataset: AvsBenchDataset
+    logits: np.memmap[Any, Any]
+    scores: Evaluation
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, dataset: AvsBenchDataset, folder: Path, progress: Progress, threads: int
+    ) -> ScoredSplit:
+        """Run PyTorch on the split."""
+        from avsbg.export.torch_backend import TorchBackend
+
+        clip = bundle.manifest.clip
+        shape = (len(dataset), clip.frames, clip.height, clip.width)
+        logits = np.memmap(folder / "logits", np.float32, "w+", shape=shape)
+        with TorchBackend(bundle, GRAPH, threads=threads) as backend:
+            scores = _evaluate(
+                dataset, backend, "PyTorch", progress, lambda index, _, ours: _store(logits, index, ours)
+            )
+        return cls(dataset, logits, scores)
+
+
+def _store(logits: np.memmap[Any, Any], index: int, ours: np.ndarray[Any, Any]) -> None:
+    logits[index] = ours
+
+
+def _evaluate(
+    dataset: AvsBenchDataset,
+    backend: Backend,
+    what: str,
+    progress: Progress,
+    see: Callable[[int, str, np.ndarray[Any, Any]], None],
+) -> Evaluation:
+    """Score a backend by the code that scores checkpoints; `see` is given each clip's number, name and logits."""
+    from avsbg.benchmarks.measure.accuracy import bundle_predictor
+    from avsbg.model.training.evaluation import evaluate
+
+    predict: Predict = bundle_predictor(backend)
+    done = 0
+
+    def seeing(sample: Sample) -> Any:
+        logits = predict(sample)
+        see(done, sample.clip.name, logits.numpy())
+        return logits
+
+    def advance() -> None:
+        nonlocal done
+        done += 1
+        progress(f"{what} on {dataset.task} {dataset.split}", done, len(dataset))
+
+    return evaluate(dataset, seeing, advance=advance)
+
+
+def measure(
+    bundle: Bundle, made: Bundle, precision: Precision, split: ScoredSplit | None, progress: Progress, *, threads: int
+) -> PrecisionRow:
+    """One row: a precision on the bundle's test vectors, or on a split.
+
+    Args:
+        bundle: whose network it is.
+        made: the same, with a graph in the precision.
+        precision: to run.
+        split: of a data set; None for the test vectors.
+        progress: called as clips are done.
+        threads: of the runtime.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
+        DatasetError: the bundle does not take the data set's clips.
+    """
+    from avsbg.export.precision.accuracy import clip_agreement, summarise
+    from avsbg.export.precision.emulated import EMULATED, label
+    from avsbg.export.precision.graphs import LEAST_MIOU, accuracy_backend
+
+    started = datetime.now(timezone.utc)
+    emulated = precision in EMULATED
+    what = label(precision) if emulated else precision
+    name = f"{GRAPH}.{precision}" if precision in CONVERTED else GRAPH
+    clips: list[ClipAgreement] = []
+    scores = None
+    with accuracy_backend(made, name, precision, threads=threads) as backend:
+        described = backend.describe()
+        if split is None:
+            clips += _on_vectors(made, backend, what, progress)
+        else:
+            reference = split.logits
+            scores = _scores(
+                _evaluate(
+                    split.dataset,
+                    backend,
+                    what,
+                    progress,
+                    lambda index, clip, ours: clips.append(clip_agreement(clip, ours, reference[index])),
+                ),
+                split.scores,
+            )
+    agreement = summarise(clips)
+    accuracy = made.graph(name).accuracy
+    least = LEAST_MIOU[precision] if accuracy is None else accuracy.least_miou
+    clip = bundle.manifest.clip
+    return PrecisionRow(
+        started=started,
+        command=("python", "-m", "avsbg.benchmarks.measure.precision", *sys.argv[1:]),
+        environment=describe_environment(),
+        bundle=_bundle_row(bundle),
+        variant=bundle.manifest.variant,
+        height=clip.height,
+        width=clip.width,
+        frames=clip.frames,
+        precision=precision,
+        emulated=emulated,
+        backend=described,
+        graph=_graph_row(made, name, precision),
+        data=_vectors_row(bundle) if split is None else _split_row(split.dataset),
+        agreement=AgreementRow(
+            reference="PyTorch, float32",
+            clips=agreement.clips,
+            logit_error=agreement.logit_error,
+            largest=agreement.largest,
+            miou=agreement.miou,
+            flipped=agreement.flipped,
+            worst_clip=agreement.worst[0],
+            worst_miou=agreement.worst[1],
+            least_miou=least,
+            passed=agreement.finite and agreement.miou >= least,
+        ),
+        scores=scores,
+    )
+
+
+def _on_vectors(bundle: Bundle, backend: Backend, what: str, progress: Progress) -> list[ClipAgreement]:
+    from avsbg.export.precision.accuracy import clip_agreement
+
+    clips: list[ClipAgreement] = []
+    total = sum(record.clips for record in bundle.manifest.vectors)
+    for vectors in bundle.vectors():
+        progress(f"{what} on the test vectors", len(clips), total)
+        logits = backend.run(vectors.inputs, ["logits"])["logits"]
+        pairs = zip(logits, vectors.outputs["logits"], strict=True)
+        clips += [clip_agreement(f"{vectors.record.file}, clip {n}", *pair) for n, pair in enumerate(pairs)]
+    progress(f"{what} on the test vectors", total, total)
+    return clips
+
+
+def _scores(ours: Evaluation, reference: Evaluation) -> ScoresRow:
+    def interval(values: list[float]) -> IntervalRow:
+        return IntervalRow(**asdict(mean_interval(values)))
+
+    pairs = [(one.score, other.score) for one, other in zip(ours.clips, reference.clips, strict=True)]
+    return ScoresRow(
+        miou=interval([one.miou for one, _ in pairs]),
+        f_score=interval([one.f_score for one, _ in pairs]),
+        miou_change=interval([one.miou - other.miou for one, other in pairs]),
+        f_score_change=interval([one.f_score - other.f_score for one, other in pairs]),
+        clips=tuple((one.miou, one.f_score) for one, _ in pairs),
+    )
+
+
+def _graph_row(made: Bundle, name: str, precision: Precision) -> GraphRow:
+    from avsbg.export.precision.graphs import expected_types, kept_higher
+
+    record, files = made.graph(name), made.manifest.files
+    types = expected_types(made, GRAPH, precision)
+    quantisation = {str(key): one for key, one in made.manifest.quantisations.items()}.get(precision)
+    calibration = None
+    if quantisation is not None:
+        calibration = quantisation.calibration.model_dump(mode="json", exclude={"files"})
+        calibration |= {"method": quantisation.method, "left_out": len(quantisation.left_out)}
+    return GraphRow(
+        name=name,
+        sha256=files[record.file].sha256,
+        bytes=sum(files[file].bytes for file in (record.file, *record.external_data)),
+        # What is float32 in the graph, a tf32 engine rounds as it multiplies.
+        products=dict(Counter("tf32" if precision == "tf32" else kind for kind in types.values())),
+        higher=dict(Counter(kept_higher(made, GRAPH, precision).values())),
+        calibration=calibration,
+    )
+
+
+def _bundle_row(bundle: Bundle) -> BundleRow:
+    manifest = bundle.manifest
+    graph = bundle.graph(GRAPH)
+    return BundleRow(
+        name=manifest.name,
+        manifest_sha256=bundle.manifest_sha256,
+        onnx_sha256={file: manifest.files[file].sha256 for file in (graph.file, *graph.external_data)},
+        weights=manifest.weights.model_dump(mode="json"),
+    )
+
+
+def _vectors_row(bundle: Bundle) -> DataRow:
+    records = bundle.manifest.vectors
+    return DataRow(
+        kind="vectors",
+        name="test vectors",
+        sha256={record.file: bundle.manifest.files[record.file].sha256 for record in records},
+        clips=sum(record.clips for record in records),
+    )
+
+
+def _split_row(dataset: AvsBenchDataset) -> DataRow:
+    from avsbg.model.training.setup import describe_data
+
+    names = {"clips' names": describe_data(dataset)["sha256"]}
+    return DataRow(kind="dataset", name=f"{dataset.task} {dataset.split}", sha256=names, clips=len(dataset))

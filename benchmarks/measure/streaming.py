@@ -1,0 +1,339 @@
+"""Measuring streams: at fixed rates and at full speed, against clip mode in pairs, and over a long time."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
+from avsbg.benchmarks.measure.sampling import PAUSE
+from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.results.rows import BundleRow, LimitsRow, RatioRow, SummaryRow
+from avsbg.benchmarks.results.stability import LIMITS, find_problems
+from avsbg.benchmarks.results.statistics import paired_ratio, summarise
+from avsbg.benchmarks.results.streaming_rows import DifferenceRow, MemoryRow, PaceRow, PairsRow, SoakRow, StreamRunRow
+from avsbg.runtime import backends
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.streaming.frame_pair import check_streams
+from avsbg.runtime.streaming.stream import Latency, Stream
+from avsbg.runtime.streaming.threaded import LiveStream
+
+Array = NDArray[Any]
+Report = Callable[[str], None]
+
+_STATUS = Path("/proc/self/status")
+_RESET = Path("/proc/self/clear_refs")  # writing 5 sets VmHWM to what is resident now
+# What may wait for the network before a frame is dropped: one, since older ones are stale.
+CAPACITY = 1
+_SCENE = 16  # different frames, which repeat
+
+backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
+
+
+class StreamBench:
+    """The stream of one bundle on one target, open while the block lasts.
+
+    Args:
+        bundle: with the graphs of a stream.
+        target: `BACKEND[:FORM][:PRECISION]`.
+        threads: of each backend.
+
+    Raises:
+        BackendError: the bundle has no such graphs, or the backend refuses what is asked for.
+        BenchmarkError: the system does not say how much memory a process uses.
+    """
+
+    def __init__(self, bundle: Bundle, target: str, threads: int) -> None:
+        for path in (_STATUS, _RESET):
+            if not path.exists():
+                raise BenchmarkError(f"memory is read through {path}, which this system lacks.", "Measure on Linux.")
+        check_streams(bundle)
+        self.bundle, self.target, self.threads = bundle, backends.Target.parse(target), threads
+        self._stack = ExitStack()
+        self._started = datetime.now(timezone.utc).replace(microsecond=0)
+        self.clip_inputs = synthetic_clip(bundle)
+
+    def __enter__(self) -> StreamBench:
+        self._imported = _resident("VmRSS")
+        with ExitStack() as stack:
+            self.encode = stack.enter_context(self._create("encode", None))
+            self.decode = stack.enter_context(self._create("decode", self.target.form))
+            self._stack = stack.pop_all()
+        for _ in range(3):  # engines allocate and lay out weights in their first calls
+            with self.stream() as stream:
+                for frame, sound in self.scene(3):
+                    stream.push(frame, sound)
+                stream.close()
+        gc.collect()
+        self._loaded = _resident("VmRSS")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _create(self, graph: str, form: str | None) -> backends.Backend:
+        known = backends.options(self.target.backend)
+        options = {"operator": form, "precision": self.target.precision, "threads": self.threads}
+        return backends.create(
+            self.target.backend, self.bundle, graph=graph, **{k: v for k, v in options.items() if k in known}
+        )
+
+    @contextmanager
+    def stream(self, latency: Latency = "one-frame") -> Iterator[Stream]:
+        """A new stream on the open backends."""
+        stream = Stream(self.encode, self.decode, latency=latency, outputs=("probability",))
+        try:
+            yield stream
+        finally:
+            stream.abandon()
+
+    def scene(self, count: int) -> Iterator[tuple[Array, Array]]:
+        """`count` frames with the sound that goes with each: a second of waveform, or an embedding."""
+        frames = self.clip_inputs["frames"][0]
+        for index in range(count):
+            yield frames[index % len(frames)], self._sound(index % len(frames))
+
+    def _sound(self, index: int) -> Array:
+        name, sound = next((name, array) for name, array in self.clip_inputs.items() if name != "frames")
+        if name == "audio_embedding":
+            return np.ascontiguousarray(sound[0, index])
+        rate = self.bundle.manifest.clip.sample_rate
+        if name == "log_mel":  # a stream makes its own from the waveform
+            return np.random.default_rng(index).uniform(-0.1, 0.1, rate).astype(np.float32)
+        return np.ascontiguousarray(sound[0, index * rate : (index + 1) * rate])
+
+    def run_row(self) -> StreamRunRow:
+        """What ran, for the rows."""
+        manifest = self.bundle.manifest
+        files = {file for graph in manifest.graphs.values() for file in graph.files}
+        return StreamRunRow(
+            started=self._started,
+            command=("avsbg", *sys.argv[1:]),
+            target=str(self.target),
+            bundle=BundleRow(
+                name=manifest.name,
+                manifest_sha256=sha256(self.bundle.path / MANIFEST),
+                onnx_sha256={file: manifest.files[file].sha256 for file in sorted(files)},
+                weights=manifest.weights.model_dump(mode="json"),
+            ),
+            variant=manifest.variant,
+            size=(manifest.clip.height, manifest.clip.width),
+            frames_per_clip=manifest.clip.frames,
+            audio=manifest.clip.audio,
+            encode=self.encode.describe(),
+            decode=self.decode.describe(),
+            environment=describe_environment(),
+        )
+
+    def pace(self, rate: float | None, seconds: float, latency: Latency = "one-frame") -> PaceRow:
+        """Offer frames at a rate, or as fast as they are taken, and time each mask.
+
+        Args:
+            rate: frames per second; None for as fast as they are taken, and then none is dropped.
+            seconds: how long.
+            latency: of the stream.
+        """
+        arrivals: dict[float, float] = {}
+        completed: list[tuple[float, float]] = []  # timestamp of the completing frame, time of the mask
+        interval = 1.0 if rate is None else 1.0 / rate
+        load, processor = OtherLoad(), time.process_time()
+        _RESET.write_text("5", encoding="ascii")
+        with (
+            self.stream(latency) as stream,
+            LiveStream(stream, CAPACITY, "block" if rate is None else "drop-oldest") as live,
+        ):
+            began = time.perf_counter()
+
+            def offer() -> None:
+                for index, (frame, sound) in enumerate(self.scene(sys.maxsize)):
+                    due = began + index * interval if rate is not None else time.perf_counter()
+                    if due - began >= seconds:
+                        break
+                    time.sleep(max(0.0, due - time.perf_counter()))
+                    stamp = 1.0 + index * interval
+                    arrivals[stamp] = time.perf_counter()
+                    if stream.takes_waveform:
+                        # Sound for the frame's own interval; the window reaches a little beyond the frame.
+                        live.push_sound(sound[: round(interval * len(sound))], stamp + 0.04 - interval)
+                        live.push(frame, None, stamp)
+                    else:
+                        live.push(frame, sound, stamp)
+                live.finish()
+
+            source = threading.Thread(target=offer, name="avsbg-source")
+            source.start()
+            stamps = []
+            for mask in live:
+                stamps.append(mask.timestamp)
+                completed.append((mask.timestamp, time.perf_counter()))
+            source.join()
+            wall = time.perf_counter() - began
+            missed = live.counters["frame"].dropped
+        samples, late = _latencies(arrivals, completed, latency, None if rate is None else interval)
+        intervals = np.diff([moment for _, moment in completed])
+        return PaceRow(
+            run=self.run_row(),
+            latency_mode=latency,
+            rate=rate,
+            offered=len(arrivals),
+            masks=len(completed),
+            missed=missed,
+            late=late,
+            samples=tuple(samples),
+            latency=SummaryRow.model_validate(asdict(summarise(samples))),
+            jitter=float(intervals[:-1].std()) if len(intervals) > 2 else 0.0,
+            seconds=wall,
+            cpu=(time.process_time() - processor) / wall,
+            others=load.share(),
+            memory=MemoryRow(imported=self._imported, loaded=self._loaded, peak=_resident("VmHWM")),
+        )
+
+    def pairs(self, samples: int, warmup: int = 3) -> PairsRow:
+        """Time clip mode and streaming in turn, per new frame.
+
+        Args:
+            samples: pairs that are kept.
+            warmup: pairs that are dropped first.
+        """
+        with self._create("clip", self.target.form) as clip, self.stream() as stream:
+            scene = self.scene(sys.maxsize)
+            stream.push(*next(scene))
+            load = OtherLoad()
+            seconds = interleave(
+                {
+                    "clip": lambda: clip.run(self.clip_inputs, ["probability"]),
+                    "stream": lambda: _expect_one(stream.push(*next(scene))),
+                },
+                warmup=warmup,
+                samples=samples,
+                pause=PAUSE,
+            )
+            others = load.share()
+        problems = {
+            name: find_problems(values, others=others, logit_difference=None) for name, values in seconds.items()
+        }
+        return PairsRow(
+            run=self.run_row(),
+            clip=tuple(seconds["clip"]),
+            stream=tuple(seconds["stream"]),
+            clip_summary=SummaryRow.model_validate(asdict(summarise(seconds["clip"]))),
+            stream_summary=SummaryRow.model_validate(asdict(summarise(seconds["stream"]))),
+            ratio=RatioRow(reference="clip", **asdict(paired_ratio(seconds["stream"], seconds["clip"]))),
+            others=others,
+            problems=tuple(f"{name}: {problem}" for name, found in problems.items() for problem in found),
+            limits=LimitsRow(**asdict(LIMITS)),
+        )
+
+    def difference(self) -> DifferenceRow:
+        """Compare the masks of `latency="zero"` with the exact ones, on a scene that moves."""
+        maps = {latency: self._masks(latency, _SCENE) for latency in ("one-frame", "zero")}
+        exact, quick = (np.stack(maps[latency][1:-1]) for latency in ("one-frame", "zero"))
+        differences = np.abs(exact - quick)
+        return DifferenceRow(
+            run=self.run_row(),
+            frames=len(exact),
+            largest=float(differences.max()),
+            mean=float(differences.mean()),
+            flipped=float(((exact > 0.5) != (quick > 0.5)).mean()),
+            input="a bright disc that moves over a textured ground, two tones (the test vectors' generator)",
+        )
+
+    def soak(self, frames: int, report: Report) -> SoakRow:
+        """Send a long stream, one frame a second by its timestamps, through at full speed.
+
+        Args:
+            frames: how many.
+            report: called with a line now and then.
+        """
+        every = max(1, frames // 60)
+        resident: list[int] = []
+        masks, began = 0, time.perf_counter()
+        with self.stream() as stream, LiveStream(stream, 4, "block") as live:
+
+            def offer() -> None:
+                for index, (frame, sound) in enumerate(self.scene(frames)):
+                    live.push(frame, sound, index + 15 / 16)
+                live.finish()
+
+            source = threading.Thread(target=offer, name="avsbg-source")
+            source.start()
+            for mask in live:
+                assert mask.index == masks, "masks come in order, and none is left out"
+                masks += 1
+                if masks % every == 0:
+                    resident.append(_resident("VmRSS"))
+                    report(f"{masks} of {frames} frames, {resident[-1] / 2**20:.1f} MiB")
+            source.join()
+            dropped = sum(counters.dropped for counters in live.counters.values())
+            incomplete = stream.counters.incomplete
+        quarter = len(resident) // 4
+        growth = np.median(resident[3 * quarter :]) - np.median(resident[quarter : 2 * quarter] or resident)
+        return SoakRow(
+            run=self.run_row(),
+            frames=frames,
+            stream_seconds=float(frames),
+            masks=masks,
+            lost=frames - masks,
+            dropped=dropped,
+            incomplete=incomplete,
+            seconds=time.perf_counter() - began,
+            resident=tuple(resident),
+            growth=int(growth),
+        )
+
+    def _masks(self, latency: Latency, count: int) -> list[Array]:
+        with self.stream(latency) as stream:
+            masks = [mask for frame, sound in self.scene(count) for mask in stream.push(frame, sound)]
+            return [mask.probability for mask in (*masks, *stream.close())]
+
+
+def synthetic_clip(bundle: Bundle) -> dict[str, Array]:
+    """One clip of the test vectors' generator, in the bundle's size and form."""
+    from avsbg.export.graphs import AudioForm
+    from avsbg.export.vectors import make_clips
+
+    clip = bundle.manifest.clip
+    return make_clips(AudioForm(clip.audio), clip, clips=1, seed=0)
+
+
+def _expect_one(masks: list[Any]) -> None:
+    if len(masks) != 1:
+        raise BenchmarkError(f"a new frame completed {len(masks)} masks instead of one; what was timed is no step.")
+
+
+def _latencies(
+    arrivals: dict[float, float], completed: list[tuple[float, float]], latency: Latency, interval: float | None
+) -> tuple[list[float], int]:
+    """Seconds from the arrival of the frame that completes a mask to the mask; and how many took beyond an interval."""
+    stamps = [stamp for stamp, _ in completed]
+    samples = []
+    for position, (stamp, moment) in enumerate(completed):
+        if latency == "zero":
+            completing = stamp
+        elif position + 1 < len(stamps):
+            completing = stamps[position + 1]
+        else:
+            continue  # the last is completed by the end of the stream
+        samples.append(moment - arrivals[completing])
+    return samples, 0 if interval is None else sum(sample > interval for sample in samples)
+
+
+def _resident(field: str) -> int:
+    """A size from the status file, in bytes (the file has kB)."""
+    for line in _STATUS.read_text(encoding="ascii").splitlines():
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024
+    raise BenchmarkError(f"{_STATUS} has no {field}.")

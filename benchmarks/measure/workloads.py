@@ -1,0 +1,119 @@
+"""What one call computes: a clip from arrays in memory (scope `model`), or a whole video (`end-to-end`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.results.rows import Scope, WorkloadRow
+from avsbg.runtime.backends import Backend
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import TensorRecord
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.samples import graph_inputs, windows
+
+EMBEDDING = "audio_embedding"
+OUTPUT = "probability"
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is timed.
+
+    Attributes:
+        scope: `model` runs the graph on frames and audio embeddings in memory, as the paper timed it; `end-to-end`
+            decodes a video with its sound and makes every mask of it.
+        clips: per call; scope `model` only.
+        video: the file; scope `end-to-end` only.
+    """
+
+    scope: Scope = "model"
+    clips: int = 1
+    video: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise BenchmarkError(f"the number of clips must be at least 1, not {self.clips}.")
+        if self.scope == "end-to-end" and self.video is None:
+            raise BenchmarkError("the scope end-to-end decodes a video, and none is given.", "Give one with --video.")
+        if self.scope == "model" and self.video is not None:
+            raise BenchmarkError("the scope model decodes no video.", "Use --scope end-to-end, or leave out --video.")
+        if self.scope == "end-to-end" and self.clips != 1:
+            raise BenchmarkError("the scope end-to-end takes its clips one by one.", "Leave out --clips.")
+
+    def check(self, bundle: Bundle) -> None:
+        """Hold a bundle against the scope.
+
+        Raises:
+            BenchmarkError: its graph takes the sound in a form that this scope has no use for.
+        """
+        audio = bundle.manifest.clip.audio
+        if self.scope == "model" and audio != EMBEDDING:
+            raise BenchmarkError(
+                f"the scope model times the network on audio embeddings, and {bundle.path} takes {audio}.",
+                "Export it with --audio embedding, or use --scope end-to-end.",
+            )
+        if self.scope == "end-to-end" and audio == EMBEDDING:
+            raise BenchmarkError(
+                f"the scope end-to-end starts from a video, and {bundle.path} takes audio embeddings.",
+                "Export it with --audio waveform, or use --scope model.",
+            )
+
+    def prepare(self, backend: Backend) -> Callable[[], object]:
+        """The call to time, on an open backend."""
+        if self.video is not None:
+            return partial(masks_of_video, backend, self.video)
+        inputs = random_inputs(backend.contract.inputs, self.clips)
+        return partial(backend.run, inputs, [OUTPUT])
+
+    def describe(self, bundle: Bundle) -> WorkloadRow:
+        """The workload with the bundle's shapes, as a row has it.
+
+        Raises:
+            MediaError: the video cannot be read.
+        """
+        clip = bundle.manifest.clip
+        clips = self.clips
+        if self.video is not None:
+            preprocessing = bundle.manifest.preprocessing
+            clips = sum(1 for _ in windows(probe(self.video), clip, preprocessing))
+        return WorkloadRow(
+            scope=self.scope,
+            clips=clips,
+            frames=clip.frames,
+            height=clip.height,
+            width=clip.width,
+            audio=clip.audio,
+            video_sha256=sha256(self.video) if self.video else None,
+        )
+
+
+def masks_of_video(backend: Backend, video: Path) -> list[NDArray[Any]]:
+    """Decode a video and its sound, and make the masks of its frames: from the file to booleans `[T, H, W]`."""
+    manifest = backend.bundle.manifest
+    masks = []
+    for window in windows(probe(video), manifest.clip, manifest.preprocessing):
+        probability = backend.run(graph_inputs(window, manifest.clip, backend.contract), [OUTPUT])[OUTPUT]
+        masks.append(probability[0, : len(window.seconds)] > 0.5)
+    return masks
+
+
+def random_inputs(tensors: tuple[TensorRecord, ...], clips: int) -> dict[str, NDArray[Any]]:
+    """Arrays for a graph's inputs that are the same in every process: bytes, and floats from 0 to 1."""
+    rng = np.random.default_rng(_SEED)
+    arrays: dict[str, NDArray[Any]] = {}
+    for tensor in tensors:
+        shape = [clips if isinstance(size, str) else size for size in tensor.shape]
+        if tensor.dtype == "uint8":
+            arrays[tensor.name] = rng.integers(0, 256, shape, dtype=np.uint8)
+        else:
+            arrays[tensor.name] = rng.random(shape).astype(tensor.dtype)
+    return arrays

@@ -1,0 +1,1 @@
+"""Measured rows: their schema, files, statistics and comparison; the committed rows."""

@@ -1,0 +1,1 @@
+"""Counts that need no run: operations, compiled kernels, memory, engines, bounds."""

@@ -1,0 +1,92 @@
+"""Instructions of the CPU operator by path, counted by callgrind: the same on every run, whatever the machine does."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.static.kernels import ROOT
+
+SOURCES = ROOT / "runtime" / "native" / "onnxruntime"
+PROGRAM = Path(__file__).with_name("operator_instructions.cpp")
+# The paths that valgrind can run (it knows no AVX-512), with what each is compiled with beside `FLAGS`.
+PATHS = {"portable": (), "avx2": ("-mavx2", "-mfma")}
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-Wno-psabi")  # as runtime/native/onnxruntime/CMakeLists.txt has them
+# Pairs, positions and channels: stage 2 of a network of 224 x 224, and one that fills no tile.
+SHAPES = ((1, 196, 128), (2, 61, 37))
+_INSTALL = "On Debian and Ubuntu: apt-get install valgrind g++"
+
+
+def missing_tools() -> list[str]:
+    """Which of the programs that counting needs are not installed."""
+    return [tool for tool in ("valgrind", "g++") if shutil.which(tool) is None]
+
+
+def compiler() -> str:
+    """What counts belong to: another compiler, or another processor family, makes other instructions.
+
+    Raises:
+        BenchmarkError: there is no compiler.
+    """
+    return f"g++ {_run(('g++', '-dumpfullversion')).strip()}, {platform.machine()}"
+
+
+def count_instructions() -> dict[str, int]:
+    """Instructions of one call of `mean_correlation` on one thread, by path and shape.
+
+    Raises:
+        BenchmarkError: valgrind or the compiler is missing or fails, or the processor family has none of the paths.
+    """
+    if missing := missing_tools():
+        raise BenchmarkError(f"instructions cannot be counted: not installed: {', '.join(missing)}.", _INSTALL)
+    if platform.machine() != "x86_64":
+        raise BenchmarkError(
+            f"the counted paths are those of x86_64, this is {platform.machine()}.", "Count elsewhere."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        program = _build(Path(folder))
+        return {
+            f"{path} path, {n} x {positions} x {channels}, instructions": _count(
+                program, (path, str(n), str(positions), str(channels)), Path(folder)
+            )
+            for path in PATHS
+            for n, positions, channels in SHAPES
+        }
+
+
+def _build(folder: Path) -> Path:
+    sources = {SOURCES / f"path_{path}.cpp": flags for path, flags in PATHS.items()}
+    sources |= {SOURCES / "correlation.cpp": (), PROGRAM: (f"-I{SOURCES}",)}
+    objects = []
+    for source, flags in sources.items():
+        objects.append(str(folder / f"{source.stem}.o"))
+        _run(("g++", *FLAGS, *flags, "-c", str(source), "-o", objects[-1]))
+    program = folder / "operator_instructions"
+    _run(("g++", *objects, "-o", str(program)))
+    return program
+
+
+def _count(program: Path, arguments: Sequence[str], folder: Path) -> int:
+    written = folder / "callgrind.out"
+    collect = "--toggle-collect=avsbg::cpu::mean_correlation*"
+    _run(("valgrind", "--tool=callgrind", f"--callgrind-out-file={written}", collect, str(program), *arguments))
+    found = re.search(r"^(?:summary|totals): (\d+)", written.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if found is None or not int(found[1]):
+        raise BenchmarkError("callgrind counted nothing: mean_correlation was not called by that name.", str(program))
+    return int(found[1])
+
+
+def _run(command: Sequence[str]) -> str:
+    try:
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise BenchmarkError(f"{command[0]} is not installed.", _INSTALL) from error
+    if result.returncode:
+        raise BenchmarkError(f"{command[0]} failed: {result.stderr.strip()[-2000:]}", " ".join(command))
+    return result.stdout

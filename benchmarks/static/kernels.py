@@ -1,0 +1,250 @@
+"""What the compiler made of the CUDA kernels, without a GPU: `python -m avsbg.benchmarks.static.kernels`.
+
+For each architecture and kernel: registers, spills, shared memory, how many blocks fit on a multiprocessor, and what
+the main loop holds according to the disassembly. Needs a CUDA toolkit (nvcc), a C++ compiler and nvdisasm (in the
+toolkit or from the PyPI package nvidia-cuda-nvdisasm).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from avsbg.atomic import atomic_file
+from avsbg.benchmarks.errors import BenchmarkError
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ROOT / "runtime" / "native" / "cuda"
+RESULTS = ROOT / "benchmarks" / "results" / "kernel_static.json"
+OPERANDS = {"Fp32": "fp32", "Tf32": "tf32", "Fp16": "fp16", "Bf16": "bf16"}
+OUTPUTS = ("mean_a", "both means", "volume")
+BLOCK_THREADS = 128
+
+# Threads and bytes of shared memory of a multiprocessor. Source: CUDA C++ Programming Guide, "Technical specifications
+# per compute capability". Everything else that limits occupancy, cuda_occupancy.h knows.
+MULTIPROCESSORS = {
+    75: (1024, 64 * 1024),
+    80: (2048, 164 * 1024),
+    86: (1536, 100 * 1024),
+    87: (1536, 164 * 1024),
+    89: (1536, 100 * 1024),
+    90: (2048, 228 * 1024),
+    100: (2048, 228 * 1024),
+    110: (1536, 228 * 1024),
+    120: (1536, 100 * 1024),
+    121: (1536, 100 * 1024),
+}
+
+# Beginnings of the opcodes that are counted in the main loop.
+_COUNTED = {"tensor_core": "HMMA", "fp32_fma": "FFMA", "ldmatrix": "LDSM", "async_copies": "LDGSTS", "barriers": "BAR"}
+_RESOURCES = re.compile(
+    r"Compiling entry function '(?P<name>\w+)'.*?"
+    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
+    r"Used (?P<registers>\d+) registers(?P<memory>[^\n]*)",
+    re.DOTALL,
+)
+_KERNEL = re.compile(r"CorrelationINS_4(\w{4})ELb([01])ELNS_6OutputE(\d)")
+
+
+@dataclass(frozen=True)
+class KernelRow:
+    """One kernel on one architecture. Bytes; registers are per thread; `loop` counts instructions of the main loop."""
+
+    architecture: int
+    kernel: str
+    registers: int
+    stack: int
+    spill_stores: int
+    spill_loads: int
+    shared: int
+    blocks_per_sm: int
+    loop: dict[str, int]
+
+
+def source_digest() -> str:
+    """SHA-256 over the names and contents of the CUDA sources, which a table belongs to."""
+    digest = hashlib.sha256()
+    for source in sorted(SOURCES.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def find_tool(name: str, hint: str) -> str:
+    """The path of a program on PATH or among the CUDA tools of the Python environment."""
+    packaged = sorted(Path(sys.prefix).glob(f"lib/python*/site-packages/nvidia/*/bin/{name}"))
+    found = shutil.which(name) or (str(packaged[-1]) if packaged else None)
+    if found is None:
+        raise BenchmarkError(f"{name} was not found.", hint)
+    return found
+
+
+def _run(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    if result.returncode:
+        raise BenchmarkError(f"{Path(command[0]).name} failed: {result.stderr.strip()[-2000:]}", " ".join(command))
+    return result
+
+
+def kernel_name(mangled: str) -> str | None:
+    """As "fp16, resident, mean_a" for a correlation kernel, "combine" for the second stage, None for anything else."""
+    if match := _KERNEL.search(mangled):
+        schedule = "resident" if match[2] == "1" else "streamed"
+        return f"{OPERANDS[match[1]]}, {schedule}, {OUTPUTS[int(match[3])]}"
+    return "combine" if "combine" in mangled else None
+
+
+def _functions(disassembly: str) -> Iterator[tuple[str, list[str]]]:
+    """Each function of nvdisasm's listing: its mangled name and its lines."""
+    for section in disassembly.split("//--------------------- .text.")[1:]:
+        yield section.split()[0], section.split("//---------------------")[0].splitlines()
+
+
+def main_loop(lines: Sequence[str]) -> dict[str, int]:
+    """Counts over the loop that holds the most multiplications, from its label to the branch back to it.
+
+    Instructions that a false predicate (@!PT) turns off are left out. Both sides of a branch inside it are counted.
+    """
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[Counter[str]] = []
+    for line in lines:
+        if label := re.match(r"(\.L_x_\d+):", line.strip()):
+            labels[label[1]] = len(instructions)
+        if instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+            instructions.append(instruction[1].strip())
+    for end, last in enumerate(instructions):
+        back = re.search(r"\bBRA\b.*?\(?(\.L_x_\d+)", last)
+        start = labels.get(back[1], end + 1) if back else end + 1
+        if start < end:
+            body = [text for text in instructions[start : end + 1] if not text.startswith("@!PT")]
+            opcodes = Counter(re.sub(r"^@!?U?P\w+\s+", "", text).split()[0] for text in body)
+            counts = Counter({"instructions": len(body)})
+            for name, beginning in _COUNTED.items():
+                counts[name] = sum(count for opcode, count in opcodes.items() if opcode.startswith(beginning))
+            loops.append(counts)
+    if not loops:
+        return {}
+    return dict(max(loops, key=lambda counts: (counts["tensor_core"], counts["fp32_fma"], -counts["instructions"])))
+
+
+def inspect(architecture: int, folder: Path) -> list[KernelRow]:
+    """Compiles the kernels for one architecture and reads what came out. Kernels that are declined there are left out.
+
+    Raises:
+        BenchmarkError: a tool is missing or fails.
+    """
+    nvcc = find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
+    nvdisasm = find_tool("nvdisasm", "Install the CUDA toolkit's nvdisasm, or: pip install nvidia-cuda-nvdisasm")
+    cubin = folder / f"sm_{architecture}.cubin"
+    command = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{SOURCES}"]
+    report = _run([*command, str(SOURCES / "correlation.cu"), "-o", str(cubin)]).stderr
+    loops = {name: main_loop(lines) for name, lines in _functions(_run([nvdisasm, "-c", str(cubin)]).stdout)}
+    found = []  # kernel, what ptxas said, shared memory
+    for match in _RESOURCES.finditer(report):
+        kernel = kernel_name(match["name"])
+        if kernel is None or (architecture < 80 and kernel.startswith(("tf32", "bf16"))):
+            continue
+        smem = re.search(r"(\d+) bytes smem", match["memory"])
+        found.append((kernel, match, int(smem[1]) if smem else 0))
+    found.sort(key=lambda row: row[0])
+    device = f"{architecture // 10} {architecture % 10} {' '.join(map(str, MULTIPROCESSORS[architecture]))}"
+    questions = [f"{device} {match['registers']} {shared} {BLOCK_THREADS}" for _, match, shared in found]
+    blocks = _run([_occupancy_calculator(nvcc, folder)], "\n".join(questions)).stdout.split()
+    return [
+        KernelRow(
+            architecture=architecture,
+            kernel=kernel,
+            registers=int(match["registers"]),
+            stack=int(match["stack"]),
+            spill_stores=int(match["stores"]),
+            spill_loads=int(match["loads"]),
+            shared=shared,
+            blocks_per_sm=int(count),
+            loop=loops[match["name"]],
+        )
+        for (kernel, match, shared), count in zip(found, blocks, strict=True)
+    ]
+
+
+def _occupancy_calculator(nvcc: str, folder: Path) -> str:
+    program = folder / "occupancy"
+    if not program.exists():
+        _run([nvcc, "-std=c++17", str(Path(__file__).with_name("occupancy.cpp")), "-o", str(program)])
+    return str(program)
+
+
+def nvcc_version() -> str:
+    nvcc = find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
+    match = re.search(r"V(\d+\.\d+\.\d+)", _run([nvcc, "--version"]).stdout)
+    return match[1] if match else "unknown"
+
+
+def _write(rows: Sequence[KernelRow], path: Path) -> None:
+    """One line per kernel, so that a change of a kernel shows as a change of its lines."""
+    head: dict[str, Any] = {
+        "command": "python -m avsbg.benchmarks.static.kernels",
+        "nvcc": nvcc_version(),
+        "sources_sha256": source_digest(),
+    }
+    lines = ",\n".join("  " + json.dumps(asdict(row)) for row in rows)
+    text = json.dumps(head, indent=1)[:-2] + f',\n "kernels": [\n{lines}\n ]\n}}\n'
+    with atomic_file(path) as temporary:
+        temporary.write_text(text)
+
+
+def _show(rows: Sequence[KernelRow], console: Console) -> None:
+    table = Table(title="Blocks per multiprocessor; instructions of the main loop", box=None)
+    for column in ("sm", "kernel", "regs", "spill", "shared", "blocks", "all", "mma", "ldm", "copy"):
+        table.add_column(column, no_wrap=True)
+    for row in rows:
+        cells = (row.architecture, row.kernel, row.registers, row.spill_stores + row.spill_loads, row.shared)
+        inner = (row.loop.get(name, 0) for name in ("instructions", "tensor_core", "ldmatrix", "async_copies"))
+        table.add_row(*map(str, (*cells, row.blocks_per_sm, *inner)))
+    console.print(table)
+
+
+def run(
+    architecture: Annotated[
+        list[int] | None, typer.Option(help="Only this one, as 87; may be repeated. Shown, not written.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Where the table of all architectures is written.")] = RESULTS,
+) -> None:
+    """Compile the CUDA kernels for every architecture and tabulate registers, occupancy and main loop."""
+    console = Console(stderr=True)
+    wanted = architecture or list(MULTIPROCESSORS)
+    rows: list[KernelRow] = []
+    try:
+        if unknown := [item for item in wanted if item not in MULTIPROCESSORS]:
+            known = ", ".join(map(str, MULTIPROCESSORS))
+            raise BenchmarkError(f"Architecture {unknown[0]} is not known here.", f"Choose from {known}.")
+        if not SOURCES.is_dir():
+            raise BenchmarkError(f"There are no CUDA sources at {SOURCES}.", "Run this in a checkout of avsbg.")
+        with tempfile.TemporaryDirectory() as folder:
+            for item in track(wanted, "compiling", console=console):
+                rows += inspect(item, Path(folder))
+    except BenchmarkError as error:
+        console.print(f"[red]{error}[/]")
+        raise typer.Exit(1) from error
+    _show(rows, Console())
+    if architecture is None:
+        _write(rows, output)
+        console.print(f"written to {output}")
+
+
+if __name__ == "__main__":
+    typer.run(run)

@@ -1,0 +1,125 @@
+"""Exporting a network to a bundle that has been checked against PyTorch before anyone sees it."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+import onnxruntime
+
+from avsbg import __version__
+from avsbg.export.exporter import Report, export_graphs
+from avsbg.export.graphs import ClipGraph
+from avsbg.export.shape import ClipShape, ExportError
+from avsbg.export.vectors import reference_run
+from avsbg.model import VARIANTS, Variant, count_parameters
+from avsbg.runtime.backends import Backend
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle.bundle import Bundle, write_bundle
+from avsbg.runtime.bundle.manifest import ClipRecord, Manifest, WeightsRecord
+from avsbg.runtime.streaming.frame_pair import StreamedClip, is_decoder, is_encoder
+from avsbg.runtime.verify.verify import TOLERANCE, compare
+
+VECTOR_CLIPS = (1, 3)
+VECTOR_SEED = 0
+_TOOLS = ("numpy", "onnx", "onnx-ir", "onnxscript", "timm", "torch")
+
+
+def _ignore(line: str) -> None:
+    """Take a line of progress and show it to no one."""
+
+
+def export_bundle(
+    graph: ClipGraph,
+    path: Path,
+    *,
+    weights: WeightsRecord,
+    shape: ClipShape | None = None,
+    stream: bool = False,
+    merging: bool = True,
+    replace_existing: bool = False,
+    report: Report = _ignore,
+) -> Manifest:
+    """Export a network and its front end to the bundle `path`.
+
+    The bundle appears only once ONNX Runtime has reproduced PyTorch's outputs from each of its graphs.
+
+    Args:
+        graph: the network, as `avsbg.export.weights` makes it.
+        path: the directory to create.
+        weights: where the network's weights come from.
+        shape: what the graphs have fixed; by default the papers' 5 frames of 224 x 224.
+        stream: whether the graphs of a stream, `encode` and `decode`, are part of it.
+        merging: whether neighbouring operations are merged where that saves work (`avsbg.export.merges`).
+        replace_existing: whether a bundle at `path` is replaced.
+        report: called with a line of text as the work goes on.
+
+    Returns:
+        The manifest.
+
+    Raises:
+        ExportError: a graph is not valid, the network cannot be streamed, or outputs differ from PyTorch's by more
+            than 1e-3.
+        BundleError: `path` exists.
+    """
+    shape = shape or ClipShape()
+    variant = graph.network.variant
+    clip = ClipRecord(frames=shape.frames, height=shape.height, width=shape.width, audio=graph.audio.value)
+    count = count_parameters(graph.network)
+    with write_bundle(path, replace=replace_existing) as writer:
+        graphs = export_graphs(graph, shape, writer.directory, report, stream=stream, merging=merging)
+        for clips in VECTOR_CLIPS:
+            report(f"running PyTorch on {clips} test clip{'s' if clips > 1 else ''}")
+            run = reference_run(graph, clip, clips, VECTOR_SEED)
+            writer.add_vectors(clips=clips, seed=VECTOR_SEED, **vars(run))
+        manifest = writer.write_manifest(
+            name=f"{variant_name(variant)}-{variant.encoder}",
+            variant=variant.to_dict(),
+            weights=weights,
+            clip=clip,
+            graphs=graphs,
+            parameters={"published": count.published, "inference": count.inference},
+            versions={
+                "avsbg": __version__,
+                "python": platform.python_version(),
+                "onnxruntime": onnxruntime.__version__,  # two packages provide it
+                **{tool: version(tool) for tool in _TOOLS},
+            },
+        )
+        _verify(Bundle.open(writer.directory), report)
+    return manifest
+
+
+def variant_name(variant: Variant) -> str:
+    """The name of a variant with any encoder and form, or the network's name where the switches have none."""
+    plain = replace(variant, encoder="pvt_v2_b5", form="efficient")
+    return next((name for name, named in VARIANTS.items() if named == plain), variant.network)
+
+
+def _verify(bundle: Bundle, report: Report) -> None:
+    for name, running in _checked_forms(bundle):
+        with running as backend:
+            comparisons = [one for vectors in bundle.vectors() for one in compare(backend, vectors, TOLERANCE)]
+        for comparison in comparisons:
+            if not comparison.passed:
+                raise ExportError(
+                    f"the exported graph {name} differs from PyTorch by {comparison.largest_absolute:.3g} in "
+                    f"{comparison.output} with {comparison.clips} clips; at most {TOLERANCE:g} is allowed. The bundle "
+                    "was not kept.",
+                    "With weights that are not finite or that overflow no export can agree: check the checkpoint.",
+                )
+        worst = max(comparison.largest_absolute for comparison in comparisons)
+        report(f"{name}: ONNX Runtime agrees with PyTorch to {worst:.1e}")
+
+
+def _checked_forms(bundle: Bundle) -> Iterator[tuple[str, Backend]]:
+    """Every graph, in ONNX Runtime: a clip's as it is, a stream's two together, frame by frame over the clips."""
+    for name in bundle.manifest.graphs:
+        if is_decoder(name):
+            parts = (OnnxRuntimeBackend(bundle, "encode"), OnnxRuntimeBackend(bundle, name))
+            yield f"encode and {name}", StreamedClip(*parts)
+        elif not is_encoder(name):
+            yield name, OnnxRuntimeBackend(bundle, name)

@@ -1,0 +1,200 @@
+"""Visualizing a video: its clips' attention maps as pictures, arrays and a summary, in a directory of their own."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avsbg import __version__
+from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError
+from avsbg.export.visualize.outputs import Progress, write_clip, write_slices
+from avsbg.export.visualize.pictures import check_matplotlib
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.media.container import VideoInfo, probe
+from avsbg.runtime.media.samples import Window, check_inputs, graph_inputs, windows
+from avsbg.runtime.segment.run import check_output, output_directory
+
+SUMMARY = "visualize.json"
+
+
+@dataclass(frozen=True)
+class VisualizeOptions:
+    """What is visualized.
+
+    Attributes:
+        graph: the bundle's graph, of whole clips.
+        start: a second of the video; the clip that holds it is the first. By default that of `frame`, or 0.
+        clips: how many clips.
+        pixels: x and y in the video's pixels, of which slices of the correlation volume are shown.
+        frame: the second whose frame the pixels are in; by default the first of the first clip.
+        stage: the stage whose slices are shown; by default all.
+        silent: give the network silence, not the soundtrack.
+        threshold: a pixel of the sheet's mask sounds where its probability exceeds this.
+    """
+
+    graph: str = "clip"
+    start: int | None = None
+    clips: int = 1
+    pixels: tuple[tuple[int, int], ...] = ()
+    frame: int | None = None
+    stage: int | None = None
+    silent: bool = False
+    threshold: float = 0.5
+
+
+def visualize_video(
+    bundle: Bundle,
+    path: Path,
+    output: Path,
+    options: VisualizeOptions,
+    *,
+    replace: bool = False,
+    progress: Progress = lambda *_: None,
+) -> dict[str, Any]:
+    """Write what a network attends to in a video to the directory `output`.
+
+    Written are, for each clip, `clip000/sheet.png` (frames, masks and all maps), a picture of each map over its frame,
+    such as `clip000/fusion_gate.stage0.second00003.png`, and `clip000/maps.npz` with the maps themselves; for each
+    pixel `slice.second00000.x640.y360.png` and `.npz`; and `visualize.json`.
+
+    Args:
+        bundle: an open bundle.
+        path: the video.
+        output: the directory to make; it appears only when complete.
+        options: what is visualized.
+        replace: replace `output` if it is an earlier explanation.
+        progress: called with a stage's name, what is done of it and how much there is.
+
+    Returns:
+        The summary, as written to `visualize.json`.
+
+    Raises:
+        VisualizeError: the network has no such map, or a pixel, frame, stage or clip lies outside.
+        MediaError: the video cannot be read, has no sound and not `silent`, or `output` exists or cannot be written.
+    """
+    check_matplotlib()
+    check_output(output, replace=replace, holds=SUMMARY)
+    contract = bundle.graph(options.graph)
+    check_inputs(contract)
+    video = probe(path)
+    length = bundle.manifest.clip.frames
+    first = (options.start if options.start is not None else options.frame or 0) // length
+    frame = first * length if options.frame is None else options.frame
+    _check(options, video, range(first * length, (first + options.clips) * length), frame)
+    reader = MapReader(bundle, options.graph)
+    stages = _stages(options, reader)
+    listens = any(tensor.name != "frames" for tensor in contract.inputs) and bool(bundle.manifest.variant["audio"])
+    silent = options.silent or not listens
+    walk = windows(video, bundle.manifest.clip, bundle.manifest.preprocessing, silent=silent)
+    clips: list[dict[str, Any]] = []
+    slices: list[dict[str, Any]] = []
+    with output_directory(output, replace=replace) as directory:
+        for number, window in _chosen(walk, first, options.clips, progress):
+            maps = reader.read(graph_inputs(window, bundle.manifest.clip, contract))
+            _check_finite(maps, number)
+            clips.append(
+                write_clip(
+                    directory, number, window, maps, reader=reader, threshold=options.threshold, progress=progress
+                )
+            )
+            if options.pixels and number == frame // length:
+                slices = write_slices(directory, window, maps, video, frame=frame, stages=stages, pixels=options.pixels)
+        if not clips or (options.pixels and frame > clips[-1]["seconds"][-1]):
+            end = clips[-1]["seconds"][-1] if clips else None
+            raise VisualizeError(
+                f"there is no second {frame if clips else first * length} in {path}"
+                + (f": the last one is {end}." if end is not None else ": it ends before."),
+                "Seconds count from 0.",
+            )
+        summary = {
+            "bundle": {"name": bundle.manifest.name, "manifest_sha256": bundle.manifest_sha256},
+            "graph": {
+                "name": options.graph,
+                "file": contract.file,
+                "sha256": bundle.manifest.files[contract.file].sha256,
+                "precision": contract.precision,
+            },
+            "video": {
+                "file": path.name, "sha256": sha256(path), "width": video.width, "height": video.height,
+                "sound": "silence" if silent else "its own",
+            },
+            "ran": _ran(),
+            "tensors": {stage: list(names) for stage, names in reader.tensors.items()},
+            "missing": reader.missing,
+            "difference_from_pytorch": reader.differences or "not checked: the vectors hold no such stage",
+            "threshold": options.threshold,
+            "clips": clips,
+            "slices": slices,
+        }  # fmt: skip
+        (directory / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary
+
+
+def _ran() -> dict[str, str]:
+    import matplotlib
+    import onnxruntime
+
+    return {
+        "backend": f"onnxruntime {onnxruntime.__version__}, CPUExecutionProvider, operator as its function body",
+        "avsbg": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "matplotlib": matplotlib.__version__,
+    }
+
+
+def _check(options: VisualizeOptions, video: VideoInfo, seconds: range, frame: int) -> None:
+    """What can be told before work begins."""
+    if options.start is not None and options.start < 0:
+        raise VisualizeError(f"the start {options.start} is negative.", "Seconds count from 0.")
+    if frame not in seconds:
+        raise VisualizeError(
+            f"the frame {frame} is not in the seconds {seconds[0]} to {seconds[-1]}, which are visualized.",
+            "Frames are counted in seconds from the video's start; choose others with --start and --clips.",
+        )
+    if (options.frame is not None or options.stage is not None) and not options.pixels:
+        raise VisualizeError("a frame or a stage was given without a pixel.", "They say where --pixel X,Y lies.")
+    for x, y in options.pixels:
+        if not (0 <= x < video.width and 0 <= y < video.height):
+            raise VisualizeError(
+                f"the pixel {x},{y} is outside of {video.path}, whose pictures have {video.width} x {video.height}.",
+                f"X is 0 to {video.width - 1} from the left, Y 0 to {video.height - 1} from the top.",
+            )
+
+
+def _stages(options: VisualizeOptions, reader: MapReader) -> Sequence[int]:
+    if not options.pixels:
+        return ()
+    if ATTENTION in reader.missing:
+        raise VisualizeError(
+            f"there is no correlation volume to slice: {reader.missing[ATTENTION]}.", "Leave --pixel out."
+        )
+    count = sum(name.startswith(f"{ATTENTION}.") for name in reader.tensors)
+    if options.stage is not None and not 0 <= options.stage < count:
+        raise VisualizeError(f"there is no stage {options.stage}.", f"Stages are 0 (the finest) to {count - 1}.")
+    return range(count) if options.stage is None else (options.stage,)
+
+
+def _chosen(walk: Iterator[Window], first: int, count: int, progress: Progress) -> Iterator[tuple[int, Window]]:
+    for number, window in enumerate(islice(walk, first + count)):
+        progress("clips", number, first + count)
+        if number >= first:
+            yield number, window
+        progress("clips", number + 1, first + count)
+
+
+def _check_finite(maps: ClipMaps, number: int) -> None:
+    for kind, stages in maps.maps.items():
+        for stage, values in enumerate(stages):
+            if not np.isfinite(values).all():
+                raise VisualizeError(
+                    f"the {TITLES[kind]} of stage {stage} holds NaN or infinity in clip {number}.",
+                    "Check the bundle with `avsbg verify`; a lower precision may overflow.",
+                )

@@ -1,0 +1,1 @@
+"""ONNX Runtime: the backend, its execution providers and our operator library."""

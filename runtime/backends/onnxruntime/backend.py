@@ -1,0 +1,291 @@
+"""ONNX Runtime: executes a graph with the operator as its ONNX function body, as our native kernel, or written out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.onnxruntime.operator import register
+from avsbg.runtime.backends.onnxruntime.providers import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    UNFIT_FOR_FP8,
+    ask_for_proof,
+    check_providers,
+    provider_list,
+)
+from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.record_types import Precision
+from avsbg.runtime.device.native_library import native_library
+from avsbg.runtime.errors import BackendError
+
+# Which form of the graph each choice of operator executes.
+_FORMS = {"function": "custom", "native": "custom", "plain": "plain"}
+# Where a provider keeps arrays; any other keeps them in the host's memory.
+_DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
+# Buffers that were given back and wait for the next run, by device, dtype and shape.
+_Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
+
+
+class OrtResident(Resident):
+    """An `OrtValue`, on the device of the provider that wrote it."""
+
+    def __init__(self, value: Any, dtype: np.dtype[Any], device: str, pool: _Pool) -> None:
+        super().__init__(dtype, tuple(value.shape()))
+        self.value = value
+        self.device = device
+        self._pool = pool
+
+    def _copy(self) -> NDArray[Any]:
+        # On the CPU, OrtValue.numpy() is a view of a buffer that a later run may write to.
+        return np.array(self.value.numpy())
+
+    def _give_back(self) -> None:
+        self._pool[self.device, self.dtype.name, self.shape].append(self.value)
+        self.value = None
+
+
+class OnnxRuntimeBackend(Backend):
+    """Executes a graph with ONNX Runtime.
+
+    Args:
+        bundle: an open bundle.
+        graph: the graph's name; `operator="plain"` executes the one named `<graph>.plain`.
+        operator: `function` (the operator's ONNX function body), `native` (our kernel) or
+            `plain` (standard operators only). By default what the graph allows without a library.
+        precision: executes the graph that `avsbg convert` made in it, `<graph>.<precision>`; by default the graph as
+            named.
+        provider: the execution provider; a session that gets another one, or that leaves nodes to another, is an
+            error. By default the backend's own.
+        provider_options: further options of the provider, by ONNX Runtime's names.
+        device: the number of the GPU, for providers that run on one.
+        threads: threads within an operator; by default ONNX Runtime's choice (the physical cores).
+        clips: fix the number of clips, which lets ONNX Runtime plan memory and lay out weights ahead.
+        allow_failed_gate: run a graph whose precision costs more than its gate allows.
+
+    Raises:
+        BackendError: `operator` is unknown or contradicts the graph or the provider, its gate failed, there is no graph
+            in that precision, or a number is out of range.
+        NativeLibraryError: `operator` is `native` and the library was not built; says why.
+    """
+
+    name: ClassVar[str] = "onnxruntime"
+    PROVIDER: ClassVar[str] = CPU
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        graph: str = "clip",
+        *,
+        operator: str | None = None,
+        precision: Precision | None = None,
+        provider: str | None = None,
+        provider_options: Mapping[str, str] | None = None,
+        device: int = 0,
+        threads: int | None = None,
+        clips: int | None = None,
+        allow_failed_gate: bool = False,
+    ) -> None:
+        if operator not in (None, *_FORMS):
+            raise BackendError(f"unknown operator form {operator!r}.", f"Choose one of: {', '.join(_FORMS)}.")
+        if operator == "plain" and bundle.graph(graph).operator != "plain":
+            graph = f"{graph}.plain"
+        if precision is not None and bundle.graph(graph).precision != precision:
+            graph = _in_precision(bundle, graph, precision)
+        super().__init__(bundle, graph)
+        accuracy = self.contract.accuracy
+        if accuracy is not None:
+            self.gate = check_gate(f"the graph {graph}", accuracy, allow_failed=allow_failed_gate)
+        if operator is None:
+            operator = "plain" if self.contract.operator == "plain" else "function"
+        if _FORMS[operator] != self.contract.operator:
+            raise BackendError(
+                f"the graph {graph} holds no custom operator, so the operator form {operator!r} has nothing to execute."
+            )
+        provider = provider or self.PROVIDER
+        if operator == "native":
+            if provider != CPU:
+                raise BackendError(
+                    f"the native operator is a kernel for the CPU, and {provider} runs on a GPU: each call would copy "
+                    "its inputs and outputs.",
+                    f"Use {self.name}:function or {self.name}:plain; for our kernels on a GPU, tensorrt:plugin.",
+                )
+            native_library("onnxruntime")
+        for option, value in (("threads", threads), ("clips", clips)):
+            if value is not None and value < 1:
+                raise BackendError(f"{option} must be at least 1, not {value}.")
+        self._operator = operator
+        self._provider = provider
+        self._threads = threads
+        self._clips = clips
+        self._kernel: str | None = None
+        self._session: Any = None
+        self._provider_options = provider_options
+        self._index = device
+        self._nodes: dict[str, int] = {}
+        self._device = _DEVICES.get(provider, "cpu")
+        self._place = self._device if self._device == "cpu" else f"{self._device}:{device}"
+        self._pool: _Pool = defaultdict(list)
+
+    def describe(self) -> dict[str, Any]:
+        """What runs: providers as the session reports them, `kernel` the native operator's instruction set."""
+        import onnxruntime
+
+        return {
+            "backend": self.name,
+            "version": onnxruntime.__version__,
+            "graph": self.graph,
+            "operator": self._operator,
+            "kernel": self._kernel,
+            "precision": self.contract.precision,
+            **self.gate,
+            "providers": self._session.get_providers(),
+            **({"nodes": self._nodes, "provider_options": self._settings()} if self._device != "cpu" else {}),
+            "threads": self._session.get_session_options().intra_op_num_threads or "default",
+            "clips": self._clips or "dynamic",
+        }
+
+    def _open(self) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise BackendError(
+                f"ONNX Runtime cannot be imported: {error}.", "Install it with `pip install 'avsbg[cpu]'`."
+            ) from error
+        available = onnxruntime.get_available_providers()
+        if self._provider not in available:
+            package = "pip install 'avsbg[gpu]' (in place of onnxruntime) brings it." if self._device != "cpu" else ""
+            raise BackendError(
+                f"ONNX Runtime {onnxruntime.__version__} has no {self._provider}.",
+                f"It has: {', '.join(available)}. {package}".strip(),
+            )
+        path = self.bundle.file(self.contract.file)
+        try:
+            session = onnxruntime.InferenceSession(
+                str(path),
+                self._options(onnxruntime),
+                providers=provider_list(self._provider, self._index, self._provider_options),
+                disabled_optimizers=UNFIT_FOR_FP8 if self.contract.precision == "fp8" else (),
+            )
+        except Exception as error:  # ONNX Runtime's exceptions share no base class.
+            raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
+        self._nodes = check_providers(session, self._provider)
+        self._session = session
+
+    def _settings(self) -> dict[str, str]:
+        """The provider's options as the session has them."""
+        return dict(self._session.get_provider_options().get(self._provider, {}))
+
+    def _options(self, onnxruntime: Any) -> Any:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        ask_for_proof(options, self._provider)
+        if self._threads is not None:
+            options.intra_op_num_threads = self._threads
+        if self._clips is not None:
+            for symbol in {tensor.shape[0] for tensor in self.contract.inputs if isinstance(tensor.shape[0], str)}:
+                options.add_free_dimension_override_by_name(symbol, self._clips)
+        if self._operator == "native":
+            self._kernel = register(options)
+        return options
+
+    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+        arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items() if not isinstance(one, Resident)}
+        try:
+            if keep or len(arrays) < len(inputs):
+                return self._run_bound(inputs, arrays, outputs, keep)
+            results = self._session.run(list(outputs), arrays)
+        except BackendError:
+            raise
+        except Exception as error:
+            raise BackendError(f"ONNX Runtime failed on the graph {self.graph}: {error}") from error
+        return dict(zip(outputs, results, strict=True))
+
+    def _run_bound(
+        self, inputs: Inputs, arrays: dict[str, NDArray[Any]], outputs: Sequence[str], keep: Collection[str]
+    ) -> Results:
+        """Run with inputs and outputs bound to where they are, on the device or on the host."""
+        binding = self._session.io_binding()
+        for name, one in inputs.items():
+            if not isinstance(one, Resident):
+                binding.bind_cpu_input(name, arrays[name])
+            elif not isinstance(one, OrtResident):
+                raise self._refuse_resident(name, f"{type(one).__name__} is another backend's")
+            elif one.device != self._place:
+                raise self._refuse_resident(name, f"it lies on {one.device}, and {self._provider} runs {self._place}")
+            else:
+                binding.bind_ortvalue_input(name, one.value)
+        kept: dict[str, Resident] = {}
+        for name in outputs:
+            if name in keep:
+                kept[name] = self._buffer(name, inputs)
+                binding.bind_ortvalue_output(name, kept[name].value)  # type: ignore[attr-defined]
+            else:
+                binding.bind_output(name, "cpu")
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception:
+            for one in kept.values():
+                one.release()
+            raise
+        values = dict(zip(outputs, binding.get_outputs(), strict=True))
+        return {name: kept[name] if name in kept else np.array(values[name].numpy()) for name in outputs}
+
+    def _buffer(self, name: str, inputs: Inputs) -> OrtResident:
+        """A buffer for an output that is kept: one that was given back, or a new one."""
+        from onnxruntime import OrtValue
+
+        dtype = np.dtype(next(tensor.dtype for tensor in self.contract.outputs if tensor.name == name))
+        shape = self._output_shape(name, inputs)
+        free = self._pool[self._place, dtype.name, shape]
+        value = (
+            free.pop()
+            if free
+            else OrtValue.ortvalue_from_shape_and_type(
+                shape, dtype.type, self._device, 0 if self._device == "cpu" else self._index
+            )
+        )
+        return OrtResident(value, dtype, self._place, self._pool)
+
+    def _close(self) -> None:
+        self._session = None
+        self._pool.clear()
+
+
+class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
+    """ONNX Runtime on a GPU, with its own CUDA kernels; otherwise as `OnnxRuntimeBackend`."""
+
+    name: ClassVar[str] = "onnxruntime-cuda"
+    PROVIDER: ClassVar[str] = CUDA
+
+
+class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
+    """ONNX Runtime on a GPU, which hands the graph to TensorRT; otherwise as `OnnxRuntimeBackend`.
+
+    TensorRT may round float32 products to tf32 there; ONNX Runtime has no option to forbid it (NVIDIA_TF32_OVERRIDE=0
+    in the environment does).
+    """
+
+    name: ClassVar[str] = "onnxruntime-tensorrt"
+    PROVIDER: ClassVar[str] = TENSORRT
+
+
+def _in_precision(bundle: Bundle, graph: str, precision: Precision) -> str:
+    if precision == "tf32":
+        raise BackendError("ONNX Runtime has no tf32 on the processor.", "Leave the precision out, or ask for fp32.")
+    name = f"{graph}.{precision}"
+    if name not in bundle.manifest.graphs:
+        raise BackendError(
+            f"{bundle.path} has no graph {name!r}.",
+            f"Make it with `avsbg convert {bundle.path} --precision {precision}`. It has: "
+            f"{', '.join(bundle.manifest.graphs)}.",
+        )
+    return name

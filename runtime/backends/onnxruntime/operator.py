@@ -1,0 +1,51 @@
+"""The operators for ONNX Runtime on the CPU: registering the native library, and what it runs here."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+from avsbg.runtime.device.native_library import native_library
+from avsbg.runtime.errors import NativeLibraryError
+
+_PATH_KEY = "avsbg.cpu_path"
+
+
+def available_paths() -> list[str]:
+    """The instruction sets that the library can use on this CPU, the best first.
+
+    Those whose name ends in `bf16` round fp32 descriptors to bf16; they run only when they are named.
+
+    Raises:
+        NativeLibraryError: the library was not built, with the reason.
+    """
+    library = ctypes.CDLL(str(native_library("onnxruntime").path))
+    library.avsbg_cpu_paths.restype = ctypes.c_char_p
+    names: bytes = library.avsbg_cpu_paths()
+    return names.decode().split(", ")
+
+
+def register(options: Any, path: str = "auto") -> str:
+    """Register the operators of the domain avsbg with ONNX Runtime's session options.
+
+    Args:
+        options: an `onnxruntime.SessionOptions`; its sessions then prefer the library to a function body.
+        path: an instruction set of `available_paths`, or `auto`.
+
+    Returns:
+        The path that will run.
+
+    Raises:
+        NativeLibraryError: the library was not built, this CPU has no such path, or ONNX Runtime is too old.
+    """
+    paths = available_paths()
+    if path not in ("auto", *paths):
+        raise NativeLibraryError(
+            f"the operator's path {path!r} cannot run on this CPU.", f"Choose one of: auto, {', '.join(paths)}."
+        )
+    options.add_session_config_entry(_PATH_KEY, path)
+    try:
+        options.register_custom_ops_library(str(native_library("onnxruntime").path))
+    except Exception as error:  # ONNX Runtime's exceptions share no base class.
+        raise NativeLibraryError(f"ONNX Runtime refuses the operator library: {error}") from error
+    return paths[0] if path == "auto" else path

@@ -1,0 +1,1 @@
+"""TensorRT and TensorRT for RTX: engines, execution contexts, memory and our plugin."""

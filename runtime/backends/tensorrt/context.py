@@ -1,0 +1,286 @@
+"""One execution context with all it needs: a stream, fixed buffers, and the captured graph of its latest step."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.backends.base import Inputs, Results
+from avsbg.runtime.backends.tensorrt.logger import message_log
+from avsbg.runtime.backends.tensorrt.memory import BufferPool, DeviceArray
+from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, Shape, choose_profile
+from avsbg.runtime.device.cuda import CudaError, Device, HostBuffer, Memory
+from avsbg.runtime.errors import BackendError
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a captured graph holds good for; anything else needs another.
+
+    Attributes:
+        profile: the optimisation profile.
+        shapes: of the inputs, in the contract's order.
+        inputs: those that come from the host.
+        outputs: those that go to the host.
+    """
+
+    profile: int
+    shapes: tuple[Shape, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass
+class Counts:
+    """How often a lane did what.
+
+    Attributes:
+        plain: steps that were enqueued call by call.
+        captured: graphs that were captured.
+        launched: steps that were launched as a graph.
+        why_not: why steps are not captured, where they are not.
+    """
+
+    plain: int = 0
+    captured: int = 0
+    launched: int = 0
+    why_not: str | None = None
+
+
+class Lane:
+    """Executes one step at a time.
+
+    Inputs and outputs have fixed addresses, since a captured graph holds them, and the size of the largest shapes.
+    The first run of a step is enqueued call by call; it is the warm-up that plugins and lazy loading need. When the
+    same step comes again, it is captured, and launched as a whole from then on. A step of other shapes gives the graph
+    up: TensorRT allows no launch of a graph after its execution context has been changed.
+
+    Args:
+        device: the GPU; its context is active here and in every method.
+        trt: the module `tensorrt` or `tensorrt_rtx`.
+        engine: the engine.
+        tensors: its inputs and outputs.
+        largest: their largest shapes.
+        pool: where outputs that are kept go.
+        capture: False: never; True: a capture that fails is an error; None: it is remembered in `counts`.
+
+    Raises:
+        BackendError: TensorRT cannot make an execution context.
+        CudaError: there is no memory.
+    """
+
+    def __init__(  # noqa: PLR0917
+        self,
+        device: Device,
+        trt: Any,
+        engine: Any,
+        tensors: Mapping[str, EngineTensor],
+        largest: Mapping[str, Shape],
+        pool: BufferPool,
+        *,
+        capture: bool | None,
+    ) -> None:
+        self.counts = Counts(why_not="not asked for" if capture is False else None)
+        self._device, self._trt, self._tensors, self._pool = device, trt, tensors, pool
+        self._capture = capture
+        self._memory: dict[str, Memory] = {}
+        self._host: dict[str, HostBuffer] = {}
+        self._step: Step | None = None
+        self._shapes: Mapping[str, Shape] = {}
+        self._graph: Any = None
+        self._pending = False
+        self._context: Any = None
+        self._stream = device.create_stream()
+        try:
+            with message_log(trt).collect() as messages:
+                self._context = engine.create_execution_context()
+            if self._context is None:
+                raise BackendError(
+                    f"TensorRT cannot make an execution context: {_reasons(messages)}.",
+                    "Usually the GPU's memory is short: build for fewer --clips, or close what else uses the GPU.",
+                )
+            for name, shape in largest.items():
+                nbytes = math.prod(shape) * np.dtype(tensors[name].dtype).itemsize
+                self._memory[name] = device.allocate(nbytes)
+                self._host[name] = device.allocate_host(nbytes)
+            self._bind()
+        except BaseException:
+            self.close()
+            raise
+
+    def run(
+        self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str], output_shape: Callable[[str], Shape]
+    ) -> Results:
+        """Execute one step.
+
+        Args:
+            inputs: by name; those on the GPU are `DeviceArray` of this GPU.
+            outputs: the names wanted.
+            keep: those that stay on the GPU. If all do, the work is under way when this returns.
+            output_shape: the shape of an output.
+
+        Raises:
+            BackendError: no profile takes the shapes, or a graph was demanded and cannot be captured.
+            CudaError: CUDA or TensorRT failed.
+        """
+        names = [name for name, tensor in self._tensors.items() if tensor.is_input]
+        shapes = {name: tuple(inputs[name].shape) for name in names}
+        step = Step(
+            choose_profile(self._tensors, shapes),
+            tuple(shapes.values()),
+            tuple(name for name in names if not isinstance(inputs[name], DeviceArray)),
+            tuple(name for name in outputs if name not in keep),
+        )
+        self._finish()
+        again = step == self._step
+        if not again:
+            self._prepare(step, shapes)
+        for name in names:
+            self._take(name, inputs[name])
+        self._pending = True
+        self._execute(step, again)
+        self._step = step
+        results: Results = {}
+        for name in outputs:
+            if name in keep:
+                results[name] = self._keep(name, output_shape(name))
+        if step.outputs:
+            self._finish()
+            for name in step.outputs:
+                results[name] = self._array(name, output_shape(name)).copy()
+        return {name: results[name] for name in outputs}
+
+    def close(self, *, free: bool = True) -> None:
+        """Release everything.
+
+        Args:
+            free: whether the GPU still answers; without it, there is nothing that could be freed.
+        """
+        if free:
+            self._device.synchronize(self._stream)
+            self._drop_graph()
+        # The context before the memory that it was told of.
+        self._context = None
+        if free:
+            for memory in self._memory.values():
+                self._device.free(memory)
+            for buffer in self._host.values():
+                self._device.free_host(buffer)
+            self._device.destroy_stream(self._stream)
+        self._memory, self._host, self._graph = {}, {}, None
+
+    def _finish(self) -> None:
+        """Wait for the step that is under way: the host's buffers are its own until then."""
+        if self._pending:
+            self._device.synchronize(self._stream)
+            self._pending = False
+
+    def _prepare(self, step: Step, shapes: Mapping[str, Shape]) -> None:
+        self._drop_graph()
+        self._shapes = shapes
+        if self._step is None or step.profile != self._step.profile or step.shapes != self._step.shapes:
+            self._step = None  # until all is set
+            if self._context.active_optimization_profile != step.profile:
+                if not self._context.set_optimization_profile_async(step.profile, self._stream.handle):
+                    raise CudaError(f"TensorRT refuses the optimisation profile {step.profile}")
+                self._device.synchronize(self._stream)
+                self._bind()
+            for name, shape in shapes.items():
+                if not self._context.set_input_shape(name, shape):
+                    raise CudaError(f"TensorRT refuses {list(shape)} as the shape of {name}")
+            if missing := self._context.infer_shapes():
+                raise CudaError(f"TensorRT does not know the shape of {', '.join(missing)}")
+
+    def _bind(self) -> None:
+        for name, memory in self._memory.items():
+            if not self._context.set_tensor_address(name, memory.address):
+                raise CudaError(f"TensorRT refuses the memory for {name}")
+
+    def _take(self, name: str, value: NDArray[Any] | Any) -> None:
+        if not isinstance(value, DeviceArray):
+            np.copyto(self._array(name, value.shape), value)
+            return
+        buffer = value.buffer()
+        self._device.wait(self._stream, buffer.written)
+        self._device.copy_within(self._memory[name], buffer.memory, value.nbytes, self._stream)
+        buffer.read.append(self._device.record(self._stream))
+
+    def _execute(self, step: Step, again: bool) -> None:
+        if self._graph is None and again and self._capture is not False and self.counts.why_not is None:
+            self._try_capture(step)
+        if self._graph is None:
+            self._enqueue(step)
+            self.counts.plain += 1
+        else:
+            self._device.launch(self._graph, self._stream)
+            self.counts.launched += 1
+
+    def _try_capture(self, step: Step) -> None:
+        # TensorRT for RTX says no while it still compiles kernels; it is asked again at the next step.
+        capturable = getattr(self._context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(self._stream.handle):
+            return
+        try:
+            self._device.begin_capture(self._stream)
+            try:
+                self._enqueue(step)
+            except BaseException:
+                self._end_failed_capture()
+                raise
+            self._graph = self._device.end_capture(self._stream)
+            self.counts.captured += 1
+        except (CudaError, BackendError) as error:
+            if self._capture or (isinstance(error, CudaError) and error.sticky):
+                raise
+            self.counts.why_not = str(error)
+        if self._graph is None and self._capture:
+            raise BackendError("this step cannot be captured as a CUDA graph.", "Run without cuda_graph=True.")
+
+    def _end_failed_capture(self) -> None:
+        with contextlib.suppress(CudaError):  # what failed first is the cause
+            self._device.destroy_graph(self._device.end_capture(self._stream))
+
+    def _enqueue(self, step: Step) -> None:
+        for name in step.inputs:
+            nbytes = self._nbytes(name, self._shapes[name])
+            self._device.copy_in(self._memory[name], self._host[name], nbytes, self._stream)
+        with message_log(self._trt).collect() as messages:
+            enqueued = self._context.execute_async_v3(self._stream.handle)
+        if not enqueued:
+            raise CudaError(f"TensorRT cannot enqueue the step: {_reasons(messages)}", sticky=self._device.broken())
+        for name in step.outputs:
+            shape = tuple(self._context.get_tensor_shape(name))
+            self._device.copy_out(self._host[name], self._memory[name], self._nbytes(name, shape), self._stream)
+
+    def _keep(self, name: str, shape: Shape) -> DeviceArray:
+        dtype = np.dtype(self._tensors[name].dtype)
+        nbytes = math.prod(shape) * dtype.itemsize
+        buffer = self._pool.lend(nbytes, self._stream)
+        self._device.copy_within(buffer.memory, self._memory[name], nbytes, self._stream)
+        buffer.written = self._device.record(self._stream)
+        return DeviceArray(self._pool, buffer, dtype, shape)
+
+    def _nbytes(self, name: str, shape: Shape) -> int:
+        return math.prod(shape) * np.dtype(self._tensors[name].dtype).itemsize
+
+    def _array(self, name: str, shape: Sequence[int]) -> NDArray[Any]:
+        shape = tuple(shape)
+        content = self._host[name].array[: self._nbytes(name, shape)]
+        return content.view(self._tensors[name].dtype).reshape(shape)
+
+    def _drop_graph(self) -> None:
+        if self._graph is not None:
+            graph, self._graph = self._graph, None
+            self._device.destroy_graph(graph)
+
+
+def _reasons(messages: list[Any]) -> str:
+    errors = [message.text for message in messages if message.level >= logging.ERROR]
+    return "; ".join(errors[:2]) or "it gives no reason"

@@ -1,0 +1,233 @@
+"""Loading an engine of a bundle: everything that can be checked is checked before any of it is deserialised.
+
+Deserialising an engine runs native code that the engine's author chose. So an engine is loaded only if this user built
+it on this machine, which `avsbg build` notes, or says that its source is trusted.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from avsbg.atomic import atomic_file
+from avsbg.runtime.backends.tensorrt.logger import message_log
+from avsbg.runtime.backends.tensorrt.plugin import load_plugin
+from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
+from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle.engine_record import EngineRecord
+from avsbg.runtime.device.gpu import Gpu, read_cuda_driver
+from avsbg.runtime.device.native_library import native_library
+from avsbg.runtime.errors import BackendError
+
+# How the files of each backend begin.
+_MAGIC = {"tensorrt": b"ptrt", "tensorrt-rtx": b"vtrt"}
+
+
+def find_engine(bundle: Bundle, name: str) -> EngineRecord:
+    """The record of an engine.
+
+    Raises:
+        BackendError: the bundle has no engine of that name.
+    """
+    engines = bundle.manifest.engines
+    if name not in engines:
+        have = f"It has: {', '.join(engines)}." if engines else "It has none: make one with `avsbg build`."
+        raise BackendError(f"{bundle.path} has no engine {name!r}.", have)
+    return engines[name]
+
+
+def choose_engine(
+    bundle: Bundle, backend: str, graph: str, *, operator: str | None = None, precision: str | None = None, gpu: int = 0
+) -> str:
+    """The name of the one engine that fits; of several that differ only in the GPU, the one for this machine's.
+
+    Args:
+        bundle: an open bundle.
+        backend: `tensorrt` or `tensorrt-rtx`.
+        graph: the graph without its form and precision, or a graph's full name.
+        operator: `plugin` or `plain`; None for either.
+        precision: None for any.
+        gpu: the number of the GPU that it is to run on.
+
+    Raises:
+        BackendError: none fits, with the command that builds one; or several do, with their names.
+    """
+    if operator not in (None, "plugin", "plain"):
+        raise BackendError(f"unknown operator form {operator!r}.", f"{backend} has: plugin, plain.")
+    fitting = {
+        name: record
+        for name, record in bundle.manifest.engines.items()
+        if record.backend == backend
+        and record.graph
+        in {graph, *(f"{graph}{form}{low}" for form in ("", ".plain") for low in ("", f".{record.precision}"))}
+        and operator in (None, record.operator)
+        and precision in (None, record.precision)
+    }
+    if not fitting:
+        asked = " ".join(filter(None, (precision, operator, f"engine of {backend}")))
+        others = [name for name, record in bundle.manifest.engines.items() if record.backend == backend]
+        have = f"It has: {', '.join(others)}. " if others else ""
+        build = f"avsbg build {bundle.path} --backend {backend} --precision {precision or 'fp16'}"
+        build += f" --operator {operator}" if operator else ""
+        raise BackendError(f"{bundle.path} has no {asked} for the graph {graph}.", f"{have}Make one: {build}")
+    gpus = read_cuda_driver().gpus
+    if len(fitting) > 1 and gpu < len(gpus):
+        here = gpus[gpu].compute_capability
+        fitting = {
+            name: record for name, record in fitting.items() if here in record.device.compute_capabilities
+        } or fitting
+    if len(fitting) > 1:
+        raise BackendError(
+            f"{len(fitting)} engines of {bundle.path} fit: {', '.join(fitting)}.",
+            f"Say which: by precision and form ({backend}:plugin:fp16), or by its name (--engine NAME).",
+        )
+    return next(iter(fitting))
+
+
+def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path | None = None, device: int = 0) -> Any:
+    """Deserialise an engine.
+
+    Args:
+        bundle: an open bundle, whose files have been held against their hashes.
+        name: of the engine.
+        trust: load it even though this user did not build it on this machine.
+        plugin: the plugin library, for an engine that needs one; by default the one installed with avsbg.
+        device: the number of the GPU that is current.
+
+    Returns:
+        TensorRT's engine.
+
+    Raises:
+        BackendError: it is not what its record says, was built for another device or by another version, comes from an
+            unknown source, or TensorRT refuses it.
+        NativeLibraryError: the plugin is missing or cannot be used.
+    """
+    record = find_engine(bundle, name)
+    path = bundle.file(record.file)
+    rebuild = f"Rebuild it: avsbg build {bundle.path} --backend {record.backend} --precision {record.precision}"
+    rebuild += f" --operator {record.operator} --clips {' '.join(map(str, _clips(record)))}."
+    _check_magic(path, record, rebuild)
+    _check_trust(path, trust, rebuild)
+    trt = import_runtime(record.backend)
+    _check_version(path, record, str(trt.__version__), rebuild)
+    _check_device(path, record, rebuild, device)
+    library = None
+    if record.plugin is not None:
+        library = native_library("tensorrt").path if plugin is None else plugin
+        _check_plugin(path, record, library, rebuild)
+    runtime = trt.Runtime(message_log(trt))
+    if library is not None:
+        load_plugin(trt.get_plugin_registry(), library)
+    with message_log(trt).collect() as messages:
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        reasons = [message.text for message in messages if "rror" in message.text]
+        raise BackendError(f"{record.backend} refuses the engine {path}: {'; '.join(reasons[:2])}", rebuild)
+    return engine
+
+
+def remember_built(digest: str) -> None:
+    """Note that this user built the engine with this hash on this machine."""
+    path = _built_list()
+    known = _read_built(path)
+    if digest not in known:
+        with atomic_file(path) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in [*known, digest]), encoding="ascii")
+
+
+def _built_list() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "avsbg" / "built-engines"
+
+
+def _read_built(path: Path) -> list[str]:
+    return path.read_text(encoding="ascii", errors="replace").split() if path.is_file() else []
+
+
+def _clips(record: EngineRecord) -> Iterable[int]:
+    first = next(iter(record.profile.values()))  # every input begins with the number of clips
+    return first.smallest[0], first.optimal[0], first.largest[0]
+
+
+def _check_magic(path: Path, record: EngineRecord, rebuild: str) -> None:
+    with path.open("rb") as stream:
+        magic = stream.read(4)
+    if magic == _MAGIC[record.backend]:
+        return
+    other = next((backend for backend, known in _MAGIC.items() if known == magic), None)
+    if other is not None:
+        raise BackendError(f"{path} is an engine of {other}; its record says {record.backend}.", rebuild)
+    what = "is empty" if not magic else "is not a TensorRT engine"
+    raise BackendError(f"{path} {what}.", rebuild)
+
+
+def _check_trust(path: Path, trust: bool, rebuild: str) -> None:
+    if not trust and sha256(path) not in _read_built(_built_list()):
+        raise BackendError(
+            f"{path} was not built by this user on this machine, and an engine is native code.",
+            f"{rebuild} Or, if you trust where it comes from, load it with --trust (trust=True in Python).",
+        )
+
+
+def import_runtime(backend: str) -> Any:
+    """The module `tensorrt` or `tensorrt_rtx`, for the backend of that name.
+
+    Raises:
+        BackendError: it is not installed or cannot be loaded.
+    """
+    if backend == "tensorrt-rtx":
+        return import_tensorrt_rtx()
+    try:
+        import tensorrt
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"TensorRT cannot be imported: {error}.", "`avsbg doctor` says how to install it on this machine."
+        ) from error
+    if not hasattr(tensorrt, "__version__"):
+        # A folder of that name on the path is taken for a package.
+        raise BackendError(
+            f"what Python finds as tensorrt is not TensorRT: {list(getattr(tensorrt, '__path__', []))}.",
+            "Rename the folder, or install TensorRT: `avsbg doctor` says how.",
+        )
+    return tensorrt
+
+
+def _check_version(path: Path, record: EngineRecord, installed: str, rebuild: str) -> None:
+    built = record.versions.get(record.backend, "unknown")
+    compatible = bool(record.options.get("VERSION_COMPATIBLE"))
+    same = built.split(".")[0] == installed.split(".", maxsplit=1)[0] if compatible else built == installed
+    if not same:
+        raise BackendError(f"{path} was built by {record.backend} {built}; installed is {installed}.", rebuild)
+
+
+def _check_device(path: Path, record: EngineRecord, rebuild: str, index: int) -> None:
+    driver = read_cuda_driver()
+    if driver.problem is not None:
+        raise BackendError(f"the engine {path} needs a GPU: {driver.problem}.", "`avsbg doctor` shows what is here.")
+    if index >= len(driver.gpus):
+        raise BackendError(f"there is no GPU number {index}.", f"This machine has {len(driver.gpus)}.")
+    gpu: Gpu = driver.gpus[index]
+    wanted = record.device
+    if gpu.compute_capability not in wanted.compute_capabilities:
+        built_for = ", ".join(f"{number / 10:.1f}" for number in wanted.compute_capabilities)
+        raise BackendError(
+            f"{path} was built for compute capability {built_for}; this GPU, {gpu.name}, has "
+            f"{gpu.compute_capability / 10:.1f}.",
+            rebuild,
+        )
+    if record.backend == "tensorrt" and wanted.name not in (None, gpu.name):
+        raise BackendError(f"{path} was built on {wanted.name}; this GPU is {gpu.name}.", rebuild)
+
+
+def _check_plugin(path: Path, record: EngineRecord, library: Path, rebuild: str) -> None:
+    assert record.plugin is not None
+    if not library.is_file():
+        raise BackendError(f"the engine {path} needs the plugin library, and there is none at {library}.")
+    if (found := sha256(library)) != record.plugin.sha256:
+        raise BackendError(
+            f"{library} is not the plugin that {path} was built with: its sha256 is {found}, the record says "
+            f"{record.plugin.sha256}.",
+            f"{rebuild} Or name the library that it was built with.",
+        )

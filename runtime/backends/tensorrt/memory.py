@@ -1,0 +1,166 @@
+"""Outputs that stay on the GPU: their buffers, lent out and taken back, and the order of who writes and reads."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.device.cuda import Device, Memory, Stream
+from avsbg.runtime.errors import BackendError
+
+# A stream of frames holds two sets of features. More kept arrays than this were forgotten, not needed.
+MOST_KEPT = 16
+
+
+@dataclass
+class KeptBuffer:
+    """Memory of the GPU that an output stays in.
+
+    Attributes:
+        memory: the memory.
+        written: the event after which it holds the output.
+        read: the events after which those who took it as an input no longer need it.
+    """
+
+    memory: Memory
+    written: Any = None
+    read: list[Any] = field(default_factory=list)
+
+
+class DeviceArray(Resident):
+    """An output that stays on the GPU.
+
+    Another backend of this GPU takes it as an input; its stream waits there until this one has written it, and the host
+    waits for neither.
+    """
+
+    def __init__(self, pool: BufferPool, buffer: KeptBuffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        super().__init__(dtype, shape)
+        self._pool = pool
+        self._buffer = buffer
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes of the buffer are its own."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def device(self) -> Device:
+        """Where it is."""
+        return self._pool.device
+
+    def buffer(self) -> KeptBuffer:
+        """Where it lies.
+
+        Raises:
+            BackendError: it was released, or the backend that made it was closed.
+        """
+        self._check()
+        return self._buffer
+
+    def _check(self) -> None:
+        super()._check()
+        if self._pool.closed:
+            raise BackendError("a kept array was used after the backend that made it was closed.")
+
+    def _copy(self) -> NDArray[Any]:
+        """Waits until it has been written."""
+        return self._pool.read(self._buffer, self.nbytes).view(self.dtype).reshape(self.shape)
+
+    def _give_back(self) -> None:
+        self._pool.take_back(self._buffer)
+
+
+class BufferPool:
+    """The buffers of a backend's kept outputs. Those that were given back are used again before new ones are made.
+
+    Args:
+        device: the GPU.
+        guard: wraps what talks to the GPU outside a run; turns its errors into `BackendError`.
+    """
+
+    def __init__(self, device: Device, guard: Callable[[], Any]) -> None:
+        self.device = device
+        self.closed = False
+        self._guard = guard
+        self._lock = threading.Lock()
+        self._lent: list[KeptBuffer] = []
+        self._free: list[KeptBuffer] = []
+        self._reader: Stream | None = None
+
+    def lend(self, nbytes: int, stream: Stream) -> KeptBuffer:
+        """A buffer of exactly that size for work of `stream` to write to; the GPU's context is active.
+
+        The stream waits, on the GPU, until nobody reads the buffer's former content.
+
+        Raises:
+            BackendError: too many are lent out.
+            CudaError: there is no memory.
+        """
+        with self._lock:
+            found = next((buffer for buffer in self._free if buffer.memory.nbytes == nbytes), None)
+            if found is not None:
+                self._free = [buffer for buffer in self._free if buffer is not found]
+            elif sum(buffer.memory.nbytes == nbytes for buffer in self._lent) >= MOST_KEPT:
+                raise BackendError(
+                    f"{MOST_KEPT} kept arrays of {nbytes} bytes have not been released.",
+                    "Call release() on each kept array once the next graph has taken it.",
+                )
+            else:
+                found = KeptBuffer(self.device.allocate(nbytes))
+            self._lent.append(found)
+        for event in found.read:
+            self.device.wait(stream, event)
+        if found.written is not None:
+            self.device.wait(stream, found.written)
+        found.read, found.written = [], None
+        return found
+
+    def take_back(self, buffer: KeptBuffer) -> None:
+        """Accept a buffer that was lent."""
+        with self._lock:
+            if self.closed:
+                return
+            self._lent = [other for other in self._lent if other is not buffer]
+            self._free.append(buffer)
+
+    def read(self, buffer: KeptBuffer, nbytes: int) -> NDArray[np.uint8]:
+        """Copy a buffer's first bytes to the host."""
+        with self._guard(), self._lock:
+            if self._reader is None:
+                self._reader = self.device.create_stream()
+            host = self.device.allocate_host(nbytes)
+            self.device.wait(self._reader, buffer.written)
+            self.device.copy_out(host, buffer.memory, nbytes, self._reader)
+            self.device.synchronize(self._reader)
+            content = host.array.copy()
+            self.device.free_host(host)
+        return content
+
+    def close(self, *, free: bool) -> None:
+        """Free every buffer, also those still lent; the GPU's context is active, this backend's work is done.
+
+        Args:
+            free: whether the GPU still answers.
+        """
+        with self._lock:
+            self.closed = True
+            if free:
+                reader = self._reader or self.device.create_stream()
+                buffers = (*self._free, *self._lent)
+                # Another backend may still be reading what this one made.
+                for buffer in buffers:
+                    for event in buffer.read:
+                        self.device.wait(reader, event)
+                self.device.synchronize(reader)
+                for buffer in buffers:
+                    self.device.free(buffer.memory)
+                self.device.destroy_stream(reader)
+            self._free, self._lent, self._reader = [], [], None

@@ -1,0 +1,163 @@
+"""What an engine says of its inputs and outputs, held against the graph's contract; the profile for given shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from avsbg.runtime.bundle.manifest import GraphRecord, TensorRecord
+from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
+from avsbg.runtime.errors import BackendError
+
+Shape = tuple[int, ...]
+
+# TensorRT's names of the types that a contract may have.
+_TYPES = {
+    "FLOAT": "float32",
+    "HALF": "float16",
+    "INT32": "int32",
+    "INT64": "int64",
+    "UINT8": "uint8",
+    "BOOL": "bool",
+}
+
+
+@dataclass(frozen=True)
+class EngineTensor:
+    """An input or output of an engine.
+
+    Attributes:
+        name: its name.
+        is_input: whether it is an input.
+        dtype: numpy's name of its type, or TensorRT's where numpy has none.
+        shape: -1 where a dimension is dynamic.
+        profiles: of an input, the smallest, optimal and largest shape of each optimisation profile.
+    """
+
+    name: str
+    is_input: bool
+    dtype: str
+    shape: Shape
+    profiles: tuple[tuple[Shape, Shape, Shape], ...] = ()
+
+
+def read_tensors(trt: Any, engine: Any) -> dict[str, EngineTensor]:
+    """The inputs and outputs of an engine, by name.
+
+    Args:
+        trt: the module `tensorrt` or `tensorrt_rtx`.
+        engine: its `ICudaEngine`.
+
+    Raises:
+        BackendError: a tensor lies in the host's memory, which no graph of ours asks for.
+    """
+    tensors = {}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
+        if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
+            raise BackendError(f"the engine wants {name} in the host's memory, as no graph of avsbg does.")
+        kind = engine.get_tensor_dtype(name).name
+        profiles = (
+            tuple(
+                tuple(tuple(shape) for shape in engine.get_tensor_profile_shape(name, number))
+                for number in range(engine.num_optimization_profiles)
+            )
+            if is_input
+            else ()
+        )
+        shape = tuple(engine.get_tensor_shape(name))
+        tensors[name] = EngineTensor(name, is_input, _TYPES.get(kind, kind), shape, profiles)  # type: ignore[arg-type]
+    return tensors
+
+
+def check_contract(engine: str, tensors: Mapping[str, EngineTensor], contract: GraphRecord) -> None:
+    """Hold an engine's inputs and outputs against the contract of the graph that its record names.
+
+    Raises:
+        BackendError: they differ; names the first tensor that does.
+    """
+    for kind, records, wants_input in (("input", contract.inputs, True), ("output", contract.outputs, False)):
+        names = [tensor.name for tensor in tensors.values() if tensor.is_input == wants_input]
+        if sorted(names) != sorted(record.name for record in records):
+            raise BackendError(
+                f"the engine {engine} has the {kind}s {', '.join(names)}; its graph has "
+                f"{', '.join(record.name for record in records)}.",
+                "It was not built from this bundle's graph: rebuild it with `avsbg build`.",
+            )
+        for record in records:
+            found = tensors[record.name]
+            if found.dtype != record.dtype or not _fits(found.shape, record):
+                raise BackendError(
+                    f"the engine {engine} has {found.dtype} {list(found.shape)} as {record.name}; its graph has "
+                    f"{record.dtype} {list(record.shape)}.",
+                    "It was not built from this bundle's graph: rebuild it with `avsbg build`.",
+                )
+
+
+def _fits(shape: Shape, record: TensorRecord) -> bool:
+    # A dimension that the contract names may have become a number: a profile of one size fixes it.
+    return len(shape) == len(record.shape) and all(
+        isinstance(wanted, str) or size == wanted for size, wanted in zip(shape, record.shape, strict=True)
+    )
+
+
+def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Sequence[int]]) -> int:
+    """The optimisation profile for the inputs' shapes: of those that take them, the one tuned for the nearest size.
+
+    Args:
+        tensors: of the engine.
+        shapes: of the inputs, by name; of their contract's rank.
+
+    Raises:
+        BackendError: no profile takes them; names what the engine takes.
+    """
+    inputs = [tensor for tensor in tensors.values() if tensor.is_input]
+    distances = {
+        number: sum(
+            abs(size - best)
+            for tensor in inputs
+            for size, best in zip(shapes[tensor.name], tensor.profiles[number][1], strict=True)
+        )
+        for number in range(len(inputs[0].profiles))
+        if all(_within(shapes[tensor.name], *tensor.profiles[number]) for tensor in inputs)
+    }
+    if not distances:
+        first = next(
+            tensor
+            for tensor in inputs
+            if not all(_within(shapes[tensor.name], *profile) for profile in tensor.profiles)
+        )
+        takes = " or ".join(f"{list(low)} to {list(high)}" for low, _, high in first.profiles)
+        raise BackendError(
+            f"the engine does not take {first.name} {list(shapes[first.name])}; it takes {takes}.",
+            "Build an engine for that many clips: avsbg build ... --clips MIN OPT MAX.",
+        )
+    return min(distances, key=lambda number: distances[number])
+
+
+def largest_shapes(tensors: Mapping[str, EngineTensor], contract: GraphRecord) -> dict[str, Shape]:
+    """The largest shape that each input and output can have in any profile: what memory is taken for.
+
+    Raises:
+        BackendError: it is no shape that memory could be taken for.
+    """
+    largest: dict[str, int] = {}
+    for record in contract.inputs:
+        for _, _, high in tensors[record.name].profiles:
+            for size, dimension in zip(high, record.shape, strict=True):
+                if isinstance(dimension, str):
+                    largest[dimension] = max(size, largest.get(dimension, 0))
+    shapes = {
+        record.name: tuple(largest[size] if isinstance(size, str) else size for size in record.shape)
+        for record in (*contract.inputs, *contract.outputs)
+    }
+    for name, shape in shapes.items():
+        if problem := why_not_a_shape(shape):
+            raise BackendError(f"the engine's largest {name} {problem}.", "Build an engine for fewer --clips.")
+    return shapes
+
+
+def _within(shape: Sequence[int], low: Shape, _: Shape, high: Shape) -> bool:
+    return all(least <= size <= most for size, least, most in zip(shape, low, high, strict=True))

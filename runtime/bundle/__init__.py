@@ -1,0 +1,1 @@
+"""The bundle's file format: reading, hash checks, validation and atomic updates."""

@@ -1,0 +1,286 @@
+"""Reading and writing bundles: the directory that the toolchain's parts share.
+
+with write_bundle(Path("avs-bg.bundle")) as writer:
+    onnx.save(model, writer.directory / "clip.onnx")
+    writer.add_vectors(clips=1, seed=0, inputs=..., outputs=..., intermediates=...)
+    writer.write_manifest(name="avs-bg", variant=..., weights=..., clip=..., graphs=..., ...)
+
+bundle = Bundle.open(Path("avs-bg.bundle"))
+session_file = bundle.file(bundle.graph("clip").file)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from avsbg.atomic import atomic_directory
+from avsbg.runtime.bundle.manifest import (
+    MANIFEST,
+    FileRecord,
+    GraphRecord,
+    Manifest,
+    TensorRecord,
+    VectorsRecord,
+    read_manifest,
+)
+from avsbg.runtime.errors import BundleError
+
+Arrays = dict[str, NDArray[Any]]
+
+# An .npz is a zip archive and could claim to unpack to anything; real vectors are tens of MB.
+MAX_VECTOR_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One file of test vectors, loaded: inputs, the PyTorch outputs, and intermediate stages by name."""
+
+    record: VectorsRecord
+    inputs: Arrays
+    outputs: Arrays
+    intermediates: Arrays
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose manifest is valid and whose files were all found unchanged when it was opened.
+
+    Attributes:
+        path: its directory, which another process may replace by an updated bundle at any time.
+        manifest: what is in it.
+        manifest_sha256: of the manifest file as it was opened; "" if the object was not made by `open`.
+    """
+
+    path: Path
+    manifest: Manifest
+    manifest_sha256: str = ""
+
+    @classmethod
+    def open(cls, path: Path) -> Bundle:
+        """Open the bundle in the directory `path` and check every file it lists against its hash.
+
+        Raises:
+            BundleError: no such directory, a manifest that is not valid, or a file that is missing, is not a regular
+                file inside the bundle, or has changed.
+        """
+        path = Path(path)
+        while True:
+            before = _identity(path)
+            try:
+                return cls._open(path)
+            except (BundleError, FileNotFoundError):
+                # An update puts a new directory in the place of the old one; what was read may be half of each.
+                if _identity(path) == before:
+                    raise
+
+    @classmethod
+    def _open(cls, path: Path) -> Bundle:
+        if not path.exists():
+            raise BundleError(f"there is no bundle at {path}.", "Make one with `avsbg export`.")
+        if not path.is_dir():
+            raise BundleError(f"{path} is a file, not a bundle.", "A bundle is a directory, made by `avsbg export`.")
+        if not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} holds no {MANIFEST}, so it is not a bundle.", "Make one with `avsbg export`.")
+        digest = sha256(path / MANIFEST)
+        manifest = read_manifest(path / MANIFEST)
+        if sha256(path / MANIFEST) != digest:
+            raise BundleError(f"{path} was changed while it was opened.", "Try again.")
+        for name, record in manifest.files.items():
+            _check_file(path, name, record)
+        return cls(path, manifest, digest)
+
+    def is_current(self) -> bool:
+        """Whether the directory still holds the bundle that was opened, and has not been updated since."""
+        return (self.path / MANIFEST).is_file() and sha256(self.path / MANIFEST) == self.manifest_sha256
+
+    def file(self, name: str) -> Path:
+        """The path of a file that the manifest lists.
+
+        Raises:
+            BundleError: the manifest does not list it.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")
+        return self.path / name
+
+    def graph(self, name: str = "clip") -> GraphRecord:
+        """The record of a graph.
+
+        Raises:
+            BundleError: the bundle has no graph of that name.
+        """
+        if name not in self.manifest.graphs:
+            raise BundleError(f"{self.path} has no graph {name!r}.", f"It has: {', '.join(self.manifest.graphs)}.")
+        return self.manifest.graphs[name]
+
+    def vectors(self) -> Iterator[Vectors]:
+        """Load the bundle's test vectors, one file at a time.
+
+        Raises:
+            BundleError: a file is not an .npz archive, or does not hold what the manifest says.
+        """
+        for record in self.manifest.vectors:
+            yield _load_vectors(self.file(record.file), record)
+
+
+class BundleWriter:
+    """Collects the files of a new bundle in `directory`; made by `write_bundle`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._vectors: list[VectorsRecord] = []
+
+    def add_vectors(
+        self,
+        *,
+        clips: int,
+        seed: int,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        intermediates: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
+        """Write `vectors/clips{clips}_seed{seed}.npz` and remember its record for the manifest."""
+        groups = {"inputs": inputs, "outputs": outputs, "intermediates": intermediates or {}}
+        name = f"vectors/clips{clips}_seed{seed}.npz"
+        (self.directory / "vectors").mkdir(exist_ok=True)
+        arrays = {f"{group}.{key}": value for group, members in groups.items() for key, value in members.items()}
+        np.savez_compressed(self.directory / name, **arrays)  # type: ignore[arg-type]
+        records = {group: tuple(map(_describe, members, members.values())) for group, members in groups.items()}
+        self._vectors.append(VectorsRecord.model_validate({"file": name, "clips": clips, "seed": seed, **records}))
+
+    def write_manifest(self, **fields: Any) -> Manifest:
+        """Hash every file in `directory` and write `manifest.json`; call it when all files are in place.
+
+        Args:
+            fields: the fields of `Manifest` except `format`, `vectors`, `files` and `created`, which are filled here.
+
+        Raises:
+            BundleError: the fields do not make a valid manifest.
+        """
+        files = {
+            file.relative_to(self.directory).as_posix(): FileRecord(sha256=sha256(file), bytes=file.stat().st_size)
+            for file in sorted(self.directory.rglob("*"))
+            if file.is_file() and file != self.directory / MANIFEST
+        }
+        created = datetime.now(timezone.utc).replace(microsecond=0)
+        try:
+            manifest = Manifest(**fields, vectors=tuple(self._vectors), files=files, created=created)
+        except ValidationError as error:
+            raise BundleError(f"the new bundle's manifest is not valid: {error}") from error
+        (self.directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
+        return manifest
+
+
+@contextmanager
+def write_bundle(path: Path, *, replace: bool = False) -> Iterator[BundleWriter]:
+    """Yield a writer for a new bundle; `path` appears only when the block ends without an error.
+
+    Inside the block, after `write_manifest`, `Bundle.open(writer.directory)` reads the fresh bundle.
+
+    Raises:
+        BundleError: `path` exists and `replace` is false, or it exists and is no bundle (and so is never deleted).
+        RuntimeError: the block ended without `write_manifest`.
+    """
+    path = Path(path)
+    if path.exists():
+        if not replace:
+            raise BundleError(f"{path} exists already.", "Choose another path, or replace it with --force.")
+        if not (path / MANIFEST).is_file():
+            raise BundleError(f"{path} exists and is not a bundle, so it is not replaced.", "Choose another path.")
+    with atomic_directory(path, replace=replace) as directory:
+        yield BundleWriter(directory)
+        if not (directory / MANIFEST).is_file():
+            raise RuntimeError("write_bundle: the block ended without write_manifest")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Tells a directory from the one that later takes its place, which may have the number of one that is gone."""
+    try:
+        status = path.stat()
+        return status.st_ino, status.st_ctime_ns
+    except OSError:
+        return None
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _describe(name: str, array: NDArray[Any]) -> TensorRecord:
+    return TensorRecord.model_validate({"name": name, "dtype": array.dtype.name, "shape": array.shape})
+
+
+def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
+    """Check that `name` is a regular file reached without links, of the recorded size and hash."""
+    restore = "Restore the bundle from where it was made, or export it again."
+    path = bundle
+    for part in name.split("/"):
+        path = path / part
+        if path.is_symlink():
+            raise BundleError(f"{path} is a symbolic link; a bundle holds its files itself.", restore)
+    if not path.exists():
+        raise BundleError(f"{name} is missing from the bundle {bundle}.", restore)
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise BundleError(f"{path} is not a regular file.", restore)
+    if status.st_size != record.bytes:
+        raise BundleError(
+            f"{name} of the bundle {bundle} has changed: {status.st_size} bytes, the manifest says {record.bytes}.",
+            restore,
+        )
+    if (found := sha256(path)) != record.sha256:
+        raise BundleError(
+            f"{name} of the bundle {bundle} has changed: its sha256 is {found}, the manifest says {record.sha256}.",
+            restore,
+        )
+
+
+def _check_headers(path: Path, groups: Mapping[str, Iterable[TensorRecord]]) -> None:
+    """Hold what the arrays of an .npz claim to be against the manifest: numpy allocates before it reads."""
+    with zipfile.ZipFile(path) as archive:
+        for group, tensors in groups.items():
+            for tensor in tensors:
+                with archive.open(f"{group}.{tensor.name}.npy") as member:
+                    old = np.lib.format.read_magic(member) == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(member)
+                if (dtype.name, shape) != (tensor.dtype, tensor.shape):
+                    raise BundleError(
+                        f"{path}: {tensor.name} is {dtype}{list(shape)}, "
+                        f"the manifest says {tensor.dtype}{list(tensor.shape)}."
+                    )
+
+
+def _load_vectors(path: Path, record: VectorsRecord) -> Vectors:
+    groups = {"inputs": record.inputs, "outputs": record.outputs, "intermediates": record.intermediates}
+    loaded: dict[str, Arrays] = {group: {} for group in groups}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > MAX_VECTOR_BYTES:
+            raise BundleError(f"{path} would unpack to {unpacked} bytes; at most {MAX_VECTOR_BYTES} are read.")
+        _check_headers(path, groups)
+        with np.load(path, allow_pickle=False) as archive:
+            for group, tensors in groups.items():
+                for tensor in tensors:
+                    loaded[group][tensor.name] = archive[f"{group}.{tensor.name}"]
+    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
+        raise BundleError(f"{path} does not hold the vectors that the manifest lists: {error}.") from error
+    return Vectors(record, **loaded)

@@ -1,0 +1,1 @@
+"""GPUs and native libraries of this machine."""

@@ -1,0 +1,230 @@
+"""A GPU through pycuda: context, memory, streams and events. Graph capture, which pycuda lacks, through cuda-bindings.
+
+pycuda (2026.1 and before) wraps nothing of CUDA graphs. NVIDIA's own cuda-bindings does, and takes the handles of
+pycuda's streams; it is imported when a graph is first captured.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.device.cuda import CudaError, Device, HostBuffer, Memory, Stream
+from avsbg.runtime.device.gpu import read_cuda_driver
+from avsbg.runtime.errors import BackendError
+
+# CU_STREAM_NON_BLOCKING: work does not wait for that of the default stream.
+_NON_BLOCKING = 1
+
+
+@dataclass(frozen=True)
+class _Memory(Memory):
+    address: int
+    nbytes: int
+    allocation: Any
+
+
+class _HostBuffer(HostBuffer):
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        self._array = array
+
+    @property
+    def array(self) -> NDArray[np.uint8]:
+        return self._array
+
+
+@dataclass(frozen=True)
+class _Stream(Stream):
+    handle: int
+    stream: Any
+
+
+def open_device(index: int = 0) -> Device:
+    """Open a GPU.
+
+    Raises:
+        BackendError: there is no such GPU, or pycuda is not installed or does not work.
+    """
+    driver = read_cuda_driver()
+    if driver.problem is not None:
+        raise BackendError(f"TensorRT needs a GPU: {driver.problem}.", "`avsbg doctor` shows what is here.")
+    if not 0 <= index < len(driver.gpus):
+        have = ", ".join(f"{number} ({gpu.name})" for number, gpu in enumerate(driver.gpus))
+        raise BackendError(f"there is no GPU number {index}.", f"This machine has: {have}.")
+    try:
+        cuda = importlib.import_module("pycuda.driver")
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"pycuda cannot be imported: {error}.",
+            "Install it with `pip install pycuda`; that builds it with CUDA's toolkit (nvcc on the PATH).",
+        ) from error
+    try:
+        cuda.init()
+        return PyCudaDevice(cuda, index)
+    except cuda.Error as error:
+        raise BackendError(f"the GPU {driver.gpus[index].name} cannot be used: {error}.") from error
+
+
+class PyCudaDevice(Device):
+    """A GPU.
+
+    Args:
+        cuda: the module `pycuda.driver`, initialised.
+        index: of the GPU, in CUDA's order.
+    """
+
+    def __init__(self, cuda: Any, index: int) -> None:
+        self._cuda = cuda
+        self.index = index
+        device = cuda.Device(index)
+        self._name = device.name()
+        # The primary context, since TensorRT and the plugin use CUDA's runtime, which shares that one.
+        self._context = device.retain_primary_context()
+        self._graphs: Any = None
+        self._capturing: set[int] = set()
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        with self._errors():
+            self._context.push()
+        try:
+            yield
+        finally:
+            with self._errors():
+                self._cuda.Context.pop()
+
+    def allocate(self, nbytes: int) -> Memory:
+        with self._errors():
+            allocation = self._cuda.mem_alloc(nbytes)
+        return _Memory(int(allocation), nbytes, allocation)
+
+    def free(self, memory: Memory) -> None:
+        assert isinstance(memory, _Memory)
+        with self._errors():
+            memory.allocation.free()
+
+    def allocate_host(self, nbytes: int) -> HostBuffer:
+        with self._errors():
+            return _HostBuffer(self._cuda.pagelocked_empty(nbytes, np.uint8))
+
+    def free_host(self, buffer: HostBuffer) -> None:
+        # The array's base is the allocation.
+        with self._errors():
+            buffer.array.base.free()  # type: ignore[union-attr]
+
+    def create_stream(self) -> Stream:
+        with self._errors():
+            stream = self._cuda.Stream(_NON_BLOCKING)
+        return _Stream(stream.handle, stream)
+
+    def destroy_stream(self, stream: Stream) -> None:
+        # pycuda destroys a stream with its last reference, which is this one's.
+        del stream
+
+    def synchronize(self, stream: Stream) -> None:
+        assert isinstance(stream, _Stream)
+        with self._errors():
+            stream.stream.synchronize()
+
+    def record(self, stream: Stream) -> Any:
+        assert isinstance(stream, _Stream)
+        with self._errors():
+            return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING).record(stream.stream)
+
+    def wait(self, stream: Stream, event: Any) -> None:
+        assert isinstance(stream, _Stream)
+        with self._errors():
+            stream.stream.wait_for_event(event)
+
+    def copy_in(self, target: Memory, source: HostBuffer, nbytes: int, stream: Stream) -> None:
+        assert isinstance(stream, _Stream)
+        with self._errors():
+            self._cuda.memcpy_htod_async(target.address, source.array[:nbytes], stream.stream)
+
+    def copy_out(self, target: HostBuffer, source: Memory, nbytes: int, stream: Stream) -> None:
+        assert isinstance(stream, _Stream)
+        with self._errors():
+            self._cuda.memcpy_dtoh_async(target.array[:nbytes], source.address, stream.stream)
+
+    def copy_within(self, target: Memory, source: Memory, nbytes: int, stream: Stream) -> None:
+        assert isinstance(stream, _Stream)
+        with self._errors():
+            self._cuda.memcpy_dtod_async(target.address, source.address, nbytes, stream.stream)
+
+    def begin_capture(self, stream: Stream) -> None:
+        bindings = self._bindings()
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", bindings.CUstream(stream.handle), mode)
+        self._capturing.add(threading.get_ident())
+
+    def end_capture(self, stream: Stream) -> Any:
+        self._capturing.discard(threading.get_ident())
+        captured = self._call("cuStreamEndCapture", self._bindings().CUstream(stream.handle))
+        try:
+            return self._call("cuGraphInstantiate", captured, 0)
+        finally:
+            self._call("cuGraphDestroy", captured)
+
+    def launch(self, graph: Any, stream: Stream) -> None:
+        self._call("cuGraphLaunch", graph, self._bindings().CUstream(stream.handle))
+
+    def destroy_graph(self, graph: Any) -> None:
+        self._call("cuGraphExecDestroy", graph)
+
+    def broken(self) -> bool:
+        if threading.get_ident() in self._capturing:
+            return False  # Waiting is not allowed while capturing, and would say nothing.
+        # A sticky error is by definition the one that every later call returns.
+        try:
+            self._cuda.Context.synchronize()
+        except self._cuda.Error:
+            return True
+        return False
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "gpu": self._name,
+            "index": self.index,
+            "cuda_driver": read_cuda_driver().version,
+            "pycuda": importlib.import_module("pycuda").VERSION_TEXT,
+        }
+
+    def close(self) -> None:
+        # Active while it is detached: pycuda then releases the primary context and forgets it on this thread.
+        with self._errors():
+            self._context.push()
+            self._context.detach()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._cuda.Error as error:
+            raise CudaError(str(error), sticky=self.broken()) from error
+
+    def _bindings(self) -> Any:
+        if self._graphs is None:
+            try:
+                self._graphs = importlib.import_module("cuda.bindings.driver")
+            except ImportError as error:
+                raise BackendError(
+                    f"CUDA graphs need cuda-bindings, which cannot be imported: {error}.",
+                    "Install it with `pip install cuda-bindings`, or do without graphs (cuda_graph=False).",
+                ) from error
+        return self._graphs
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        bindings = self._bindings()
+        status, *results = getattr(bindings, function)(*arguments)
+        if int(status) != 0:
+            _, text = bindings.cuGetErrorString(status)
+            cause = text.decode(errors="replace") if isinstance(text, bytes) else str(status)
+            raise CudaError(f"{function} failed: {cause}", sticky=self.broken())
+        return results[0] if results else None

@@ -1,0 +1,217 @@
+"""Reading the sound of a video: mono, at the network's rate, from the first picture on."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.container import REPAIR, VideoInfo, decode, open_by_header, time_of
+from avsbg.runtime.threads import Prefetch
+
+# Encoders and clocks jitter by milliseconds; what is further off is a gap, an overlap or a clock that has drifted.
+TOLERANCE = Fraction(1, 10)
+# A longer gap is more likely a damaged time stamp than silence.
+LONGEST_GAP = 3600
+# How far sound that is decoded ahead may be ahead.
+SECONDS_AHEAD = 4
+# A file's sound is resampled in pieces of at least so many samples: each call costs as much as resampling a thousand.
+AT_ONCE = 16384
+
+
+class Sound:
+    """The sound of a video from its first picture on: mono float32, channels averaged as in the published preparation.
+
+    Args:
+        video: what `probe` returned.
+        sample_rate: Hz.
+
+    Raises:
+        MediaError: the file has no audio track; when reading, its sound cannot be decoded.
+    """
+
+    def __init__(self, video: VideoInfo, sample_rate: int) -> None:
+        if not video.has_sound:
+            raise MediaError(
+                f"{video.path} has no audio track, and the network listens.",
+                "Use --silent to run it with silence instead, or give a video with sound.",
+            )
+        self._rate = sample_rate
+        self._blocks: Iterator[NDArray[Any]] = _file_blocks(video, sample_rate)
+        self._ahead: Prefetch[NDArray[Any]] | None = None
+        self._rest = np.zeros(0, np.float32)
+
+    def decode_ahead(self) -> None:
+        """From now on, decode in a thread of its own, a few seconds ahead; `close` ends it."""
+        if self._ahead is None:
+            self._ahead = Prefetch(_seconds(self._blocks, self._rate), SECONDS_AHEAD)
+            self._blocks = self._ahead.__enter__()
+
+    def read(self, samples: int) -> NDArray[Any]:
+        """The next `samples` samples, float32 `[samples]`; silence where the track has ended."""
+        blocks, have = [self._rest], len(self._rest)
+        while have < samples and (block := next(self._blocks, None)) is not None:
+            blocks.append(block)
+            have += len(block)
+        joined = np.concatenate(blocks)
+        taken, self._rest = joined[:samples], joined[samples:]
+        return np.pad(taken, (0, samples - len(taken)))
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._ahead is not None:
+            self._ahead.__exit__(None, None, None)
+        elif isinstance(self._blocks, Generator):
+            self._blocks.close()
+
+
+def _seconds(blocks: Iterable[NDArray[Any]], rate: int) -> Iterator[NDArray[Any]]:
+    """The same in larger blocks: handing one over to another thread costs as much as making a small one."""
+    held: list[NDArray[Any]] = []
+    for block in blocks:
+        held.append(block)
+        if sum(map(len, held)) >= rate:
+            yield np.concatenate(held)
+            held = []
+    if held:
+        yield np.concatenate(held)
+
+
+def _file_blocks(video: VideoInfo, sample_rate: int) -> Generator[NDArray[Any], None, None]:
+    with open_by_header(video.path) as container:
+        frames = decode(container, video.path, container.streams.audio[0])
+        yield from sound_blocks(frames, str(video.path), video.start, sample_rate)
+
+
+def sound_blocks(
+    frames: Iterable[Any], name: str, start: Fraction, sample_rate: int
+) -> Generator[NDArray[Any], None, None]:
+    """Decoded sound through an `Aligner`: mono blocks that follow each other without a gap from `start` on."""
+    aligner = Aligner(name, start, sample_rate, at_once=AT_ONCE)
+    for frame in frames:
+        yield from aligner.push(frame)
+    yield from aligner.finish()
+
+
+class Aligner:
+    """Makes mono blocks at one rate of decoded sound, which follow each other without a gap from `start` on.
+
+    Where the time stamps leave a gap there is silence, and where they step back the overlap is dropped, so that sound
+    and picture stay together; differences below `TOLERANCE` are taken for jitter.
+
+    Args:
+        name: the source, for messages.
+        start: the time stamp of the first sample wanted, seconds.
+        sample_rate: Hz.
+        at_once: samples that may wait to be resampled together; the result is the same.
+    """
+
+    def __init__(self, name: str, start: Fraction, sample_rate: int, *, at_once: int = 0) -> None:
+        self._name, self._start, self._rate, self._at_once = name, start, sample_rate, at_once
+        self._resampler = _Resampler(name, sample_rate, at_once)
+        self._position: Fraction | None = None  # seconds from `start`, of the last frame that was placed
+        self._since = 0  # samples from there on
+        self._since_rate = 1
+        self._next: tuple[int, int] | None = None  # time stamp and rate of a frame that follows exactly
+        self._drop = 0  # samples still to be dropped
+
+    def push(self, frame: Any) -> Iterator[NDArray[Any]]:
+        """The blocks, float32 `[n]`, that a decoded frame completes.
+
+        Raises:
+            MediaError: the sound cannot be resampled, or the first frame has no time stamp.
+        """
+        # Most frames follow the one before to the sample, and so keep its distance to the clock.
+        if self._next is None or (frame.pts, frame.sample_rate) != self._next:
+            yield from self._place(frame)
+        self._since += frame.samples
+        if self._next is not None:
+            self._next = frame.pts + frame.samples, frame.sample_rate
+        yield from self._kept(self._resampler.push(frame))
+
+    def _place(self, frame: Any) -> Iterator[NDArray[Any]]:
+        """Hold a frame's time stamp against the end of the frame before."""
+        position = (self._position or Fraction(0)) + Fraction(self._since, self._since_rate)
+        untimed = frame.pts is None and self._position is not None
+        begin = position if untimed else time_of(frame, self._name) - self._start
+        gap = begin - position
+        if self._position is None or abs(gap) > TOLERANCE:
+            if gap > LONGEST_GAP:
+                raise MediaError(
+                    f"the sound of {self._name} has a gap of {float(gap):.0f} s at {float(position):.2f} s.", REPAIR
+                )
+            if gap > 0:
+                yield from self.finish()
+                self._resampler = _Resampler(self._name, self._rate, self._at_once)
+                yield from self._kept(_silence(round(gap * self._rate), self._rate))
+            else:
+                self._drop += round(-gap * self._rate)
+            position = begin
+        self._position, self._since, self._since_rate = position, 0, frame.sample_rate
+        ticks_are_samples = frame.pts is not None and frame.time_base * frame.sample_rate == 1
+        self._next = (frame.pts, frame.sample_rate) if ticks_are_samples else None
+
+    def finish(self) -> Iterator[NDArray[Any]]:
+        """What the resampler still holds."""
+        return self._kept(self._resampler.finish())
+
+    def skip(self, samples: int) -> None:
+        """Drop the next samples, which someone has stopped waiting for."""
+        self._drop += samples
+
+    def _kept(self, blocks: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+        for block in blocks:
+            rest, self._drop = block[self._drop :], max(0, self._drop - len(block))
+            if len(rest):
+                yield rest
+
+
+def _silence(samples: int, at_once: int) -> Generator[NDArray[Any], None, None]:
+    for start in range(0, samples, at_once):
+        yield np.zeros(min(at_once, samples - start), np.float32)
+
+
+class _Resampler:
+    """Makes decoded sound mono and resamples it.
+
+    Channels are averaged first where samples are float, as those of AAC, MP3 and Opus are: there is less to resample.
+    Other formats are made float by the resampler. Both are linear, so that their order is a matter of rounding.
+    """
+
+    def __init__(self, name: str, rate: int, at_once: int) -> None:
+        self._name, self._at_once = name, at_once
+        self._resampler = av.AudioResampler(format="fltp", rate=rate)
+        self._held: list[NDArray[Any]] = []
+        self._held_rate = 0
+
+    def push(self, frame: Any) -> list[NDArray[Any]]:
+        """The blocks that a frame completes."""
+        if frame.format.name != "fltp":
+            return self._flush() + self._resample(frame)
+        blocks = self._flush() if frame.sample_rate != self._held_rate else []
+        self._held.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+        self._held_rate = frame.sample_rate
+        return blocks + self._flush() if sum(map(len, self._held)) >= self._at_once else blocks
+
+    def finish(self) -> list[NDArray[Any]]:
+        """What is still held."""
+        return self._flush() + self._resample(None)
+
+    def _flush(self) -> list[NDArray[Any]]:
+        if not self._held:
+            return []
+        mono = av.AudioFrame.from_ndarray(np.concatenate(self._held)[None], format="fltp", layout="mono")
+        mono.sample_rate = self._held_rate
+        self._held = []
+        return self._resample(mono)
+
+    def _resample(self, frame: Any) -> list[NDArray[Any]]:
+        try:
+            return [piece.to_ndarray().mean(axis=0, dtype=np.float32) for piece in self._resampler.resample(frame)]
+        except ValueError as error:  # PyAV's for a change of format, and FFmpeg's for what it cannot resample.
+            raise MediaError(f"the sound of {self._name} cannot be resampled: {error}", REPAIR) from error

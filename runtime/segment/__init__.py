@@ -1,0 +1,1 @@
+"""From a source to masks on disk."""

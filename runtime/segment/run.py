@@ -1,0 +1,221 @@
+"""Segmenting a video: masks, an overlay video, a contact sheet and a summary, in a directory of their own."""
+
+from __future__ import annotations
+
+import json
+import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from avsbg import __version__
+from avsbg.atomic import atomic_directory
+from avsbg.runtime.bundle.bundle import sha256
+from avsbg.runtime.errors import MediaError, NothingCameError, OutputError
+from avsbg.runtime.media.container import VideoInfo, probe
+from avsbg.runtime.media.live import LiveReader
+from avsbg.runtime.media.samples import read_seconds
+from avsbg.runtime.media.sources import LiveSource
+from avsbg.runtime.segment.overlay import frames_of_file
+from avsbg.runtime.segment.pipeline import Options, Progress, Record, write_outputs
+from avsbg.runtime.segment.segmenter import Segmenter
+from avsbg.runtime.threads import Channel
+
+SUMMARY = "summary.json"
+
+
+def segment_video(
+    segmenter: Segmenter,
+    path: Path,
+    output: Path,
+    options: Options,
+    *,
+    replace: bool = False,
+    key: str | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Run a network over a video file and write what it finds to the directory `output`.
+
+    Written are, each if asked for: `masks/00000.png` and so on, one per second in the video's size, 255 where something
+    sounds (each pixel has the decision of the nearest pixel of the network's map), or the same as `masks.mkv`;
+    `masks.coco.json`; `overlay.mp4` and `overlay.png`; `probabilities/00000.png`; and always `frames.jsonl` with a line
+    for each second, and `summary.json`.
+
+    Args:
+        segmenter: the network.
+        path: the video.
+        output: the directory to make; it appears only when complete.
+        options: what is made.
+        replace: replace `output` if it is an earlier run's.
+        key: goes into the summary, for whoever wants to know whether this was done before.
+        progress: called as work goes on, from several threads.
+
+    Returns:
+        The summary, as written to `summary.json`.
+
+    Raises:
+        MediaError: the video cannot be read, has no sound and not `silent`, or `output` exists or cannot be written.
+        BackendError: the network failed, or returned NaN.
+    """
+    check_output(output, replace=replace)
+    video = probe(path)
+    manifest = segmenter.bundle.manifest
+    silent = options.silent or not segmenter.listens
+    seconds = read_seconds(video, manifest.clip, manifest.preprocessing, silent=silent)
+    with output_directory(output, replace=replace) as directory:
+        record = write_outputs(
+            segmenter, video, seconds, frames_of_file(video), directory, options=options, progress=progress
+        )
+        source = {"sha256": sha256(path), "key": key}
+        return write_summary(directory, segmenter, video, options=options, record=record, source=source)
+
+
+def segment_live(
+    segmenter: Segmenter,
+    source: LiveSource,
+    output: Path,
+    options: Options,
+    *,
+    stop: threading.Event,
+    microphone: LiveSource | None = None,
+    duration: float | None = None,
+    drop_oldest: bool | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], MediaError | None]:
+    """Run a network over a camera or a network stream until it ends, `stop` is set or `duration` has passed.
+
+    What had come by then is completed and kept, also if the source failed.
+
+    Args:
+        segmenter: the network.
+        source: where the picture comes from, and the sound unless there is a `microphone`.
+        output: the directory to make; it appears only when complete.
+        options: what is made, as of `segment_video`.
+        stop: set it to end.
+        microphone: where the sound comes from instead.
+        duration: seconds after which to end.
+        drop_oldest: rather lose a second than let the source wait; by default if the source does not wait.
+        replace: replace `output` if it is an earlier run's.
+        progress: called as work goes on, from several threads.
+
+    Returns:
+        The summary, and what the source failed with, if it did.
+
+    Raises:
+        MediaError: the source cannot be opened, gave nothing, or has no sound and not `silent`.
+        BackendError: the network failed, or returned NaN.
+    """
+    check_output(output, replace=replace)
+    manifest = segmenter.bundle.manifest
+    silent = options.silent or not segmenter.listens
+    drop = not source.waits if drop_oldest is None else drop_oldest
+    with LiveReader(source, microphone, stop=stop, duration=duration) as reader:
+        if not reader.video.has_sound and not silent:
+            raise MediaError(
+                f"{source.name} has no sound, and the network listens.",
+                "Name a microphone with --microphone, or use --silent to run it with silence.",
+            )
+        copies: Channel[Any] | None = Channel(None) if options.overlay else None
+        seconds = reader.seconds(manifest.clip, manifest.preprocessing, silent=silent, copies=copies)
+        frames = reader.frames(copies) if copies is not None else ()
+        with output_directory(output, replace=replace) as directory:
+            try:
+                record = write_outputs(
+                    segmenter, reader.video, seconds, frames, directory,
+                    options=options, progress=progress, drop_oldest=drop, copies=copies,
+                )  # fmt: skip
+            except NothingCameError as error:
+                raise reader.failure or error from None
+            live = {
+                "ended": "stopped" if stop.is_set() else str(reader.failure or "by itself"),
+                "policy": "drop-oldest" if drop else "block",
+                "microphone": microphone and microphone.name,
+                **asdict(reader.counters),
+            }
+            summary = write_summary(
+                directory, segmenter, reader.video, options=options, record=record, source={"live": live}
+            )
+    return summary, reader.failure
+
+
+def check_output(output: Path, *, replace: bool, holds: str = SUMMARY) -> None:
+    """Check that `output` may be made; an earlier run's is known by the file that it `holds`.
+
+    Raises:
+        MediaError: it exists and may not be replaced, or is no earlier run's.
+    """
+    if output.exists() and not replace:
+        raise MediaError(f"{output} exists already.", "Choose another directory, or replace it with --force.")
+    if output.exists() and not (output / holds).is_file():
+        raise MediaError(f"{output} exists and holds no earlier run, so it is not replaced.", "Choose another path.")
+
+
+@contextmanager
+def output_directory(output: Path, *, replace: bool) -> Iterator[Path]:
+    """`atomic_directory`, whose failures are a user's errors.
+
+    Raises:
+        MediaError: something cannot be written, such as on a full disk; says what. Nothing of it is kept.
+    """
+    try:
+        with atomic_directory(output, replace=replace) as directory:
+            yield directory
+    except (OSError, av.FFmpegError) as error:
+        raise OutputError(
+            f"the output {output} cannot be written: {error.strerror or error}; nothing of it was kept.",
+            "Make room, or choose a directory elsewhere with -o.",
+        ) from error
+
+
+def write_summary(
+    directory: Path,
+    segmenter: Segmenter,
+    video: VideoInfo,
+    *,
+    options: Options,
+    record: Record,
+    source: dict[str, Any],
+) -> dict[str, Any]:
+    """Write `summary.json`: what was run on what, and what came out in a few figures.
+
+    Args:
+        source: what else is known of the source; becomes part of `video`.
+
+    Returns:
+        The summary.
+    """
+    bundle = segmenter.bundle
+    summary = {
+        "bundle": {"name": bundle.manifest.name, "manifest_sha256": bundle.manifest_sha256},
+        "video": {
+            "file": video.path.name if isinstance(video.path, Path) else video.path,
+            "width": video.width,
+            "height": video.height,
+            "frame_rate": "variable" if video.rate is None else float(video.rate),
+            "has_sound": video.has_sound,
+            **source,
+        },
+        "settings": asdict(options),
+        "backend": segmenter.describe(),
+        "versions": {
+            "avsbg": __version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "av": av.__version__,
+        },
+        "seconds": record.seconds,
+        "sounding_seconds": record.sounding,
+        "mean_mask_area": record.area / record.seconds if record.seconds else 0.0,
+        "seconds_spent": {stage: round(spent, 4) for stage, spent in record.timings.items()},
+        "most_waiting": record.most_waiting,
+        "dropped_seconds": record.dropped,
+    }
+    (directory / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    return summary

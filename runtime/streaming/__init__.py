@@ -1,0 +1,1 @@
+"""Frame-by-frame inference: one encoder pass for each new frame."""

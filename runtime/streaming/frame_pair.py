@@ -1,0 +1,183 @@
+"""Clips computed as a stream would compute them: each frame encoded once, each mask decoded from a pair of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.backends import Target, create
+from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.errors import BackendError
+from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
+
+Features = dict[str, Any]
+
+
+def is_encoder(graph: str) -> bool:
+    """Whether a graph of a bundle is the one that a stream runs on each new frame, in whatever precision."""
+    return graph.split(".", maxsplit=1)[0] == "encode"
+
+
+def is_decoder(graph: str) -> bool:
+    """Whether a graph of a bundle is the one that makes a stream's masks, in whatever form and precision."""
+    return graph.split(".", maxsplit=1)[0] == "decode"
+
+
+def is_feature(tensor: str) -> bool:
+    """Whether a tensor passes from a stream's encoder to its decoder."""
+    return tensor.split(".", maxsplit=1)[0] in ("fused", "partner")
+
+
+def check_pair(encode: Backend, decode: Backend) -> None:
+    """Check that one backend's features are what the other takes.
+
+    Raises:
+        BackendError: they are not the two graphs of a stream, or the features differ in size or type.
+    """
+    if not is_encoder(encode.graph) or not is_decoder(decode.graph):
+        raise BackendError(f"a stream takes the graphs encode and decode, not {encode.graph} and {decode.graph}.")
+    made = {tensor.name: tensor for tensor in encode.contract.outputs}
+    for tensor in decode.contract.inputs:
+        source = made.get(tensor.name.replace("partner.", "fused."))
+        if source is None or (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
+            what = "nothing" if source is None else f"{source.dtype} {list(source.shape)}"
+            raise BackendError(
+                f"the graph {decode.graph} takes {tensor.name} as {tensor.dtype} {list(tensor.shape)}, and "
+                f"{encode.graph} returns {what}.",
+                "Take both graphs in the same precision.",
+            )
+
+
+def has_partners(decode: Backend) -> bool:
+    """Whether a frame's mask needs a second frame: not in a variant without motion."""
+    return any(tensor.name.startswith("partner.") for tensor in decode.contract.inputs)
+
+
+def encode_frame(encode: Backend, inputs: Inputs) -> Features:
+    """The features of one new frame, kept where they were computed."""
+    names = [tensor.name for tensor in encode.contract.outputs]
+    return dict(encode.run(inputs, names, keep=names))
+
+
+def decode_pair(decode: Backend, fused: Features, partner: Features, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """The outputs of a frame `[streams, H, W]` from its features and its partner's (which may be the same object)."""
+    inputs = {}
+    for tensor in decode.contract.inputs:
+        source = partner if tensor.name.startswith("partner.") else fused
+        inputs[tensor.name] = source[tensor.name.replace("partner.", "fused.")]
+    return decode.run(inputs, outputs)
+
+
+def release(features: Features) -> None:
+    """Give back the buffers of a frame's features."""
+    for array in features.values():
+        array.release()
+
+
+class StreamedClip(Backend):
+    """Has the contract of the clip graph and computes it through `encode` and `decode`, frame by frame.
+
+    It holds the stream's graphs against the same test vectors and accuracy gates as the clip's.
+
+    Args:
+        encode: a backend, not yet open, of the graph `encode`.
+        decode: one of the same class, of the graph `decode`.
+
+    Raises:
+        BackendError: the two do not fit each other.
+    """
+
+    name: ClassVar[str] = "streamed"
+
+    def __init__(self, encode: Backend, decode: Backend) -> None:
+        super().__init__(encode.bundle, "clip")
+        check_pair(encode, decode)
+        self._encode, self._decode = encode, decode
+        self.gate = decode.gate or encode.gate
+        self._stack = ExitStack()
+
+    def describe(self) -> dict[str, Any]:
+        """What the decoder's backend says, under both graphs' names, and the encoder's own description."""
+        graphs = f"{self._encode.graph}+{self._decode.graph}"
+        return {**self._decode.describe(), "graph": graphs, "encode": self._encode.describe()}
+
+    def _open(self) -> None:
+        with ExitStack() as stack:
+            stack.enter_context(self._encode)
+            stack.enter_context(self._decode)
+            self._stack = stack.pop_all()
+
+    def _close(self) -> None:
+        self._stack.close()
+
+    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+        arrays = {name: array.numpy() if isinstance(array, Resident) else array for name, array in inputs.items()}
+        if keep:
+            raise BackendError("a clip that is streamed returns its outputs to the host; nothing of it can be kept.")
+        masks = list(self._masks(arrays, outputs))
+        return {name: np.stack([mask[name] for mask in masks], axis=1) for name in outputs}
+
+    def _masks(self, arrays: dict[str, NDArray[Any]], outputs: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
+        """Each frame's outputs: of all but the last with the next as partner, of the last with the one before."""
+        frames = self.bundle.manifest.clip.frames
+        before = encode_frame(self._encode, frame_inputs(arrays, 0))
+        for index in range(1, frames):
+            new = encode_frame(self._encode, frame_inputs(arrays, index))
+            yield decode_pair(self._decode, before, new, outputs)
+            if index == frames - 1:
+                yield decode_pair(self._decode, new, before, outputs)
+                release(new)
+            release(before)
+            before = new
+
+
+def check_streams(bundle: Bundle) -> None:
+    """Check that a bundle has the graphs of a stream.
+
+    Raises:
+        BackendError: it has not; says why and what to do.
+    """
+    if {"encode", "decode"} <= set(bundle.manifest.graphs):
+        return
+    if bundle.manifest.variant.get("network") == "avsbench":
+        raise BackendError(
+            "avsbench cannot be streamed: its TPAVI sums over all frames of a clip, so each mask depends on every "
+            "frame, and one frame with its neighbour does not determine it.",
+            "Run it on clips, or stream avs-bg, in which only neighbouring frames interact.",
+        )
+    raise BackendError(f"{bundle.path} has no graphs for streams.", "Export it again with --stream.")
+
+
+def create_streamed_clip(bundle: Bundle, target: Target, **options: Any) -> StreamedClip:
+    """A target's backend on both graphs of a bundle's stream, not yet open.
+
+    Raises:
+        BackendError: the bundle has no such graphs, or the backend refuses what is asked for.
+    """
+    check_streams(bundle)
+    common = {**options, "precision": target.precision}
+    return StreamedClip(
+        create(target.backend, bundle, graph="encode", **common),
+        create(target.backend, bundle, graph="decode", operator=target.form, **common),
+    )
+
+
+def frame_inputs(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, NDArray[Any]]:
+    """What `encode` takes for one frame of clips.
+
+    Args:
+        arrays: the inputs of the clip graph.
+        index: of the frame. Its sound is that of the clip's log-mel patch of the same number, as published: the
+            15,600 samples from `15360 * index` on.
+    """
+    start = PATCH_HOP * index
+    return {
+        name: array[:, start : start + PATCH_SAMPLES] if name == "waveform" else array[:, index]
+        for name, array in arrays.items()
+    }

@@ -1,0 +1,430 @@
+"""Masks of an endless stream: one encoder pass for each new frame, and the masks of clip mode.
+
+with open_stream(bundle) as stream:
+    for frame, samples in source:
+        for mask in stream.push(frame, samples):
+            show(mask.timestamp, mask.probability > 0.5)
+    for mask in stream.close():
+        ...
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from avsbg.runtime.backends import Backend, create
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.errors import BackendError, MediaError
+from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
+from avsbg.runtime.streaming.audio_timeline import SoundCounters, SoundTimeline
+from avsbg.runtime.streaming.frame_pair import (
+    Features,
+    check_pair,
+    check_streams,
+    decode_pair,
+    encode_frame,
+    has_partners,
+    release,
+)
+
+Array = NDArray[Any]
+Latency = Literal["one-frame", "zero"]
+Spacing = Literal["timestamp", "published"]
+Partner = Literal["next", "previous", "itself", "none"]
+
+# Two frames further apart than this are not neighbours: the networks learned from frames one second apart.
+MAX_GAP = 2.0
+# How long a frame waits for its sound, on the frames' own clock, before silence stands for what is missing.
+PATIENCE = 2.0
+
+
+@dataclass(frozen=True)
+class StreamMask:
+    """What a stream found in one frame.
+
+    Attributes:
+        index: of the frame, counted from 0 over the whole stream.
+        segment: which unbroken run of frames it belongs to, counted from 0.
+        timestamp: of the frame, in seconds.
+        partner: which frame it was correlated with: the one after it, the one before it, itself (a segment of one
+            frame), or none (a variant without motion).
+        outputs: the outputs asked for, float32 `[H, W]` each.
+    """
+
+    index: int
+    segment: int
+    timestamp: float
+    partner: Partner
+    outputs: dict[str, Array]
+
+    @property
+    def probability(self) -> Array:
+        """The probability that a pixel sounds, float32 `[H, W]`."""
+        return self.outputs["probability"]
+
+
+@dataclass
+class StreamCounters:
+    """What a stream has done so far.
+
+    Attributes:
+        frames: taken by `push`.
+        masks: returned.
+        segments: unbroken runs of frames begun.
+        incomplete: frames part of whose sound never came, so that silence stands for it.
+        sound: what happened to the samples.
+    """
+
+    frames: int = 0
+    masks: int = 0
+    segments: int = 0
+    incomplete: int = 0
+    sound: SoundCounters = field(default_factory=SoundCounters)
+
+
+@dataclass
+class _Frame:
+    """A frame that waits for its sound, or its features once it is encoded."""
+
+    index: int
+    segment: int
+    timestamp: float
+    pixels: Array | None
+    start: float  # of its sound
+    sound: Array | None = None
+    features: Features = field(default_factory=dict)
+
+
+class Stream:
+    """Segments frames as they come.
+
+    The sound of a frame is a window of 0.975 s (one log-mel patch) that is placed by timestamps, whatever the cadence
+    of the frames and the size of the chunks. See `docs/streaming.md` for what is exact and what is not.
+
+    Args:
+        encode: an open backend of the graph `encode`.
+        decode: an open one of the same class, of `decode`.
+        latency: `one-frame`: a frame's mask comes with the next frame, and is that of clip mode. `zero`: it comes at
+            once, with the frame before as its partner, as the last frame of a clip has it.
+        spacing: `timestamp`: the window begins `frame_offset` before the frame. `published`: windows follow each other
+            every 0.96 s within T seconds, as the clips' do in the published preparation, and begin anew every T
+            seconds; it reproduces clip mode on frames that are one second apart.
+        max_gap: frames further apart than this, in seconds, are not partners; the later one begins a new segment.
+        patience: how long, in seconds of the frames' timestamps, a frame waits for its sound.
+        frame_offset: how far into its second a frame lies; by default the bundle's.
+        outputs: what is returned for a frame: `probability`, `logits`.
+
+    Raises:
+        BackendError: the two backends do not fit each other, or an option does not exist.
+    """
+
+    def __init__(  # noqa: PLR0917  (each is an option by name)
+        self,
+        encode: Backend,
+        decode: Backend,
+        latency: Latency = "one-frame",
+        spacing: Spacing = "timestamp",
+        max_gap: float = MAX_GAP,
+        patience: float = PATIENCE,
+        frame_offset: float | None = None,
+        outputs: Sequence[str] = ("probability",),
+    ) -> None:
+        check_pair(encode, decode)
+        for name, value, choices in (("latency", latency, get_args(Latency)), ("spacing", spacing, get_args(Spacing))):
+            if value not in choices:
+                raise BackendError(f"unknown {name} {value!r} of a stream.", f"Choose one of: {', '.join(choices)}.")
+        for name, seconds in (("max_gap", max_gap), ("patience", patience)):
+            if not seconds >= 0:
+                raise BackendError(f"{name} is a number of seconds from 0 on, not {seconds}.")
+        manifest = encode.bundle.manifest
+        self.bundle = encode.bundle
+        self.counters = StreamCounters()
+        self._encode, self._decode = encode, decode
+        self._latency, self._spacing = latency, spacing
+        self._max_gap, self._patience = max_gap, patience
+        self._offset = manifest.preprocessing.frame_offset if frame_offset is None else frame_offset
+        self._outputs = tuple(outputs)
+        self._pairs = has_partners(decode)
+        self._clip = manifest.clip
+        self._form = next(tensor.name for tensor in encode.contract.inputs if tensor.name != "frames")
+        self._listens = manifest.variant.get("audio") is not False
+        self._timeline = SoundTimeline(manifest.clip.sample_rate)
+        self.counters.sound = self._timeline.counters
+        self._waiting: deque[_Frame] = deque()
+        self._origin = 0.0  # where the sound of the current segment begins
+        self._newest: float | None = None  # the timestamp of the last frame pushed
+        self._last: _Frame | None = None  # the last frame encoded
+        self._before: _Frame | None = None  # its predecessor, if it has one
+        self._closed = False
+
+    @property
+    def takes_waveform(self) -> bool:
+        """Whether sound is a waveform that may come apart from the frames, and not an embedding with each frame."""
+        return self._form != "audio_embedding"
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for their sound."""
+        return len(self._waiting)
+
+    def push(
+        self,
+        frame: Array,
+        sound: Array | None = None,
+        timestamp: float | None = None,
+        *,
+        sound_timestamp: float | None = None,
+    ) -> list[StreamMask]:
+        """Take a new frame, and sound.
+
+        Args:
+            frame: uint8 `[H, W, 3]`, RGB; one of another size than the graph's is resized as published.
+            sound: what `push_sound` takes. A bundle that takes audio embeddings takes the frame's own here, `[128]`.
+            timestamp: when the frame was taken, in seconds on any clock; by default one second after the frame before,
+                the first one at `frame_offset`.
+            sound_timestamp: as for `push_sound`.
+
+        Returns:
+            the masks that have become final, oldest first.
+
+        Raises:
+            MediaError: the frame or the sound is none, or the timestamp is not later than the last frame's. The frame
+                was not taken, and the stream goes on.
+            BackendError: the network failed. The frames not yet returned are lost, and the stream can go on.
+        """
+        self._check_open()
+        time = self._next_time() if timestamp is None else float(timestamp)
+        if not math.isfinite(time) or (self._newest is not None and time <= self._newest):
+            raise MediaError(
+                f"a frame's timestamp must be later than that of the frame before, {self._newest}, not {time}.",
+                "Where the clock begins anew, call cut() first.",
+            )
+        pixels = self._checked_frame(frame)
+        embedding = None
+        if self._listens and not self.takes_waveform:
+            embedding = self._checked_embedding(sound)
+        elif sound is not None and self.takes_waveform:
+            self._timeline.push(sound, sound_timestamp)
+        masks: list[StreamMask] = []
+        if self._newest is None or time - self._newest > self._max_gap:
+            if self._newest is not None:
+                masks += self._finish_segment()
+            self._origin = time - self._offset
+            self.counters.segments += 1
+        self._newest = time
+        start = self._window_start(time)
+        index, segment = self.counters.frames, self.counters.segments - 1
+        self._waiting.append(_Frame(index, segment, time, pixels, start, embedding))
+        self.counters.frames += 1
+        return masks + self._advance()
+
+    def push_sound(self, samples: Array, timestamp: float | None = None) -> list[StreamMask]:
+        """Take sound that comes apart from the frames, in chunks of any size.
+
+        Args:
+            samples: float32 `[n]`, mono, 16 kHz, in [-1, 1].
+            timestamp: the time of the first sample on the frames' clock; by default the end of the chunk before, and 0
+                for the first.
+
+        Returns:
+            the masks that have become final.
+
+        Raises:
+            MediaError: the samples are none, or the bundle takes embeddings, which come with the frames.
+            BackendError: as `push`.
+        """
+        self._check_open()
+        if not self.takes_waveform:
+            raise MediaError("this bundle takes audio embeddings: give each frame its own in push(frame, embedding).")
+        self._timeline.push(samples, timestamp)
+        return self._advance()
+
+    def cut(self) -> list[StreamMask]:
+        """End the segment, e.g. where a source is replaced: the next frame has no partner before it, on a new clock.
+
+        Returns:
+            the masks of all frames that were pushed and not yet returned; silence stands for sound that has not come.
+        """
+        self._check_open()
+        masks = self._finish_segment()
+        self._timeline.clear()
+        self._newest = None
+        return masks
+
+    def close(self) -> list[StreamMask]:
+        """End the stream; closing twice returns nothing.
+
+        Returns:
+            the masks of all frames that were pushed and not yet returned.
+        """
+        if self._closed:
+            return []
+        try:
+            return self.cut()
+        finally:
+            self._closed = True
+
+    def abandon(self) -> None:
+        """End the stream and compute nothing more."""
+        self._closed = True
+        self._drop()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise BackendError("the stream was closed.", "Open another one.")
+
+    def _next_time(self) -> float:
+        return self._offset if self._newest is None else self._newest + self._clip.seconds_per_frame
+
+    def _checked_frame(self, frame: Array) -> Array:
+        frame = np.asarray(frame)
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise MediaError(f"a frame is uint8 [H, W, 3], RGB, not {frame.dtype} {list(frame.shape)}.")
+        if frame.shape[:2] == (self._clip.height, self._clip.width):
+            return frame[None]
+        from avsbg.runtime.media.samples import (
+            resize,  # it needs Pillow and PyAV, which a stream of the right size does not
+        )
+
+        return resize(frame, self._clip.width, self._clip.height)[None]
+
+    def _checked_embedding(self, sound: Array | None) -> Array:
+        shape = self._sound_shape()
+        if sound is None or np.asarray(sound).dtype != np.float32 or np.asarray(sound).shape != shape[1:]:
+            what = "none" if sound is None else f"{np.asarray(sound).dtype} {list(np.asarray(sound).shape)}"
+            raise MediaError(
+                f"this bundle takes an audio embedding float32 {list(shape[1:])} with each frame, not {what}."
+            )
+        return np.asarray(sound)[None]
+
+    def _sound_shape(self) -> tuple[int, ...]:
+        shape = next(tensor.shape for tensor in self._encode.contract.inputs if tensor.name == self._form)
+        return tuple(1 if isinstance(size, str) else size for size in shape)
+
+    def _window_start(self, time: float) -> float:
+        if self._spacing == "timestamp":
+            return time - self._offset
+        elapsed = time - self._offset - self._origin
+        period = self._clip.frames * self._clip.seconds_per_frame
+        # Timestamps are sums of floats: without the margin, the first frame of a block could fall into the one before.
+        block = math.floor(elapsed / period + 1e-6) * period
+        return self._origin + block + (elapsed - block) * PATCH_HOP / self._clip.sample_rate
+
+    def _advance(self, *, wait: bool = True) -> list[StreamMask]:
+        """Encode the frames whose sound is there, or all if not `wait`; the masks that become final by it."""
+        masks: list[StreamMask] = []
+        try:
+            while self._waiting:
+                sound = self._sound_of(self._waiting[0], wait=wait)
+                if sound is None:
+                    break
+                masks += self._encode_next(self._waiting.popleft(), sound)
+        except BaseException:
+            self._drop()
+            raise
+        return masks
+
+    def _sound_of(self, frame: _Frame, *, wait: bool) -> Array | None:
+        """A frame's sound as the graph takes it; None if it has not come and the frame should wait."""
+        if not self._listens:
+            return np.zeros(self._sound_shape(), np.float32)
+        if frame.sound is not None:
+            return frame.sound
+        self._timeline.forget(frame.start)
+        before = self._timeline.counters.missing
+        samples = self._timeline.window(frame.start, PATCH_SAMPLES)
+        if samples is None:
+            assert self._newest is not None
+            overdue = self._newest - (frame.start + PATCH_SAMPLES / self._clip.sample_rate) > self._patience
+            if wait and not overdue:
+                return None
+            samples = self._timeline.window(frame.start, PATCH_SAMPLES, complete=False)
+            assert samples is not None
+        self.counters.incomplete += self._timeline.counters.missing > before
+        return log_mel(samples)[:1] if self._form == "log_mel" else samples[None]
+
+    def _encode_next(self, frame: _Frame, sound: Array) -> list[StreamMask]:
+        assert frame.pixels is not None
+        if self._before is not None:
+            release(self._before.features)  # so that the new features take its buffers
+            self._before = None
+        frame.features = encode_frame(self._encode, {"frames": frame.pixels, self._form: sound})
+        frame.pixels = frame.sound = None
+        self._before, self._last = self._last, frame
+        if not self._pairs:
+            return [self._mask(frame, frame, "none")]
+        if self._latency == "zero":
+            return [self._mask(frame, *((self._before, "previous") if self._before else (frame, "itself")))]
+        return [self._mask(self._before, frame, "next")] if self._before else []
+
+    def _finish_segment(self) -> list[StreamMask]:
+        """The masks of all frames pushed so far; nothing of them is kept."""
+        masks = self._advance(wait=False)
+        try:
+            if self._last is not None and self._pairs and self._latency == "one-frame":
+                partner: tuple[_Frame, Partner] = (self._last, "itself")
+                if self._before is not None:
+                    partner = (self._before, "previous")
+                masks.append(self._mask(self._last, *partner))
+        finally:
+            self._drop()
+        return masks
+
+    def _mask(self, frame: _Frame, partner: _Frame, kind: Partner) -> StreamMask:
+        outputs = decode_pair(self._decode, frame.features, partner.features, self._outputs)
+        if not all(np.isfinite(array).all() for array in outputs.values()):
+            raise BackendError(
+                f"the network returned NaN or infinity for the frame at {frame.timestamp} s.",
+                "Check the bundle with `avsbg verify`; a lower precision may overflow.",
+            )
+        self.counters.masks += 1
+        maps = {name: array[0] for name, array in outputs.items()}
+        return StreamMask(frame.index, frame.segment, frame.timestamp, kind, maps)
+
+    def _drop(self) -> None:
+        for frame in (self._before, self._last):
+            if frame is not None:
+                release(frame.features)
+        self._before = self._last = None
+        self._waiting.clear()
+
+
+@contextmanager
+def open_stream(
+    bundle: Bundle,
+    backend: str = "onnxruntime",
+    *,
+    operator: str | None = None,
+    precision: str | None = None,
+    backend_options: dict[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Stream]:
+    """Open a stream on a bundle that was exported with `--stream`.
+
+    Args:
+        bundle: an open bundle.
+        backend: the name of the backend that executes both graphs.
+        operator: the form of the decoder's operator, where the backend has forms: `function`, `native` or `plain`.
+        precision: of both graphs; by default float32.
+        backend_options: further options of the backend, e.g. `threads`.
+        options: those of `Stream`.
+
+    Raises:
+        BackendError: the bundle has no graphs for streams, or the backend refuses what is asked for.
+    """
+    check_streams(bundle)
+    common = {**(backend_options or {}), "precision": precision}
+    with ExitStack() as stack:
+        encode = stack.enter_context(create(backend, bundle, graph="encode", **common))
+        decode = stack.enter_context(create(backend, bundle, graph="decode", operator=operator, **common))
+        stream = Stream(encode, decode, **options)
+        stack.callback(stream.abandon)
+        yield stream

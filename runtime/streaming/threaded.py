@@ -1,0 +1,128 @@
+"""A stream in a thread of its own, between sources that do not wait and a consumer that takes its time.
+
+with LiveStream(stream, capacity=8, policy="drop-oldest") as live:
+    threading.Thread(target=capture, args=(live,)).start()   # calls live.push, live.push_sound and at last live.finish
+    for mask in live:
+        show(mask)
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from avsbg.runtime.bounded_queue import BoundedQueue, Policy, QueueClosedError, QueueCounters
+from avsbg.runtime.streaming.stream import Stream, StreamMask
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# How many chunks of sound may wait. They are small, and at 10 ms a chunk this is half a minute.
+SOUND_CAPACITY = 3000
+
+_Work = Callable[[], list[StreamMask]]
+
+
+class _StoppedError(QueueClosedError):
+    """The block was left before the stream had ended."""
+
+
+class LiveStream:
+    """Runs a stream's network in a thread.
+
+    Args:
+        stream: an open one, which belongs to this object from now on.
+        capacity: how many frames, and how many masks, may wait. Of sound, 3000 chunks may.
+        policy: what happens to a new frame when as many as that wait: `block` makes `push` wait, `drop-oldest` drops
+            the oldest frame that waits, but not the sound that came with it or apart from it. Masks are not dropped: a
+            consumer that does not take them stops the network, and then the policy acts on the frames.
+
+    Attributes:
+        stream: the stream, with its counters.
+    """
+
+    def __init__(self, stream: Stream, capacity: int = 8, policy: Policy = "block") -> None:
+        self.stream = stream
+        self._work: BoundedQueue[_Work] = BoundedQueue({"frame": capacity, "sound": SOUND_CAPACITY}, policy)
+        self._masks: BoundedQueue[StreamMask] = BoundedQueue({"mask": capacity})
+        self._thread = threading.Thread(target=self._run, name="avsbg-stream", daemon=True)
+
+    @property
+    def counters(self) -> dict[str, QueueCounters]:
+        """What has gone through the queues, by kind: `frame`, `sound` and `mask`."""
+        return {**self._work.counters, **self._masks.counters}
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._work.close(_StoppedError(), discard=True)
+        self._masks.close(_StoppedError(), discard=True)
+        self._thread.join()
+        self.stream.abandon()
+
+    def push(self, frame: NDArray[Any], sound: NDArray[Any] | None = None, timestamp: float | None = None) -> None:
+        """Hand in a frame, from any one thread; as `Stream.push`.
+
+        Raises:
+            QueueClosedError: the block ended, or `finish` was called.
+            AvsbgError: what the stream failed with.
+        """
+        if sound is not None and self.stream.takes_waveform:
+            self.push_sound(sound)
+            sound = None
+        self._work.put(lambda: self.stream.push(frame, sound, timestamp), "frame")
+
+    def push_sound(self, samples: NDArray[Any], timestamp: float | None = None) -> None:
+        """Hand in sound, from any one thread; as `Stream.push_sound`.
+
+        Raises:
+            QueueClosedError: the block ended, or `finish` was called.
+            AvsbgError: what the stream failed with.
+        """
+        self._work.put(lambda: self.stream.push_sound(samples, timestamp), "sound")
+
+    def finish(self) -> None:
+        """Say that nothing more comes: iteration ends when all masks were taken."""
+        self._work.close()
+
+    def __iter__(self) -> Iterator[StreamMask]:
+        """The masks as they become final, until `finish`.
+
+        Raises:
+            AvsbgError: what the stream failed with.
+        """
+        while True:
+            try:
+                yield self._masks.get()
+            except QueueClosedError:
+                return
+
+    def _run(self) -> None:
+        try:
+            while True:
+                try:
+                    work = self._work.get()
+                except _StoppedError:
+                    return
+                except QueueClosedError:
+                    break
+                self._hand_out(work())
+            self._hand_out(self.stream.close())
+            self._masks.close()
+        except _StoppedError:
+            return
+        except BaseException as error:  # handed to whoever waits, in their threads
+            self._work.close(error)
+            self._masks.close(error)
+
+    def _hand_out(self, masks: list[StreamMask]) -> None:
+        for mask in masks:
+            self._masks.put(mask, "mask")

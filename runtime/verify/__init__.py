@@ -1,0 +1,1 @@
+"""A bundle's backends checked against its test vectors."""

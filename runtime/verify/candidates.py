@@ -1,0 +1,117 @@
+"""What of a bundle there is to verify, and what of it cannot run here, with the reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.device.gpu import CudaDriver
+from avsbg.runtime.device.native_library import native_library
+from avsbg.runtime.errors import NativeLibraryError
+from avsbg.runtime.streaming.frame_pair import is_decoder, is_encoder
+
+# ONNX Runtime's CPU provider has no products in bfloat16, and computes tf32 graphs in float32. What is quantised
+# explicitly runs: it rounds to int8 or float8 as the graph says, and multiplies int8 or the dequantised values.
+_NOT_ON_CPU = {
+    "bf16": "ONNX Runtime has no bfloat16 products on the CPU",
+    "tf32": "ONNX Runtime computes a tf32 graph in float32",
+}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A graph in one form, or an engine.
+
+    Attributes:
+        label: how the result names it.
+        backend: what executes it.
+        options: of the backend.
+        precision: what it computes in.
+        accuracy: its record of what the precision costs.
+        why_not: why it cannot run here; None where it can.
+        encode: options of the graph `encode`, where this is the pair of a stream, whose `options` are of `decode`.
+    """
+
+    label: str
+    backend: str
+    options: dict[str, Any] = field(default_factory=dict)
+    precision: str = "fp32"
+    accuracy: AccuracyRecord | None = None
+    why_not: str | None = None
+    encode: dict[str, Any] | None = None
+
+
+def candidates(bundle: Bundle, driver: CudaDriver) -> list[Candidate]:
+    """Every graph that takes what the vectors hold, in each form, every engine, and every pair of a stream's.
+
+    Args:
+        bundle: an open bundle.
+        driver: what this machine's CUDA driver says.
+    """
+    taken = {tensor.name for record in bundle.manifest.vectors for tensor in record.inputs}
+    found = []
+    for name, graph in bundle.manifest.graphs.items():
+        if not (is_encoder(name) or is_decoder(name)) and {tensor.name for tensor in graph.inputs} == taken:
+            found += [_graph(name, graph, form) for form in (("function", "native") if _custom(graph) else ("plain",))]
+    for name, engine in bundle.manifest.engines.items():
+        if is_encoder(engine.graph) or is_decoder(engine.graph):
+            continue
+        why_not = None if driver.problem is None else f"an engine needs a GPU: {driver.problem}"
+        found.append(Candidate(name, engine.backend, {"engine": name}, engine.precision, engine.accuracy, why_not))
+    return found + _stream_graphs(bundle) + _stream_engines(bundle, driver)
+
+
+def _stream_graphs(bundle: Bundle) -> list[Candidate]:
+    """Each form of `decode`, with the `encode` of its precision."""
+    found = []
+    for name, graph in bundle.manifest.graphs.items():
+        encode = "encode" if graph.precision == "fp32" else f"encode.{graph.precision}"
+        if is_decoder(name) and encode in bundle.manifest.graphs:
+            for form in ("function", "native") if _custom(graph) else ("plain",):
+                one = _graph(name, graph, form)
+                whole = bundle.manifest.graphs.get(name.replace("decode", "clip", 1))
+                accuracy = one.accuracy or (whole.accuracy if whole is not None else None)
+                label = f"{one.label} as a stream"
+                found.append(replace(one, label=label, encode={"graph": encode}, accuracy=accuracy))
+    return found
+
+
+def _stream_engines(bundle: Bundle, driver: CudaDriver) -> list[Candidate]:
+    """Each engine of `decode`, with the one of `encode` of its backend, precision and device."""
+    found = []
+    engines = bundle.manifest.engines
+    for name, decode in engines.items():
+        if not is_decoder(decode.graph):
+            continue
+        partners = [
+            other
+            for other, engine in engines.items()
+            if is_encoder(engine.graph)
+            and (engine.backend, engine.precision, engine.device) == (decode.backend, decode.precision, decode.device)
+        ]
+        why_not = None if driver.problem is None else f"an engine needs a GPU: {driver.problem}"
+        if not partners:
+            why_not = f"{name} has no engine of encode beside it"
+        encode = {"engine": partners[0]} if partners else None
+        label = f"{name} as a stream"
+        found.append(Candidate(label, decode.backend, {"engine": name}, decode.precision, None, why_not, encode))
+    return found
+
+
+def _graph(name: str, graph: GraphRecord, form: str) -> Candidate:
+    why_not = _NOT_ON_CPU.get(graph.precision)
+    if form == "native" and why_not is None:
+        try:
+            native_library("onnxruntime")
+        except NativeLibraryError as error:
+            why_not = str(error)
+    label = f"onnxruntime:{form}" + ("" if graph.precision == "fp32" else f":{graph.precision}")
+    options = {"graph": name, "operator": form}
+    return Candidate(label, "onnxruntime", options, graph.precision, graph.accuracy, why_not)
+
+
+def _custom(graph: GraphRecord) -> bool:
+    return graph.operator == "custom"
