@@ -16,7 +16,7 @@ from onnx.external_data_helper import uses_external_data
 from avsbg.export.operators import register_schemas
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.bundle.manifest import GraphRecord
-from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
+from avsbg.runtime.bundle.tensor_sizes import validate_shape
 from avsbg.runtime.errors import BundleError
 
 # Of any tensor inside a graph, one clip: 256 GiB in float32. What passes between graphs may have less.
@@ -66,7 +66,7 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
 
 def _check_weight(path: Path, tensor: onnx.TensorProto) -> None:
     """Check the dimensions of a weight, and that it holds as many bytes as they say where they are in this file."""
-    if problem := why_not_a_shape(tensor.dims, MOST_ELEMENTS):
+    if problem := validate_shape(tensor.dims, MOST_ELEMENTS):
         raise BundleError(f"{path}: the weight {tensor.name} {problem}.", "Export the bundle again.")
     if tensor.raw_data and len(tensor.raw_data) != (wanted := _stored_bytes(tensor)):
         raise _wrong_size(path, tensor, wanted, f"it has {len(tensor.raw_data)}")
@@ -97,7 +97,7 @@ def _check_shapes(path: Path, model: onnx.ModelProto) -> None:
     for graph in (model.graph, inferred.graph):
         for value in (*graph.input, *graph.output, *graph.value_info):
             sizes = [size.dim_value for size in value.type.tensor_type.shape.dim if size.HasField("dim_value")]
-            if problem := why_not_a_shape(sizes, MOST_ELEMENTS):
+            if problem := validate_shape(sizes, MOST_ELEMENTS):
                 raise BundleError(f"{path}: the tensor {value.name} {problem}.", "Export the bundle again.")
 
 

@@ -15,13 +15,13 @@ from avsbg.export.stream_graphs import graph_module
 from avsbg.export.weights import load_graph_weights, read_graph_weights
 from avsbg.model import Variant, VariantError, build, create_audio_encoder
 from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
 
-class TorchResident(Resident):
+class TorchResident(DeviceTensor):
     """A tensor on its device; PyTorch's allocator reuses what is released."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -130,8 +130,8 @@ class TorchBackend(Backend):
         results = {name: one.float() for name, one in zip(self._module.outputs, computed, strict=True)}
         return {name: TorchResident(results[name]) if name in keep else results[name].cpu().numpy() for name in outputs}
 
-    def _as_tensor(self, name: str, array: NDArray[Any] | Resident) -> torch.Tensor:
-        if not isinstance(array, Resident):
+    def _as_tensor(self, name: str, array: NDArray[Any] | DeviceTensor) -> torch.Tensor:
+        if not isinstance(array, DeviceTensor):
             return torch.from_numpy(array).to(self._device)
         if not isinstance(array, TorchResident):
             raise self._refuse_resident(name, f"{type(array).__name__} is another backend's")

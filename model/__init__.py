@@ -21,8 +21,8 @@ if TYPE_CHECKING:
         build,
         count_parameters,
         create_network,
-        fill_by_formula,
         fill_from_seed,
+        init_deterministic,
     )
     from avsbg.model.front_end import LogMel, WaveformError, log_mel
     from avsbg.model.operators import correlation_volume, mean_correlation
@@ -39,7 +39,7 @@ _HOMES = {
         "build",
         "count_parameters",
         "create_network",
-        "fill_by_formula",
+        "init_deterministic",
         "fill_from_seed",
     ),
     "front_end": ("LogMel", "WaveformError", "log_mel"),
@@ -71,8 +71,8 @@ __all__ = [
     "count_parameters",
     "create_audio_encoder",
     "create_network",
-    "fill_by_formula",
     "fill_from_seed",
+    "init_deterministic",
     "load_checkpoint",
     "log_mel",
     "mean_correlation",

@@ -77,7 +77,7 @@ def formula_tensor(key: str, shape: tuple[int, ...], salt: str) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def fill_by_formula(network: nn.Module, salt: str) -> None:
+def init_deterministic(network: nn.Module, salt: str) -> None:
     """Give every parameter and buffer of a network (or a `VGGish`) the formula's values for `salt`, in place."""
     state = network.state_dict()
     with torch.no_grad():
@@ -87,7 +87,7 @@ def fill_by_formula(network: nn.Module, salt: str) -> None:
 
 def fill_from_seed(network: nn.Module, seed: int) -> None:
     """Give a network random weights that depend on `seed` alone, in place. They segment nothing; they measure speed."""
-    fill_by_formula(network, f"avsbg-seed-{seed}")
+    init_deterministic(network, f"avsbg-seed-{seed}")
 
 
 @dataclass(frozen=True)

@@ -23,5 +23,5 @@ class OutputError(MediaError):
     """What was made of a video cannot be written, e.g. on a full disk."""
 
 
-class NothingCameError(MediaError):
+class EmptySourceError(MediaError):
     """A source ended before a second of it was complete."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from avsbg.runtime.backends import Backend, Target
+    from avsbg.runtime.backends import Backend, BackendSpec
     from avsbg.runtime.bundle.bundle import Bundle
 
 # What a gate says of itself when it failed and the user wants to go on (avsbg.runtime.backends.gate).
@@ -60,11 +60,11 @@ def create_streamed(
 
 def _prepared(
     target: str, trust: bool, allow_failed_gate: bool, options: dict[str, Any]
-) -> tuple[Target, dict[str, Any]]:
+) -> tuple[BackendSpec, dict[str, Any]]:
     from avsbg.runtime import backends
 
     backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
-    parsed = backends.Target.parse(target)
+    parsed = backends.BackendSpec.parse(target)
     if trust:
         options["trust"] = True
     if allow_failed_gate and "allow_failed_gate" in backends.options(parsed.backend):

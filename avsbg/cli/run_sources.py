@@ -12,7 +12,7 @@ from avsbg.cli.progress import Stages
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
-    from avsbg.runtime.segment.batch import Clip, Outcome
+    from avsbg.runtime.segment.batch import BatchResult, Clip
     from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
 
@@ -33,10 +33,10 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
 
     clips = find_clips(sources, output)
     many = clips[0].output != output
-    outcomes: list[Outcome] = []
+    outcomes: list[BatchResult] = []
     with interruptible(), Stages("s") as stages:
 
-        def report(outcome: Outcome) -> None:
+        def report(outcome: BatchResult) -> None:
             stages.restart()
             outcomes.append(outcome)
             if outcome.error is not None:
@@ -67,7 +67,7 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
         raise typer.Exit(1)
 
 
-def _report(output: Path, clips: list[Clip], outcomes: list[Outcome], stages: Stages) -> None:
+def _report(output: Path, clips: list[Clip], outcomes: list[BatchResult], stages: Stages) -> None:
     """Write `batch.json`; on a full disk this is not the error that the user should see."""
     from avsbg.runtime.segment.batch import REPORT, write_report
 

@@ -34,7 +34,7 @@ def open_segmenter(path: Path, target: str, *, stream: bool | None, live: bool, 
     from avsbg.runtime.segment.segmenter import ClipSegmenter
 
     bundle = Bundle.open(path)
-    parsed = backends.Target.parse(target)
+    parsed = backends.BackendSpec.parse(target)
     with ExitStack() as stack:
         segmenter: Segmenter
         if stream or (stream is None and live and {"encode", "decode"} <= set(bundle.manifest.graphs)):
@@ -43,7 +43,7 @@ def open_segmenter(path: Path, target: str, *, stream: bool | None, live: bool, 
 
             check_streams(bundle)
             # The encoder has no operator of ours, so a form is a matter of the decoder.
-            form_of_none = str(backends.Target(parsed.backend, None, parsed.precision))
+            form_of_none = str(backends.BackendSpec(parsed.backend, None, parsed.precision))
             encode = stack.enter_context(create_backend(form_of_none, bundle, graph="encode", **options))
             decode = stack.enter_context(create_backend(target, bundle, graph="decode", **options))
             segmenter = StreamSegmenter(encode, decode, "timestamp" if live else "published")

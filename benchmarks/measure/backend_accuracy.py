@@ -94,7 +94,7 @@ def _create(bundle: Bundle, target: str, *, streamed: bool, threads: int) -> Bac
     from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 
     backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
-    parsed = backends.Target.parse(target)
+    parsed = backends.BackendSpec.parse(target)
     known = backends.options(parsed.backend)
     limits = {name: value for name, value in (("threads", threads), ("allow_failed_gate", True)) if name in known}
     if streamed:

@@ -19,7 +19,7 @@ backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
 
 
 @dataclass(frozen=True)
-class Contender:
+class BenchmarkCase:
     """A bundle on a backend; `options` are the backend's."""
 
     label: str
@@ -54,13 +54,13 @@ class Contender:
 
 def contenders(
     paths: Sequence[Path], targets: Sequence[str], *, threads: int, clips: int | None, trust: bool = False
-) -> list[Contender]:
+) -> list[BenchmarkCase]:
     """Every bundle on every target, in the order given.
 
     Args:
         paths: the bundles.
-        targets: what executes them, as `avsbg.runtime.backends.Target` reads it. A bundle without the operator has one
-            form on ONNX Runtime, whichever is asked for.
+        targets: what executes them, as `BackendSpec` reads it. A bundle without the operator has one form on
+            ONNX Runtime, whichever is asked for.
         threads: for every backend.
         clips: the fixed number of clips that a backend may plan for; None if it varies.
         trust: load engines that this user did not build on this machine.
@@ -69,12 +69,12 @@ def contenders(
         BundleError, BackendError: a bundle cannot be opened, or there is no such backend or target.
         BenchmarkError: a contender takes part twice.
     """
-    parsed = [backends.Target.parse(target) for target in targets]
+    parsed = [backends.BackendSpec.parse(target) for target in targets]
     # What did not pass its gate is measured too: the row says so.
     limits = {"threads": threads, "clips": clips, "allow_failed_gate": True, "trust": trust or None}
     known = {target.backend: backends.options(target.backend) for target in parsed}
     bundles = [Bundle.open(path) for path in paths]
-    found: list[Contender] = []
+    found: list[BenchmarkCase] = []
     for bundle, bundle_label in zip(bundles, _labels(bundles), strict=True):
         for target in parsed:
             settled = _settle(bundle, target)
@@ -85,11 +85,11 @@ def contenders(
                 raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
             options = settled.options() | {name: limits[name] for name in limits if name in known[target.backend]}
             given = {name: value for name, value in options.items() if value is not None}
-            found.append(Contender(label, bundle, target.backend, given))
+            found.append(BenchmarkCase(label, bundle, target.backend, given))
     return found
 
 
-def _settle(bundle: Bundle, target: backends.Target) -> backends.Target:
+def _settle(bundle: Bundle, target: backends.BackendSpec) -> backends.BackendSpec:
     """The target with the form that will run, where the bundle or the backend's default decides it."""
     if target.backend == "torch":
         return replace(target, form=target.form or str(bundle.manifest.variant.get("form")))

@@ -81,7 +81,7 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
     from avsbg.runtime.media.container import probe
     from avsbg.runtime.media.samples import graph_inputs, windows
 
-    bundle, target, load = Bundle.open(bundle_path), backends.Target.parse(backend), OtherLoad()
+    bundle, target, load = Bundle.open(bundle_path), backends.BackendSpec.parse(backend), OtherLoad()
     clip, preprocessing = bundle.manifest.clip, bundle.manifest.preprocessing
     rows: list[Row] = []
     with backends.create(target.backend, bundle, **target.options()) as network:

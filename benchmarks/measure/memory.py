@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from avsbg.benchmarks.errors import BenchmarkError
 
 if TYPE_CHECKING:
-    from avsbg.benchmarks.measure.cases import Contender
+    from avsbg.benchmarks.measure.cases import BenchmarkCase
     from avsbg.benchmarks.measure.workloads import Workload
     from avsbg.benchmarks.results.rows import MemoryRow
 
@@ -29,7 +29,7 @@ _SOURCE = "VmRSS and VmHWM of /proc/self/status"
 _RESULT = "avsbg-memory: "  # an engine may print lines of its own
 
 
-def measure_memory(contender: Contender, workload: Workload, *, runs: int = 3) -> MemoryRow:
+def measure_memory(contender: BenchmarkCase, workload: Workload, *, runs: int = 3) -> MemoryRow:
     """Load and run a contender in a fresh process and return what that process needed.
 
     Args:
@@ -75,7 +75,7 @@ def measure_memory(contender: Contender, workload: Workload, *, runs: int = 3) -
 
 def main() -> None:
     """The child: read a task from standard input, write the result as a line on standard output."""
-    from avsbg.benchmarks.measure.cases import Contender
+    from avsbg.benchmarks.measure.cases import BenchmarkCase
     from avsbg.benchmarks.measure.workloads import Workload
     from avsbg.runtime.bundle.bundle import Bundle
 
@@ -85,7 +85,7 @@ def main() -> None:
     work = Workload(**workload, video=Path(video) if video else None)
     imported = _resident("VmRSS")
     bundle = Bundle.open(Path(task["bundle"]))
-    with Contender(task["label"], bundle, task["backend"], task["options"]).create() as backend:
+    with BenchmarkCase(task["label"], bundle, task["backend"], task["options"]).create() as backend:
         call = work.prepare(backend)
         gc.collect()
         loaded = _resident("VmRSS")

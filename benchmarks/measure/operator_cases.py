@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from avsbg.benchmarks.errors import BenchmarkError
 
 Descriptors = NDArray[np.float32]
-Contender = Callable[[Descriptors, Descriptors], Any]
+BenchmarkCase = Callable[[Descriptors, Descriptors], Any]
 
 OURS = "avsbg"
 OURS_BF16 = "avsbg, bf16"
@@ -45,7 +45,7 @@ def our_path(name: str) -> str:
     return next(path for path in paths if path.endswith("bf16")) if name == OURS_BF16 else paths[0]
 
 
-def create(name: str, side: int, threads: int) -> Contender:
+def create(name: str, side: int, threads: int) -> BenchmarkCase:
     """A contender for maps of `side` times `side` positions, on that many threads.
 
     It takes `a [N, P, C]` and `b [N, Q, C]` and returns both means, except `FIVE_PRODUCTS`. PyTorch's and BLAS's
@@ -99,7 +99,7 @@ def _torch_tiled(a: Descriptors, b: Descriptors) -> tuple[Any, Any]:
         return mean_correlation(torch.from_numpy(a), torch.from_numpy(b))
 
 
-def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, blocks: int = 0) -> Contender:
+def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, blocks: int = 0) -> BenchmarkCase:
     """A session on one node: with our library if `path` is given, else on its body of standard operators."""
     import onnx
     import onnxruntime

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from avsbg.benchmarks.measure.cases import GRAPH, Contender
+from avsbg.benchmarks.measure.cases import GRAPH, BenchmarkCase
 from avsbg.benchmarks.measure.runner import ran_as
 from avsbg.benchmarks.measure.stages import fold, in_order
 from avsbg.benchmarks.measure.workloads import random_inputs
@@ -28,7 +28,7 @@ from avsbg.runtime.bundle.bundle import Bundle
 WARMUP, RUNS = 2, 5
 _SLOWEST = 20
 # Between the modules of a network: gathering of neighbours, reshapes.
-_BETWEEN = "between modules"
+_ACTIVATION_DTYPE = "between modules"
 
 Inputs = Mapping[str, NDArray[Any]]
 
@@ -51,7 +51,7 @@ class LayerProfiled(Protocol):
         """Run once and return each layer's name and seconds, in the order of execution."""
 
 
-def profile(contender: Contender, clips: int) -> ProfileRow | None:
+def profile(contender: BenchmarkCase, clips: int) -> ProfileRow | None:
     """Profile a contender on so many clips; None if its backend has no profiler.
 
     Raises:
@@ -109,7 +109,7 @@ class _ProfiledOnnxRuntime(OnnxRuntimeBackend):
         return Path(self._session.end_profiling())
 
 
-def _onnxruntime(contender: Contender, clips: int) -> _Profiled:
+def _onnxruntime(contender: BenchmarkCase, clips: int) -> _Profiled:
     with tempfile.TemporaryDirectory() as folder:
         backend = _ProfiledOnnxRuntime(contender.bundle, GRAPH, **contender.options)
         backend.folder = Path(folder)
@@ -152,7 +152,7 @@ def _node_of_output(bundle: Bundle, graph: str) -> dict[str, str]:
     return {output: node.name for node in model.graph.node for output in node.output}
 
 
-def _torch(contender: Contender, clips: int) -> _Profiled:
+def _torch(contender: BenchmarkCase, clips: int) -> _Profiled:
     import torch
     from torch import nn
 
@@ -198,5 +198,5 @@ def _torch(contender: Contender, clips: int) -> _Profiled:
             began = time.perf_counter()
             backend.run(inputs)
             rest = time.perf_counter() - began - sum(layer.seconds for layer in layers)
-            runs.append([*layers, Layer(_BETWEEN, "", max(0.0, rest), stage=_BETWEEN)])
+            runs.append([*layers, Layer(_ACTIVATION_DTYPE, "", max(0.0, rest), stage=_ACTIVATION_DTYPE)])
         return "hooks around PyTorch's modules", backend.describe(), runs[WARMUP:]

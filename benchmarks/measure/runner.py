@@ -13,7 +13,7 @@ from rich.progress import Progress
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import default_threads, describe_environment
 from avsbg.benchmarks.machine.sensors import throttling
-from avsbg.benchmarks.measure.cases import Contender
+from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
 from avsbg.benchmarks.measure.memory import measure_memory
 from avsbg.benchmarks.measure.phases import phase_notes
@@ -70,7 +70,9 @@ class Settings:
             )
 
 
-def compare(contenders: Sequence[Contender], workload: Workload, settings: Settings, progress: Progress) -> list[Row]:
+def compare(
+    contenders: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress
+) -> list[Row]:
     """Measure the contenders against each other; one row each, in their order.
 
     Args:
@@ -152,7 +154,7 @@ def compare(contenders: Sequence[Contender], workload: Workload, settings: Setti
     return rows
 
 
-def _count(contenders: Sequence[Contender], progress: Progress) -> Iterator[FlopsRow | None]:
+def _count(contenders: Sequence[BenchmarkCase], progress: Progress) -> Iterator[FlopsRow | None]:
     """Operations of each contender; None where the network cannot be rebuilt here (no PyTorch, unknown variant)."""
     counted: dict[object, FlopsRow] = {}
     with step(progress, "counting operations", len(contenders)) as task:
@@ -173,7 +175,7 @@ def _count(contenders: Sequence[Contender], progress: Progress) -> Iterator[Flop
             yield row
 
 
-def _memory(contenders: Sequence[Contender], workload: Workload, progress: Progress) -> dict[str, MemoryRow | None]:
+def _memory(contenders: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> dict[str, MemoryRow | None]:
     measured: dict[str, MemoryRow | None] = {}
     with step(progress, "peak memory, one process each", len(contenders)) as task:
         for contender in contenders:
@@ -190,14 +192,14 @@ def _reference(labels: Sequence[str], wanted: str | None) -> str:
     return wanted or labels[0]
 
 
-def ran_as(contender: Contender) -> dict[str, str | bool]:
+def ran_as(contender: BenchmarkCase) -> dict[str, str | bool]:
     """The variant of a contender, with the form that it computes in."""
     form = contender.options.get("operator") if contender.backend == "torch" else None
     return contender.bundle.manifest.variant | ({"form": form} if form else {})
 
 
 def _execution(
-    contender: Contender, described: Mapping[str, Any], phases: dict[Phase, PhaseRow] | None
+    contender: BenchmarkCase, described: Mapping[str, Any], phases: dict[Phase, PhaseRow] | None
 ) -> ExecutionRow:
     """What was asked for and what ran, from what the backend says of itself."""
     realised = described.get("realised")
@@ -216,7 +218,7 @@ def _execution(
     )
 
 
-def _bundle_row(contender: Contender) -> BundleRow:
+def _bundle_row(contender: BenchmarkCase) -> BundleRow:
     manifest = contender.bundle.manifest
     files = {file for graph in manifest.graphs.values() for file in graph.files}
     return BundleRow(

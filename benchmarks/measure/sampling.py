@@ -15,7 +15,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.energy import measure_energy
 from avsbg.benchmarks.machine.environment import OtherLoad
 from avsbg.benchmarks.machine.sensors import EnergyMeter, find_meter, find_nvml, read_state
-from avsbg.benchmarks.measure.cases import Contender
+from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.hardware_peak import copy_rate, matrix_peaks
 from avsbg.benchmarks.measure.phases import PhaseSamples
 from avsbg.benchmarks.measure.progress import advance, step
@@ -59,7 +59,7 @@ class Samples:
 
 
 def sample(
-    contenders: Sequence[Contender],
+    contenders: Sequence[BenchmarkCase],
     workload: Workload,
     *,
     warmup: int,

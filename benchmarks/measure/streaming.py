@@ -61,7 +61,7 @@ class StreamBench:
             if not path.exists():
                 raise BenchmarkError(f"memory is read through {path}, which this system lacks.", "Measure on Linux.")
         check_streams(bundle)
-        self.bundle, self.target, self.threads = bundle, backends.Target.parse(target), threads
+        self.bundle, self.target, self.threads = bundle, backends.BackendSpec.parse(target), threads
         self._stack = ExitStack()
         self._started = datetime.now(timezone.utc).replace(microsecond=0)
         self.clip_inputs = synthetic_clip(bundle)

@@ -16,7 +16,7 @@ from avsbg.benchmarks.results.rows import ROWS, Row, write_rows
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from avsbg.benchmarks.measure.cases import Contender
+    from avsbg.benchmarks.measure.cases import BenchmarkCase
     from avsbg.benchmarks.measure.workloads import Workload
 
 
@@ -40,7 +40,7 @@ def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
     return wanted
 
 
-def profile_all(contenders: Sequence[Contender], workload: Workload, progress: Progress) -> list[ProfileRow]:
+def profile_all(contenders: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> list[ProfileRow]:
     """The profiles of those contenders whose backend has a profiler.
 
     Raises:

@@ -96,7 +96,7 @@ class RatioRow(_Record):
 
 
 class MemoryRow(_Record):
-    """Resident memory of a process of its own that loads this contender and runs it."""
+    """DeviceTensor memory of a process of its own that loads this contender and runs it."""
 
     imported: Count = Field(description="once the interpreter and our own code are loaded")
     loaded: Count = Field(description="with the backend open, before the first run")

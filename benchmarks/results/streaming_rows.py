@@ -37,7 +37,7 @@ class StreamRunRow(_Record):
 
 
 class MemoryRow(_Record):
-    """Resident memory of the process."""
+    """DeviceTensor memory of the process."""
 
     imported: int = Field(description="before the backends were opened")
     loaded: int = Field(description="with the backends open, before the first frame")

@@ -59,7 +59,7 @@ def import_tensorrt(backend: str) -> TensorRT:
     return TensorRT(backend, tensorrt, version)
 
 
-def refuse_what_is_not_honoured(request: EngineRequest) -> None:
+def validate_builder_options(request: EngineRequest) -> None:
     """Raise for an option that the request's backend would ignore or cannot do.
 
     Raises:

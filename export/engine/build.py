@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 from avsbg import __version__
-from avsbg.export.engine.api import choose_device, import_tensorrt, refuse_what_is_not_honoured
+from avsbg.export.engine.api import choose_device, import_tensorrt, validate_builder_options
 from avsbg.export.engine.builder import Built, Progress, build_engine
 from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import count_types, differing_products, product_types
@@ -66,7 +66,7 @@ def build_into_bundle(
         NativeLibraryError: the plugin is needed and cannot be used.
         PrecisionError: the graph cannot be expressed in the precision.
     """
-    refuse_what_is_not_honoured(request)
+    validate_builder_options(request)
     api = import_tensorrt(request.backend)
     device = choose_device(api, request)
     bundle = Bundle.open(path)

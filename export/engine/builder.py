@@ -21,7 +21,7 @@ from avsbg.runtime.backends.tensorrt.logger import Message, message_log
 from avsbg.runtime.backends.tensorrt.plugin import load_plugin
 from avsbg.runtime.bundle.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
 from avsbg.runtime.bundle.manifest import GraphRecord
-from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
+from avsbg.runtime.bundle.tensor_sizes import validate_shape
 
 # Called with a phase's name, the steps done and the steps there are; done equals all when the phase ends.
 Progress = Callable[[str, int, int], None]
@@ -48,7 +48,7 @@ def make_profile(graph: GraphRecord, clips: tuple[int, int, int]) -> dict[str, P
     """
     for tensor in graph.inputs:
         largest = tuple(clips[2] if isinstance(size, str) else size for size in tensor.shape)
-        if problem := why_not_a_shape(largest):
+        if problem := validate_shape(largest):
             raise BuildError(f"--clips ... {clips[2]}: the input {tensor.name} {problem}.", "Ask for fewer clips.")
 
     def shape(dimensions: tuple[int | str, ...], number: int) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ from avsbg.export.precision.convert import convert, fold_batch_norms, infer_type
 from avsbg.export.precision.rules import is_product
 from avsbg.export.precision.sessions import Session, throw_away_session
 from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
@@ -237,7 +237,7 @@ class EmulatedBackend(Backend):
     def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
         assert self._session is not None
         for name, one in inputs.items():
-            if isinstance(one, Resident):
+            if isinstance(one, DeviceTensor):
                 raise self._refuse_resident(name, "it takes arrays of the host")
         if keep:
             raise BackendError("the backend emulated keeps no arrays.", "Leave `keep` out.")

@@ -20,7 +20,7 @@ from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 Inputs = dict[str, NDArray[Any]]
 
 # Between quantised products: ONNX Runtime quantises only around float32, and a file serves every runtime.
-BETWEEN: Literal["fp32", "fp16"] = "fp32"
+ACTIVATION_DTYPE: Literal["fp32", "fp16"] = "fp32"
 # Of the calibration clips, how many the whole is judged on; their inputs are held in memory.
 MOST_JUDGED = 32
 
@@ -54,7 +54,7 @@ def make_quantisation(
     return QuantisationRecord(
         calibration=clips.record,
         method=METHODS[precision],
-        between=BETWEEN,
+        between=ACTIVATION_DTYPE,
         groups=chosen.groups,
         least_miou=gate,
         miou=chosen.miou,

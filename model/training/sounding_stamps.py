@@ -4,7 +4,7 @@ Each clip shows two or three objects. On S4 one of them sounds for all five seco
 time of its own, so that some seconds may be silent and their masks empty. What does not sound is usually an object that
 does in other clips, so that only the sound tells which one it is. A sounding object moves in 8 clips of 10, a silent
 one in 3 of 10: motion is a hint and no proof. In training and validation a quarter of the objects are shown by photos
-of strangers, whose class is none of those that sound: a test photo can be new, and is then found by exclusion.
+of distractors, whose class is none of those that sound: a test photo can be new, and is then found by exclusion.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Array = NDArray[Any]
 
 _THIRD_OBJECT = 0.4  # chance of a third object
 _NEVER_SOUNDS = 0.3  # chance that a silent object is one that never sounds
-_STRANGER = 0.25  # chance that an object, whether it sounds or not, is shown by a stranger's photo; as new in a test
+_STRANGER = 0.25  # chance that an object, whether it sounds or not, is shown by a distractor's photo; as new in a test
 _SECOND_VOICE = 0.5  # chance of a second sounding object on MS3
 _MOVES_SOUNDING, _MOVES_SILENT = 0.8, 0.3
 _SPEED = (0.06, 0.14)  # per second, of the frame's side
@@ -95,10 +95,10 @@ def _actors(rng: np.random.Generator, library: Library, task: Task, split: Split
         # One silent object at least is of a class that sounds elsewhere.
         if index > voices and rng.random() < _NEVER_SOUNDS:
             stamps[index] = library.silent[rng.integers(len(library.silent))]
-    strangers = library.strangers[split]
-    if strangers:
+    distractors = library.distractors[split]
+    if distractors:
         stamps = [
-            replace(stamp, photos=(strangers[rng.integers(len(strangers))],)) if rng.random() < _STRANGER else stamp
+            replace(stamp, photos=(distractors[rng.integers(len(distractors))],)) if rng.random() < _STRANGER else stamp
             for stamp in stamps
         ]
     actors: list[Actor] = []

@@ -24,7 +24,7 @@ HeldOut = Literal["scenes", "classes"]
 _BACKGROUND_SIDE = 640  # pixels of the shorter side: enough for crops of 448
 _DIVIDED_SECONDS = 3.0  # recordings at least this long are divided between training and test
 _TRAINING_PART = 0.6
-_STRANGERS_VALIDATION = 5  # every fifth stranger appears in the validation split, the others in training
+_STRANGERS_VALIDATION = 5  # every fifth distractor appears in the validation split, the others in training
 _CLASS_PARTS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
@@ -47,14 +47,14 @@ class Library:
     """What each split may show and play.
 
     Attributes:
-        strangers: photos of objects of no class, which may stand in for any; none in the test split.
+        distractors: photos of objects of no class, which may stand in for any; none in the test split.
         limits: what training and test share although one would wish otherwise, in words.
         sources: path, SHA-256 and licence of every file that was read.
     """
 
     sounding: dict[Split, list[Stamp]] = field(default_factory=dict)
     silent: list[Stamp] = field(default_factory=list)
-    strangers: dict[Split, list[Image.Image]] = field(default_factory=dict)
+    distractors: dict[Split, list[Image.Image]] = field(default_factory=dict)
     backgrounds: dict[Split, list[Image.Image]] = field(default_factory=dict)
     limits: list[str] = field(default_factory=list)
     sources: list[dict[str, str]] = field(default_factory=list)
@@ -96,10 +96,10 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
         library.limits.append(f"One photo each, seen in every split, for the classes {', '.join(one_photo)}.")
         library.limits.append("The validation split has backgrounds of its own, but the training split's recordings.")
     library.limits.append("Silent objects are the same in every split.")
-    strangers = [_photo(library, stamps, path) for path in catalogue.STRANGERS]
-    library.strangers = {"train": [], "val": [], "test": []}
-    for index, photo in enumerate(strangers):
-        library.strangers["val" if index % _STRANGERS_VALIDATION == 0 else "train"].append(photo)
+    distractors = [_photo(library, stamps, path) for path in catalogue.STRANGERS]
+    library.distractors = {"train": [], "val": [], "test": []}
+    for index, photo in enumerate(distractors):
+        library.distractors["val" if index % _STRANGERS_VALIDATION == 0 else "train"].append(photo)
     library.silent = [Stamp(Path(path).name, (_photo(library, stamps, path),), None) for path in catalogue.SILENT]
     return library
 

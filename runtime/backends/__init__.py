@@ -7,12 +7,12 @@ import inspect
 from typing import Any
 
 from avsbg.runtime.backends.base import Arrays, Backend
-from avsbg.runtime.backends.resident import Resident
-from avsbg.runtime.backends.spec import Target
+from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.spec import BackendSpec
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
-__all__ = ["Arrays", "Backend", "Resident", "Target", "create", "names", "options", "register"]
+__all__ = ["Arrays", "Backend", "BackendSpec", "DeviceTensor", "create", "names", "options", "register"]
 
 # Name -> module:class, imported when asked for, since an engine's package need not be installed.
 _BACKENDS = {

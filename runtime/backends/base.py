@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
 
-from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.errors import BackendError
@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 Arrays = dict[str, NDArray[Any]]
 # What a backend takes, and returns where outputs are kept.
-Inputs = Mapping[str, NDArray[Any] | Resident]
-Results = dict[str, NDArray[Any] | Resident]
+Inputs = Mapping[str, NDArray[Any] | DeviceTensor]
+Results = dict[str, NDArray[Any] | DeviceTensor]
 
 
 class Backend(ABC):
@@ -76,7 +76,7 @@ class Backend(ABC):
             keep: those of them that stay where they are computed, to be passed to another backend.
 
         Returns:
-            The outputs by name: arrays of the host, and those in `keep` as `Resident`.
+            The outputs by name: arrays of the host, and those in `keep` as `DeviceTensor`.
 
         Raises:
             BackendError: the backend is not open, a name, dtype or shape is not the contract's, a kept array was
@@ -143,11 +143,11 @@ class Backend(ABC):
         return symbols
 
 
-def _check_array(what: str, array: NDArray[Any] | Resident, tensor: TensorRecord, symbols: dict[str, int]) -> None:
+def _check_array(what: str, array: NDArray[Any] | DeviceTensor, tensor: TensorRecord, symbols: dict[str, int]) -> None:
     """Check dtype and shape; the sizes of symbolic dimensions are collected in, and held against, `symbols`."""
-    if not isinstance(array, np.ndarray | Resident):
+    if not isinstance(array, np.ndarray | DeviceTensor):
         raise BackendError(f"{what} is a {type(array).__name__}, not a numpy array.")
-    if isinstance(array, Resident) and array.released:
+    if isinstance(array, DeviceTensor) and array.released:
         raise BackendError(f"{what} was released: its buffer may hold something else by now.")
     matches = array.dtype.name == tensor.dtype and len(array.shape) == len(tensor.shape)
     for size, dimension in zip(array.shape, tensor.shape, strict=False):

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
-from avsbg.runtime.backends.resident import Resident
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
@@ -26,7 +26,7 @@ _INT8 = ("i8", "u8")
 REST_BF16 = "rest-bf16"
 
 
-class HostResident(Resident):
+class HostResident(DeviceTensor):
     """An array of the host, where OpenVINO's processor plugin computes."""
 
     def __init__(self, array: NDArray[Any]) -> None:
@@ -199,7 +199,7 @@ class OpenVinoBackend(Backend):
         for name, one in inputs.items():
             if isinstance(one, HostResident):
                 arrays[name] = one.array
-            elif isinstance(one, Resident):
+            elif isinstance(one, DeviceTensor):
                 raise self._refuse_resident(name, f"{type(one).__name__} is another backend's")
             else:
                 arrays[name] = np.ascontiguousarray(one)

@@ -13,7 +13,7 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
-class Target:
+class BackendSpec:
     """A backend, and how it is to execute the graph.
 
     Attributes:
@@ -27,7 +27,7 @@ class Target:
     precision: Precision | None = None
 
     @classmethod
-    def parse(cls, text: str) -> Target:
+    def parse(cls, text: str) -> BackendSpec:
         """Read a target; form and precision may come in either order, since no form is named like a precision.
 
         Raises:

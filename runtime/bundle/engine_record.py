@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from avsbg.runtime.bundle.quantisation_record import CalibrationRecord
 from avsbg.runtime.bundle.record_types import Count, Precision, Record, RelativePath, Sha256
-from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
+from avsbg.runtime.bundle.tensor_sizes import validate_shape
 
 
 class DeviceRecord(Record):
@@ -40,7 +40,7 @@ class ProfileRecord(Record):
     @model_validator(mode="after")
     def _size(self) -> ProfileRecord:
         for shape in (self.smallest, self.optimal, self.largest):
-            if problem := why_not_a_shape(shape):
+            if problem := validate_shape(shape):
                 raise ValueError(f"a shape of the profile {problem}")
         return self
 

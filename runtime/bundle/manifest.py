@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Count, Dimension, DType, Precision, Record, RelativePath, Sha256
-from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
+from avsbg.runtime.bundle.tensor_sizes import validate_shape
 from avsbg.runtime.errors import BundleError
 
 MANIFEST = "manifest.json"
@@ -62,7 +62,7 @@ class ClipRecord(Record):
 
     @model_validator(mode="after")
     def _size(self) -> ClipRecord:
-        if problem := why_not_a_shape((self.frames, self.height, self.width, 3)):
+        if problem := validate_shape((self.frames, self.height, self.width, 3)):
             raise ValueError(f"a clip {problem}")
         return self
 
@@ -87,7 +87,7 @@ class TensorRecord(Record):
 
     @model_validator(mode="after")
     def _size(self) -> TensorRecord:
-        if problem := why_not_a_shape(self.shape):
+        if problem := validate_shape(self.shape):
             raise ValueError(f"the tensor {self.name} {problem}")
         return self
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 MAX_ELEMENTS = 2**31 - 1
 
 
-def why_not_a_shape(shape: Iterable[int | str], most: int = MAX_ELEMENTS) -> str | None:
+def validate_shape(shape: Iterable[int | str], most: int = MAX_ELEMENTS) -> str | None:
     """What is wrong with a shape as a file gives it; None for one that can be worked with.
 
     Args:

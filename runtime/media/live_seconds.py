@@ -16,7 +16,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import Aligner
 from avsbg.runtime.media.container import VideoInfo, displayed, time_of
 from avsbg.runtime.media.samples import Second, resize
-from avsbg.runtime.media.video import SecondFrame, frame_deadline
+from avsbg.runtime.media.video import SampledFrame, frame_deadline
 
 # How long a second waits for its sound, in time stamps of the picture, until silence stands for it.
 SOUND_PATIENCE = 1
@@ -67,7 +67,7 @@ class SecondPicker:
         if video.has_sound and not silent:
             self._aligner = Aligner(str(video.path), self._start, clip.sample_rate)
         self._heard: NDArray[Any] = np.zeros(0, np.float32)
-        self._waiting: deque[SecondFrame] = deque()  # for their sound
+        self._waiting: deque[SampledFrame] = deque()  # for their sound
         self._last: Any = None
         self._shown = Fraction(0)
 
@@ -102,7 +102,7 @@ class SecondPicker:
             yield self._take()
 
     def _choose(self, length: Fraction) -> None:
-        self._waiting.append(SecondFrame(self.second, self._shown, length, displayed(self._last)))
+        self._waiting.append(SampledFrame(self.second, self._shown, length, displayed(self._last)))
         self.second += 1
 
     def _complete(self, now: Fraction) -> Iterator[Second]:

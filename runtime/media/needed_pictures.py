@@ -28,7 +28,7 @@ def last_tick(time: Fraction, unit: Fraction) -> int:
     return math.floor(time / unit)
 
 
-class NeededPictures:
+class FrameSkipper:
     """Passes on the packets that the wanted pictures need.
 
     A packet's decoding time is at most the presentation time of all that follow, so about a second of packets waits

@@ -16,7 +16,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import Sound
 from avsbg.runtime.media.container import VideoInfo
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
-from avsbg.runtime.media.video import SecondFrame, frame_per_second
+from avsbg.runtime.media.video import SampledFrame, frame_per_second
 
 Array = NDArray[Any]
 
@@ -31,7 +31,7 @@ class Second:
         samples: float32 `[n]`, its sound; n is the sample rate, and less where the video ends inside the second.
     """
 
-    shown: SecondFrame
+    shown: SampledFrame
     frame: Array
     samples: Array
 
@@ -47,7 +47,7 @@ class Window:
         waveform: float32 `[1, T * sample_rate]`.
     """
 
-    seconds: list[SecondFrame]
+    seconds: list[SampledFrame]
     frames: Array
     waveform: Array
 

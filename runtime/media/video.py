@@ -23,7 +23,7 @@ from avsbg.runtime.media.container import (
     time_of,
     video_stream,
 )
-from avsbg.runtime.media.needed_pictures import NeededPictures, last_tick
+from avsbg.runtime.media.needed_pictures import FrameSkipper, last_tick
 from avsbg.runtime.threads import Prefetch
 
 # Decoded frames that may wait to be used.
@@ -33,7 +33,7 @@ MOST_THREADS = 16
 
 
 @dataclass(frozen=True)
-class SecondFrame:
+class SampledFrame:
     """The frame that stands for a second of the video.
 
     Attributes:
@@ -49,7 +49,7 @@ class SecondFrame:
     pixels: NDArray[Any]
 
 
-def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) -> Iterator[SecondFrame]:
+def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) -> Iterator[SampledFrame]:
     """The frame that stands for each second of the video, decoding straight through.
 
     The published preparation cuts a video into clips, rounds the frame rate to an integer f and keeps, for second l
@@ -70,7 +70,7 @@ def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) 
     # Pictures are decoded in a thread of their own while the ones before are made RGB, and used.
     with Prefetch(_choose(video, window, offset), FRAMES_AHEAD) as chosen:
         for second, time, length, frame in chosen:
-            yield SecondFrame(second, time, length, displayed(frame))
+            yield SampledFrame(second, time, length, displayed(frame))
 
 
 def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int, Fraction, Fraction, Any]]:
@@ -84,7 +84,7 @@ def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int,
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, _processors())
         second, limit, last = 0, 0, None
-        needed = NeededPictures(stream.codec_context, video.start, deadline)
+        needed = FrameSkipper(stream.codec_context, video.start, deadline)
         packets = needed.of(packets_of(container, video.path, stream))
         for frame in decode_packets(packets, video.path):
             ticks = ticks_of(frame, video.path)

@@ -36,7 +36,7 @@ class Clip:
 
 
 @dataclass
-class Outcome:
+class BatchResult:
     """What became of a video."""
 
     clip: Clip
@@ -93,8 +93,8 @@ def run_batch(
     *,
     redo: bool = False,
     progress: Progress | None = None,
-    report: Callable[[Outcome], None] | None = None,
-) -> list[Outcome]:
+    report: Callable[[BatchResult], None] | None = None,
+) -> list[BatchResult]:
     """Segment videos one after the other.
 
     A video whose output is there already, made of the same content by the same bundle with the same options, is passed
@@ -114,7 +114,7 @@ def run_batch(
     Raises:
         OutputError: nothing more can be written, e.g. since the disk is full.
     """
-    outcomes = [Outcome(clip) for clip in clips]
+    outcomes = [BatchResult(clip) for clip in clips]
     for outcome in outcomes:
         try:
             _run_one(segmenter, outcome, options, redo=redo, progress=progress)
@@ -130,7 +130,7 @@ def run_batch(
 
 
 def _run_one(
-    segmenter: Segmenter, outcome: Outcome, options: Options, *, redo: bool, progress: Progress | None
+    segmenter: Segmenter, outcome: BatchResult, options: Options, *, redo: bool, progress: Progress | None
 ) -> None:
     clip = outcome.clip
     if not clip.path.is_file():
@@ -160,13 +160,13 @@ def _earlier(output: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and isinstance(summary.get("video"), dict) else {}
 
 
-def write_report(output: Path, clips: Sequence[Clip], outcomes: Sequence[Outcome]) -> None:
+def write_report(output: Path, clips: Sequence[Clip], outcomes: Sequence[BatchResult]) -> None:
     """Write `batch.json`: what became of each video; those without an outcome were not begun, or not finished."""
     known = {outcome.clip: outcome for outcome in outcomes}
     document = [
         {"video": str(clip.path), "output": str(clip.output), "state": outcome.state, "error": outcome.error}
         for clip in clips
-        for outcome in [known.get(clip, Outcome(clip))]
+        for outcome in [known.get(clip, BatchResult(clip))]
     ]
     with atomic_file(output / REPORT) as path:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbg.runtime.media.container import VideoInfo
-from avsbg.runtime.media.video import SecondFrame
+from avsbg.runtime.media.video import SampledFrame
 
 Array = NDArray[Any]
 MaskFormat = Literal["png", "video", "none"]
@@ -27,7 +27,7 @@ MASK_VIDEO, RLE = "masks.mkv", "masks.coco.json"
 class MaskWriter(Protocol):
     """Writes the masks of a video, one after the other."""
 
-    def add(self, shown: SecondFrame, mask: Array) -> None:
+    def add(self, shown: SampledFrame, mask: Array) -> None:
         """Add the mask of a second, bool `[h, w]` in the video's size."""
 
 
@@ -38,7 +38,7 @@ class PngMasks:
         self._directory = directory
         directory.mkdir()
 
-    def add(self, shown: SecondFrame, mask: Array) -> None:
+    def add(self, shown: SampledFrame, mask: Array) -> None:
         """Write the PNG of a second."""
         save_grey(numbered(self._directory, shown.second), mask.astype(np.uint8) * 255)
 
@@ -51,7 +51,7 @@ class VideoMasks:
         self._stream = target.add_stream("ffv1", rate=1)
         self._stream.width, self._stream.height, self._stream.pix_fmt = video.width, video.height, "gray"
 
-    def add(self, shown: SecondFrame, mask: Array) -> None:
+    def add(self, shown: SampledFrame, mask: Array) -> None:
         """Encode the mask of a second."""
         picture = av.VideoFrame.from_ndarray(mask.astype(np.uint8) * 255, format="gray")
         picture.pts, picture.time_base = shown.second, Fraction(1)
@@ -73,7 +73,7 @@ class CocoMasks:
         self._name = Path(video.path).name
         self._count = self._images_count = 0
 
-    def add(self, shown: SecondFrame, mask: Array) -> None:
+    def add(self, shown: SampledFrame, mask: Array) -> None:
         """Add a second's image and annotation."""
         height, width = mask.shape
         image = {

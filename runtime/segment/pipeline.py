@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from avsbg.runtime.errors import MediaError, NothingCameError
+from avsbg.runtime.errors import EmptySourceError, MediaError
 from avsbg.runtime.media.container import VideoInfo
 from avsbg.runtime.media.samples import Second
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, numbered, save_grey
@@ -110,7 +110,7 @@ def write_outputs(
         copies: of a live source, what `frames` waits for, to be broken off with everything else.
 
     Raises:
-        NothingCameError: there was no second at all.
+        EmptySourceError: there was no second at all.
         AvsbgError: the first error of any stage; all have stopped by then.
         OSError, av.FFmpegError: a file could not be written.
     """
@@ -149,7 +149,7 @@ def write_outputs(
                 writer.put(result)
         writer.finish()
         if not record.seconds:
-            raise NothingCameError(f"{video.path} ended before a second of it had come.")
+            raise EmptySourceError(f"{video.path} ended before a second of it had come.")
         record.timings = {"decode": reader.busy, "inference": inference, "write_masks": writer.busy}
         if overlay is not None:
             overlay.finish()

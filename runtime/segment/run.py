@@ -17,7 +17,7 @@ import numpy as np
 from avsbg import __version__
 from avsbg.atomic import atomic_directory
 from avsbg.runtime.bundle.bundle import sha256
-from avsbg.runtime.errors import MediaError, NothingCameError, OutputError
+from avsbg.runtime.errors import EmptySourceError, MediaError, OutputError
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.live import LiveReader
 from avsbg.runtime.media.samples import read_seconds
@@ -131,7 +131,7 @@ def segment_live(
                     segmenter, reader.video, seconds, frames, directory,
                     options=options, progress=progress, drop_oldest=drop, copies=copies,
                 )  # fmt: skip
-            except NothingCameError as error:
+            except EmptySourceError as error:
                 raise reader.failure or error from None
             live = {
                 "ended": "stopped" if stop.is_set() else str(reader.failure or "by itself"),

@@ -13,7 +13,7 @@ from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.samples import Second, check_inputs, graph_inputs, window_of
-from avsbg.runtime.media.video import SecondFrame
+from avsbg.runtime.media.video import SampledFrame
 
 Array = NDArray[Any]
 
@@ -27,7 +27,7 @@ class Segmented:
         probability: float32 `[H, W]`, in the network's size.
     """
 
-    shown: SecondFrame
+    shown: SampledFrame
     probability: Array
 
 
@@ -102,7 +102,7 @@ class ClipSegmenter:
         return {"mode": "clip", **self._backend.describe()}
 
 
-def checked(shown: SecondFrame, probability: Array) -> Segmented:
+def checked(shown: SampledFrame, probability: Array) -> Segmented:
     """Put a second and its map together.
 
     Raises:

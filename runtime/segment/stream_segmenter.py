@@ -8,7 +8,7 @@ from typing import Any
 
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.media.samples import Second
-from avsbg.runtime.media.video import SecondFrame
+from avsbg.runtime.media.video import SampledFrame
 from avsbg.runtime.segment.segmenter import Segmented, checked
 from avsbg.runtime.streaming.stream import Spacing, Stream, StreamMask
 
@@ -34,7 +34,7 @@ class StreamSegmenter:
         self._encode, self._decode, self._spacing = encode, decode, spacing
         self._offset = self.bundle.manifest.preprocessing.frame_offset
         self._stream = Stream(encode, decode, spacing=spacing)
-        self._shown: deque[tuple[int, SecondFrame]] = deque()
+        self._shown: deque[tuple[int, SampledFrame]] = deque()
 
     def reset(self) -> None:
         """Begin a new stream; nothing of the old one is computed any more."""

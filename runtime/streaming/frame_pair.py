@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends import Target, create
+from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
@@ -117,7 +117,7 @@ class StreamedClip(Backend):
         self._stack.close()
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
-        arrays = {name: array.numpy() if isinstance(array, Resident) else array for name, array in inputs.items()}
+        arrays = {name: array.numpy() if isinstance(array, DeviceTensor) else array for name, array in inputs.items()}
         if keep:
             raise BackendError("a clip that is streamed returns its outputs to the host; nothing of it can be kept.")
         masks = list(self._masks(arrays, outputs))
@@ -154,7 +154,7 @@ def check_streams(bundle: Bundle) -> None:
     raise BackendError(f"{bundle.path} has no graphs for streams.", "Export it again with --stream.")
 
 
-def create_streamed_clip(bundle: Bundle, target: Target, **options: Any) -> StreamedClip:
+def create_streamed_clip(bundle: Bundle, target: BackendSpec, **options: Any) -> StreamedClip:
     """A target's backend on both graphs of a bundle's stream, not yet open.
 
     Raises:

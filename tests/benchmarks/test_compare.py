@@ -11,7 +11,7 @@ import tests_bundle
 from rich.progress import Progress
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.cases import Contender, contenders
+from avsbg.benchmarks.measure.cases import BenchmarkCase, contenders
 from avsbg.benchmarks.measure.runner import Settings, compare
 from avsbg.benchmarks.measure.sampling import logit_difference
 from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
@@ -27,7 +27,7 @@ QUICK = Settings(warmup=1, samples=3, seconds=0.0, memory=False)
 def _scheduled(bundle: Bundle, progress: Progress, samples: int = 20) -> Row:
     # Without test vectors, the first call is the warm-up's.
     settings = Settings(warmup=1, samples=samples, seconds=0.0, memory=False)
-    (row,) = compare([Contender("slow", bundle, "scheduled", {})], Workload(), settings, progress)
+    (row,) = compare([BenchmarkCase("slow", bundle, "scheduled", {})], Workload(), settings, progress)
     return row
 
 
@@ -85,7 +85,7 @@ def test_rows_of_a_run(embedding: Bundle, progress: Progress) -> None:
 
 def test_ratios_refer_to_the_row_that_is_named(embedding: Bundle, progress: Progress, scheduled: Schedule) -> None:
     scheduled(lambda call: 1.0 + 0.05 * (call % 2))
-    chosen = [Contender(label, embedding, "scheduled", {}) for label in ("first", "second")]
+    chosen = [BenchmarkCase(label, embedding, "scheduled", {}) for label in ("first", "second")]
     settings = Settings(warmup=1, samples=20, seconds=0.0, reference="second", memory=False)
     first, second = compare(chosen, Workload(), settings, progress)
     assert first.ratio.reference == second.label and first.ratio.median == pytest.approx(1.0)
@@ -112,17 +112,17 @@ def test_a_network_that_computes_something_else_is_no_result(
     waveform: Bundle, progress: Progress, scheduled: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduled(lambda _: 1.0)
-    with Contender("zeros", waveform, "scheduled", {}).create() as backend:
+    with BenchmarkCase("zeros", waveform, "scheduled", {}).create() as backend:
         expected = max(np.abs(v.outputs["logits"]).max() for v in waveform.vectors() if v.record.clips == 3)
         assert logit_difference(backend, 3) == pytest.approx(expected)
         assert logit_difference(backend, 2) is None
-    with Contender("right", waveform, "onnxruntime", {"operator": "function"}).create() as backend:
+    with BenchmarkCase("right", waveform, "onnxruntime", {"operator": "function"}).create() as backend:
         difference = logit_difference(backend, 3)
         assert difference is not None and difference < 1e-4
 
 
 def test_logits_that_are_not_numbers_stop_the_run(waveform: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with Contender("nan", waveform, "onnxruntime", {}).create() as backend:
+    with BenchmarkCase("nan", waveform, "onnxruntime", {}).create() as backend:
         right = backend.run
         monkeypatch.setattr(backend, "run", lambda *a: {name: value * np.nan for name, value in right(*a).items()})
         with pytest.raises(BenchmarkError, match="do not both return numbers"):
@@ -130,7 +130,7 @@ def test_logits_that_are_not_numbers_stop_the_run(waveform: Bundle, monkeypatch:
 
 
 def test_end_to_end_makes_the_masks_of_a_video(waveform: Bundle, video: Path, progress: Progress) -> None:
-    contender = Contender("tiny", waveform, "onnxruntime", {})
+    contender = BenchmarkCase("tiny", waveform, "onnxruntime", {})
     (row,) = compare([contender], Workload("end-to-end", video=video), QUICK, progress)
     assert row.workload.clips == 2 and row.workload.video_sha256 == sha256(video)
     assert row.latency.per_clip.p50 == pytest.approx(np.median(row.latency.samples) / 2)
@@ -162,7 +162,7 @@ def test_a_bundle_must_fit_the_scope(embedding: Bundle, waveform: Bundle, video:
         (embedding, Workload("end-to-end", video=video), "takes audio embeddings. Export it with --audio waveform"),
     ):
         with pytest.raises(BenchmarkError, match=message):
-            compare([Contender("tiny", bundle, "onnxruntime", {})], workload, QUICK, progress)
+            compare([BenchmarkCase("tiny", bundle, "onnxruntime", {})], workload, QUICK, progress)
 
 
 def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
@@ -171,7 +171,7 @@ def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
     monkeypatch.setattr("avsbg.benchmarks.measure.runner.sample", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(MediaError, match=r"no video at missing\.mp4"):
         compare(
-            [Contender("tiny", waveform, "onnxruntime", {})],
+            [BenchmarkCase("tiny", waveform, "onnxruntime", {})],
             Workload("end-to-end", video=Path("missing.mp4")),
             QUICK,
             progress,
@@ -181,7 +181,7 @@ def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
 def test_settings_and_references_that_cannot_be(embedding: Bundle, progress: Progress) -> None:
     with pytest.raises(BenchmarkError, match="cannot take 1 samples"):
         Settings(samples=1)
-    tiny = Contender("tiny", embedding, "onnxruntime", {})
+    tiny = BenchmarkCase("tiny", embedding, "onnxruntime", {})
     with pytest.raises(BenchmarkError, match=r"no contender 'other' to refer to\. There are: tiny"):
         compare([tiny], Workload(), Settings(reference="other"), progress)
     with pytest.raises(BenchmarkError, match="nothing to compare"):

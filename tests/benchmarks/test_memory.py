@@ -10,7 +10,7 @@ import tests_benchmark
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import memory
-from avsbg.benchmarks.measure.cases import Contender
+from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.memory import measure_memory
 from avsbg.benchmarks.measure.workloads import Workload
 from avsbg.runtime.bundle.bundle import Bundle
@@ -18,7 +18,7 @@ from avsbg.runtime.bundle.bundle import Bundle
 
 def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
     ballast = bytearray(b"x" * 300 * 2**20)  # ours, and so none of the child's
-    contender = Contender("tiny", embedding, "onnxruntime", {"threads": 1})
+    contender = BenchmarkCase("tiny", embedding, "onnxruntime", {"threads": 1})
     small = measure_memory(contender, Workload(clips=1), runs=1)
     assert 0 < small.imported <= small.loaded <= small.load_peak < len(ballast)
     assert small.loaded <= small.peak < len(ballast)
@@ -29,7 +29,7 @@ def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
 
 
 def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
-    contender = Contender("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
+    contender = BenchmarkCase("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
     with pytest.raises(BenchmarkError, match=r"memory of tiny failed: .*unknown operator form 'imaginary'"):
         measure_memory(contender, Workload(), runs=1)
 
@@ -38,7 +38,7 @@ def test_a_child_that_is_killed_is_reported(embedding: Bundle, monkeypatch: pyte
     killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
     monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: killed)
     with pytest.raises(BenchmarkError, match=r"ended by signal 9.*runs out of memory"):
-        measure_memory(Contender("tiny", embedding, "onnxruntime", {}), Workload())
+        measure_memory(BenchmarkCase("tiny", embedding, "onnxruntime", {}), Workload())
 
 
 def test_what_loading_needs_is_not_what_running_needs(embedding: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,5 +50,5 @@ def test_what_loading_needs_is_not_what_running_needs(embedding: Bundle, monkeyp
     )
     run = subprocess.run
     monkeypatch.setattr(memory.subprocess, "run", lambda command, **options: run([command[0], "-c", script], **options))
-    figures = measure_memory(Contender("tiny", embedding, "greedy", {}), Workload(), runs=1)
+    figures = measure_memory(BenchmarkCase("tiny", embedding, "greedy", {}), Workload(), runs=1)
     assert figures.load_peak - figures.peak > 150 * 2**20

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.cases import Contender
+from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.profile import profile, read_trace
 from avsbg.benchmarks.measure.stages import fold, in_order, module_stage
 from avsbg.benchmarks.results.profile_rows import read_profiles, write_profiles
@@ -59,10 +59,10 @@ def test_a_trace_is_cut_into_runs_and_blocked_convolutions_get_their_names_back(
 def test_onnxruntime_is_profiled_and_what_has_no_profiler_is_left_out(
     embedding: Bundle, tmp_path: Path, scheduled: object
 ) -> None:
-    row = profile(Contender("tiny", embedding, "onnxruntime", {"threads": 1}), 2)
+    row = profile(BenchmarkCase("tiny", embedding, "onnxruntime", {"threads": 1}), 2)
     assert row is not None and row.clips == 2 and sum(row.stages.values()) > 0
     assert {layer.kind for layer in row.slowest} & {"MatMul", "FusedMatMul", "Pad", "Sigmoid"}
-    assert profile(Contender("tiny", embedding, "scheduled", {}), 1) is None
+    assert profile(BenchmarkCase("tiny", embedding, "scheduled", {}), 1) is None
     write_profiles(tmp_path / "profile.jsonl", [row])
     assert read_profiles(tmp_path / "profile.jsonl") == [row]
     assert read_profiles(tmp_path / "none.jsonl") == []

@@ -18,7 +18,7 @@ from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device import native_library
 
 
-class Outcome:
+class BatchResult:
     """What a command printed and how it ended."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
@@ -34,7 +34,7 @@ class Outcome:
 def avsbg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """Run the `avsbg` command in this process."""
 
-    def run(*arguments: object) -> Outcome:
+    def run(*arguments: object) -> BatchResult:
         monkeypatch.setattr(sys, "argv", ["avsbg", *map(str, arguments)])
         code = 0
         try:
@@ -42,7 +42,7 @@ def avsbg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
         except SystemExit as exit_:
             code = int(exit_.code or 0)
         captured = capsys.readouterr()
-        return Outcome(code, captured.out, captured.err)
+        return BatchResult(code, captured.out, captured.err)
 
     return run
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from avsbg.export.engine import api as api_module
-from avsbg.export.engine.api import TensorRT, choose_device, import_tensorrt, refuse_what_is_not_honoured
+from avsbg.export.engine.api import TensorRT, choose_device, import_tensorrt, validate_builder_options
 from avsbg.export.engine.layers import (
     count_types,
     differing_products,
@@ -68,7 +68,7 @@ def test_options_that_a_backend_would_ignore(
 ) -> None:
     monkeypatch.setattr(api_module, "read_cuda_driver", lambda: NO_DRIVER)
     with pytest.raises(BuildError, match=f"^{flag}"):
-        refuse_what_is_not_honoured(_request(**fields))
+        validate_builder_options(_request(**fields))
 
 
 def _rtx() -> TensorRT:

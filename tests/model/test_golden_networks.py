@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests_golden import GOLDEN, SALT, assert_summary, audio, frames, load, masks
 
-from avsbg.model import count_parameters, create_network, fill_by_formula
+from avsbg.model import count_parameters, create_network, init_deterministic
 from avsbg.model.clips import split_clips
 from avsbg.model.published import ignored_keys, published_keys
 from avsbg.model.visual_to_audio import latent_loss
@@ -20,7 +20,7 @@ ENCODERS = ("pvt_v2_b5", "resnet50")
 
 def _run(name, encoder, case, **switches):
     network = create_network(name, encoder=encoder, **switches)
-    fill_by_formula(network, SALT)
+    init_deterministic(network, SALT)
     rows = 5 * CASES[case]
     return network, network.forward_stages(split_clips(frames(case, rows), 5), split_clips(audio(case, rows), 5))
 

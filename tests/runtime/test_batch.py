@@ -15,7 +15,7 @@ from tests_video import steady, tone, write_video
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
-from avsbg.runtime.segment.batch import Clip, Outcome, find_clips, run_batch, write_report
+from avsbg.runtime.segment.batch import BatchResult, Clip, find_clips, run_batch, write_report
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 
@@ -32,12 +32,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def batch(bundle: Bundle, clips: list[Clip], options: Options = OPTIONS, **call: Any) -> list[Outcome]:
+def batch(bundle: Bundle, clips: list[Clip], options: Options = OPTIONS, **call: Any) -> list[BatchResult]:
     with create("onnxruntime", bundle) as backend:
         return run_batch(ClipSegmenter(backend), clips, options, **call)
 
 
-def states(outcomes: list[Outcome]) -> list[str]:
+def states(outcomes: list[BatchResult]) -> list[str]:
     return [outcome.state for outcome in outcomes]
 
 

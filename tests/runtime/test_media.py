@@ -14,12 +14,12 @@ from tests_video import grey_of, steady, tone, write_video
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import Aligner, Sound, sound_blocks
 from avsbg.runtime.media.container import open_media, probe
-from avsbg.runtime.media.video import SecondFrame, frame_per_second
+from avsbg.runtime.media.video import SampledFrame, frame_per_second
 
 NTSC = Fraction(30000, 1001)
 
 
-def index_of(second: SecondFrame) -> int:
+def index_of(second: SampledFrame) -> int:
     """Which frame it is (modulo 50), by its grey level."""
     return round(float(second.pixels.mean()) / grey_of(1))
 

@@ -22,7 +22,7 @@ from avsbg.runtime.media import video as frame_choice
 from avsbg.runtime.media.audio import Sound
 from avsbg.runtime.media.container import VideoInfo, open_by_header, open_media, probe, ticks_of
 from avsbg.runtime.media.needed_pictures import last_tick
-from avsbg.runtime.media.video import SecondFrame, frame_per_second
+from avsbg.runtime.media.video import SampledFrame, frame_per_second
 
 NTSC = Fraction(30000, 1001)
 
@@ -79,10 +79,10 @@ def write(path: Path, kind: Kind, times: Sequence[Fraction], rate: Fraction | in
     return path
 
 
-def everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SecondFrame], int]:
+def everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SampledFrame], int]:
     """The choice and how many pictures were decoded, if all are."""
     with monkeypatch.context() as patch:
-        patch.setattr(frame_choice.NeededPictures, "of", lambda _, packets: packets)
+        patch.setattr(frame_choice.FrameSkipper, "of", lambda _, packets: packets)
         patch.setattr(frame_choice, "open_by_header", open_media)
         patch.setattr(media, "open_by_header", open_media)
         return counted(path, patch)
@@ -104,7 +104,7 @@ def read(path: Path, samples: int) -> tuple[VideoInfo, np.ndarray]:
     return video, heard
 
 
-def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SecondFrame], int]:
+def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SampledFrame], int]:
     """The choice, and how many pictures were decoded."""
     seen: list[int] = []
     with monkeypatch.context() as patch:
@@ -112,7 +112,7 @@ def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SecondFra
         return list(frame_per_second(probe(path), window=5)), len(seen)
 
 
-def assert_same(ours: list[SecondFrame], theirs: list[SecondFrame]) -> None:
+def assert_same(ours: list[SampledFrame], theirs: list[SampledFrame]) -> None:
     assert [(s.second, s.time, s.length) for s in ours] == [(s.second, s.time, s.length) for s in theirs]
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
@@ -212,7 +212,7 @@ def test_without_time_stamps_everything_is_decoded(tmp_path: Path, monkeypatch: 
     path = write(tmp_path / "v.mp4", kind, steady(25, 60), 25)
     with open_media(path) as container:
         stream = container.streams.video[0]
-        needed = frame_choice.NeededPictures(stream.codec_context, Fraction(0), lambda second: second + Fraction(1, 2))
+        needed = frame_choice.FrameSkipper(stream.codec_context, Fraction(0), lambda second: second + Fraction(1, 2))
 
         def stripped():
             for number, packet in enumerate(container.demux(stream)):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tests_bundle
 
-from avsbg.runtime.backends import Target, create
-from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends import BackendSpec, create
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
@@ -39,7 +39,7 @@ def offers(capability: str) -> bool:
 def test_a_precision_runs_or_is_refused(tiny: Bundle) -> None:
     """By what OpenVINO says of this processor; where it would quietly take another precision, that is an error."""
     for precision, capability in (("bf16", "BF16"), ("fp16", "FP16")):
-        options = Target.parse(f"openvino:{precision}").options()
+        options = BackendSpec.parse(f"openvino:{precision}").options()
         backend = create("openvino", tiny, **options)
         if not offers(capability):
             with pytest.raises(BackendError, match=rf"{precision} was asked for, but OpenVINO would execute in"):
@@ -82,7 +82,7 @@ def test_kept_outputs(tiny: Bundle) -> None:
     with create("openvino", tiny) as backend:
         kept = backend.run(arrays, keep=["logits"])
         logits = kept["logits"]
-        assert isinstance(logits, Resident)
+        assert isinstance(logits, DeviceTensor)
         backend.run(tests_bundle.inputs(1, seed=8))
         np.testing.assert_allclose(logits.numpy(), tests_bundle.expected(**arrays)["logits"], atol=1e-5)
         logits.release()

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import tests_bundle
 
-from avsbg.runtime.backends import Resident, create
+from avsbg.runtime.backends import DeviceTensor, create
 from avsbg.runtime.backends.base import Backend
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 
-class Elsewhere(Resident):
+class Elsewhere(DeviceTensor):
     """A kept array of some other backend."""
 
     def __init__(self, frames: int = 5) -> None:
@@ -29,7 +29,7 @@ def test_what_is_kept_equals_what_is_returned(tiny: Bundle) -> None:
     with create("onnxruntime", tiny) as backend:
         plain = backend.run(arrays)
         kept = backend.run(arrays, keep=["logits"])
-        assert isinstance(kept["logits"], Resident)
+        assert isinstance(kept["logits"], DeviceTensor)
         assert isinstance(kept["probability"], np.ndarray)
         assert (kept["logits"].dtype, kept["logits"].shape) == (np.float32, (2, 5, 16, 24))
         np.testing.assert_array_equal(kept["logits"].numpy(), plain["logits"])
@@ -39,13 +39,13 @@ def test_what_is_kept_equals_what_is_returned(tiny: Bundle) -> None:
 def test_released_buffers_are_reused_and_held_ones_are_not(tiny: Bundle) -> None:
     with create("onnxruntime", tiny) as backend:
 
-        def run(seed: int) -> tuple[Resident, np.ndarray]:
+        def run(seed: int) -> tuple[DeviceTensor, np.ndarray]:
             arrays = tests_bundle.inputs(1, seed)
             logits = backend.run(arrays, ["logits"], keep=["logits"])["logits"]
-            assert isinstance(logits, Resident)
+            assert isinstance(logits, DeviceTensor)
             return logits, tests_bundle.expected(**arrays)["logits"]
 
-        def address(resident: Resident) -> int:
+        def address(resident: DeviceTensor) -> int:
             return int(resident.value.data_ptr())  # type: ignore[attr-defined]
 
         seen, held = set(), [run(0)]
@@ -61,7 +61,7 @@ def test_released_buffers_are_reused_and_held_ones_are_not(tiny: Bundle) -> None
 def test_a_released_array_is_gone(tiny: Bundle) -> None:
     with create("onnxruntime", tiny) as backend:
         kept = backend.run(tests_bundle.inputs(1, 0), keep=["logits"])["logits"]
-        assert isinstance(kept, Resident)
+        assert isinstance(kept, DeviceTensor)
         kept.release()
         kept.release()
         with pytest.raises(BackendError, match="after its release"):

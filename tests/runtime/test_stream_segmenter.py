@@ -14,7 +14,7 @@ import tests_stream
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.media.samples import Second
-from avsbg.runtime.media.video import SecondFrame
+from avsbg.runtime.media.video import SampledFrame
 from avsbg.runtime.segment.segmenter import Segmented
 from avsbg.runtime.segment.stream_segmenter import StreamSegmenter
 
@@ -35,7 +35,7 @@ def segmenter(bundle: Bundle, spacing: str) -> Iterator[StreamSegmenter]:
 
 def second(index: int, length: Fraction = Fraction(1)) -> Second:
     """Its sound says what time it is."""
-    shown = SecondFrame(index, index + Fraction(15, 16), length, tests_stream.frame(index))
+    shown = SampledFrame(index, index + Fraction(15, 16), length, tests_stream.frame(index))
     return Second(shown, tests_stream.frame(index), tests_stream.clock(index, float(length)))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avsbg.runtime.backends import Target, create
+from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
@@ -12,25 +12,25 @@ from avsbg.runtime.errors import BackendError
 @pytest.mark.parametrize(
     ("text", "target"),
     [
-        ("onnxruntime", Target("onnxruntime")),
-        ("torch:published", Target("torch", "published")),
-        ("tensorrt:fp16", Target("tensorrt", None, "fp16")),
-        ("onnxruntime:native:int8", Target("onnxruntime", "native", "int8")),
+        ("onnxruntime", BackendSpec("onnxruntime")),
+        ("torch:published", BackendSpec("torch", "published")),
+        ("tensorrt:fp16", BackendSpec("tensorrt", None, "fp16")),
+        ("onnxruntime:native:int8", BackendSpec("onnxruntime", "native", "int8")),
     ],
 )
-def test_a_target_reads_as_it_is_written(text: str, target: Target) -> None:
-    assert Target.parse(text) == target
+def test_a_target_reads_as_it_is_written(text: str, target: BackendSpec) -> None:
+    assert BackendSpec.parse(text) == target
     assert str(target) == text
 
 
 def test_form_and_precision_come_in_either_order() -> None:
-    assert Target.parse("onnxruntime:int8:native") == Target("onnxruntime", "native", "int8")
+    assert BackendSpec.parse("onnxruntime:int8:native") == BackendSpec("onnxruntime", "native", "int8")
 
 
 @pytest.mark.parametrize("text", ["", ":", "onnxruntime:", ":native", "torch:fp16:fp32", "torch:published:efficient"])
 def test_what_is_no_target_is_named(text: str) -> None:
     with pytest.raises(BackendError, match=r"is not a target; a target is BACKEND\[:FORM\]\[:PRECISION\]"):
-        Target.parse(text)
+        BackendSpec.parse(text)
 
 
 def test_a_precision_that_the_bundle_does_not_have(tiny: Bundle) -> None:

@@ -19,7 +19,7 @@ from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, largest_shapes
 from avsbg.runtime.bundle.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import ProfileRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.bundle.tensor_sizes import MAX_ELEMENTS, why_not_a_shape
+from avsbg.runtime.bundle.tensor_sizes import MAX_ELEMENTS, validate_shape
 from avsbg.runtime.errors import BackendError, BundleError
 
 VECTORS = "vectors/clips1_seed1.npz"
@@ -42,13 +42,13 @@ def _edit(bundle: Path, change: Any) -> None:
 
 
 def test_shapes_by_hand() -> None:
-    assert why_not_a_shape(("clips", 5, 224, 224, 3)) is None
-    assert why_not_a_shape((MAX_ELEMENTS,)) is None and why_not_a_shape(()) is None and why_not_a_shape((0, 5)) is None
-    assert why_not_a_shape((MAX_ELEMENTS, 0)) is None
-    assert why_not_a_shape((2**16, 2**16)) == f"has 65536 x 65536 = {2**32} elements, and {MAX_ELEMENTS} are the most"
-    assert why_not_a_shape((2, -3)) == "has the dimension -3"
+    assert validate_shape(("clips", 5, 224, 224, 3)) is None
+    assert validate_shape((MAX_ELEMENTS,)) is None and validate_shape(()) is None and validate_shape((0, 5)) is None
+    assert validate_shape((MAX_ELEMENTS, 0)) is None
+    assert validate_shape((2**16, 2**16)) == f"has 65536 x 65536 = {2**32} elements, and {MAX_ELEMENTS} are the most"
+    assert validate_shape((2, -3)) == "has the dimension -3"
     # In 64 bits this product would be 0.
-    assert "18446744073709551616 elements" in str(why_not_a_shape((2**32, 2**32)))
+    assert "18446744073709551616 elements" in str(validate_shape((2**32, 2**32)))
 
 
 @pytest.mark.parametrize(

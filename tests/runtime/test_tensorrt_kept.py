@@ -174,7 +174,7 @@ def test_host_arrays_and_kept_arrays_mix(stream: tuple[Backend, Backend]) -> Non
 
 
 def _mutants() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
-    from avsbg.runtime.backends.tensorrt.context import Lane
+    from avsbg.runtime.backends.tensorrt.context import ExecutionContext
     from avsbg.runtime.backends.tensorrt.memory import BufferPool
 
     def never(target: Any, name: str) -> Callable[[pytest.MonkeyPatch], None]:
@@ -184,17 +184,17 @@ def _mutants() -> dict[str, Callable[[pytest.MonkeyPatch], None]]:
         patch.setattr(FakeDevice, "wait", lambda *_: None)
 
     def no_warm_up(patch: pytest.MonkeyPatch) -> None:
-        execute = Lane._execute
-        patch.setattr(Lane, "_execute", lambda self, step, _: execute(self, step, True))
+        execute = ExecutionContext._execute
+        patch.setattr(ExecutionContext, "_execute", lambda self, step, _: execute(self, step, True))
 
     def keeps_graph(patch: pytest.MonkeyPatch) -> None:
-        patch.setattr(Lane, "_drop_graph", lambda _: None)
+        patch.setattr(ExecutionContext, "_drop_graph", lambda _: None)
 
     def closes_early(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(BufferPool, "close", lambda *_, **__: None)
 
     return {
-        "the host reads before the stream was waited for": never(Lane, "_finish"),
+        "the host reads before the stream was waited for": never(ExecutionContext, "_finish"),
         "streams do not wait for each other": no_wait,
         "the first run is captured": no_warm_up,
         "a graph outlives its shapes": keeps_graph,

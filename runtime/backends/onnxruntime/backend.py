@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
 from avsbg.runtime.backends.onnxruntime.operator import register
 from avsbg.runtime.backends.onnxruntime.providers import (
@@ -17,11 +18,10 @@ from avsbg.runtime.backends.onnxruntime.providers import (
     CUDA,
     TENSORRT,
     UNFIT_FOR_FP8,
-    ask_for_proof,
     check_providers,
     provider_list,
+    request_node_assignment,
 )
-from avsbg.runtime.backends.resident import Resident
 from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.device.native_library import native_library
@@ -35,7 +35,7 @@ _DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
 _Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
 
 
-class OrtResident(Resident):
+class OrtResident(DeviceTensor):
     """An `OrtValue`, on the device of the provider that wrote it."""
 
     def __init__(self, value: Any, dtype: np.dtype[Any], device: str, pool: _Pool) -> None:
@@ -187,7 +187,7 @@ class OnnxRuntimeBackend(Backend):
     def _options(self, onnxruntime: Any) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        ask_for_proof(options, self._provider)
+        request_node_assignment(options, self._provider)
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if self._clips is not None:
@@ -198,7 +198,7 @@ class OnnxRuntimeBackend(Backend):
         return options
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
-        arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items() if not isinstance(one, Resident)}
+        arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items() if not isinstance(one, DeviceTensor)}
         try:
             if keep or len(arrays) < len(inputs):
                 return self._run_bound(inputs, arrays, outputs, keep)
@@ -215,7 +215,7 @@ class OnnxRuntimeBackend(Backend):
         """Run with inputs and outputs bound to where they are, on the device or on the host."""
         binding = self._session.io_binding()
         for name, one in inputs.items():
-            if not isinstance(one, Resident):
+            if not isinstance(one, DeviceTensor):
                 binding.bind_cpu_input(name, arrays[name])
             elif not isinstance(one, OrtResident):
                 raise self._refuse_resident(name, f"{type(one).__name__} is another backend's")
@@ -223,7 +223,7 @@ class OnnxRuntimeBackend(Backend):
                 raise self._refuse_resident(name, f"it lies on {one.device}, and {self._provider} runs {self._place}")
             else:
                 binding.bind_ortvalue_input(name, one.value)
-        kept: dict[str, Resident] = {}
+        kept: dict[str, DeviceTensor] = {}
         for name in outputs:
             if name in keep:
                 kept[name] = self._buffer(name, inputs)

@@ -38,7 +38,7 @@ def default_options(provider: str, device: int) -> dict[str, str]:
     return options
 
 
-def ask_for_proof(options: Any, provider: str) -> None:
+def request_node_assignment(options: Any, provider: str) -> None:
     """Set up session options so that `check_providers` can tell.
 
     Args:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
-from avsbg.runtime.backends.resident import Resident
-from avsbg.runtime.backends.tensorrt.context import Lane
+from avsbg.runtime.backends.tensorrt.context import ExecutionContext
 from avsbg.runtime.backends.tensorrt.engine import choose_engine, find_engine, import_runtime, load_engine
 from avsbg.runtime.backends.tensorrt.memory import BufferPool, DeviceArray
 from avsbg.runtime.backends.tensorrt.shapes import check_contract, largest_shapes, read_tensors
@@ -75,8 +75,8 @@ class TensorRtBackend(Backend):
         self._trt: Any = None
         self._engine: Any = None
         self._broken: str | None = None
-        self._lanes: list[Lane] = []
-        self._idle: list[Lane] = []
+        self._lanes: list[ExecutionContext] = []
+        self._idle: list[ExecutionContext] = []
         self._returned = threading.Condition()
 
     def describe(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class TensorRtBackend(Backend):
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
         for name, value in inputs.items():
-            if isinstance(value, Resident):
+            if isinstance(value, DeviceTensor):
                 self._check_resident(name, value)
         with self._guard():
             with self._returned:
@@ -143,15 +143,15 @@ class TensorRtBackend(Backend):
             self._returned.wait_for(lambda: len(self._idle) == len(self._lanes))
         self._release()
 
-    def _check_resident(self, name: str, value: Resident) -> None:
+    def _check_resident(self, name: str, value: DeviceTensor) -> None:
         if not isinstance(value, DeviceArray):
             raise self._refuse_resident(name, f"{type(value).__name__} is another backend's")
         if self._device is None or value.device.index != self._device.index:
             raise self._refuse_resident(name, "it lies on another GPU")
 
-    def _new_lane(self) -> Lane:
+    def _new_lane(self) -> ExecutionContext:
         assert self._device is not None
-        lane = Lane(
+        lane = ExecutionContext(
             self._device, self._trt, self._engine, self._tensors, self._largest, self._pool, capture=self._capture
         )
         with self._returned:

@@ -54,7 +54,7 @@ class Counts:
     why_not: str | None = None
 
 
-class Lane:
+class ExecutionContext:
     """Executes one step at a time.
 
     Inputs and outputs have fixed addresses, since a captured graph holds them, and the size of the largest shapes.

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends.resident import Resident
+from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.device.cuda import Device, Memory, Stream
 from avsbg.runtime.errors import BackendError
 
@@ -34,7 +34,7 @@ class KeptBuffer:
     read: list[Any] = field(default_factory=list)
 
 
-class DeviceArray(Resident):
+class DeviceArray(DeviceTensor):
     """An output that stays on the GPU.
 
     Another backend of this GPU takes it as an input; its stream waits there until this one has written it, and the host

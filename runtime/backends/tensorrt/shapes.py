@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avsbg.runtime.bundle.manifest import GraphRecord, TensorRecord
-from avsbg.runtime.bundle.tensor_sizes import why_not_a_shape
+from avsbg.runtime.bundle.tensor_sizes import validate_shape
 from avsbg.runtime.errors import BackendError
 
 Shape = tuple[int, ...]
@@ -154,7 +154,7 @@ def largest_shapes(tensors: Mapping[str, EngineTensor], contract: GraphRecord) -
         for record in (*contract.inputs, *contract.outputs)
     }
     for name, shape in shapes.items():
-        if problem := why_not_a_shape(shape):
+        if problem := validate_shape(shape):
             raise BackendError(f"the engine's largest {name} {problem}.", "Build an engine for fewer --clips.")
     return shapes
 

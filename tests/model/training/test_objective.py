@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests_golden import SALT, audio, frames, load, masks
 
-from avsbg.model import create_network, fill_by_formula
+from avsbg.model import create_network, init_deterministic
 from avsbg.model.clips import split_clips
 from avsbg.model.published import published_keys
 from avsbg.model.training.objective import LossWeights, Objective, loss_terms
@@ -22,7 +22,7 @@ SUPERVISION = {"avs-bg": "sup_loss", "avsbench": "iou_loss"}
 def test_total_loss_and_the_gradient_of_every_parameter(name, encoder):
     golden = load(f"{name.replace('-', '')}_{encoder}_c1")
     network = create_network(name, encoder=encoder)
-    fill_by_formula(network, SALT)
+    init_deterministic(network, SALT)
     clip, sound, mask = split_clips(frames("c1", 5), 5), split_clips(audio("c1", 5), 5), masks("c1", 5)
     with torch.enable_grad():
         stages = network.forward_stages(clip, sound)

@@ -130,7 +130,7 @@ def test_the_test_split_shows_and_sounds_something_new_where_the_sources_allow_i
 
 def test_strangers_stand_in_for_a_quarter_of_the_objects_and_never_in_a_test(media):
     library = _library(media)
-    photos = {split: {photo.tobytes() for photo in library.strangers[split]} for split in SPLITS}
+    photos = {split: {photo.tobytes() for photo in library.distractors[split]} for split in SPLITS}
     assert photos["train"] and photos["val"] and not photos["test"]
     assert not photos["train"] & photos["val"]
     drawn = {}

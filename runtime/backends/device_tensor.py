@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.errors import BackendError
 
 
-class Resident(ABC):
+class DeviceTensor(ABC):
     """An output that its backend kept (`Backend.run(..., keep=...)`).
 
     It may be an input of another backend of the same class on the same device. `release` gives its buffer back, and
