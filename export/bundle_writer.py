@@ -18,7 +18,7 @@ from avsbg.export.vectors import reference_run
 from avsbg.model import VARIANTS, Variant, count_parameters
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle.bundle import Bundle, write_bundle
+from avsbg.runtime.bundle import Bundle, write_bundle
 from avsbg.runtime.bundle.manifest import ClipRecord, Manifest, WeightsRecord
 from avsbg.runtime.streaming.frame_pair import StreamedClip, is_decoder, is_encoder
 from avsbg.runtime.verify.verify import TOLERANCE, compare

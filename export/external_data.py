@@ -14,7 +14,7 @@ import onnx_ir as ir
 from onnx.external_data_helper import uses_external_data
 
 from avsbg.export.operators import register_schemas
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.tensor_sizes import validate_shape
 from avsbg.runtime.errors import BundleError

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from avsbg.export.operators import register_schemas
 from avsbg.runtime.backends.onnxruntime.providers import UNFIT_FOR_FP8
-from avsbg.runtime.bundle.bundle import Bundle, Vectors
+from avsbg.runtime.bundle import Bundle, Vectors
 
 Array = NDArray[Any]
 Run = Callable[[Mapping[str, Array]], dict[str, Array]]

@@ -16,7 +16,7 @@ from avsbg.export.weights import load_graph_weights, read_graph_weights
 from avsbg.model import Variant, VariantError, build, create_audio_encoder
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ExportError
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, fill_from_seed, load_checkpoint
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import CheckpointRecord, WeightsRecord
 
 

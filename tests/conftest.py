@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import tests_bundle
 
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from avsbg.runtime.backends import Backend, BackendSpec
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
 
 # What a gate says of itself when it failed and the user wants to go on (avsbg.runtime.backends.gate).
 OVERRIDDEN = "failed, overridden"

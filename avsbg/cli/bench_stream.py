@@ -42,7 +42,7 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.measure.streaming import StreamBench
     from avsbg.benchmarks.report.streaming_table import console_lines
     from avsbg.benchmarks.results.streaming_rows import StreamingRow, read_rows, write_rows
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
 
     if output.exists() and not (append or force):
         raise BenchmarkError(f"{output} exists already.", "Add to it with --append, or replace it with --force.")

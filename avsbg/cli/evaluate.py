@@ -99,7 +99,7 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
     else:
         _refuse(options, ("variant", "encoder", "vggish"), "a bundle")
         from avsbg.benchmarks.measure.accuracy import bundle_predictor
-        from avsbg.runtime.bundle.bundle import Bundle
+        from avsbg.runtime.bundle import Bundle
 
         bundle = Bundle.open(model)
         target, trust = options["backend"] or "onnxruntime", bool(options["trust"])

@@ -23,7 +23,7 @@ def inspect(
     from rich.markup import escape
     from rich.table import Table
 
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
     if as_json:

@@ -29,7 +29,7 @@ def open_segmenter(path: Path, target: str, *, stream: bool | None, live: bool, 
         BackendError: the backend refuses what is asked for, or the bundle has no graphs for streams.
     """
     from avsbg.runtime import backends
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.errors import BundleError
     from avsbg.runtime.segment.segmenter import ClipSegmenter
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from avsbg.export.locate import Location
     from avsbg.runtime.backends import Backend
-    from avsbg.runtime.bundle.bundle import Bundle, Vectors
+    from avsbg.runtime.bundle import Bundle, Vectors
     from avsbg.runtime.verify.candidates import Candidate
 
 
@@ -60,7 +60,7 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     between its masks and PyTorch's, which must reach the gate in the manifest. Exits with 1 if one fails. What cannot
     run on this machine is listed as not run, and never as passed.
     """
-    from avsbg.runtime.bundle.bundle import Bundle, sha256
+    from avsbg.runtime.bundle import Bundle, sha256
     from avsbg.runtime.bundle.manifest import MANIFEST
     from avsbg.runtime.device.gpu import read_cuda_driver
     from avsbg.runtime.verify.candidates import Candidate, candidates

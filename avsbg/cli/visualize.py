@@ -54,7 +54,7 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
 
     from avsbg.cli.progress import Stages
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.segment.interruption import interruptible
 
     options = VisualizeOptions(

@@ -22,7 +22,7 @@ from avsbg.benchmarks.results.rows import EnvironmentRow, Sha256
 from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.errors import AvsbgError
 from avsbg.model.training.layout import Split, Task
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 if TYPE_CHECKING:
     from avsbg.model.training.data import AvsBenchDataset

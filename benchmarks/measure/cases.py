@@ -10,7 +10,7 @@ from typing import Any
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.model import Variant
 from avsbg.runtime import backends
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MergeRecord
 
 GRAPH = "clip"

@@ -77,7 +77,7 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
         AvsbgError: a video or the bundle cannot be used.
     """
     from avsbg.runtime import backends
-    from avsbg.runtime.bundle.bundle import Bundle, sha256
+    from avsbg.runtime.bundle import Bundle, sha256
     from avsbg.runtime.media.container import probe
     from avsbg.runtime.media.samples import graph_inputs, windows
 

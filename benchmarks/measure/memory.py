@@ -77,7 +77,7 @@ def main() -> None:
     """The child: read a task from standard input, write the result as a line on standard output."""
     from avsbg.benchmarks.measure.cases import BenchmarkCase
     from avsbg.benchmarks.measure.workloads import Workload
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
 
     task = json.load(sys.stdin)
     workload = dict(task["workload"])

@@ -25,7 +25,7 @@ from avsbg.benchmarks.measure.precision_measure import CONVERTED, GRAPH, Progres
 from avsbg.benchmarks.results.precision_rows import PrecisionRow, read_rows, write_rows
 from avsbg.errors import AvsbgError
 from avsbg.model.training.layout import Split, Task
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)

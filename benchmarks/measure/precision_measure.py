@@ -23,7 +23,7 @@ from avsbg.benchmarks.results.precision_rows import (
 )
 from avsbg.benchmarks.results.rows import BundleRow
 from avsbg.benchmarks.results.statistics import mean_interval
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from avsbg.benchmarks.measure.stages import fold, in_order
 from avsbg.benchmarks.measure.workloads import random_inputs
 from avsbg.benchmarks.results.profile_rows import LayerRow, ProfileRow
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 WARMUP, RUNS = 2, 5
 _SLOWEST = 20

@@ -38,7 +38,7 @@ from avsbg.benchmarks.results.rows import (
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import drift, paired_ratio, summarise
 from avsbg.model import VariantError
-from avsbg.runtime.bundle.bundle import sha256
+from avsbg.runtime.bundle import sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 
 

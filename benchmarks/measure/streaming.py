@@ -25,7 +25,7 @@ from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
 from avsbg.benchmarks.results.streaming_rows import DifferenceRow, MemoryRow, PaceRow, PairsRow, SoakRow, StreamRunRow
 from avsbg.runtime import backends
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.streaming.frame_pair import check_streams
 from avsbg.runtime.streaming.stream import Latency, Stream

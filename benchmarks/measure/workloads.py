@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.results.rows import Scope, WorkloadRow
 from avsbg.runtime.backends import Backend
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.samples import graph_inputs, windows

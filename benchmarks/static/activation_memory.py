@@ -152,7 +152,7 @@ def live_row(path: Path, graph: str, clips: int) -> LiveRow:
         BenchmarkError: as `find_peak`.
     """
     from avsbg.export.operators import register_schemas
-    from avsbg.runtime.bundle.bundle import Bundle
+    from avsbg.runtime.bundle import Bundle
 
     register_schemas()
     bundle = Bundle.open(path)

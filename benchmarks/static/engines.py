@@ -16,7 +16,7 @@ import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.machine.environment import describe_environment
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
 
 

@@ -20,7 +20,7 @@ from avsbg.export.precision.graphs import add_graph, expected_types, measure_acc
 from avsbg.export.precision.quantize import QUANTISED
 from avsbg.runtime.backends.tensorrt.engine import remember_built
 from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.gpu import read_cuda_driver

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.quantisation_record import CalibrationFileRecord, CalibrationRecord
 from avsbg.runtime.media.container import probe

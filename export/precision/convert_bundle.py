@@ -12,7 +12,7 @@ from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, float32_reference, measure_accuracy
 from avsbg.export.precision.quantisation import make_quantisation
 from avsbg.export.precision.quantize import QUANTISED
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Precision

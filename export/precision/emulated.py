@@ -23,7 +23,7 @@ from avsbg.export.precision.rules import is_product
 from avsbg.export.precision.sessions import Session, throw_away_session
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 EMULATED = ("tf32", "bf16")

@@ -22,7 +22,7 @@ from avsbg.export.precision.quantize import QUANTISED, quantisable_products, qua
 from avsbg.export.precision.rules import Choice, find_rule, is_product
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.bundle.record_types import Precision

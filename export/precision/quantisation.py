@@ -14,7 +14,7 @@ from avsbg.export.precision.calibration_clips import CalibrationClips
 from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.quantize import unquantised_products
 from avsbg.export.precision.sensitivity import choose
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 
 Inputs = dict[str, NDArray[Any]]

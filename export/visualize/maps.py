@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, stage_difference, stage_names
-from avsbg.runtime.bundle.bundle import Bundle, Vectors
+from avsbg.runtime.bundle import Bundle, Vectors
 
 Array = NDArray[Any]
 

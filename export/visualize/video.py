@@ -16,7 +16,7 @@ from avsbg import __version__
 from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError
 from avsbg.export.visualize.outputs import Progress, write_clip, write_slices
 from avsbg.export.visualize.pictures import check_matplotlib
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.samples import Window, check_inputs, graph_inputs, windows
 from avsbg.runtime.segment.run import check_output, output_directory

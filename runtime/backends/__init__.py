@@ -9,7 +9,7 @@ from typing import Any
 from avsbg.runtime.backends.base import Arrays, Backend
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.spec import BackendSpec
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 __all__ = ["Arrays", "Backend", "BackendSpec", "DeviceTensor", "create", "names", "options", "register"]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, overload
 import numpy as np
 
 from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.errors import BackendError
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError
-from avsbg.runtime.bundle.bundle import sha256
+from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import MediaError, OutputError
 from avsbg.runtime.segment.pipeline import Options, Progress
 from avsbg.runtime.segment.run import SUMMARY, segment_video

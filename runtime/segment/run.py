@@ -16,7 +16,7 @@ import numpy as np
 
 from avsbg import __version__
 from avsbg.atomic import atomic_directory
-from avsbg.runtime.bundle.bundle import sha256
+from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import EmptySourceError, MediaError, OutputError
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.live import LiveReader

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends import Backend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.samples import Second, check_inputs, graph_inputs, window_of
 from avsbg.runtime.media.video import SampledFrame

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
 

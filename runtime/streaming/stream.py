@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
 from avsbg.runtime.streaming.audio_timeline import SoundCounters, SoundTimeline

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from avsbg.atomic import atomic_file
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.verify.verify import DECISION, select_vectors
 
 FLIPPED = (255, 64, 0)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends import Arrays, Backend
-from avsbg.runtime.bundle.bundle import Bundle, Vectors
+from avsbg.runtime.bundle import Bundle, Vectors
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.errors import BundleError
 

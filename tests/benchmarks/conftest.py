@@ -15,7 +15,7 @@ from avsbg.benchmarks.machine.environment import OtherLoad
 from avsbg.benchmarks.measure import sampling
 from avsbg.benchmarks.measure.timing import interleave
 from avsbg.runtime import backends
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from avsbg.benchmarks.measure.runner import Settings, compare
 from avsbg.benchmarks.measure.sampling import logit_difference
 from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
 from avsbg.benchmarks.results.rows import Row
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import BackendError, BundleError, MediaError
 
 Schedule = Callable[[Callable[[int], float]], None]

@@ -10,7 +10,7 @@ from tests_video import steady, tone, write_video
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import decoding as front_end
 from avsbg.benchmarks.measure import soak, timing
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 def test_front_end_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

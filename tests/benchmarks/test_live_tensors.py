@@ -14,7 +14,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.results.json_lines import read_lines, write_lines
 from avsbg.benchmarks.static import activation_memory as live_tensors
 from avsbg.benchmarks.static.activation_memory import LiveRow, LiveTensor, find_peak, render
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 def peak(nodes: list[onnx.NodeProto], clips: int = 1) -> tuple[str, dict[str, int]]:

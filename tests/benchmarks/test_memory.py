@@ -13,7 +13,7 @@ from avsbg.benchmarks.measure import memory
 from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.memory import measure_memory
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:

@@ -19,7 +19,7 @@ from avsbg.benchmarks.results.precision_rows import PrecisionRow, read_rows, wri
 from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.export.precision.accuracy import clip_agreement, summarise
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 RAN = ("fp32", "tf32", "fp16", "bf16")
 

@@ -11,7 +11,7 @@ from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.profile import profile, read_trace
 from avsbg.benchmarks.measure.stages import fold, in_order, module_stage
 from avsbg.benchmarks.results.profile_rows import read_profiles, write_profiles
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from avsbg.benchmarks.measure.streaming import StreamBench
 from avsbg.benchmarks.report.docs import BLOCKS, RESULTS, update_page
 from avsbg.benchmarks.report.streaming_table import console_lines, render
 from avsbg.benchmarks.results.streaming_rows import PaceRow, SoakRow, read_rows, write_rows
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 

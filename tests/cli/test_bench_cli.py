@@ -14,7 +14,7 @@ from avsbg.benchmarks.machine.environment import OtherLoad
 from avsbg.benchmarks.results.rows import read_rows
 from avsbg.cli import app
 from avsbg.errors import AvsbgError
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 QUICK = ["--samples", "3", "--seconds", "0", "--warmup", "1", "--threads", "1"]
 

@@ -11,7 +11,7 @@ import torch
 
 from avsbg import cli
 from avsbg.model import create_network, fill_from_seed, save_checkpoint
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 SMALL = ["--encoder", "pvt_v2_b0", "--audio", "embedding", "--frames", "2", "--size", "32x64"]
 

@@ -17,7 +17,7 @@ import tests_bundle
 from tests_video import steady, tone, write_video
 
 from avsbg import cli
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.bundle.update import update_bundle
 

@@ -13,7 +13,7 @@ from tests_engines import add_engine, passed
 from tests_video import steady, tone, write_video
 
 from avsbg import cli
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device import native_library
 

@@ -10,7 +10,7 @@ import pytest
 from tests_video import steady, tone, write_video
 
 from avsbg import cli
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from avsbg.export.graphs import AudioForm, ClipGraph
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import named_variant
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 @dataclass(frozen=True)

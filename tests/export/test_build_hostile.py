@@ -17,7 +17,7 @@ from avsbg.errors import AvsbgError
 from avsbg.export.engine.builder import make_profile
 from avsbg.export.engine.request import BuildError
 from avsbg.export.external_data import check_external_data
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import FileRecord, GraphRecord, Manifest
 from avsbg.runtime.errors import BundleError
 

@@ -21,7 +21,7 @@ from avsbg.export.precision.graphs import measure_accuracy
 from avsbg.export.precision.sessions import throw_away_session
 from avsbg.runtime.backends.gate import check_gate
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.errors import BackendError
 

@@ -21,7 +21,7 @@ from avsbg.benchmarks.measure.runner import _count
 from avsbg.cli import app
 from avsbg.export.merges import Merges, block_kernel, column_kernels, merge
 from avsbg.export.torch_backend import TorchBackend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 PROPERTY = settings(max_examples=25, deadline=None)
 RESIZE = 'Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'

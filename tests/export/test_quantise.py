@@ -25,7 +25,7 @@ from avsbg.export.precision.sensitivity import group_of
 from avsbg.export.precision.sessions import throw_away_session
 from avsbg.runtime.backends import create
 from avsbg.runtime.backends.gate import check_gate
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
 

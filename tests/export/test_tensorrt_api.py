@@ -22,7 +22,7 @@ from avsbg.export.engine.build import BuiltEngine, build_into_bundle
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.runtime.backends.tensorrt import engine as engines
 from avsbg.runtime.backends.tensorrt.engine import choose_engine, load_engine
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.errors import BackendError
 

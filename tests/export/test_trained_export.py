@@ -16,7 +16,7 @@ from avsbg.model import build, create_audio_encoder, fill_from_seed, save_checkp
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 RECIPE = replace(named_recipe("ms3/small"), epochs=1)
 

@@ -17,7 +17,7 @@ from avsbg.export.precision.graphs import add_graph
 from avsbg.export.visualize.correlation_slice import VolumeSlicer
 from avsbg.export.visualize.maps import ATTENTION, GATE, TPAVI, MapReader, VisualizeError
 from avsbg.export.visualize.video import VisualizeOptions, visualize_video
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.errors import MediaError
@@ -187,7 +187,7 @@ def test_a_tensor_that_is_not_pytorchs_stage_is_refused(export_once, tmp_path: P
     name = next(name for name in arrays if name.startswith("intermediates.fusion_gate.2"))
     arrays[name] = 1 - arrays[name]
     np.savez_compressed(copy / record["file"], **arrays)
-    from avsbg.runtime.bundle.bundle import sha256
+    from avsbg.runtime.bundle import sha256
 
     path = copy / record["file"]
     document["files"][record["file"]] = {"sha256": sha256(path), "bytes": path.stat().st_size}

@@ -7,7 +7,7 @@ import pytest
 
 from avsbg.runtime.backends import create
 from avsbg.runtime.backends.onnxruntime.providers import CUDA, TENSORRT
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.verify.verify import judge, select_vectors
 
 pytestmark = pytest.mark.gpu

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.streaming.frame_pair import StreamedClip
@@ -193,7 +193,7 @@ import sys
 import numpy as np
 from pathlib import Path
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.verify.verify import select_vectors
 bundle = Bundle.open(Path(sys.argv[1]))

@@ -14,7 +14,7 @@ from tests_tensorrt_runtime import Behaviour, runtime_module
 
 from avsbg.runtime.backends.tensorrt import backend as backend_module
 from avsbg.runtime.backends.tensorrt import engine as engines
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 
 def _compute(arrays: Any) -> Any:

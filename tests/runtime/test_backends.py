@@ -11,7 +11,7 @@ import tests_bundle
 
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device import native_library
 from avsbg.runtime.errors import BackendError, BundleError, NativeLibraryError
 

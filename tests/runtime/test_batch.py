@@ -13,7 +13,7 @@ import tests_bundle
 from tests_video import steady, tone, write_video
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.segment.batch import BatchResult, Clip, find_clips, run_batch, write_report
 from avsbg.runtime.segment.pipeline import Options

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tests_bundle
 
-from avsbg.runtime.bundle.bundle import Bundle, sha256, write_bundle
+from avsbg.runtime.bundle import Bundle, sha256, write_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST, FileRecord
 from avsbg.runtime.errors import BundleError
 

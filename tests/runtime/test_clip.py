@@ -9,7 +9,7 @@ import pytest
 import tests_bundle
 from tests_video import grey_of, steady, tone, write_video
 
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.log_mel import log_mel

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from avsbg.errors import AvsbgError
 from avsbg.runtime.backends.tensorrt import engine as engines
 from avsbg.runtime.backends.tensorrt.engine import load_engine, remember_built
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST, read_manifest
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from avsbg.runtime.errors import BackendError, BundleError

@@ -19,7 +19,7 @@ import pytest
 from tests_video import steady, tone, write_video
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media import live
 from avsbg.runtime.media.container import probe

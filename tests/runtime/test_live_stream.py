@@ -11,7 +11,7 @@ import tests_stream
 from tests_stream import frame, seen
 
 from avsbg.runtime.bounded_queue import BoundedQueue, QueueClosedError
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.streaming.stream import Stream
 from avsbg.runtime.streaming.threaded import LiveStream

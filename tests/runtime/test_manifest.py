@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle import manifest as manifest_module
-from avsbg.runtime.bundle.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MANIFEST, MAX_MANIFEST_BYTES, Manifest, read_manifest, schema
 from avsbg.runtime.errors import BundleError
 

@@ -12,7 +12,7 @@ import tests_bundle
 
 from avsbg.runtime.backends import create
 from avsbg.runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT, check_providers
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 GPU = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}

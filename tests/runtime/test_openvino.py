@@ -10,7 +10,7 @@ import tests_bundle
 
 from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 openvino = pytest.importorskip("openvino")

@@ -8,7 +8,7 @@ import tests_bundle
 
 from avsbg.runtime.backends import DeviceTensor, create
 from avsbg.runtime.backends.base import Backend
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 

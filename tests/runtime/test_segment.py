@@ -15,7 +15,7 @@ from PIL import Image
 from tests_video import real_video, steady, tone, write_video
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import AvsbgError, MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.segment import overlay

@@ -10,7 +10,7 @@ import tests_stream
 from tests_stream import clock, frame, seen
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.streaming.stream import Stream, open_stream
 

@@ -12,7 +12,7 @@ import pytest
 import tests_stream
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.media.samples import Second
 from avsbg.runtime.media.video import SampledFrame
 from avsbg.runtime.segment.segmenter import Segmented

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from avsbg.runtime.backends import BackendSpec, create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
 

@@ -16,7 +16,7 @@ from tests_bundle import make_bundle
 
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, largest_shapes
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import ProfileRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.bundle.tensor_sizes import MAX_ELEMENTS, validate_shape

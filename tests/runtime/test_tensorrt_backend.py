@@ -15,7 +15,7 @@ from tests_tensorrt_machine import CLIP, MAP, graph_counts
 from tests_tensorrt_runtime import Behaviour, DataType, Tensor, TensorLocation
 
 from avsbg.runtime.backends import Backend, create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device.cuda import CudaError
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.verify.verify import compare, select_vectors

@@ -18,7 +18,7 @@ from avsbg.runtime.backends import Backend, create
 from avsbg.runtime.backends.tensorrt import backend as backend_module
 from avsbg.runtime.backends.tensorrt import engine as engines
 from avsbg.runtime.backends.tensorrt.memory import MOST_KEPT
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
 

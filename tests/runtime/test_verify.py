@@ -11,7 +11,7 @@ from PIL import Image
 from tests_engines import DRIVER, add_engine, passed
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device.gpu import CudaDriver

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from tests_video import steady, tone, write_video
 
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,7 +14,7 @@ import onnx
 import onnx.inliner
 import onnx.parser
 
-from avsbg.runtime.bundle.bundle import Bundle, write_bundle
+from avsbg.runtime.bundle import Bundle, write_bundle
 
 FRAMES, HEIGHT, WIDTH = 5, 16, 24
 SAMPLE_RATE = 16000

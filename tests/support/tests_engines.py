@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
 

@@ -15,7 +15,7 @@ import onnx
 import onnx.parser
 import tests_bundle
 
-from avsbg.runtime.bundle.bundle import Bundle, write_bundle
+from avsbg.runtime.bundle import Bundle, write_bundle
 from avsbg.runtime.media.log_mel import PATCH_SAMPLES
 from avsbg.runtime.streaming.stream import Stream, open_stream
 

@@ -22,7 +22,7 @@ from avsbg.runtime.backends.onnxruntime.providers import (
     provider_list,
     request_node_assignment,
 )
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError

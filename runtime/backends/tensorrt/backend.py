@@ -15,7 +15,7 @@ from avsbg.runtime.backends.tensorrt.context import ExecutionContext
 from avsbg.runtime.backends.tensorrt.engine import choose_engine, find_engine, import_runtime, load_engine
 from avsbg.runtime.backends.tensorrt.memory import BufferPool, DeviceArray
 from avsbg.runtime.backends.tensorrt.shapes import check_contract, largest_shapes, read_tensors
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device.cuda import CudaError, Device
 from avsbg.runtime.device.cuda_pycuda import open_device
 from avsbg.runtime.errors import BackendError

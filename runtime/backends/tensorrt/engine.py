@@ -15,7 +15,7 @@ from avsbg.atomic import atomic_file
 from avsbg.runtime.backends.tensorrt.logger import message_log
 from avsbg.runtime.backends.tensorrt.plugin import load_plugin
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
-from avsbg.runtime.bundle.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.device.gpu import Gpu, read_cuda_driver
 from avsbg.runtime.device.native_library import native_library

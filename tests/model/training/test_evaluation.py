@@ -24,7 +24,7 @@ from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError, TrainingError
 from avsbg.model.training.evaluation import evaluate
 from avsbg.model.training.predictors import network_predictor
-from avsbg.runtime.bundle.bundle import Bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import ClipRecord
 
 COUNTS = {"train": 2, "val": 1, "test": 5}
