@@ -19,8 +19,9 @@ from avsbg.model import VARIANTS, Variant, count_parameters
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle, write_bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import ClipRecord, Manifest, WeightsRecord
-from avsbg.runtime.streaming.frame_pair import StreamedClip, is_decoder, is_encoder
+from avsbg.runtime.streaming.frame_pair import StreamedClip
 from avsbg.runtime.verify.verify import TOLERANCE, compare
 
 VECTOR_CLIPS = (1, 3)
@@ -118,8 +119,9 @@ def _verify(bundle: Bundle, report: Report) -> None:
 def _checked_forms(bundle: Bundle) -> Iterator[tuple[str, Backend]]:
     """Every graph, in ONNX Runtime: a clip's as it is, a stream's two together, frame by frame over the clips."""
     for name in bundle.manifest.graphs:
-        if is_decoder(name):
+        role = GraphName.parse(name).role
+        if role == "decode":
             parts = (OnnxRuntimeBackend(bundle, "encode"), OnnxRuntimeBackend(bundle, name))
             yield f"encode and {name}", StreamedClip(*parts)
-        elif not is_encoder(name):
+        elif role != "encode":
             yield name, OnnxRuntimeBackend(bundle, name)

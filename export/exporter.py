@@ -22,6 +22,7 @@ from avsbg.export.optimise import count_nodes, inline, optimise
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.stream_graphs import DecodeGraph, EncodeGraph, StreamGraph
 from avsbg.model.encoders import STAGE_STRIDES
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
 
 # The latest version that onnxruntime, TensorRT from 10.3 on and OpenVINO all take; it has Gelu as one node.
@@ -101,14 +102,15 @@ def _export(
         report(f"{name}: {len(merges.records)} merges, {before / 1e9:.3g} GFLOP a frame are now {after / 1e9:.3g}")
     report(f"{name}: writing graph and weights")
     shared.store(model, merges)
-    path = shared.directory / f"{name}.onnx"
+    graph = GraphName.parse(name)
+    path = shared.directory / graph.file
     if not model.functions:
         return {name: _save(model, path, merges, operator="plain")}
     records = {name: _save(model, path, merges, operator="custom")}
     inline(model, merges.weights)
     model.metadata_props.update({"avsbg.version": __version__, "avsbg.nodes_exported": str(exported)})
     report(f"{name}: {len(model.graph)} nodes with standard operators only")
-    records[f"{name}.plain"] = _save(model, path.with_name(f"{name}.plain.onnx"), merges, operator="plain")
+    records[str(graph.plain())] = _save(model, path.with_name(graph.plain().file), merges, operator="plain")
     return records
 
 

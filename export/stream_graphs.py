@@ -15,6 +15,7 @@ from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph
 from avsbg.export.shape import ClipShape, check_streamable
 from avsbg.model.avs_bg import WIDTH, AvsBg
 from avsbg.model.encoders import STAGE_STRIDES
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.media.log_mel import PATCH_SAMPLES
 
 FUSED = tuple(f"fused.{stage}" for stage in range(len(STAGE_STRIDES)))
@@ -97,4 +98,4 @@ class DecodeGraph(StreamGraph):
 
 def graph_module(clip: ClipGraph, graph: str) -> ClipGraph:
     """The module that a graph of a bundle was exported from, by the graph's name (`decode.plain`)."""
-    return {"encode": EncodeGraph, "decode": DecodeGraph}.get(graph.split(".", maxsplit=1)[0], lambda same: same)(clip)
+    return {"encode": EncodeGraph, "decode": DecodeGraph}.get(GraphName.parse(graph).role, lambda same: same)(clip)

@@ -17,6 +17,7 @@ from avsbg.model import Variant, VariantError, build, create_audio_encoder
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
@@ -115,7 +116,7 @@ class TorchBackend(Backend):
         encoder = create_audio_encoder(self.bundle.manifest.weights.audio_encoder) if needed else None
         module = ClipGraph(build(self._variant), audio, encoder)
         # A stream's graphs hold a part of the weights each, the clip's all of them.
-        streams = self.graph.split(".")[0] in ("encode", "decode")
+        streams = GraphName.parse(self.graph).role in ("encode", "decode")
         load_graph_weights(module, read_graph_weights(self.bundle, "clip" if streams else self.graph))
         self._module = graph_module(module, self.graph).to(self._device)
         if self._threads is not None:

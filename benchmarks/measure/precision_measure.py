@@ -24,6 +24,7 @@ from avsbg.benchmarks.results.precision_rows import (
 from avsbg.benchmarks.results.rows import BundleRow
 from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ def measure(
     started = datetime.now(timezone.utc)
     emulated = precision in EMULATED
     what = label(precision) if emulated else precision
-    name = f"{GRAPH}.{precision}" if precision in CONVERTED else GRAPH
+    name = str(GraphName(GRAPH).converted(precision)) if precision in CONVERTED else GRAPH
     clips: list[ClipAgreement] = []
     scores = None
     with accuracy_backend(made, name, precision, threads=threads) as backend:

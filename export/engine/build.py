@@ -22,6 +22,7 @@ from avsbg.runtime.backends.tensorrt.engine import remember_built
 from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.gpu import read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
@@ -143,7 +144,7 @@ def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
     form = "custom" if request.operator == "plugin" else "plain"
     if request.graph != "clip":
         check_streams(bundle)
-    for name in (request.graph, f"{request.graph}.plain"):
+    for name in (request.graph, str(GraphName(request.graph, is_plain=True))):
         if name in bundle.manifest.graphs and bundle.graph(name).operator == form:
             return name
     if request.operator == "plugin":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from avsbg.errors import AvsbgError
+from avsbg.runtime.bundle.graph_name import ROLES
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
@@ -15,7 +16,6 @@ Operator = Literal["plugin", "plain"]
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
-GRAPHS = ("clip", "encode", "decode")
 # More branches at once than any of the networks has.
 MOST_AUX_STREAMS = 64
 
@@ -60,7 +60,7 @@ class EngineRequest:
             ("--backend", self.backend, BACKENDS),
             ("--precision", self.precision, PRECISIONS),
             ("--operator", self.operator, OPERATORS),
-            ("--graph", self.graph, GRAPHS),
+            ("--graph", self.graph, ROLES),
         ):
             if value not in choices:
                 raise BuildError(f"{flag} {value} does not exist.", f"Choose one of: {', '.join(choices)}.")

@@ -13,6 +13,7 @@ from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, float32_referen
 from avsbg.export.precision.quantisation import make_quantisation
 from avsbg.export.precision.quantize import QUANTISED
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Precision
@@ -90,7 +91,7 @@ def convert_bundle(
         for done, name in enumerate(names):
             progress("comparing with PyTorch on the test vectors", done, len(names))
             # The graphs of a stream take other inputs than the vectors hold.
-            if name.startswith("clip") and (bundle.manifest.vectors or reference):
+            if GraphName.parse(name).role == "clip" and (bundle.manifest.vectors or reference):
                 accuracy = measure_accuracy(staged, name, gate, reference=reference, progress=progress)
                 update.graphs[name] = update.graphs[name].model_copy(update={"accuracy": accuracy})
         graphs = dict(update.graphs)

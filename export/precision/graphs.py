@@ -24,6 +24,7 @@ from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.bundle.update import BundleUpdate
@@ -51,8 +52,8 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
     if precision == "fp32" or (precision == "tf32" and record.operator == "plain"):
         return source
     model = ir.load(update.bundle.file(record.file))
-    name = f"{source}.{precision}"
-    target = update.directory / f"{name}.onnx"
+    converted = GraphName.parse(source).converted(precision)
+    name, target = str(converted), update.directory / converted.file
     if precision == "tf32":
         for node in model.graph:
             if node.domain == "avsbg":
@@ -120,7 +121,7 @@ def quantised_graph(bundle: Bundle, source: str, precision: Precision) -> str:
     Raises:
         PrecisionError: it did not.
     """
-    name = f"{source}.{precision}"
+    name = str(GraphName.parse(source).converted(precision))
     if name not in bundle.manifest.graphs or precision not in bundle.manifest.quantisations:
         raise PrecisionError(
             f"{bundle.path} has no graph {name}: --precision {precision} builds what `avsbg convert` quantised.",

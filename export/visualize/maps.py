@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, stage_difference, stage_names
 from avsbg.runtime.bundle import Bundle, Vectors
+from avsbg.runtime.bundle.graph_name import GraphName
 
 Array = NDArray[Any]
 
@@ -74,7 +75,7 @@ class MapReader:
     def __init__(self, bundle: Bundle, graph: str = "clip") -> None:
         record = bundle.graph(graph)
         if "probability" not in {t.name for t in record.outputs} or "frames" not in {t.name for t in record.inputs}:
-            clips = [name for name in bundle.manifest.graphs if name.startswith("clip")]
+            clips = [name for name in bundle.manifest.graphs if GraphName.parse(name).role == "clip"]
             raise VisualizeError(
                 f"the graph {graph} of {bundle.path} does not take whole clips.", f"Name one of: {', '.join(clips)}."
             )

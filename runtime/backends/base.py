@@ -11,7 +11,9 @@ import numpy as np
 
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
+from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
 if TYPE_CHECKING:
@@ -141,6 +143,22 @@ class Backend(ABC):
         for name, tensor in expected.items():
             _check_array(f"the input {name}", inputs[name], tensor, symbols)
         return symbols
+
+
+def converted_graph(bundle: Bundle, graph: str, precision: Precision) -> str:
+    """The name of the graph that `avsbg convert` made of another in a precision.
+
+    Raises:
+        BackendError: the bundle has none; says how to make it.
+    """
+    name = str(GraphName.parse(graph).converted(precision))
+    if name not in bundle.manifest.graphs:
+        raise BackendError(
+            f"{bundle.path} has no graph {name!r}.",
+            f"Make it with `avsbg convert {bundle.path} --precision {precision}`. It has: "
+            f"{', '.join(bundle.manifest.graphs)}.",
+        )
+    return name
 
 
 def _check_array(what: str, array: NDArray[Any] | DeviceTensor, tensor: TensorRecord, symbols: dict[str, int]) -> None:

@@ -9,10 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.base import Backend, Inputs, Results, converted_graph
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
@@ -89,10 +90,10 @@ class OpenVinoBackend(Backend):
                 f"Leave the form out, or say plain, or, with int8, {REST_BF16}.",
             )
         if bundle.graph(graph).operator != "plain":
-            graph = f"{graph}.plain"
+            graph = str(GraphName.parse(graph).plain())
         self._precision = precision or bundle.graph(graph).precision
         if self._precision == "int8" and bundle.graph(graph).precision != "int8":
-            graph = _int8_graph(bundle, graph)
+            graph = converted_graph(bundle, graph, "int8")
         self._rest = "bf16" if operator == REST_BF16 else None
         if self._rest and self._precision != "int8":
             raise BackendError(
@@ -215,17 +216,6 @@ class OpenVinoBackend(Backend):
 
     def _close(self) -> None:
         self._request = self._compiled = None
-
-
-def _int8_graph(bundle: Bundle, graph: str) -> str:
-    name = f"{graph}.int8"
-    if name not in bundle.manifest.graphs:
-        raise BackendError(
-            f"{bundle.path} has no graph {name!r}.",
-            f"Make it with `avsbg convert {bundle.path} --precision int8`. It has: "
-            f"{', '.join(bundle.manifest.graphs)}.",
-        )
-    return name
 
 
 def _count_products(compiled: Any) -> dict[str, int]:

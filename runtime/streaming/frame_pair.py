@@ -13,20 +13,11 @@ from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
 
 Features = dict[str, Any]
-
-
-def is_encoder(graph: str) -> bool:
-    """Whether a graph of a bundle is the one that a stream runs on each new frame, in whatever precision."""
-    return graph.split(".", maxsplit=1)[0] == "encode"
-
-
-def is_decoder(graph: str) -> bool:
-    """Whether a graph of a bundle is the one that makes a stream's masks, in whatever form and precision."""
-    return graph.split(".", maxsplit=1)[0] == "decode"
 
 
 def is_feature(tensor: str) -> bool:
@@ -40,7 +31,7 @@ def check_pair(encode: Backend, decode: Backend) -> None:
     Raises:
         BackendError: they are not the two graphs of a stream, or the features differ in size or type.
     """
-    if not is_encoder(encode.graph) or not is_decoder(decode.graph):
+    if (GraphName.parse(encode.graph).role, GraphName.parse(decode.graph).role) != ("encode", "decode"):
         raise BackendError(f"a stream takes the graphs encode and decode, not {encode.graph} and {decode.graph}.")
     made = {tensor.name: tensor for tensor in encode.contract.outputs}
     for tensor in decode.contract.inputs:

@@ -7,11 +7,11 @@ from typing import Any
 
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-from avsbg.runtime.streaming.frame_pair import is_decoder, is_encoder
 
 # ONNX Runtime's CPU provider has no products in bfloat16, and computes tf32 graphs in float32. What is quantised
 # explicitly runs: it rounds to int8 or float8 as the graph says, and multiplies int8 or the dequantised values.
@@ -54,10 +54,10 @@ def candidates(bundle: Bundle, driver: CudaDriver) -> list[Candidate]:
     taken = {tensor.name for record in bundle.manifest.vectors for tensor in record.inputs}
     found = []
     for name, graph in bundle.manifest.graphs.items():
-        if not (is_encoder(name) or is_decoder(name)) and {tensor.name for tensor in graph.inputs} == taken:
+        if GraphName.parse(name).role not in ("encode", "decode") and {tensor.name for tensor in graph.inputs} == taken:
             found += [_graph(name, graph, form) for form in (("function", "native") if _custom(graph) else ("plain",))]
     for name, engine in bundle.manifest.engines.items():
-        if is_encoder(engine.graph) or is_decoder(engine.graph):
+        if GraphName.parse(engine.graph).role in ("encode", "decode"):
             continue
         why_not = None if driver.problem is None else f"an engine needs a GPU: {driver.problem}"
         found.append(Candidate(name, engine.backend, {"engine": name}, engine.precision, engine.accuracy, why_not))
@@ -68,11 +68,12 @@ def _stream_graphs(bundle: Bundle) -> list[Candidate]:
     """Each form of `decode`, with the `encode` of its precision."""
     found = []
     for name, graph in bundle.manifest.graphs.items():
-        encode = "encode" if graph.precision == "fp32" else f"encode.{graph.precision}"
-        if is_decoder(name) and encode in bundle.manifest.graphs:
+        parsed = GraphName.parse(name)
+        encode = str(GraphName("encode", precision=graph.precision))
+        if parsed.role == "decode" and encode in bundle.manifest.graphs:
             for form in ("function", "native") if _custom(graph) else ("plain",):
                 one = _graph(name, graph, form)
-                whole = bundle.manifest.graphs.get(name.replace("decode", "clip", 1))
+                whole = bundle.manifest.graphs.get(str(replace(parsed, role="clip")))
                 accuracy = one.accuracy or (whole.accuracy if whole is not None else None)
                 label = f"{one.label} as a stream"
                 found.append(replace(one, label=label, encode={"graph": encode}, accuracy=accuracy))
@@ -84,12 +85,12 @@ def _stream_engines(bundle: Bundle, driver: CudaDriver) -> list[Candidate]:
     found = []
     engines = bundle.manifest.engines
     for name, decode in engines.items():
-        if not is_decoder(decode.graph):
+        if GraphName.parse(decode.graph).role != "decode":
             continue
         partners = [
             other
             for other, engine in engines.items()
-            if is_encoder(engine.graph)
+            if GraphName.parse(engine.graph).role == "encode"
             and (engine.backend, engine.precision, engine.device) == (decode.backend, decode.precision, decode.device)
         ]
         why_not = None if driver.problem is None else f"an engine needs a GPU: {driver.problem}"

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends.base import Backend, Inputs, Results
+from avsbg.runtime.backends.base import Backend, Inputs, Results, converted_graph
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
 from avsbg.runtime.backends.onnxruntime.operator import register
@@ -23,6 +23,7 @@ from avsbg.runtime.backends.onnxruntime.providers import (
     request_node_assignment,
 )
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
@@ -97,9 +98,13 @@ class OnnxRuntimeBackend(Backend):
         if operator not in (None, *_FORMS):
             raise BackendError(f"unknown operator form {operator!r}.", f"Choose one of: {', '.join(_FORMS)}.")
         if operator == "plain" and bundle.graph(graph).operator != "plain":
-            graph = f"{graph}.plain"
+            graph = str(GraphName.parse(graph).plain())
         if precision is not None and bundle.graph(graph).precision != precision:
-            graph = _in_precision(bundle, graph, precision)
+            if precision == "tf32":
+                raise BackendError(
+                    "ONNX Runtime has no tf32 on the processor.", "Leave the precision out, or ask for fp32."
+                )
+            graph = converted_graph(bundle, graph, precision)
         super().__init__(bundle, graph)
         accuracy = self.contract.accuracy
         if accuracy is not None:
@@ -276,16 +281,3 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
     PROVIDER: ClassVar[str] = TENSORRT
-
-
-def _in_precision(bundle: Bundle, graph: str, precision: Precision) -> str:
-    if precision == "tf32":
-        raise BackendError("ONNX Runtime has no tf32 on the processor.", "Leave the precision out, or ask for fp32.")
-    name = f"{graph}.{precision}"
-    if name not in bundle.manifest.graphs:
-        raise BackendError(
-            f"{bundle.path} has no graph {name!r}.",
-            f"Make it with `avsbg convert {bundle.path} --precision {precision}`. It has: "
-            f"{', '.join(bundle.manifest.graphs)}.",
-        )
-    return name

@@ -17,6 +17,7 @@ from avsbg.runtime.backends.tensorrt.plugin import load_plugin
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.device.gpu import Gpu, read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
@@ -60,8 +61,7 @@ def choose_engine(
         name: record
         for name, record in bundle.manifest.engines.items()
         if record.backend == backend
-        and record.graph
-        in {graph, *(f"{graph}{form}{low}" for form in ("", ".plain") for low in ("", f".{record.precision}"))}
+        and graph in (record.graph, GraphName.parse(record.graph).role)
         and operator in (None, record.operator)
         and precision in (None, record.precision)
     }
