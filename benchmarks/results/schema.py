@@ -1,0 +1,274 @@
+"""The one model of what benchmarks write: a `Measurement` on each line of a JSON Lines file.
+
+A measurement is a case, its metrics, and all that is needed to repeat it:
+
+    Measurement(
+        kind="latency",
+        label="avs-bg:onnxruntime:native",
+        case={"scope": "model", "clips": 1, "frames": 5, "height": 224, "width": 224, "audio": "audio_embedding"},
+        metrics={
+            "latency": Metric(unit="s", samples=(0.51, 0.50)),
+            "operations": Metric(unit="FLOP", value=70e9, parts={"encoder": 50e9, "head": 20e9}),
+            "ratio": Metric(value=0.38, low=0.37, high=0.39),
+        },
+        ran=Ran(network="avs-bg", files={"clip.onnx": sha256}, backend=backend.describe()),
+        run=Run(started=now, command=("avsbg", "bench"), settings={"warmup": 3}),
+        environment=describe_environment(),
+    )
+
+Every metric has one unit: seconds (`s`), bytes (`B`), operations (`FLOP`), rates (`FLOP/s`, `B/s`), `J`, `W`, and `1`
+for what has none (shares between 0 and 1, ratios, counts). `KINDS` says which parameters and metrics each kind of
+measurement has at the least; a measurement that lacks one is not made and not read. Parameters, settings and what a
+backend says of itself are JSON values. Fields that have their default are not written.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+
+from avsbg.atomic import atomic_file
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.results.statistics import Summary, summarise
+
+ROWS, PROFILE = "rows.jsonl", "profile.jsonl"
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Unit = Literal["1", "s", "B", "FLOP", "FLOP/s", "B/s", "J", "W"]
+Kind = Literal[
+    "latency",
+    "profile",
+    "operator",
+    "operator-clip",
+    "stream-rate",
+    "stream-pairs",
+    "stream-difference",
+    "stream-soak",
+    "run-soak",
+    "front-end",
+    "precision",
+    "accuracy",
+    "ablation",
+    "engine",
+    "activation-memory",
+]
+Facts = dict[str, Any]  # JSON values
+
+# Kind -> the parameters and the metrics that every measurement of it has.
+KINDS: dict[Kind, tuple[frozenset[str], frozenset[str]]] = {
+    "latency": (frozenset({"scope", "clips", "frames", "height", "width", "audio"}), frozenset({"latency", "ratio"})),
+    "profile": (frozenset({"clips", "source"}), frozenset({"stages", "layers"})),
+    "operator": (frozenset({"threads", "side", "pairs", "channels"}), frozenset({"latency", "operations"})),
+    "operator-clip": (frozenset({"threads", "side"}), frozenset({"four_over_five"})),
+    "stream-rate": (frozenset({"rate", "latency_mode"}), frozenset({"latency", "offered", "masks", "missed"})),
+    "stream-pairs": (frozenset({"frames"}), frozenset({"clip", "stream", "ratio"})),
+    "stream-difference": (frozenset({"input"}), frozenset({"frames", "largest", "mean", "flipped"})),
+    "stream-soak": (frozenset(), frozenset({"frames", "masks", "lost", "dropped", "resident"})),
+    "run-soak": (frozenset({"source", "mode"}), frozenset({"masks", "dropped", "resident"})),
+    "front-end": (frozenset({"video", "width", "height", "clips"}), frozenset({"front_end", "network"})),
+    "precision": (frozenset({"precision", "emulated", "data"}), frozenset({"logit_error", "agreement", "flipped"})),
+    "accuracy": (frozenset({"target", "streamed", "data"}), frozenset({"miou", "f_score"})),
+    "ablation": (frozenset({"ablation", "seed", "data", "categories"}), frozenset({"miou", "f_score"})),
+    "engine": (frozenset({"engine", "graph", "clips", "precision", "operator"}), frozenset({"engine_bytes"})),
+    "activation-memory": (frozenset({"graph", "clips", "node", "stage"}), frozenset({"live"})),
+}
+
+
+class Record(BaseModel):
+    """A part of a measurement: immutable, with no other fields than its own, and finite numbers."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Metric(Record):
+    """One quantity of a case: samples, or a value, or both; with its 95 % confidence interval where there is one."""
+
+    unit: Unit = "1"
+    value: float | None = None
+    low: float | None = Field(default=None, description="of the 95 % confidence interval")
+    high: float | None = None
+    samples: tuple[float, ...] = Field(default=(), description="in the order in which they were taken, none dropped")
+    parts: dict[str, float] = Field(default={}, description="by module, stage, layer, tensor, type or power rail")
+    source: str = Field(default="", description="where it was read, where that matters")
+
+    @property
+    def summary(self) -> Summary:
+        """Percentiles of the samples.
+
+        Raises:
+            ValueError: there are none.
+        """
+        return summarise(self.samples)
+
+    @property
+    def number(self) -> float:
+        """The value.
+
+        Raises:
+            ValueError: it has none.
+        """
+        if self.value is None:
+            raise ValueError("a metric of samples has no single value")
+        return self.value
+
+
+class Ran(Record):
+    """What was executed, by the hashes of its files."""
+
+    network: str = Field(default="", description="the bundle's name")
+    variant: dict[str, str | bool] = Field(default={}, description="as it ran; `form` may differ from the bundle's")
+    weights: Facts = Field(default={}, description="where they come from, as the bundle's manifest has it")
+    files: dict[str, Sha256] = Field(default={}, description="the manifest, graphs, engines, videos, test vectors")
+    backend: Facts = Field(default={}, description="as the backend describes itself")
+    requested: str | None = Field(default=None, description="the precision asked for")
+    realised: Facts | None = Field(default=None, description="the precision read back, of a graph or of layers")
+
+
+class GpuState(Record):
+    """A GPU at one moment."""
+
+    name: str
+    driver: str | None
+    clocks_mhz: dict[str, float]
+    temperature: float | None = Field(description="degrees Celsius")
+    power_mode: str | None = Field(description="a Jetson's nvpmodel mode, or the power limit")
+    power_watts: float | None
+    throttled: tuple[str, ...] = Field(description="why the clocks are lower than they could be")
+
+
+class MachineState(Record):
+    """The machine at one moment."""
+
+    cpu_mhz: tuple[float, ...] | None = Field(description="of each core")
+    resident: int = Field(ge=0, description="bytes of this process, all cases together")
+    temperatures: dict[str, float] = Field(default={}, description="degrees Celsius by thermal zone")
+    overcurrent_events: int | None = Field(default=None, description="since the start, of a Jetson's counters")
+    gpu: GpuState | None = None
+
+
+class Run(Record):
+    """The run that a measurement belongs to; the i-th samples of its latencies form pairs."""
+
+    started: AwareDatetime | None = None
+    command: tuple[str, ...] = ()
+    settings: Facts = Field(default={}, description="warm-up, pauses, limits, the reference of ratios")
+    others: float | None = Field(default=None, ge=0, description="share of all cores used by other processes meanwhile")
+    before: MachineState | None = Field(default=None, description="before the first sample, after the warm-up")
+    after: MachineState | None = Field(default=None, description="after the last sample")
+    peaks: dict[str, float] = Field(
+        default={}, description="FLOP/s of a large matrix product by precision, on as many threads, after the samples"
+    )
+    copy_rate: float | None = Field(default=None, description="B/s read and written by a copy, after the samples")
+
+
+class Environment(Record):
+    """The machine and the software that a measurement was made on."""
+
+    avsbg: str
+    commit: str | None = Field(description="of the checkout that ran, with -dirty if changed; None outside one")
+    python: str
+    system: str
+    processor: str
+    flags: tuple[str, ...] = Field(description="instruction sets that matrix kernels choose between")
+    physical_cores: int | None
+    logical_cores: int | None
+    cores: tuple[int, ...] = Field(description="the logical cores that the process may run on")
+    governor: str | None = Field(default=None, description="of the clock frequency, where the system tells")
+    memory: int = Field(ge=0, description="bytes")
+    load_average: tuple[float, float, float] = Field(description="before the run: 1, 5 and 15 minutes")
+    packages: dict[str, str]
+    variables: dict[str, str] = Field(default={}, description="of the environment: threads, kernels, devices")
+
+
+class Measurement(Record):
+    """One case, measured."""
+
+    format: Literal[2] = 2
+    kind: Kind
+    label: str = Field(default="", description="the name of the case within its run")
+    case: Facts = Field(default={}, description="parameters of what was measured")
+    metrics: dict[str, Metric]
+    problems: tuple[str, ...] = Field(default=(), description="why it is unstable; empty where it is not")
+    notes: tuple[str, ...] = Field(default=(), description="what a reader should know of a stable measurement")
+    ran: Ran = Ran()
+    run: Run = Run()
+    environment: Environment | None = Field(default=None, description="None for what no machine's speed can change")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Measurement:
+        parameters, metrics = KINDS[self.kind]
+        if missing := sorted(parameters - self.case.keys()) + sorted(metrics - self.metrics.keys()):
+            raise ValueError(f"a measurement of the kind {self.kind} lacks {', '.join(missing)}")
+        return self
+
+    def __getitem__(self, metric: str) -> Metric:
+        return self.metrics[metric]
+
+    def value(self, metric: str) -> float | None:
+        """The value of a metric; None where it was not measured."""
+        return self.metrics[metric].value if metric in self.metrics else None
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether it may be published."""
+        return not self.problems
+
+    @property
+    def commit(self) -> str:
+        """The first digits of the commit that was measured, `-dirty` if it was changed; `unknown` if none was."""
+        commit = None if self.environment is None else self.environment.commit
+        return "unknown" if commit is None else commit[:12] + "-dirty" * commit.endswith("-dirty")
+
+
+def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
+    """Write measurements as JSON Lines; `path` appears when it is complete."""
+    lines = [{"format": 2, **row.model_dump(mode="json", exclude_defaults=True)} for row in rows]
+    with atomic_file(path) as temporary:
+        temporary.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:
+    """Read measurements.
+
+    Args:
+        path: a file, or a directory of `avsbg bench`.
+        kinds: those that the file may hold; any if none is named.
+
+    Raises:
+        BenchmarkError: the file cannot be read or is empty, or a line is no valid measurement of these kinds.
+    """
+    path = path / ROWS if path.is_dir() else path
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise BenchmarkError(f"{path} cannot be read: {error}.", "Make rows with `avsbg bench`.") from error
+    if not lines:
+        raise BenchmarkError(f"{path} holds no rows.", "Make some with `avsbg bench`.")
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = Measurement.model_validate_json(line)
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the row"
+            raise BenchmarkError(f"{path}, row {number}: {where}: {first['msg']}.", "Measure again.") from error
+        if kinds and row.kind not in kinds:
+            raise BenchmarkError(f"{path}, row {number}: a row of the kind {row.kind}, not {' or '.join(kinds)}.")
+        rows.append(row)
+    return rows
+
+
+def check_published(rows: Iterable[Measurement]) -> None:
+    """Refuse rows that no commit can repeat.
+
+    Raises:
+        BenchmarkError: a row was measured with uncommitted changes.
+    """
+    for row in rows:
+        if row.commit.endswith("-dirty"):
+            title = row.label or f"a row of {row.kind} of {row.ran.network}"
+            raise BenchmarkError(f"{title} was measured with uncommitted changes.", "Commit, and measure again.")
