@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ExportError
@@ -38,8 +38,12 @@ def from_checkpoints(
     audio_checkpoint: Path | None = None,
     *,
     audio_encoder: AudioEncoderName = "vggish",
+    report: Callable[[str], None] = lambda _: None,
 ) -> tuple[ClipGraph, WeightsRecord]:
     """A network with the weights of a checkpoint, and its audio encoder with its own where the form needs one.
+
+    Args:
+        report: told what was taken off around a state dict.
 
     Raises:
         ExportError: the form needs an audio encoder and no checkpoint of one is given, or the other way round.
@@ -58,15 +62,21 @@ def from_checkpoints(
             f"Leave out {option}.",
         )
     network = build(variant)
-    load_checkpoint(network, checkpoint)
+    _load(network, checkpoint, report)
     records = [CheckpointRecord(role="network", name=checkpoint.name, sha256=sha256(checkpoint))]
     encoder = None
     if audio_checkpoint is not None:
         encoder = create_audio_encoder(audio_encoder)
-        load_checkpoint(encoder, audio_checkpoint)
+        _load(encoder, audio_checkpoint, report)
         digest = sha256(audio_checkpoint)
         records.append(CheckpointRecord(role=audio_encoder, name=audio_checkpoint.name, sha256=digest))
     return ClipGraph(network, audio, encoder), WeightsRecord(checkpoints=tuple(records), audio_encoder=audio_encoder)
+
+
+def _load(network: nn.Module, path: Path, report: Callable[[str], None]) -> None:
+    loaded = load_checkpoint(network, path)
+    if loaded.unwrapped:
+        report(f"{path.name}: its state dict was read without {', '.join(loaded.unwrapped)} around it")
 
 
 def read_graph_weights(bundle: Bundle, graph: str = "clip") -> dict[str, Tensor]:

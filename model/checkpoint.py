@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,13 @@ from torch import Tensor, nn
 from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError
 from avsbg.model.published import ignored_keys, published_keys
+
+# Where training scripts put the state dict among their other things, most specific first.
+_NESTED = ("state_dict", "model_state_dict", "model", "generator")
+# Put in front of each key by DataParallel and by torch.compile.
+_WRAPPERS = ("module.", "_orig_mod.")
+_RESAVE = "Save it again where it was made, as .safetensors or with torch.save(network.state_dict(), FILE)."
+_DOWNLOAD = "Download the file itself: open the address in a browser, or use the host's own download command."
 
 
 class CheckpointError(AvsbgError):
@@ -39,51 +48,144 @@ class CheckpointError(AvsbgError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What was read.
+    """The outcome of loading a checkpoint.
 
     Attributes:
         names: `published` or `avsbg`: whose key names the file has.
         loaded: how many tensors went into the network.
         ignored: keys that are known and not needed: never used by the published model, or switched off here.
+        unwrapped: what was taken off around the state dict: the entry that holds it (`state_dict`), prefixes of its
+            keys (`module.`).
     """
 
     names: str
     loaded: int
     ignored: tuple[str, ...]
+    unwrapped: tuple[str, ...] = ()
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The names and tensors of a `.safetensors` file or of a flat state dict, never unpickled.
+    """The names and tensors of a `.safetensors` file or of a state dict, never unpickled.
+
+    A state dict one level down (`state_dict`, `model_state_dict`, `model`, `generator`) and keys with `module.` or
+    `_orig_mod.` in front are read as if saved alone.
 
     Raises:
-        CheckpointError: the file is missing, cannot be read, or holds anything else.
+        CheckpointError: the file is missing, cannot be read, holds anything else, or a value is NaN or infinite.
     """
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors, and what was taken off around them."""
     if not path.is_file():
         raise CheckpointError(f"the checkpoint {path} does not exist.", "Give the path of a .pth or .safetensors file.")
+    if (kind := _foreign_kind(path)) is not None:
+        raise CheckpointError(f"the checkpoint {path} is {kind[0]}.", kind[1])
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file
 
-            tensors: object = load_file(path)
+            content: object = load_file(path)
         else:
-            tensors = torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        # PyTorch's message advises to unpickle the file after all; only its reason is passed on.
+        found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
+        what = f"{found[1]} beside tensors" if found else "more than tensors"
         raise CheckpointError(
-            f"the checkpoint {path} holds more than tensors and is not unpickled, since that could run code: "
-            f"{str(error).splitlines()[0]}",
-            "Save its state dict alone (torch.save(network.state_dict(), ...)) or as .safetensors.",
+            f"the checkpoint {path} holds {what} and is not unpickled, since that could run code.", _RESAVE
         ) from error
     except Exception as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"the checkpoint {path} cannot be read: {first_line}", "Is it complete, and a .pth or .safetensors file?"
         ) from error
-    if not isinstance(tensors, Mapping) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    tensors, unwrapped = _unwrap(content, path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not (finite := torch.isfinite(tensor.float())).all():
+            raise CheckpointError(
+                f"the checkpoint {path} holds NaN or infinity: {name}, in {int((~finite).sum())} of {tensor.numel()} "
+                "values.",
+                "Its training diverged, or the file is damaged; take an earlier checkpoint.",
+            )
+    return tensors, unwrapped
+
+
+def _foreign_kind(path: Path) -> tuple[str, str] | None:
+    """A sentence's end that says of a file that is no checkpoint what it is, and what to do; None if it may be one."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    is_safetensors = head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= path.stat().st_size
+    data: bytes | None = None  # the start of the pickle
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            pickles = [name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl"]
+            if not pickles:
+                return "a zip archive without a PyTorch checkpoint", "Unpack it, and give the checkpoint inside."
+            with archive.open(pickles[0]) as member:
+                data = member.read(2)
+    elif head[:1] == b"\x80":
+        data = head[:2]
+    protocol = data[1] if data is not None and data[:1] == b"\x80" else 0
+    is_safetensors_name = path.suffix == ".safetensors"
+    kinds = (
+        (not head, "an empty file", "Fetch or save it again."),
+        (
+            text.startswith(b"version https://git-lfs"),
+            "a Git LFS pointer, not the file that it stands for",
+            "Fetch the file: `git lfs pull`.",
+        ),
+        (text[:1] == b"<", "a web page (HTML or XML), not weights", _DOWNLOAD),
+        (text[:1] in (b"{", b"["), "a text file (JSON), not weights", _DOWNLOAD),
+        (head[:2] == b"\x1f\x8b", "compressed with gzip", "Unpack it: `gunzip FILE`."),
+        (head[:8] == b"\x89HDF\r\n\x1a\n", "an HDF5 file (Keras), not one of PyTorch", _RESAVE),
+        (
+            is_safetensors and not is_safetensors_name,
+            "a safetensors file under another name",
+            f"Rename it to {path.stem}.safetensors.",
+        ),
+        (
+            data is not None and is_safetensors_name,
+            "a file of PyTorch's torch.save under another name",
+            f"Rename it to {path.stem}.pth.",
+        ),
+        (protocol > 2, f"a pickle of protocol {protocol}; only protocol 2 can be read without running code", _RESAVE),
+        (b"\0" not in head and head.isascii(), "a text file, not weights", _DOWNLOAD),
+    )
+    return next(((kind, hint) for applies, kind, hint in kinds if applies), None)
+
+
+def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The state dict in what a file holds, without the wrappers of training scripts, and what those were.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    unwrapped: list[str] = []
+    if isinstance(content, Mapping) and not _is_state(content):
+        for name in _NESTED:
+            if _is_state(content.get(name)):
+                content, unwrapped = content[name], [name]
+                break
+    if not isinstance(content, Mapping) or not _is_state(content):
+        holds = f", but {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) else ""
         raise CheckpointError(
-            f"the checkpoint {path} is not a flat mapping of names to tensors.",
-            "The published checkpoints are bare state dicts: save network.state_dict() alone.",
+            f"the checkpoint {path} holds no state dict, a mapping of names to tensors{holds}.", _RESAVE
         )
-    return {str(key): value for key, value in tensors.items()}
+    tensors = {str(key): value for key, value in content.items()}
+    while prefix := next((one for one in _WRAPPERS if all(key.startswith(one) for key in tensors)), None):
+        tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
+        unwrapped.append(prefix)
+    if any("._orig_mod." in key for key in tensors):  # parts that were compiled on their own
+        tensors = {key.replace("._orig_mod.", "."): value for key, value in tensors.items()}
+        unwrapped.append("._orig_mod")
+    return tensors, tuple(unwrapped)
+
+
+def _is_state(value: object) -> bool:
+    return isinstance(value, Mapping) and bool(value) and all(isinstance(one, Tensor) for one in value.values())
 
 
 def _listed(label: str, names: list[str]) -> str:
@@ -96,7 +198,8 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
 
     Args:
         network: of `create_network`, or a `VGGish`.
-        path: `.safetensors`, or a flat state dict of PyTorch (`.pth`), with the published key names or our own.
+        path: `.safetensors`, or a state dict of PyTorch (`.pth`), with the published key names or our own; see
+            `read_tensors`.
 
     Returns:
         what was loaded and what was left aside.
@@ -106,7 +209,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
             error's attributes too). The network is unchanged then.
     """
     path = Path(path)
-    tensors = read_tensors(path)
+    tensors, unwrapped = _read(path)
     own = network.state_dict()
     renamed = published_keys(network)
     is_published = len(set(tensors) & set(renamed.values())) >= len(set(tensors) & set(own))
@@ -139,7 +242,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
             misshaped=misshaped,
         )
     network.load_state_dict({key: tensors[name] for key, name in source.items() if name in tensors}, strict=False)
-    return LoadReport("published" if is_published else "avsbg", len(own), tuple(ignored))
+    return LoadReport("published" if is_published else "avsbg", len(own), tuple(ignored), unwrapped)
 
 
 def save_checkpoint(network: nn.Module, path: str | Path) -> None:

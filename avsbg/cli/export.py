@@ -122,7 +122,12 @@ def export(  # noqa: PLR0917  (each is an option by name)
             # A run's folder always has its audio encoder's weights; a graph that takes embeddings does without.
             of_sound = None if source.is_run and form is AudioForm.EMBEDDING else source.audio_checkpoint
             graph, weights = from_checkpoints(
-                source.variant, form, source.checkpoint, of_sound, audio_encoder=source.audio_encoder
+                source.variant,
+                form,
+                source.checkpoint,
+                of_sound,
+                audio_encoder=source.audio_encoder,
+                report=report,
             )
         else:
             assert source.seed is not None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import zipfile
 
 import pytest
 import torch
 
 from avsbg.model import CheckpointError, VGGish, create_network, fill_from_seed, load_checkpoint, save_checkpoint
+from avsbg.model.checkpoint import read_tensors
 from avsbg.model.published import published_keys
 
 SMALL = {"encoder": "pvt_v2_b0"}
@@ -104,7 +107,7 @@ def test_files_that_are_not_checkpoints(tmp_path, small):
     (tmp_path / "empty.pth").touch()
     (tmp_path / "text.pth").write_text("not a checkpoint")
     (tmp_path / "empty.safetensors").touch()
-    torch.save({"state_dict": small.state_dict()}, tmp_path / "wrapped.pth")
+    torch.save({"weights": small.state_dict()}, tmp_path / "wrapped.pth")
     torch.save([torch.zeros(2)], tmp_path / "list.pth")
     torch.save(small.state_dict(), tmp_path / "whole.pth")
     (tmp_path / "truncated.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:5000])
@@ -113,3 +116,80 @@ def test_files_that_are_not_checkpoints(tmp_path, small):
         with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
             load_checkpoint(small, tmp_path / name)
     assert not canary.exists()
+
+
+_KINDS = {
+    "page.pth": (b"<!DOCTYPE html><html>Google Drive - Virus scan warning</html>", "a web page", "Download the file"),
+    "page.safetensors": (b"\n <html><body>404</body></html>", "a web page", "Download the file"),
+    "pointer.pth": (b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 1\n", "Git LFS", "git lfs pull"),
+    "answer.pth": (b'{"error": "not found"}', "JSON", "Download the file"),
+    "packed.pth": (b"\x1f\x8b\x08\0\0\0", "gzip", "gunzip"),
+    "keras.pth": (b"\x89HDF\r\n\x1a\n\0\0", "HDF5", r"\.safetensors"),
+    "protocol.pth": (pickle.dumps({"a": 1}, protocol=4), "pickle of protocol 4", r"network\.state_dict"),
+    "protocol5.pth": (pickle.dumps({"a": 1}, protocol=5), "pickle of protocol 5", r"network\.state_dict"),
+    "words.pth": (b"not a checkpoint", "a text file", "Download the file"),
+    "nothing.pth": (b"", "an empty file", "Fetch"),
+}
+
+
+@pytest.mark.parametrize("name", _KINDS)
+def test_a_foreign_file_is_named_for_what_it_is(tmp_path, name):
+    content, kind, hint = _KINDS[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(CheckpointError, match=f"is .*{kind}.*\n?.*{hint}") as raised:
+        read_tensors(tmp_path / name)
+    assert "weights_only" not in str(raised.value)
+
+
+def test_checkpoints_of_other_formats_than_their_names_say(tmp_path, small):
+    save_checkpoint(small, tmp_path / "a.safetensors")
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"safetensors file under another name.*\n?.*Rename it to a\.safetensors"):
+        read_tensors(tmp_path / "a.pth")
+    torch.save(small.state_dict(), tmp_path / "b.safetensors")
+    with pytest.raises(CheckpointError, match=r"torch\.save under another name"):
+        read_tensors(tmp_path / "b.safetensors")
+    torch.save(small.state_dict(), tmp_path / "c.pth", pickle_protocol=4)
+    with pytest.raises(CheckpointError, match="pickle of protocol 4"):
+        read_tensors(tmp_path / "c.pth")
+    with zipfile.ZipFile(tmp_path / "d.pth", "w") as archive:
+        archive.writestr("model.pth", b"")
+    with pytest.raises(CheckpointError, match="zip archive without"):
+        read_tensors(tmp_path / "d.pth")
+
+
+def test_what_lies_beside_the_tensors_is_named(tmp_path):
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "args": argparse.Namespace()}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"holds argparse\.Namespace beside tensors") as raised:
+        read_tensors(tmp_path / "a.pth")
+    assert "weights_only" not in str(raised.value)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("nest", [None, "state_dict", "model", "model_state_dict", "generator"])
+def test_wrapped_state_dicts_are_read_as_if_saved_alone(tmp_path, small, prefix, nest):
+    state = {prefix + key: value for key, value in _published_state(small).items()}
+    torch.save(state if nest is None else {"epoch": 3, nest: state, "optimizer": {"lr": 1.0}}, tmp_path / "a.pth")
+    fresh = create_network("avs-bg", **SMALL)
+    report = load_checkpoint(fresh, tmp_path / "a.pth")
+    assert "".join(report.unwrapped) == (nest or "") + prefix
+    assert _equal(small, fresh)
+
+
+def test_a_part_that_was_compiled_is_read(tmp_path, small):
+    state = {key.replace("encoder.", "encoder._orig_mod.", 1): value for key, value in _published_state(small).items()}
+    torch.save(state, tmp_path / "a.pth")
+    fresh = create_network("avs-bg", **SMALL)
+    assert load_checkpoint(fresh, tmp_path / "a.pth").unwrapped == ("._orig_mod",)
+    assert _equal(small, fresh)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, small, value, dtype):
+    state = _published_state(small)
+    state["corr_atten.2.weight"] = state["corr_atten.2.weight"].to(dtype)
+    state["corr_atten.2.weight"].view(-1)[0] = value
+    torch.save(state, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"NaN or infinity: corr_atten\.2\.weight, in 1 of"):
+        load_checkpoint(create_network("avs-bg", **SMALL), tmp_path / "a.pth")
