@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, relative_difference, stage_difference, stage_names
 from avsbg.runtime.bundle import Bundle, Vectors
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.verify.verify import select_vectors
 
 Array = NDArray[Any]
 Report = Callable[[str], None]
 
-# What a tensor may differ by, as a share of the largest value that it should have.
-TOLERANCES = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 2e-2, "bf16": 1e-1, "int8": 2e-1, "fp8": 2e-1}
 # A tensor of PyTorch's and that of a graph which is right.
 _SAME = 1e-3
 # How much is looked at in one run.
@@ -103,7 +102,7 @@ def locate(
         BundleError: no such graph, or no such vectors.
     """
     record = bundle.graph(graph)
-    tolerance = TOLERANCES[record.precision] if tolerance is None else tolerance
+    tolerance = PRECISIONS[record.precision].tolerance if tolerance is None else tolerance
     vectors = next(iter(select_vectors(bundle, clips)))
     if not vectors.intermediates:
         raise LocateError(f"the vectors of {bundle.path} hold no intermediate stages.", "Export the bundle again.")

@@ -18,6 +18,7 @@ from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.precision import PRECISIONS, join_names
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
@@ -80,9 +81,12 @@ class TorchBackend(Backend):
         threads: int | None = None,
     ) -> None:
         super().__init__(bundle, graph)
-        if precision not in (None, "fp32", "bf16"):
-            raise BackendError(f"the backend torch computes in fp32 or bf16, not in {precision}.")
-        self._autocast = precision == "bf16"
+        self._precision = precision or "fp32"
+        autocast = PRECISIONS[self._precision].torch_autocast
+        if self._precision != "fp32" and autocast is None:
+            offered = [name for name, spec in PRECISIONS.items() if name == "fp32" or spec.torch_autocast]
+            raise BackendError(f"the backend torch computes in {join_names(offered)}, not in {precision}.")
+        self._autocast: torch.dtype | None = None if autocast is None else getattr(torch, autocast)
         if threads is not None and threads < 1:
             raise BackendError(f"threads must be at least 1, not {threads}.")
         try:
@@ -106,7 +110,7 @@ class TorchBackend(Backend):
             "graph": self.graph,
             "operator": self._variant.form,
             "device": str(self._device),
-            "precision": "bf16" if self._autocast else "fp32",
+            "precision": self._precision,
             "threads": torch.get_num_threads(),
         }
 
@@ -125,7 +129,10 @@ class TorchBackend(Backend):
     def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
         assert self._module is not None
         arguments = [self._as_tensor(tensor.name, inputs[tensor.name]) for tensor in self.contract.inputs]
-        with torch.inference_mode(), torch.autocast(self._device.type, torch.bfloat16, enabled=self._autocast):
+        with (
+            torch.inference_mode(),
+            torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None),
+        ):
             computed = self._module(*arguments)
         # Autocast returns what its last product computed in; numpy has no bf16.
         results = {name: one.float() for name, one in zip(self._module.outputs, computed, strict=True)}

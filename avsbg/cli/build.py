@@ -73,7 +73,7 @@ def build(  # noqa: PLR0917  (each is an option by name)
 
     request = EngineRequest(
         backend=backend,  # type: ignore[arg-type]  # checked by the request itself
-        precision=precision,  # type: ignore[arg-type]
+        precision=precision,
         operator=operator,  # type: ignore[arg-type]
         clips=clips,
         compute_capabilities=tuple(compute_capability or ()),

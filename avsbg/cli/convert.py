@@ -50,7 +50,7 @@ def convert(  # noqa: PLR0917  (each is an option by name)
 
         converted = convert_bundle(
             bundle,
-            precision,  # type: ignore[arg-type]  # checked there
+            precision,
             calibration=None if calibrate is None else Calibration(calibrate, calibration_clips, seed),
             judge=None if judge is None else Calibration(judge, judge_clips, seed),
             gate=gate,

@@ -16,19 +16,19 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
 import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.precision_measure import CONVERTED, GRAPH, Progress, ScoredSplit, measure
+from avsbg.benchmarks.measure.precision_measure import GRAPH, Progress, ScoredSplit, measure
 from avsbg.benchmarks.results.precision_rows import PrecisionRow, read_rows, write_rows
 from avsbg.errors import AvsbgError
 from avsbg.model.training.layout import Split, Task
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 # At most, where a bundle was not calibrated.
 CALIBRATION_CLIPS = 16
 
@@ -47,12 +47,12 @@ def with_precisions(
     """
     from avsbg.export.external_data import check_external_data
     from avsbg.export.precision.calibration_clips import open_clips
-    from avsbg.export.precision.graphs import LEAST_MIOU, add_graph
+    from avsbg.export.precision.graphs import add_graph
     from avsbg.export.precision.quantisation import make_quantisation
-    from avsbg.export.precision.quantize import QUANTISED
     from avsbg.runtime.bundle.update import update_bundle
 
-    missing = [one for one in precisions if one in CONVERTED and f"{GRAPH}.{one}" not in bundle.manifest.graphs]
+    graphs = bundle.manifest.graphs
+    missing = [one for one in precisions if PRECISIONS[one].is_converted and f"{GRAPH}.{one}" not in graphs]
     if not missing:
         yield bundle
         return
@@ -62,9 +62,10 @@ def with_precisions(
         with update_bundle(copy) as update:
             for done, one in enumerate(missing):
                 progress(f"expressing the graph in {one}", done, len(missing))
-                if one in QUANTISED and one not in bundle.manifest.quantisations:
+                if PRECISIONS[one].quantization is not None and one not in bundle.manifest.quantisations:
                     clips = open_clips(calibrate, copy, CALIBRATION_CLIPS, seed=0)
-                    update.quantisations[one] = make_quantisation(copy, one, clips, LEAST_MIOU[one], progress)
+                    least = PRECISIONS[one].min_miou
+                    update.quantisations[one] = make_quantisation(copy, one, clips, least, progress)
                 add_graph(update, GRAPH, one)
         yield Bundle.open(copy.path)
 

@@ -25,6 +25,7 @@ from avsbg.benchmarks.results.rows import BundleRow
 from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from avsbg.model.training.evaluation import Evaluation, Predict
     from avsbg.runtime.backends import Backend
 
-# What `avsbg convert` makes a graph of; fp32 and tf32 are run from the float32 graph.
-CONVERTED: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8")
 GRAPH = "clip"
 
 Progress = Callable[[str, int, int], None]
@@ -120,13 +119,13 @@ def measure(
         DatasetError: the bundle does not take the data set's clips.
     """
     from avsbg.export.precision.accuracy import clip_agreement, summarise
-    from avsbg.export.precision.emulated import EMULATED, label
-    from avsbg.export.precision.graphs import LEAST_MIOU, accuracy_backend
+    from avsbg.export.precision.emulated import label
+    from avsbg.export.precision.graphs import accuracy_backend
 
     started = datetime.now(timezone.utc)
-    emulated = precision in EMULATED
+    emulated = PRECISIONS[precision].emulated
     what = label(precision) if emulated else precision
-    name = str(GraphName(GRAPH).converted(precision)) if precision in CONVERTED else GRAPH
+    name = str(GraphName(GRAPH).converted(precision)) if PRECISIONS[precision].is_converted else GRAPH
     clips: list[ClipAgreement] = []
     scores = None
     with accuracy_backend(made, name, precision, threads=threads) as backend:
@@ -147,7 +146,7 @@ def measure(
             )
     agreement = summarise(clips)
     accuracy = made.graph(name).accuracy
-    least = LEAST_MIOU[precision] if accuracy is None else accuracy.least_miou
+    least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.least_miou
     clip = bundle.manifest.clip
     return PrecisionRow(
         started=started,

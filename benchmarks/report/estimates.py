@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from avsbg.benchmarks.report.labels import network_title
 from avsbg.benchmarks.results.rows import Row
 from avsbg.benchmarks.static.roofline import Device, load_devices
+from avsbg.runtime.bundle.precision import PRECISIONS
 
-# Bytes of a weight, and the rate relative to the dense fp16 rate of the tensor cores (fp32 runs on the lanes instead).
-_PRECISIONS = {"fp32": (4, None), "fp16": (2, 1), "int8": (1, 2)}
+# The rate relative to the dense fp16 rate of the tensor cores (fp32 runs on the lanes instead).
+_RATES = {"fp32": None, "fp16": 1, "int8": 2}
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def estimate(row: Row, device: Device, precision: str) -> Estimate:
     caches, so they do not count.
     """
     assert row.flops is not None
-    size, rate = _PRECISIONS[precision]
+    size, rate = PRECISIONS[precision].bytes, _RATES[precision]
     tera = 2 * device.lane_tops if rate is None else rate * device.tensor_tflops
     pixels = row.workload.frames * row.workload.height * row.workload.width
     traffic = row.parameters.inference * size + pixels * 3 + 2 * pixels * 4
@@ -64,6 +65,4 @@ def estimates(rows: Sequence[Row]) -> list[Estimate]:
         if row.flops and (title not in networks or row.variant.get("form") == "efficient"):
             networks[title] = row
     devices = [device for device in load_devices() if "Jetson" in device.name]
-    return [
-        estimate(row, device, precision) for row in networks.values() for device in devices for precision in _PRECISIONS
-    ]
+    return [estimate(row, device, precision) for row in networks.values() for device in devices for precision in _RATES]

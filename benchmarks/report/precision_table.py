@@ -8,9 +8,7 @@ from pathlib import Path
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.labels import network_title
 from avsbg.benchmarks.results.precision_rows import IntervalRow, PrecisionRow, read_rows
-from avsbg.runtime.bundle.record_types import Precision
-
-_ORDER: tuple[Precision, ...] = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+from avsbg.runtime.bundle.precision import PRECISIONS
 
 
 def render(path: Path) -> str:
@@ -31,7 +29,8 @@ def render(path: Path) -> str:
 
 def table(rows: Sequence[PrecisionRow]) -> str:
     """Rows as Markdown: agreement with float32 first, then scores where a data set has annotations."""
-    ordered = sorted(rows, key=lambda row: (*_network(row), row.data.kind != "vectors", _ORDER.index(row.precision)))
+    order = list(PRECISIONS)
+    ordered = sorted(rows, key=lambda row: (*_network(row), row.data.kind != "vectors", order.index(row.precision)))
     return "\n".join([*_agreement(ordered), *_scores(ordered), *_notes(ordered)])
 
 

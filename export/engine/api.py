@@ -14,13 +14,12 @@ from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.runtime.backends.tensorrt.engine import import_runtime
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle.engine_record import DeviceRecord
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.device.gpu import Gpu, power_mode, read_cuda_driver
 from avsbg.runtime.errors import BackendError
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 OLDEST = (10, 3)
-# The first GPUs that have products in a type: Ada, Ampere.
-LEAST_CAPABILITY = {"fp8": 89, "bf16": 80}
 
 
 @dataclass(frozen=True)
@@ -127,14 +126,15 @@ def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
 
 def _check_type(request: EngineRequest, chosen: tuple[int, ...], known: Sequence[int]) -> None:
     """Refuse what the builder calls "HW-specific datatypes", at the end of a long build, without a remedy."""
-    least = LEAST_CAPABILITY.get(request.precision, 0)
+    precision = PRECISIONS[request.precision]
+    least = precision.min_compute_capability
     if lacking := [number for number in chosen if number < least]:
         able = [number for number in known if number >= least]
         device = f"--compute-capability {', '.join(map(str, able))}" if able else "a newer GPU"
         raise BuildError(
             f"--precision {request.precision} needs compute capability {least / 10} or later, and "
             f"{lacking[0] / 10} has no products in that type.",
-            f"Use --precision {'int8' if request.precision == 'fp8' else 'fp16'}, or {device}.",
+            f"Use --precision {precision.alternative}, or {device}.",
         )
 
 

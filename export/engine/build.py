@@ -15,14 +15,13 @@ from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import count_types, differing_products, product_types
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
-from avsbg.export.precision.emulated import EMULATED
 from avsbg.export.precision.graphs import add_graph, expected_types, measure_accuracy, quantised_graph
-from avsbg.export.precision.quantize import QUANTISED
 from avsbg.runtime.backends.tensorrt.engine import remember_built
 from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.gpu import read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
@@ -74,7 +73,7 @@ def build_into_bundle(
     source = _source_graph(bundle, request)
     check_external_data(bundle, bundle.graph(source))
     converted = None
-    if request.precision in QUANTISED:
+    if PRECISIONS[request.precision].quantization is not None:
         converted = quantised_graph(bundle, source, request.precision)
         check_external_data(bundle, bundle.graph(converted))
     library = None
@@ -91,7 +90,7 @@ def build_into_bundle(
         if accuracy is None and (accuracy := _measured_before(bundle, staged, graph)) is not None:
             update.graphs[graph] = record.model_copy(update={"accuracy": accuracy})
         if accuracy is None and request.graph == "clip":
-            how = "emulated in" if request.precision in EMULATED else "in"
+            how = "emulated in" if PRECISIONS[request.precision].emulated else "in"
             report(f"comparing it with PyTorch on the test vectors, {how} ONNX Runtime")
             accuracy = measure_accuracy(staged, graph, precision=request.precision)
         capabilities = ", ".join(f"{number / 10:.1f}" for number in device.compute_capabilities)

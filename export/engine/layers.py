@@ -14,19 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from avsbg.export.engine.request import BuildError
+from avsbg.runtime.bundle.precision import PRECISIONS
 
-# The words that TensorRT's versions use for one type.
-_WORDS = {
-    "Float": "fp32",
-    "FP32": "fp32",
-    "Half": "fp16",
-    "FP16": "fp16",
-    "BFloat16": "bf16",
-    "BF16": "bf16",
-    "Int8": "int8",
-    "INT8": "int8",
-    "FP8": "fp8",
-    "E4M3": "fp8",
+# TensorRT's names, in all versions, of the types that no precision computes in.
+_OTHER_TYPES = {
     "Int32": "int32",
     "INT32": "int32",
     "Int64": "int64",
@@ -36,8 +27,6 @@ _WORDS = {
     "Bool": "bool",
     "BOOL": "bool",
 }
-_COMPUTED = frozenset({"fp32", "fp16", "bf16", "int8", "fp8"})
-_QUANTISED = frozenset({"int8", "fp8"})
 # Layers that only wait for each other.
 _SYNCHRONISATION = frozenset({"wait", "signal", "shape_call", "runtime_function"})
 # Element-wise kernels. They may prepare or finish a product that another kind of layer computes.
@@ -142,7 +131,7 @@ def _inspector_tensors(tensors: list[dict[str, Any]]) -> list[tuple[str, str]]:
         # TensorRT 10 writes `Row major linear FP16 format` or `Half` into one field, TensorRT 11 splits it into Format
         # and DataType (NVIDIA's migration guide, "IEngineInspector JSON Output").
         text = str(tensor.get("DataType", tensor.get("Datatype", tensor.get("Format/Datatype", ""))))
-        word = next((part for part in re.split(r"[^A-Za-z0-9]+", text) if part in _WORDS), text)
+        word = next((part for part in re.split(r"[^A-Za-z0-9]+", text) if _type_name(part)), text)
         found.append((",".join(map(str, tensor.get("Dimensions", []))), word))
     return found
 
@@ -154,7 +143,8 @@ def _operand_types(inputs: list[tuple[str, str]], constants: list[tuple[str, str
     of one number for each channel. (With one quantised operand, such a constant may be the other.)
     """
     tensors = [*inputs, *(constant for constant in constants if _counts(constant[0]))]
-    quantised = sum(_WORDS.get(word) in _QUANTISED for _, word in tensors)
+    quantized = {name for name, spec in PRECISIONS.items() if spec.quantization is not None}
+    quantised = sum(_type_name(word) in quantized for _, word in tensors)
     kept = [*inputs, *(constant for constant in constants if _counts(constant[0], more_than=int(quantised >= 2)))]
     return _types([word for _, word in kept])
 
@@ -165,7 +155,13 @@ def _counts(shape: str, more_than: int = 0) -> bool:
 
 
 def _types(words: list[str]) -> tuple[str, ...]:
-    return tuple(_WORDS.get(word, word) for word in words)
+    return tuple(_type_name(word) or word for word in words)
+
+
+def _type_name(word: str) -> str | None:
+    """Our name of a type, from any of TensorRT's."""
+    computed = (name for name, spec in PRECISIONS.items() if word in spec.tensorrt_names)
+    return next(computed, _OTHER_TYPES.get(word))
 
 
 def product_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -184,10 +180,11 @@ def product_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str,
             for name in layer.nodes:
                 if name in by_node:
                     by_node[name].append(layer)
+    computed = {name for name, spec in PRECISIONS.items() if spec.tensorrt_names}
     realised = {}
     for name, candidates in by_node.items():
         computing = [layer for layer in candidates if layer.kind != _GENERATED] or candidates
-        realised[name] = tuple(sorted({kind for layer in computing for kind in layer.inputs if kind in _COMPUTED}))
+        realised[name] = tuple(sorted({kind for layer in computing for kind in layer.inputs if kind in computed}))
     return realised
 
 

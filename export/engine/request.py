@@ -8,13 +8,13 @@ from typing import Literal, get_args
 
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle.graph_name import ROLES
+from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.record_types import Precision
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
 Operator = Literal["plugin", "plain"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 OPERATORS: tuple[Operator, ...] = get_args(Operator)
 # More branches at once than any of the networks has.
 MOST_AUX_STREAMS = 64
@@ -58,7 +58,7 @@ class EngineRequest:
     def __post_init__(self) -> None:
         for flag, value, choices in (
             ("--backend", self.backend, BACKENDS),
-            ("--precision", self.precision, PRECISIONS),
+            ("--precision", self.precision, tuple(PRECISIONS)),
             ("--operator", self.operator, OPERATORS),
             ("--graph", self.graph, ROLES),
         ):

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
 
 import onnx_ir as ir
 
 from avsbg.export.precision.calibration_clips import CalibrationClips, CalibrationError
 from avsbg.export.precision.convert import fold_batch_norms, infer_types
 from avsbg.export.precision.histogram import MagnitudeHistogram
-from avsbg.export.precision.quantize import QUANTISED, quantisable_products
+from avsbg.export.precision.quantize import quantisable_products
 from avsbg.export.precision.sessions import throw_away_session
+from avsbg.runtime.bundle.precision import quantization_of
 
 # Called with what is being done, the steps done and the steps there are.
 Progress = Callable[[str, int, int], None]
 
-# fp8's steps grow with the value, so that a wide range costs the small values nothing; int8's do not.
-METHODS: dict[str, Literal["mse", "max"]] = {"int8": "mse", "fp8": "max"}
 # Bytes of activations that are taken out of a graph in one run.
 _MOST_BYTES = 512 * 2**20
 
@@ -65,8 +63,8 @@ def calibrate(model: ir.Model, precision: str, clips: CalibrationClips, progress
                             "Leave that clip out; if it is so with every clip, check the weights.",
                         ) from None
         progress("reading the ranges of activations", total, total)
-    levels = QUANTISED[precision][1]
-    by_value = {name: histogram.range(METHODS[precision], levels) for name, histogram in histograms.items()}
+    spec = quantization_of(precision)
+    by_value = {name: histogram.range(spec.calibration, spec.max_level) for name, histogram in histograms.items()}
     return {product: by_value[value] for product, value in values.items()}
 
 

@@ -9,7 +9,6 @@ strongly typed engine executes as written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -20,13 +19,8 @@ from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 from avsbg.errors import AvsbgError
 from avsbg.export.operators import register_schemas
 from avsbg.export.precision.rules import FLOATS, assign, find_rule, output_type, typed_inputs
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.streaming.frame_pair import is_feature
-
-LOW_TYPES: Mapping[str, ir.DataType] = {"fp16": ir.DataType.FLOAT16, "bf16": ir.DataType.BFLOAT16}
-
-
-# The first opset whose convolutions take the type. Up to 22, the operators that we export changed in nothing but types.
-_OPSETS = {"fp16": 20, "bf16": 22}
 
 
 class PrecisionError(AvsbgError):
@@ -49,11 +43,11 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     Raises:
         PrecisionError: a weight lies beyond the range of the type.
     """
-    low = LOW_TYPES[precision]
-    _raise_opset(model, _OPSETS[precision])
+    spec = PRECISIONS[precision]
+    low, features = ir.DataType[spec.onnx_type], ir.DataType[spec.feature_type]
+    _raise_opset(model, spec.min_opset or 0)
     fold_batch_norms(model)
     infer_types(model)
-    features = low if precision == "fp16" else ir.DataType.FLOAT
     for taken in model.graph.inputs:
         if is_feature(str(taken.name)):
             taken.type = ir.TensorType(features)
@@ -91,6 +85,7 @@ def fold_batch_norms(model: ir.Model) -> None:
 
 
 def _raise_opset(model: ir.Model, opset: int) -> None:
+    # Up to opset 22, the operators that we export changed in nothing but types.
     model.opset_imports[""] = max(opset, model.opset_imports[""])
     for function in model.functions.values():
         function.opset_imports[""] = model.opset_imports[""]

@@ -9,17 +9,15 @@ from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.calibrate import Progress
 from avsbg.export.precision.calibration_clips import VECTORS, CalibrationError, open_clips
 from avsbg.export.precision.convert import PrecisionError
-from avsbg.export.precision.graphs import LEAST_MIOU, add_graph, float32_reference, measure_accuracy
+from avsbg.export.precision.graphs import add_graph, float32_reference, measure_accuracy
 from avsbg.export.precision.quantisation import make_quantisation
-from avsbg.export.precision.quantize import QUANTISED
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.precision import PRECISIONS, converted_precisions
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.bundle.update import update_bundle
-
-PRECISIONS: tuple[Precision, ...] = ("fp16", "bf16", "int8", "fp8")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def convert_bundle(
 
     Args:
         path: the bundle, which changes only when everything has succeeded.
-        precision: one of `PRECISIONS`.
+        precision: one of `converted_precisions()`.
         calibration: for int8 and fp8; None uses the bundle's own, made earlier.
         judge: the clips that decide whether the gate holds; None takes the bundle's test vectors.
         gate: the mean IoU that the masks must keep with PyTorch's; by default the precision's.
@@ -63,11 +61,12 @@ def convert_bundle(
         CalibrationError: the clips cannot be used, or the precision needs none.
         BundleError: the bundle is not valid.
     """
-    if precision not in PRECISIONS:
-        raise PrecisionError(f"--precision {precision} is not one to convert to.", f"Choose: {', '.join(PRECISIONS)}.")
+    if precision not in (known := converted_precisions()):
+        raise PrecisionError(f"--precision {precision} is not one to convert to.", f"Choose: {', '.join(known)}.")
+    spec = PRECISIONS[precision]
     if gate is not None and not 0 <= gate <= 1:
         raise PrecisionError(f"--gate must lie between 0 and 1, not {gate}.")
-    if calibration is not None and precision not in QUANTISED:
+    if calibration is not None and spec.quantization is None:
         raise CalibrationError(f"--calibrate has no effect with --precision {precision}.", "Leave it out.")
     bundle = Bundle.open(path)
     sources = [name for name, record in bundle.manifest.graphs.items() if record.precision == "fp32"]
@@ -81,7 +80,7 @@ def convert_bundle(
         if calibration is not None:
             progress("reading the calibration clips", 0, calibration.clips)
             clips = open_clips(calibration.source, bundle, calibration.clips, calibration.seed)
-            least = LEAST_MIOU[precision] if gate is None else gate
+            least = spec.min_miou if gate is None else gate
             update.quantisations[precision] = make_quantisation(bundle, precision, clips, least, progress)
         names = []
         for done, source in enumerate(sources):
@@ -95,5 +94,5 @@ def convert_bundle(
                 accuracy = measure_accuracy(staged, name, gate, reference=reference, progress=progress)
                 update.graphs[name] = update.graphs[name].model_copy(update={"accuracy": accuracy})
         graphs = dict(update.graphs)
-        known = {str(key): record for key, record in bundle.manifest.quantisations.items()} | update.quantisations
-    return Converted(graphs, known.get(precision))
+        quantisations = bundle.manifest.quantisations | update.quantisations
+    return Converted(graphs, quantisations.get(precision))

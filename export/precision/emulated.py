@@ -24,9 +24,8 @@ from avsbg.export.precision.sessions import Session, throw_away_session
 from avsbg.runtime.backends.base import Backend, Inputs, Results
 from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.errors import BackendError
-
-EMULATED = ("tf32", "bf16")
 
 FLOAT, BFLOAT16, DOUBLE = ir.DataType.FLOAT, ir.DataType.BFLOAT16, ir.DataType.DOUBLE
 # They move or select values, so that what is on bfloat16's grid stays there.
@@ -56,7 +55,7 @@ def emulate(model: ir.Model, precision: str) -> None:
 
     Args:
         model: with its weights loaded; the float32 graph, or for bf16 what `convert` made of it.
-        precision: one of `EMULATED`.
+        precision: one that is `emulated` in `PRECISIONS`.
     """
     if precision == "tf32":
         # An engine folds them too, and rounds the weights that come out.
@@ -198,7 +197,7 @@ class EmulatedBackend(Backend):
     Args:
         bundle: an open bundle.
         graph: a float32 graph, or for bf16 one that `avsbg convert` made.
-        precision: one of `EMULATED`.
+        precision: one that is `emulated` in `PRECISIONS`.
         threads: threads within an operator; by default ONNX Runtime's choice.
 
     Raises:
@@ -209,8 +208,9 @@ class EmulatedBackend(Backend):
 
     def __init__(self, bundle: Bundle, graph: str = "clip", *, precision: str, threads: int | None = None) -> None:
         super().__init__(bundle, graph)
-        if precision not in EMULATED:
-            raise BackendError(f"{precision} is not emulated.", f"Choose one of: {', '.join(EMULATED)}.")
+        emulated = [name for name, spec in PRECISIONS.items() if spec.emulated]
+        if precision not in emulated:
+            raise BackendError(f"{precision} is not emulated.", f"Choose one of: {', '.join(emulated)}.")
         if (found := self.contract.precision) not in ("fp32", precision):
             raise BackendError(f"the graph {graph} is in {found}.", f"Name the one that {precision} is made from.")
         self._precision = precision

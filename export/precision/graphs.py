@@ -16,9 +16,9 @@ from avsbg.export.optimise import count_nodes
 from avsbg.export.precision.accuracy import Agreement, clip_agreement, summarise
 from avsbg.export.precision.calibrate import Progress
 from avsbg.export.precision.calibration_clips import CalibrationClips
-from avsbg.export.precision.convert import LOW_TYPES, PrecisionError, convert, fold_batch_norms, infer_types
-from avsbg.export.precision.emulated import EMULATED, EmulatedBackend
-from avsbg.export.precision.quantize import QUANTISED, quantisable_products, quantise, unquantised_products
+from avsbg.export.precision.convert import PrecisionError, convert, fold_batch_norms, infer_types
+from avsbg.export.precision.emulated import EmulatedBackend
+from avsbg.export.precision.quantize import quantisable_products, quantise, unquantised_products
 from avsbg.export.precision.rules import Choice, find_rule, is_product
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
@@ -26,12 +26,9 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.bundle.update import BundleUpdate
-
-# What the mean IoU between the masks of PyTorch's float32 and of a precision must reach.
-# bfloat16's step is eight times that of float16 and tf32.
-LEAST_MIOU: dict[str, float] = {"fp32": 0.999, "tf32": 0.99, "fp16": 0.99, "bf16": 0.95, "int8": 0.95, "fp8": 0.95}
 
 
 def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
@@ -61,7 +58,7 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
         external = record.external_data
         ir.save(model, target)
     else:
-        if precision in QUANTISED:
+        if PRECISIONS[precision].quantization is not None:
             _quantise(update, model, precision)
         else:
             convert(model, precision)
@@ -95,8 +92,7 @@ def _typed(records: Iterable[TensorRecord], values: Iterable[ir.Value]) -> tuple
 
 
 def _quantise(update: BundleUpdate, model: ir.Model, precision: str) -> None:
-    known = {str(key): record for key, record in update.bundle.manifest.quantisations.items()} | update.quantisations
-    record = known.get(precision)
+    record = (update.bundle.manifest.quantisations | update.quantisations).get(precision)
     if record is None:
         raise PrecisionError(
             f"{update.bundle.path} has not been calibrated for {precision}.",
@@ -142,11 +138,11 @@ def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[st
         precision: of the engine. tf32 takes float32 inputs and rounds them in the kernel.
     """
     model = ir.load(bundle.file(bundle.graph(source).file))
-    if precision in QUANTISED:
-        record = {str(key): one for key, one in bundle.manifest.quantisations.items()}[precision]
+    if PRECISIONS[precision].quantization is not None:
+        record = bundle.manifest.quantisations[precision]
         quantised = quantisable_products(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
         return {str(n.name): precision if n.name in quantised else record.between for n in model.graph if is_product(n)}
-    low = precision if precision in LOW_TYPES else "fp32"
+    low = precision if PRECISIONS[precision].is_converted else "fp32"
     expected: dict[str, str] = {}
     for node in model.graph:
         if is_product(node):
@@ -164,11 +160,11 @@ def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, 
         precision: the one asked for.
     """
     kept = {name for name, kind in expected_types(bundle, source, precision).items() if kind != precision}
-    if precision in ("fp32", "tf32"):
+    if not PRECISIONS[precision].is_converted:
         return {}
     graph = ir.load(bundle.file(bundle.graph(source).file)).graph
-    if precision in QUANTISED:
-        record = {str(key): one for key, one in bundle.manifest.quantisations.items()}[precision]
+    if PRECISIONS[precision].quantization is not None:
+        record = bundle.manifest.quantisations[precision]
         reasons = unquantised_products(graph, precision, record.ranges)
         return {name: reasons.get(name, "left out by measurement") for name in kept}
     rules = {str(node.name): find_rule(node) for node in graph if node.name in kept}
@@ -211,7 +207,7 @@ def measure_accuracy(
     Args:
         bundle: an open bundle.
         graph: one that takes clips.
-        gate: the least mean IoU; by default the precision's entry of `LEAST_MIOU`.
+        gate: the least mean IoU; by default the precision's own.
         precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
         reference: clips to judge on in place of the vectors.
         progress: called with what is being done, the clips done and the clips there are.
@@ -220,7 +216,7 @@ def measure_accuracy(
         BackendError: ONNX Runtime cannot run the graph.
     """
     precision = precision or bundle.graph(graph).precision
-    least = LEAST_MIOU[precision] if gate is None else gate
+    least = PRECISIONS[precision].min_miou if gate is None else gate
     with accuracy_backend(bundle, graph, precision) as backend:
         on_vectors = [
             clip_agreement(f"{one.record.file}, clip {clip}", ours, theirs)
@@ -236,7 +232,7 @@ def measure_accuracy(
         miou=agreement.miou,
         least_miou=least,
         passed=agreement.finite and agreement.miou >= least,
-        emulated=precision in EMULATED,
+        emulated=PRECISIONS[precision].emulated,
         judged_on=None if reference is None else reference.clips.record,
         vectors_miou=summarise(on_vectors).miou if reference is not None and on_vectors else None,
     )
@@ -252,6 +248,6 @@ def _agreement_on(reference: Reference, backend: Backend, progress: Progress) ->
 
 def accuracy_backend(bundle: Bundle, graph: str, precision: Precision, *, threads: int | None = None) -> Backend:
     """What shows, on the processor, what a graph gives in a precision; a gate that it failed is no hindrance."""
-    if precision in EMULATED:
+    if PRECISIONS[precision].emulated:
         return EmulatedBackend(bundle, graph, precision=precision, threads=threads)
     return OnnxRuntimeBackend(bundle, graph, threads=threads, allow_failed_gate=True)

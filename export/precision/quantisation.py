@@ -9,12 +9,13 @@ from typing import Any, Literal
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from avsbg.export.precision.calibrate import METHODS, Progress, calibrate, load_folded
+from avsbg.export.precision.calibrate import Progress, calibrate, load_folded
 from avsbg.export.precision.calibration_clips import CalibrationClips
 from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.quantize import unquantised_products
 from avsbg.export.precision.sensitivity import choose
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.precision import quantization_of
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 
 Inputs = dict[str, NDArray[Any]]
@@ -53,7 +54,7 @@ def make_quantisation(
         )
     return QuantisationRecord(
         calibration=clips.record,
-        method=METHODS[precision],
+        method=quantization_of(precision).calibration,
         between=ACTIVATION_DTYPE,
         groups=chosen.groups,
         least_miou=gate,

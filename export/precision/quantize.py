@@ -16,12 +16,8 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from avsbg.export.precision.rules import is_product, why_not_quantised
+from avsbg.runtime.bundle.precision import PRECISIONS, quantization_of
 
-# Precision -> its type, and the largest magnitude that a value is mapped to.
-QUANTISED: Mapping[str, tuple[ir.DataType, float]] = {
-    "int8": (ir.DataType.INT8, 127.0),
-    "fp8": (ir.DataType.FLOAT8E4M3FN, 448.0),
-}
 _ZERO = "quantise.zero"
 
 
@@ -65,7 +61,8 @@ def quantise(model: ir.Model, precision: str, ranges: Mapping[str, float], produ
 class _Inserter:
     def __init__(self, graph: ir.Graph, precision: str) -> None:
         self._graph = graph
-        self._type, self._largest = QUANTISED[precision]
+        self._type = ir.DataType[PRECISIONS[precision].onnx_type]
+        self._largest = quantization_of(precision).max_level
         self._activations: dict[tuple[ir.Value, float], ir.Value] = {}
         self._weights: dict[tuple[ir.Value, int], ir.Value] = {}
         zero = np.zeros((), self._type.numpy())

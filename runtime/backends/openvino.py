@@ -14,15 +14,12 @@ from avsbg.runtime.backends.device_tensor import DeviceTensor
 from avsbg.runtime.backends.gate import check_gate
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
-# What OpenVINO calls the precisions that are a setting of the device, and not of the graph.
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-_NAMES = {"f32": "fp32", "float32": "fp32", "bf16": "bf16", "bfloat16": "bf16", "f16": "fp16", "float16": "fp16"}
 # Where the work is: the layers whose precision decides the time. The names are those of the compiled graph.
 _PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution")
-_INT8 = ("i8", "u8")
 # The form in which what an int8 graph does not quantise executes in bf16 instead of fp32.
 REST_BF16 = "rest-bf16"
 
@@ -101,7 +98,7 @@ class OpenVinoBackend(Backend):
                 f"Ask for openvino:{REST_BF16}:int8, or for openvino:bf16.",
             )
         super().__init__(bundle, graph)
-        if self._precision not in (*_HINTS, "int8") or self.contract.precision not in ("fp32", self._precision):
+        if not PRECISIONS[self._precision].openvino_names or self.contract.precision not in ("fp32", self._precision):
             raise BackendError(
                 f"the backend openvino cannot execute the graph {graph}, of {self.contract.precision}, in "
                 f"{self._precision}.",
@@ -148,7 +145,7 @@ class OpenVinoBackend(Backend):
                 f"OpenVINO cannot be imported: {error}.", "Install it with `pip install 'avsbg[openvino]'`."
             ) from error
         path = self.bundle.file(self.contract.file)
-        hint = _HINTS.get(self._rest or self._precision, "f32")
+        hint = PRECISIONS[self._rest or self._precision].openvino_hint or "f32"
         settings: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": hint,
             "PERFORMANCE_HINT": "LATENCY",
@@ -169,10 +166,10 @@ class OpenVinoBackend(Backend):
         except Exception as error:  # OpenVINO raises RuntimeError for whatever it is.
             raise BackendError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-        if _NAMES.get(realised) != _NAMES[hint]:
+        if _precision_name(realised) != _precision_name(hint):
             raise BackendError(
                 f"{self._rest or self._precision} was asked for, but OpenVINO would execute in "
-                f"{_NAMES.get(realised, realised)} on this processor.",
+                f"{_precision_name(realised)} on this processor.",
                 f"It offers: {', '.join(core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))}.",
             )
         self._products = _count_products(compiled)
@@ -181,12 +178,8 @@ class OpenVinoBackend(Backend):
 
     def _check_products(self) -> None:
         """Hold the compiled layers against the precision: a hint that is taken need not be one that is followed."""
-        products = _INT8 if self._precision == "int8" else (_HINTS[self._precision],)
-        wanted: dict[str, tuple[str, ...]] = {self._precision: products}
-        if self._rest:
-            wanted[self._rest] = (self._rest,)
-        for asked, realised in wanted.items():
-            if any(self._products.get(precision) for precision in realised):
+        for asked in (self._precision, *([self._rest] if self._rest else [])):
+            if any(self._products.get(name) for name in PRECISIONS[asked].openvino_names):
                 continue
             raise BackendError(
                 f"{asked} was asked for, but no product of the compiled graph executes in it: "
@@ -216,6 +209,12 @@ class OpenVinoBackend(Backend):
 
     def _close(self) -> None:
         self._request = self._compiled = None
+
+
+def _precision_name(openvino_name: str) -> str:
+    """The precision of that name in OpenVINO; the name itself where it is none of ours."""
+    found = (name for name, spec in PRECISIONS.items() if openvino_name in spec.openvino_names)
+    return next(found, openvino_name)
 
 
 def _count_products(compiled: Any) -> dict[str, int]:

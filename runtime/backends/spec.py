@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast, get_args
+from typing import Any
 
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
 SYNTAX = "BACKEND[:FORM][:PRECISION]"
-PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class BackendSpec:
                 f"{text!r} is not a target; a target is {SYNTAX}.",
                 f"For instance onnxruntime, onnxruntime:native, torch:published. Precisions: {', '.join(PRECISIONS)}.",
             )
-        precision = cast("Precision", precisions[0]) if precisions else None
-        return cls(backend, forms[0] if forms else None, precision)
+        return cls(backend, forms[0] if forms else None, precisions[0] if precisions else None)
 
     def __str__(self) -> str:
         return ":".join(part for part in (self.backend, self.form, self.precision) if part)

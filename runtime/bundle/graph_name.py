@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import cast, get_args
 
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 
 ROLES = ("clip", "encode", "decode")
@@ -34,8 +34,8 @@ class GraphName:
         rest = details[1:] if is_plain else details
         if not rest:
             return cls(role, is_plain)
-        if len(rest) == 1 and rest[0] in get_args(Precision) and rest[0] != "fp32":
-            return cls(role, is_plain, cast("Precision", rest[0]))
+        if len(rest) == 1 and rest[0] in PRECISIONS and rest[0] != "fp32":
+            return cls(role, is_plain, rest[0])
         return cls(text)
 
     def __str__(self) -> str:

@@ -14,7 +14,16 @@ from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
-from avsbg.runtime.bundle.record_types import Count, Dimension, DType, Precision, Record, RelativePath, Sha256
+from avsbg.runtime.bundle.record_types import (
+    Count,
+    Dimension,
+    DType,
+    Precision,
+    QuantizedPrecision,
+    Record,
+    RelativePath,
+    Sha256,
+)
 from avsbg.runtime.bundle.tensor_sizes import validate_shape
 from avsbg.runtime.errors import BundleError
 
@@ -175,7 +184,7 @@ class Manifest(Record):
     parameters: ParametersRecord
     flops: Count | None = Field(default=None, description="floating-point operations per clip (one multiply-add is 2)")
     vectors: tuple[VectorsRecord, ...] = ()
-    quantisations: dict[Literal["int8", "fp8"], QuantisationRecord] = Field(
+    quantisations: dict[QuantizedPrecision, QuantisationRecord] = Field(
         default={}, description="calibrations, made by `avsbg convert` and `avsbg build`"
     )
     engines: dict[str, EngineRecord] = Field(default={}, description="TensorRT engines, made by `avsbg build`")

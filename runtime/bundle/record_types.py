@@ -1,10 +1,13 @@
-"""What the records of a manifest have in common: strictness, and the types of their fields."""
+"""The base of a manifest's records, and the types of their fields."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic_core import CoreSchema, PydanticKnownError
+
+from avsbg.runtime.bundle.precision import PRECISIONS, join_names
 
 
 def _check_path(path: str) -> str:
@@ -19,7 +22,29 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Count = Annotated[int, Field(ge=0)]
 Dimension = Annotated[int, Field(ge=0, le=2**40)] | Annotated[str, StringConstraints(min_length=1, max_length=64)]
 DType = Literal["bool", "uint8", "int32", "int64", "float16", "float32", "float64"]
-Precision = Literal["fp32", "tf32", "fp16", "bf16", "int8", "fp8"]
+
+
+class _PrecisionNames:
+    """The names in `PRECISIONS`, as a constraint on a string; `quantized` leaves those without calibration out."""
+
+    def __init__(self, *, quantized: bool = False) -> None:
+        self._quantized = quantized
+
+    def names(self) -> list[str]:
+        return [name for name, spec in PRECISIONS.items() if spec.quantization is not None or not self._quantized]
+
+    def validate(self, name: str) -> str:
+        if name not in self.names():
+            raise PydanticKnownError("literal_error", {"expected": join_names([repr(one) for one in self.names()])})
+        return name
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {"enum": self.names(), **handler(schema)}
+
+
+_ALL, _QUANTIZED = _PrecisionNames(), _PrecisionNames(quantized=True)
+Precision = Annotated[str, AfterValidator(_ALL.validate), _ALL]
+QuantizedPrecision = Annotated[str, AfterValidator(_QUANTIZED.validate), _QUANTIZED]
 
 
 class Record(BaseModel):

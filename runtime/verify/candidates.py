@@ -9,16 +9,10 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
-
-# ONNX Runtime's CPU provider has no products in bfloat16, and computes tf32 graphs in float32. What is quantised
-# explicitly runs: it rounds to int8 or float8 as the graph says, and multiplies int8 or the dequantised values.
-_NOT_ON_CPU = {
-    "bf16": "ONNX Runtime has no bfloat16 products on the CPU",
-    "tf32": "ONNX Runtime computes a tf32 graph in float32",
-}
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def _stream_engines(bundle: Bundle, driver: CudaDriver) -> list[Candidate]:
 
 
 def _graph(name: str, graph: GraphRecord, form: str) -> Candidate:
-    why_not = _NOT_ON_CPU.get(graph.precision)
+    why_not = PRECISIONS[graph.precision].cpu_limitation
     if form == "native" and why_not is None:
         try:
             native_library("onnxruntime")

@@ -13,12 +13,13 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avsbg.export.precision.graphs import LEAST_MIOU, add_graph
+from avsbg.export.precision.graphs import add_graph
 from avsbg.export.shape import ExportError
 from avsbg.export.stream_graphs import EncodeGraph
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
@@ -136,7 +137,7 @@ def test_in_fp16_a_stream_passes_the_gate_that_the_clip_passes(export_once, tmp_
     assert any(tensor.dtype == "float16" for tensor in bundle.graph("encode.fp16").outputs)
     for found in (clip, streamed):
         accuracies = clip_accuracies(vectors, found)
-        assert np.mean([one.miou for one in accuracies]) >= LEAST_MIOU["fp16"]
+        assert np.mean([one.miou for one in accuracies]) >= PRECISIONS["fp16"].min_miou
     # Both round, at different places: they are nearer to each other than a mask's edge is wide, and not equal.
     assert 0 < np.abs(streamed - clip).max() < 2e-2
 

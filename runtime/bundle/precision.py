@@ -1,0 +1,167 @@
+"""The precisions that a network can be computed in: one record for each, which says all that depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class QuantizationSpec:
+    """The numbers behind a precision whose values are steps of a calibrated range.
+
+    Attributes:
+        max_level: the largest magnitude that a value is mapped to.
+        calibration: how the range of an activation follows from its histogram. The steps of fp8 grow with the value, so
+            that a wide range costs small values nothing; those of int8 do not.
+    """
+
+    max_level: float
+    calibration: Literal["mse", "max"]
+
+
+@dataclass(frozen=True)
+class PrecisionSpec:
+    """A precision of matrix products and convolutions.
+
+    Attributes:
+        name: as manifests and users write it.
+        bytes: of one element.
+        min_miou: the accuracy threshold: what the mean IoU between its masks and those of PyTorch in float32 must reach
+            unless the user says otherwise.
+        tolerance: the largest difference of a tensor inside the network, as a share of its largest value, that counts
+            as rounding when the place of an error is looked for.
+        onnx_type: the element type of the operands, by the name of its member of `onnx_ir.DataType`.
+        min_opset: the first opset of ONNX whose convolutions take that type; None where float32 graphs serve, or where
+            the values are quantized.
+        feature_type: the element type of what passes between the two graphs of a stream, named like `onnx_type`.
+        quantization: its numbers; None for floating point, which needs no calibration.
+        cpu_limitation: why ONNX Runtime does not compute in it on the CPU; None where it does.
+        emulated: whether its rounding is emulated on the CPU in place of that.
+        torch_autocast: the name of the type that PyTorch's autocast has for it.
+        openvino_hint: what selects it in OpenVINO; None where the graph alone decides.
+        openvino_names: of its types in graphs that OpenVINO compiled; none where OpenVINO has none.
+        tensorrt_names: of its type in TensorRT's descriptions of layers, in all versions.
+        min_compute_capability: the first GPUs that multiply in it, e.g. 89 for 8.9; 0 for all.
+        alternative: a precision for GPUs that do not.
+    """
+
+    name: str
+    bytes: int
+    min_miou: float
+    tolerance: float
+    onnx_type: str = "FLOAT"
+    min_opset: int | None = None
+    feature_type: str = "FLOAT"
+    quantization: QuantizationSpec | None = None
+    cpu_limitation: str | None = None
+    emulated: bool = False
+    torch_autocast: str | None = None
+    openvino_hint: str | None = None
+    openvino_names: tuple[str, ...] = ()
+    tensorrt_names: tuple[str, ...] = ()
+    min_compute_capability: int = 0
+    alternative: str = "fp16"
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether `avsbg convert` makes graphs in it; the others are computed from the float32 graphs."""
+        return self.min_opset is not None or self.quantization is not None
+
+
+# In the order in which tables and messages list them. The step of bfloat16 is eight times that of float16 and tf32, so
+# its threshold is lower. What is quantized explicitly runs everywhere: ONNX Runtime rounds as the graph says, and
+# multiplies int8 or the dequantized values.
+PRECISIONS: dict[str, PrecisionSpec] = {
+    spec.name: spec
+    for spec in (
+        PrecisionSpec(
+            "fp32",
+            bytes=4,
+            min_miou=0.999,
+            tolerance=1e-3,
+            openvino_hint="f32",
+            openvino_names=("f32", "float32"),
+            tensorrt_names=("Float", "FP32"),
+        ),
+        PrecisionSpec(
+            "tf32",
+            bytes=4,
+            min_miou=0.99,
+            tolerance=2e-2,
+            cpu_limitation="ONNX Runtime computes a tf32 graph in float32",
+            emulated=True,
+        ),
+        PrecisionSpec(
+            "fp16",
+            bytes=2,
+            min_miou=0.99,
+            tolerance=2e-2,
+            onnx_type="FLOAT16",
+            min_opset=20,
+            feature_type="FLOAT16",
+            openvino_hint="f16",
+            openvino_names=("f16", "float16"),
+            tensorrt_names=("Half", "FP16"),
+        ),
+        PrecisionSpec(
+            "bf16",
+            bytes=2,
+            min_miou=0.95,
+            tolerance=1e-1,
+            onnx_type="BFLOAT16",
+            min_opset=22,
+            cpu_limitation="ONNX Runtime has no bfloat16 products on the CPU",
+            emulated=True,
+            torch_autocast="bfloat16",
+            openvino_hint="bf16",
+            openvino_names=("bf16", "bfloat16"),
+            tensorrt_names=("BFloat16", "BF16"),
+            min_compute_capability=80,
+        ),
+        PrecisionSpec(
+            "int8",
+            bytes=1,
+            min_miou=0.95,
+            tolerance=2e-1,
+            onnx_type="INT8",
+            quantization=QuantizationSpec(127.0, "mse"),
+            openvino_names=("i8", "u8"),
+            tensorrt_names=("Int8", "INT8"),
+        ),
+        PrecisionSpec(
+            "fp8",
+            bytes=1,
+            min_miou=0.95,
+            tolerance=2e-1,
+            onnx_type="FLOAT8E4M3FN",
+            quantization=QuantizationSpec(448.0, "max"),
+            tensorrt_names=("FP8", "E4M3"),
+            min_compute_capability=89,
+            alternative="int8",
+        ),
+    )
+}
+
+
+def join_names(names: Sequence[str]) -> str:
+    """The names as `a, b or c`."""
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def converted_precisions() -> list[str]:
+    """The precisions that `avsbg convert` makes graphs in."""
+    return [name for name, spec in PRECISIONS.items() if spec.is_converted]
+
+
+def quantization_of(precision: str) -> QuantizationSpec:
+    """The numbers of a quantized precision.
+
+    Raises:
+        ValueError: the precision is a floating-point one.
+    """
+    quantization = PRECISIONS[precision].quantization
+    if quantization is None:
+        raise ValueError(f"{precision} is not quantized")
+    return quantization
