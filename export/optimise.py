@@ -12,6 +12,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
 
+# The optimiser's patterns take a constant this close to 0 or 1 for it: `x / (s + 1e-10)` would become `x / s`.
+_ABSOLUTE, _RELATIVE = 1e-8, 1e-5
 # Where the exporter notes the modules that a node comes from: outermost first, the node's own name last.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
@@ -19,11 +21,12 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 def optimise(model: ir.Model) -> list[str]:
     """Optimise a fresh export in place.
 
-    Constants are folded, and with them the exporter's arithmetic on shapes. Weights are left alone: batch norms stay
-    apart (every engine folds them), equal tensors stay two, and a matrix that the graph takes transposed is stored so,
-    under its parameter's name with `.T` appended. So a graph holds exactly the parameters that its outputs depend on,
-    under names by which they can be replaced. Nodes are named after the modules they come from, since engines report
-    times by those names; all other traces of the exporting machine are removed.
+    Constants are folded, and with them the exporter's arithmetic on shapes; those that are nearly 0 or 1 are not taken
+    for it. Weights are left alone: batch norms stay apart (every engine folds them), equal tensors stay two, and a
+    matrix that the graph takes transposed is stored so, under its parameter's name with `.T` appended. So a graph holds
+    exactly the parameters that its outputs depend on, under names by which they can be replaced. Nodes are named after
+    the modules they come from, since engines report times by those names; all other traces of the exporting machine are
+    removed.
 
     Returns:
         The names of the weights, in the order of the modules.
@@ -87,12 +90,23 @@ def _folding(model: ir.Model, weights: Collection[str]) -> Iterator[None]:
         onnxscript.optimizer.fold_constants(model)
         onnxscript.optimizer.remove_unused_nodes(model)
         ir.passes.common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-        yield
+        nearly = [name for name, value in graph.initializers.items() if _is_nearly_neutral(value)]
+        with _as_inputs(graph, nearly):
+            yield
     for name in [name for name, value in graph.initializers.items() if not value.uses()]:
         del graph.initializers[name]
     constants = [value for name, value in graph.initializers.items() if name not in weights]
     for number, value in enumerate(constants):
         value.name = f"constant.{number}"
+
+
+def _is_nearly_neutral(value: ir.Value) -> bool:
+    """Whether a constant has an element that is not 0 or 1, and would be taken for it."""
+    if value.const_value is None or not value.const_value.dtype.is_floating_point():
+        return False
+    array = np.abs(value.const_value.numpy().astype(np.float64))
+    nearly = (array <= _ABSOLUTE) & (array != 0) | (np.abs(array - 1) <= 2 * _RELATIVE) & (array != 1)
+    return bool(nearly.any())
 
 
 @contextmanager
