@@ -4,15 +4,15 @@ import shutil
 from pathlib import Path
 
 import pytest
-import tests_bundle
 
 from avsbg.runtime.bundle import Bundle
+from fixtures import tiny_bundle
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny bundle; tests do not change it."""
-    return tests_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from fixtures import ROOT
+
 LEAVES = {"avsbg.errors", "avsbg.atomic", "avsbg.__version__"}
 MAY_IMPORT = {
     "model": {"model"},

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from fixtures import ROOT
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What makes an export take seconds; everything else runs as written.
 SMALL = ["--encoder", "pvt_v2_b0", "--size", "64", "--frames", "2"]

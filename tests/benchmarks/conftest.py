@@ -5,29 +5,29 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tests_bundle
 from rich.console import Console
 from rich.progress import Progress
-from tests_benchmark import FakeClock, ScheduledBackend
-from tests_video import steady, tone, write_video
 
 from avsbg.benchmarks.machine.environment import OtherLoad
 from avsbg.benchmarks.measure import sampling
 from avsbg.benchmarks.measure.timing import interleave
 from avsbg.runtime import backends
 from avsbg.runtime.bundle import Bundle
+from fixtures import tiny_bundle
+from fixtures.fake_backends import FakeClock, ScheduledBackend
+from fixtures.videos import steady, tone, write_video
 
 
 @pytest.fixture(scope="session")
 def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny bundle that takes audio embeddings, as the scope `model` wants; it has no test vectors."""
-    return tests_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
+    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
 
 
 @pytest.fixture(scope="session")
 def waveform(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A tiny bundle that takes a waveform, as the scope `end-to-end` wants, with test vectors."""
-    return tests_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "waveform")
+    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "waveform")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def progress() -> Progress:
 @pytest.fixture
 def scheduled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[int], float]], None]:
     """Register the backend `scheduled` on an otherwise idle machine; call it with seconds by number of call."""
-    backends.register("scheduled", "tests_benchmark:ScheduledBackend")
+    backends.register("scheduled", "fixtures.fake_backends:ScheduledBackend")
     monkeypatch.setattr(sampling, "interleave", functools.partial(interleave, clock=FakeClock()))
     monkeypatch.setattr(sampling, "PAUSE", 0.0)
     monkeypatch.setattr(OtherLoad, "share", lambda _: 0.0)

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import tests_bundle
 from typer.testing import CliRunner
 
 from avsbg.benchmarks.machine.environment import OtherLoad
@@ -15,13 +14,14 @@ from avsbg.benchmarks.results.rows import read_rows
 from avsbg.cli import app
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
+from fixtures import tiny_bundle
 
 QUICK = ["--samples", "3", "--seconds", "0", "--warmup", "1", "--threads", "1"]
 
 
 @pytest.fixture(scope="module")
 def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tests_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
+    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
 
 
 def _bench(*arguments: object) -> tuple[int, str]:

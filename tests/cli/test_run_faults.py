@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
-import tests_bundle
-from tests_video import steady, tone, write_video
 
 from avsbg import cli
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.bundle.update import update_bundle
+from fixtures import tiny_bundle
+from fixtures.videos import steady, tone, write_video
 
 MAIN = [sys.executable, "-c", "from avsbg.cli import main; main()", "run"]
 ENDLESS = "lavfi:testsrc2=size=320x240:rate=25[out0];sine=frequency=440,volume=8[out1]"
@@ -133,7 +133,7 @@ def test_a_disk_that_is_really_full(tiny: Bundle, tmp_path: Path) -> None:
 
 def test_two_processes_on_one_bundle_while_it_is_updated(long_video: Path, tmp_path: Path) -> None:
     """Both go on with the bundle that they opened, though another takes its place several times."""
-    bundle = tests_bundle.make_bundle(tmp_path / "bundle", vectors=False)
+    bundle = tiny_bundle.make_bundle(tmp_path / "bundle", vectors=False)
     opened = sha256(bundle.path / MANIFEST)
     outputs = [tmp_path / "one", tmp_path / "two"]
     processes = [
@@ -158,7 +158,7 @@ def test_two_processes_on_one_bundle_while_it_is_updated(long_video: Path, tmp_p
 
 
 def test_a_bundle_can_be_opened_at_any_moment_of_an_update(tmp_path: Path) -> None:
-    bundle = tests_bundle.make_bundle(tmp_path / "bundle", vectors=False)
+    bundle = tiny_bundle.make_bundle(tmp_path / "bundle", vectors=False)
     stop, failures = threading.Event(), []
 
     def update() -> None:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests_engines import add_engine, passed
-from tests_video import steady, tone, write_video
 
 from avsbg import cli
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device import native_library
+from fixtures.engines import add_engine, passed
+from fixtures.videos import steady, tone, write_video
 
 
 class BatchResult:

@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests_video import steady, tone, write_video
 
 from avsbg import cli
 from avsbg.runtime.bundle import Bundle
+from fixtures.videos import steady, tone, write_video
 
 
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
 from avsbg.cli import app
@@ -17,6 +16,7 @@ from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.runtime.bundle import Bundle
+from fixtures.avsbench import write_dataset
 
 RECIPE = replace(named_recipe("ms3/small"), epochs=1)
 

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests_golden import GOLDEN, SALT, assert_summary, audio, frames, load, masks
 
 from avsbg.model import count_parameters, create_network, init_deterministic
 from avsbg.model.clips import split_clips
 from avsbg.model.published import ignored_keys, published_keys
 from avsbg.model.visual_to_audio import latent_loss
+from fixtures.golden import GOLDEN, SALT, assert_summary, audio, frames, load, masks
 
 CASES = {"c1": 1, "b2": 2}
 ENCODERS = ("pvt_v2_b5", "resnet50")

@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from tests_golden import GOLDEN, SALT, assert_summary, int16, load, masks, normal, rng, waveform
 
 from avsbg.model import VGGish, log_mel
 from avsbg.model.avs_bg import AudioVisualFusion, CorrelationAttention, unit_norm
@@ -17,6 +16,7 @@ from avsbg.model.factory import formula_tensor, init_deterministic
 from avsbg.model.front_end import LogMel, hann_window, mel_matrix
 from avsbg.model.vggish import pca_quantise
 from avsbg.model.visual_to_audio import VisualToAudio, latent_loss
+from fixtures.golden import GOLDEN, SALT, assert_summary, int16, load, masks, normal, rng, waveform
 
 SIZES = ((14, 14), (7, 7), (28, 28), (6, 10))
 

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
-from tests_video import steady, tone, write_video
 
 from avsbg.runtime.bundle import Bundle
-
-ROOT = Path(__file__).parents[2]
+from fixtures import ROOT
+from fixtures.videos import steady, tone, write_video
 
 _SCRIPT = """
 import importlib.util, pkgutil, sys

@@ -11,9 +11,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests_avsbench import clip as square_clip
-from tests_avsbench import write_dataset, write_wav
-from tests_golden import int16, load, waveform
 from typer.testing import CliRunner
 
 from avsbg.cli import app
@@ -23,6 +20,9 @@ from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import Clip, read_clips
 from avsbg.model.training.media import frame_indices, read_frames, resize
 from avsbg.model.training.prepare import seconds_of
+from fixtures.avsbench import clip as square_clip
+from fixtures.avsbench import write_dataset, write_wav
+from fixtures.golden import int16, load, waveform
 
 
 @pytest.mark.parametrize("task", ["s4", "ms3"])

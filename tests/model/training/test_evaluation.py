@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
 from avsbg.benchmarks.measure.accuracy import bundle_predictor
@@ -26,6 +25,7 @@ from avsbg.model.training.evaluation import evaluate
 from avsbg.model.training.predictors import network_predictor
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import ClipRecord
+from fixtures.avsbench import write_dataset
 
 COUNTS = {"train": 2, "val": 1, "test": 5}
 

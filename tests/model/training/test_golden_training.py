@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tests_golden import assert_summary, load, masks, normal, rng
 
 from avsbg.model.training import losses
 from avsbg.model.training.metrics import Score, f_score, frame_iou, mean_iou, mean_score, precision_recall
 from avsbg.model.training.transforms import frame_array, mask_array, normalise
+from fixtures.golden import assert_summary, load, masks, normal, rng
 
 # On logits and masks: the loss, and the step between the frames it is given (5: the first frame of each clip).
 SUPERVISED = {

@@ -6,11 +6,9 @@ import hashlib
 import runpy
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-import tests_avsbench
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -19,8 +17,9 @@ from avsbg.model.training.predictors import checkpoint_predictor
 from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.trained import read_trained
+from fixtures import ROOT, avsbench
 
-KEPT = Path(__file__).parents[3] / "model/trained/s4-small"
+KEPT = ROOT / "model/trained/s4-small"
 MOST_BYTES = 16_000_000
 
 
@@ -69,7 +68,7 @@ def predict():
 
 def test_another_sound_gives_other_masks(predict, tmp_path):
     """As a network with the gates that training begins with would not: their gates hardly depend on the sound."""
-    data = tests_avsbench.write_dataset(tmp_path, "s4", size=160, counts={"train": 1, "val": 1, "test": 2})
+    data = avsbench.write_dataset(tmp_path, "s4", size=160, counts={"train": 1, "val": 1, "test": 2})
     first, second = (AvsBenchDataset(data, "s4", "test")[index] for index in (0, 1))
     assert not torch.equal(first.log_mel, second.log_mel)
     own, other = predict(first), predict(first._replace(log_mel=second.log_mel))

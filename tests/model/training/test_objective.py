@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tests_golden import SALT, audio, frames, load, masks
 
 from avsbg.model import create_network, init_deterministic
 from avsbg.model.clips import split_clips
 from avsbg.model.published import published_keys
 from avsbg.model.training.objective import LossWeights, Objective, loss_terms
+from fixtures.golden import SALT, audio, frames, load, masks
 
 WEIGHTS = {"s4": LossWeights(audio_visual=0.0), "ms3": LossWeights(audio_visual=0.5)}
 SUPERVISION = {"avs-bg": "sup_loss", "avsbench": "iou_loss"}

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
 from avsbg.cli import app
@@ -25,6 +24,7 @@ from avsbg.model.training.objective import Objective
 from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.settings import Interrupted, Listener
+from fixtures.avsbench import write_dataset
 
 SMALL = named_recipe("s4/small")
 TOY = replace(SMALL, variant=replace(SMALL.variant, encoder="pvt_v2_b0"), epochs=2, batch=2, audio_epochs=12)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from tests_avsbench import write_wav
 from typer.testing import CliRunner
 
 from avsbg.cli import app
@@ -19,6 +18,7 @@ from avsbg.model.training.layout import SPLITS
 from avsbg.model.training.media import read_frames, read_sound
 from avsbg.model.training.sounding_stamps import make_scene
 from avsbg.model.training.stamps_library import load_library
+from fixtures.avsbench import write_wav
 
 
 @pytest.fixture(scope="module")

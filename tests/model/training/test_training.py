@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests_avsbench import write_dataset
 from typer.testing import CliRunner
 
 from avsbg.cli import app
@@ -25,6 +24,7 @@ from avsbg.model.training.recipes import Recipe, named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.settings import Interrupted, Listener, Settings
 from avsbg.model.variants import named_variant
+from fixtures.avsbench import write_dataset
 
 VARIANT = named_variant("avs-bg-without-bg", encoder="pvt_v2_b0")
 TOY = Recipe("ms3", VARIANT, epochs=2, batch=2, learning_rate=1e-3, audio_visual=0.5, audio_encoder="compact")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from tests_emulation import VARIANTS, Emulator, compile_program
+
+from fixtures.emulation import VARIANTS, Emulator, compile_program
 
 
 @pytest.fixture(scope="session")

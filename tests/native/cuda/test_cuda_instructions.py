@@ -11,7 +11,8 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 import pytest
-from tests_emulation import Emulator, Problem
+
+from fixtures.emulation import Emulator, Problem
 
 Words = npt.NDArray[np.uint32]
 

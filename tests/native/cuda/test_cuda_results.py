@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests_emulation import DTYPES, Emulator, Problem, wrong_elements
+
+from fixtures.emulation import DTYPES, Emulator, Problem, wrong_elements
 
 # One element, one less and one more than each tile (32 and 64 targets, 128 queries), several tiles; channels that fill
 # units, chunks and registers exactly, in part, and not at all.

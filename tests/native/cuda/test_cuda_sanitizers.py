@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests_emulation import KERNELS, VARIANTS, Emulator, Problem, Run, compile_program, wrong_elements
+
+from fixtures.emulation import KERNELS, VARIANTS, Emulator, Problem, Run, compile_program, wrong_elements
 
 # Both ways to walk the channels, both operators, ragged in every direction. On one processor a block walks over
 # several tiles; on 16 the tiles are shared out.

@@ -1,0 +1,124 @@
+"""What each precision costs, as rows and as tables: on test vectors, on annotated clips, and named emulated."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.measure import precision
+from avsbg.benchmarks.report.precision_table import render, table
+from avsbg.benchmarks.results.precision_rows import PrecisionRow, read_rows, write_rows
+from avsbg.benchmarks.results.statistics import mean_interval
+from avsbg.export.precision.accuracy import clip_agreement, summarise
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle import Bundle
+from fixtures import tiny_bundle
+from fixtures.avsbench import write_dataset
+
+RAN = ("fp32", "tf32", "fp16", "bf16")
+
+
+def _measure(*arguments: str | Path) -> None:
+    app = typer.Typer()
+    app.command()(precision.main)
+    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    assert result.exit_code == 0, (result.output, result.exception)
+
+
+@pytest.fixture(scope="module")
+def rows_file(waveform: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("precision") / "rows.jsonl"
+    options = [word for one in RAN for word in ("--precision", one)]
+    before = waveform.manifest_sha256
+    _measure(waveform.path, "-o", path, *options)
+    assert Bundle.open(waveform.path).manifest_sha256 == before
+    return path
+
+
+def test_a_row_for_each_precision_names_what_is_emulated(rows_file: Path) -> None:
+    rows = {row.precision: row for row in read_rows(rows_file)}
+    assert tuple(rows) == RAN
+    assert {name for name, row in rows.items() if row.emulated} == {"tf32", "bf16"}
+    assert rows["bf16"].backend["precision"] == "bf16 (emulated)"
+    errors = {name: row.agreement.logit_error for name, row in rows.items()}
+    assert errors["fp32"] < 1e-5 < errors["tf32"] < errors["bf16"]
+    assert rows["fp16"].graph.name == "clip.fp16" and rows["fp16"].graph.products == {"fp16": 1}
+    assert rows["tf32"].graph.products == {"tf32": 1}
+    for row in rows.values():
+        assert row.agreement.clips == row.data.clips == 4 and row.data.kind == "vectors" and row.scores is None
+        assert row.agreement.passed == (row.agreement.miou >= row.agreement.least_miou)
+    shown = table(list(rows.values()))
+    assert "| tf32 (emulated) |" in shown and "| bf16 (emulated) |" in shown and "| fp16 |" in shown
+
+
+def test_appending_renews_rows_and_keeps_the_others(rows_file: Path, waveform: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text(rows_file.read_text())
+    before = {row.precision: row for row in read_rows(path)}
+    _measure(waveform.path, "-o", path, "--append", "--precision", "tf32")
+    after = {row.precision: row for row in read_rows(path)}
+    assert set(after) == set(before)
+    assert after["fp16"] == before["fp16"] and after["tf32"].started > before["tf32"].started
+    assert after["tf32"].agreement == before["tf32"].agreement
+
+
+def test_a_data_set_gives_scores_and_their_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiny_bundle, "HEIGHT", 32)
+    monkeypatch.setattr(tiny_bundle, "WIDTH", 32)
+    bundle = tiny_bundle.make_bundle(tmp_path / "bundle", vectors=True)
+    data = write_dataset(tmp_path / "data", "ms3")
+    # The tiny network is no PyTorch module.
+    monkeypatch.setattr(
+        "avsbg.export.torch_backend.TorchBackend",
+        lambda bundle, graph, threads: OnnxRuntimeBackend(bundle, graph, threads=threads),
+    )
+    options = ["--precision", "fp32", "--precision", "bf16", "--dataset", data, "--task", "ms3"]
+    _measure(bundle.path, "-o", tmp_path / "rows.jsonl", *options)
+    rows = {(row.precision, row.data.kind): row for row in read_rows(tmp_path / "rows.jsonl")}
+    assert set(rows) == {(name, kind) for name in ("fp32", "bf16") for kind in ("vectors", "dataset")}
+    same, low = rows["fp32", "dataset"], rows["bf16", "dataset"]
+    assert same.agreement.logit_error == 0 and same.agreement.miou == 1 and low.agreement.logit_error > 0
+    assert low.data.name == "ms3 test" and low.agreement.clips == 2
+    assert same.scores is not None and low.scores is not None
+    assert same.scores.miou_change is not None and same.scores.miou_change.mean == 0
+    assert len(low.scores.clips) == 2
+    assert low.scores.miou.mean == pytest.approx(np.mean([miou for miou, _ in low.scores.clips]))
+    assert "| AVS" not in table(list(rows.values())) and "2, ms3 test" in table(list(rows.values()))
+
+
+def test_agreement_by_hand() -> None:
+    reference = np.array([[[-2.0, -1.0], [1.0, 2.0]]])
+    ours = np.array([[[-2.0, 1.0], [1.0, 2.0]]])
+    one, same = clip_agreement("one", ours, reference), clip_agreement("same", reference, reference)
+    assert (one.miou, one.flipped, one.largest, one.squares) == (pytest.approx(2 / 3), 1, 2.0, 4.0)
+    both = summarise([same, one])
+    assert both.logit_error == pytest.approx(np.sqrt(4 / 8) / np.std(reference))
+    assert both.worst == ("one", pytest.approx(2 / 3)) and both.flipped == 1 / 8 and both.finite
+    broken = summarise([clip_agreement("nan", np.full_like(ours, np.nan), reference)])
+    assert not broken.finite and broken.largest == np.finfo(np.float32).max
+
+
+def test_the_mean_of_one_sample_has_no_interval() -> None:
+    assert mean_interval([0.5]).low is None
+    found = mean_interval([0.0, 1.0] * 50)
+    assert found.mean == 0.5 and found.low is not None and found.high is not None
+    assert 0.35 < found.low < 0.5 < found.high < 0.65
+
+
+def test_an_unknown_precision_is_refused(waveform: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(BenchmarkError, match=r"--precision fp4 does not exist.*fp32, tf32"):
+        precision.main([waveform.path], tmp_path / "rows.jsonl", precision=["fp4"])
+
+
+def test_rows_of_uncommitted_code_are_not_published(rows_file: Path, tmp_path: Path) -> None:
+    document = json.loads(rows_file.read_text().splitlines()[0])
+    document["environment"]["commit"] = "0" * 40 + "-dirty"
+    write_rows(tmp_path / "rows.jsonl", [PrecisionRow.model_validate_json(json.dumps(document))])
+    with pytest.raises(BenchmarkError, match="measured with uncommitted changes"):
+        render(tmp_path / "rows.jsonl")

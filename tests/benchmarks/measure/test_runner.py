@@ -1,0 +1,188 @@
+"""Comparisons of the tiny network: who takes part, what is computed, and which rows are marked unstable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.progress import Progress
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.measure.cases import BenchmarkCase, contenders
+from avsbg.benchmarks.measure.runner import Settings, compare
+from avsbg.benchmarks.measure.sampling import logit_difference
+from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
+from avsbg.benchmarks.results.rows import Row
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.errors import BackendError, BundleError, MediaError
+from fixtures import tiny_bundle
+
+Schedule = Callable[[Callable[[int], float]], None]
+
+QUICK = Settings(warmup=1, samples=3, seconds=0.0, memory=False)
+
+
+def _scheduled(bundle: Bundle, progress: Progress, samples: int = 20) -> Row:
+    # Without test vectors, the first call is the warm-up's.
+    settings = Settings(warmup=1, samples=samples, seconds=0.0, memory=False)
+    (row,) = compare([BenchmarkCase("slow", bundle, "scheduled", {})], Workload(), settings, progress)
+    return row
+
+
+def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, waveform: Bundle) -> None:
+    found = contenders(
+        [embedding.path, waveform.path],
+        ["onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published"],
+        threads=2,
+        clips=1,
+    )
+    assert [contender.label for contender in found] == [
+        f"tiny@{directory}:{way}"
+        for directory in ("embedding", "waveform")
+        for way in ("onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published")
+    ]
+    assert found[1].options == {"threads": 2, "clips": 1, "operator": "plain", "allow_failed_gate": True}
+    assert found[3].options == {"threads": 2, "operator": "published"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "targets", "message"),
+    [
+        (["missing"], ["onnxruntime"], "no bundle at missing"),
+        ([], ["imaginary"], "unknown backend 'imaginary'. Choose one of: onnxruntime"),
+        ([], ["onnxruntime::"], "'onnxruntime::' is not a target"),
+        (["tiny"], ["onnxruntime:plain", "onnxruntime:plain"], "tiny:onnxruntime:plain takes part twice"),
+    ],
+)
+def test_contenders_that_cannot_be(embedding: Bundle, paths: list[str], targets: list[str], message: str) -> None:
+    located = [embedding.path if path == "tiny" else Path(path) for path in paths]
+    with pytest.raises((BackendError, BenchmarkError, BundleError), match=message):
+        contenders(located, targets, threads=1, clips=1)
+
+
+def test_rows_of_a_run(embedding: Bundle, progress: Progress) -> None:
+    chosen = contenders([embedding.path], ["onnxruntime:plain", "onnxruntime:function"], threads=1, clips=2)
+    plain, function = compare(chosen, Workload(clips=2), QUICK, progress)
+    assert plain.label == "tiny:onnxruntime:plain" and function.backend["operator"] == "function"
+    assert plain.backend["clips"] == 2 and plain.backend["threads"] == 1
+    assert plain.bundle.manifest_sha256 == sha256(embedding.path / "manifest.json")
+    assert plain.bundle.onnx_sha256 == {
+        name: sha256(embedding.path / name) for name in ("clip.onnx", "clip.plain.onnx")
+    }
+    assert (plain.workload.clips, plain.workload.frames, plain.workload.audio) == (2, 5, "audio_embedding")
+    assert plain.parameters.model_dump() == {"published": 2, "inference": 1}
+    assert plain.flops is None  # the record names no network that could be counted
+    assert len(plain.latency.samples) == len(function.latency.samples) == plain.latency.per_clip.n == 3
+    assert plain.latency.per_clip.p50 == pytest.approx(np.median(plain.latency.samples) / 2)
+    assert (plain.ratio.reference, plain.ratio.median) == (plain.label, 1.0)
+    pairs = np.divide(function.latency.samples, plain.latency.samples)
+    assert function.ratio.median == pytest.approx(np.median(pairs))
+    assert "3 samples; at least 10 are needed" in plain.problems[0] and not plain.stable
+    assert plain.run == function.run and plain.run.contenders == (plain.label, function.label)
+
+
+def test_ratios_refer_to_the_row_that_is_named(embedding: Bundle, progress: Progress, scheduled: Schedule) -> None:
+    scheduled(lambda call: 1.0 + 0.05 * (call % 2))
+    chosen = [BenchmarkCase(label, embedding, "scheduled", {}) for label in ("first", "second")]
+    settings = Settings(warmup=1, samples=20, seconds=0.0, reference="second", memory=False)
+    first, second = compare(chosen, Workload(), settings, progress)
+    assert first.ratio.reference == second.label and first.ratio.median == pytest.approx(1.0)
+    assert first.stable and second.stable
+    # Call 0 was the warm-up's.
+    assert first.latency.samples == pytest.approx([1.05, 1.0] * 10)
+
+
+def test_a_disturbance_marks_the_row(embedding: Bundle, progress: Progress, scheduled: Schedule) -> None:
+    scheduled(lambda _: 1.0)
+    assert _scheduled(embedding, progress).problems == ()
+    scheduled(lambda call: 3.0 if call % 7 == 0 else 1.0)
+    (spikes,) = _scheduled(embedding, progress).problems
+    assert "coefficient of variation" in spikes
+    scheduled(lambda call: 1.0 + 0.005 * call)
+    (slower,) = _scheduled(embedding, progress).problems
+    assert "the last quarter is +7." in slower
+    scheduled(lambda _: 1.0)
+    (short,) = _scheduled(embedding, progress, samples=5).problems
+    assert "5 samples" in short
+
+
+def test_a_network_that_computes_something_else_is_no_result(
+    waveform: Bundle, progress: Progress, scheduled: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scheduled(lambda _: 1.0)
+    with BenchmarkCase("zeros", waveform, "scheduled", {}).create() as backend:
+        expected = max(np.abs(v.outputs["logits"]).max() for v in waveform.vectors() if v.record.clips == 3)
+        assert logit_difference(backend, 3) == pytest.approx(expected)
+        assert logit_difference(backend, 2) is None
+    with BenchmarkCase("right", waveform, "onnxruntime", {"operator": "function"}).create() as backend:
+        difference = logit_difference(backend, 3)
+        assert difference is not None and difference < 1e-4
+
+
+def test_logits_that_are_not_numbers_stop_the_run(waveform: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BenchmarkCase("nan", waveform, "onnxruntime", {}).create() as backend:
+        right = backend.run
+        monkeypatch.setattr(backend, "run", lambda *a: {name: value * np.nan for name, value in right(*a).items()})
+        with pytest.raises(BenchmarkError, match="do not both return numbers"):
+            logit_difference(backend, 1)
+
+
+def test_end_to_end_makes_the_masks_of_a_video(waveform: Bundle, video: Path, progress: Progress) -> None:
+    contender = BenchmarkCase("tiny", waveform, "onnxruntime", {})
+    (row,) = compare([contender], Workload("end-to-end", video=video), QUICK, progress)
+    assert row.workload.clips == 2 and row.workload.video_sha256 == sha256(video)
+    assert row.latency.per_clip.p50 == pytest.approx(np.median(row.latency.samples) / 2)
+    assert row.logit_difference is not None and row.logit_difference < 1e-4
+    with contender.create() as backend:
+        masks = masks_of_video(backend, video)
+    assert [mask.shape for mask in masks] == [(seconds, tiny_bundle.HEIGHT, tiny_bundle.WIDTH) for seconds in (5, 2)]
+    # The video brightens frame by frame under an even tone: dark seconds are silent to the network, bright ones not.
+    assert not masks[0][0].any() and masks[1][-1].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clips": 0}, "at least 1, not 0"),
+        ({"scope": "end-to-end"}, "decodes a video, and none is given. Give one with --video"),
+        ({"video": Path("a.mp4")}, "the scope model decodes no video"),
+        ({"scope": "end-to-end", "video": Path("a.mp4"), "clips": 2}, "takes its clips one by one"),
+    ],
+)
+def test_workloads_that_contradict_themselves(options: dict[str, object], message: str) -> None:
+    with pytest.raises(BenchmarkError, match=message):
+        Workload(**options)
+
+
+def test_a_bundle_must_fit_the_scope(embedding: Bundle, waveform: Bundle, video: Path, progress: Progress) -> None:
+    for bundle, workload, message in (
+        (waveform, Workload(), "takes waveform. Export it with --audio embedding"),
+        (embedding, Workload("end-to-end", video=video), "takes audio embeddings. Export it with --audio waveform"),
+    ):
+        with pytest.raises(BenchmarkError, match=message):
+            compare([BenchmarkCase("tiny", bundle, "onnxruntime", {})], workload, QUICK, progress)
+
+
+def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
+    waveform: Bundle, progress: Progress, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("avsbg.benchmarks.measure.runner.sample", lambda *_, **__: pytest.fail("measured"))
+    with pytest.raises(MediaError, match=r"no video at missing\.mp4"):
+        compare(
+            [BenchmarkCase("tiny", waveform, "onnxruntime", {})],
+            Workload("end-to-end", video=Path("missing.mp4")),
+            QUICK,
+            progress,
+        )
+
+
+def test_settings_and_references_that_cannot_be(embedding: Bundle, progress: Progress) -> None:
+    with pytest.raises(BenchmarkError, match="cannot take 1 samples"):
+        Settings(samples=1)
+    tiny = BenchmarkCase("tiny", embedding, "onnxruntime", {})
+    with pytest.raises(BenchmarkError, match=r"no contender 'other' to refer to\. There are: tiny"):
+        compare([tiny], Workload(), Settings(reference="other"), progress)
+    with pytest.raises(BenchmarkError, match="nothing to compare"):
+        compare([], Workload(), QUICK, progress)

@@ -1,0 +1,92 @@
+"""The streaming benchmark on a network that shows what it was given: rows, counts, and that what is timed is a step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.measure import streaming
+from avsbg.benchmarks.measure.streaming import StreamBench
+from avsbg.benchmarks.report.docs import BLOCKS, RESULTS, update_page
+from avsbg.benchmarks.report.streaming_table import console_lines, render
+from avsbg.benchmarks.results.streaming_rows import PaceRow, SoakRow, read_rows, write_rows
+from avsbg.runtime.bundle import Bundle
+from fixtures import ROOT, stream_bundle
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    bundle = stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("bench") / "bundle")
+    with StreamBench(bundle, "onnxruntime", threads=1) as opened:
+        yield opened
+
+
+def test_an_hour_at_full_speed_loses_nothing_and_holds_no_more(bench: StreamBench) -> None:
+    lines: list[str] = []
+    row = bench.soak(3600, lines.append)
+    assert (row.frames, row.masks, row.lost, row.dropped, row.incomplete) == (3600, 3600, 0, 0, 0)
+    assert len(row.resident) == len(lines) == 60
+    assert row.growth < 2 * 2**20
+    assert "3600 masks, 0 lost" in console_lines([row])[0]
+
+
+def test_frames_that_come_faster_than_the_network_are_missed_and_counted(
+    bench: StreamBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import time
+
+    monkeypatch.setattr(streaming, "_SCENE", 4)
+    original = type(bench.encode)._run
+
+    def slow(self: Any, *arguments: Any) -> Any:
+        time.sleep(0.02)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(type(bench.encode), "_run", slow)
+    row = bench.pace(200.0, 0.5)
+    assert row.offered == row.masks + row.missed
+    assert row.missed > 0
+    assert row.late > 0
+    assert row.memory.peak >= row.memory.loaded * 0.5
+    full = bench.pace(None, 0.3)
+    assert (full.missed, full.late, full.rate) == (0, 0, None)
+    assert full.offered == full.masks == len(full.samples) + 1
+
+
+def test_rows_survive_their_file(bench: StreamBench, tmp_path: Path) -> None:
+    rows: list[Any] = [bench.pace(50.0, 0.2), bench.difference(), bench.soak(16, lambda _: None)]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+    assert all(line for line in console_lines(rows))
+    text = render(tmp_path / "rows.jsonl")
+    assert f"| 50 | {rows[0].masks / rows[0].seconds:.2f} |" in text
+    (tmp_path / "rows.jsonl").write_text('{"kind": "pace"}\n', encoding="utf-8")
+    with pytest.raises(BenchmarkError, match="holds no rows of streams"):
+        read_rows(tmp_path / "rows.jsonl")
+
+
+def test_a_step_completes_one_mask() -> None:
+    streaming._expect_one([object()])
+    with pytest.raises(BenchmarkError, match="completed 0 masks"):
+        streaming._expect_one([])
+
+
+def test_the_page_shows_the_committed_rows() -> None:
+    (block,) = [block for block in BLOCKS if block.page == "docs/streaming.md"]
+    text, wanted = update_page(block.page, ROOT)
+    assert text == wanted
+    rows = read_rows(ROOT / RESULTS / block.rows[0])
+    soak = [row for row in rows if isinstance(row, SoakRow)]
+    assert all(row.lost == row.dropped == 0 and row.frames >= 3600 for row in soak)
+    assert {row.rate for row in rows if isinstance(row, PaceRow)} == {1.0, 10.0, 30.0, None}
+    assert soak
+    assert np.all([row.masks > 0 for row in rows if isinstance(row, PaceRow)])
+
+
+def test_a_bundle_without_a_stream_is_refused(tiny: Bundle) -> None:
+    with pytest.raises(Exception, match="no graphs for streams"):
+        StreamBench(tiny, "onnxruntime", threads=1)

@@ -1,0 +1,54 @@
+"""The ladder: gains over the published form and the step before, bounds, aims; unstable rows have no times."""
+
+from __future__ import annotations
+
+import pytest
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.speed_table import ladder
+from avsbg.benchmarks.results.rows import Row
+from fixtures.rows import make_row
+
+FIRST = make_row()
+
+
+def step(label: str, median: float, **changes: object) -> Row:
+    """A row of the run whose reference takes a second."""
+    run = FIRST.run.model_copy(update={"peak_gflops": {"fp32": 377.2, "bf16": 754.4, "int8": 1508.8}})
+    ratio = {"reference": FIRST.label, "median": median, "low": median, "high": median, "confidence": 0.95}
+    return make_row(label, median=median, run=run, ratio=ratio, **changes)
+
+
+def rows(**changes: object) -> list[Row]:
+    openvino = {"backend": "openvino", "operator": "plain", "threads": 2}
+    return [
+        step(FIRST.label, 1.0),
+        step("avs-bg:openvino", 0.625, backend=openvino | {"precision": "fp32"}),
+        step("avs-bg:openvino:bf16", 0.5, backend=openvino | {"precision": "bf16"}, miou=0.999),
+        step("avs-bg:openvino:int8", 0.25, backend=openvino | {"precision": "int8", "rest": "bf16"}, **changes),
+    ]
+
+
+def test_gains_bounds_and_aims() -> None:
+    text = ladder(rows(), "rows.jsonl")
+    lines = [[cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines()[2:6]]
+    assert lines[0][2:4] == ["1", ""]
+    assert lines[1][2:4] == ["1.60 [1.60, 1.60]", "1.60 [1.60, 1.60]"]
+    assert lines[2][2:4] == ["2.00 [2.00, 2.00]", "1.25 [1.25, 1.25]"]
+    assert lines[0][5:7] == ["500", "50%"] and lines[2][5:8] == ["250", "50%", "0.9990"]
+    assert lines[3][0] == "int8, the rest bf16" and lines[3][5:7] == ["125", "50%"]
+    assert "fp32: 1.60x by avs-bg:openvino; the aim of 1.4x is reached." in text
+    assert "a reduced precision: 4.00x by avs-bg:openvino:int8; the aim of 3x is reached." in text
+
+
+def test_an_unstable_step_counts_for_nothing() -> None:
+    text = ladder(rows(problems=("masks have a mean IoU of 0.5",)), "rows.jsonl")
+    assert "| unstable | unstable | unstable |" in text and "4.00" not in text
+    assert "a reduced precision: 2.00x by avs-bg:openvino:bf16; the aim of 3x is not reached." in text
+    assert "masks have a mean IoU of 0.5" in text
+
+
+def test_steps_of_two_runs_are_no_ladder() -> None:
+    other = rows()[1].run.model_copy(update={"others": 0.02})
+    with pytest.raises(BenchmarkError, match="not of the run"):
+        ladder([*rows()[:1], rows()[1].model_copy(update={"run": other})], "rows.jsonl")

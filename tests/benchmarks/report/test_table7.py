@@ -1,0 +1,42 @@
+"""The README's table comes from rows of one run, and an unstable row shows no time."""
+
+from __future__ import annotations
+
+import pytest
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.table7 import table
+from fixtures.rows import make_row, make_second_row
+
+
+def test_measured_figures_stand_beside_the_papers() -> None:
+    lines = table([make_row(), make_second_row()], "rows.jsonl").splitlines()
+    assert lines[2] == (
+        "| AVS-BG, PVT-v2-b5 | PyTorch eager, as published | fp32 | 85.50 / 82.00 | 188.6 | 1000.0 / 1010.0 | 1 | 1586 "
+        "| 85.50 / 27.48 |"
+    )
+    assert lines[3].startswith("| AVS-BG, PVT-v2-b5 | ONNX Runtime, native operator | fp32 | ")
+    assert "| 500.0 / 505.0 | 0.500 [0.990, 1.010] |" in lines[3]
+    assert "Imaginary CPU, 2 threads" in lines[5] and "commit 0123456789ab." in lines[5]
+    assert lines[-1].strip() == "avsbg bench avs-bg"
+
+
+def test_a_network_that_the_paper_did_not_time_has_no_figure_of_its() -> None:
+    variant = make_row().variant | {"motion": False}
+    assert table([make_row(variant=variant)], "rows.jsonl").splitlines()[2].endswith("| 1586 |  |")
+
+
+def test_an_unstable_row_shows_no_time() -> None:
+    text = table([make_row(), make_second_row(problems=("too few samples",))], "rows.jsonl")
+    line = text.splitlines()[3]
+    assert "| unstable | unstable |" in line and "500.0" not in line and "0.500" not in line
+    assert "**1 of 2 rows are unstable**" in text
+    # A ratio to an unstable reference is no result either.
+    text = table([make_row(problems=("busy",)), make_second_row()], "rows.jsonl")
+    assert "| 500.0 / 505.0 | unstable |" in text
+
+
+def test_rows_of_two_runs_are_no_table() -> None:
+    elsewhere = make_row().run.model_copy(update={"others": 0.02})
+    with pytest.raises(BenchmarkError, match="not of the run"):
+        table([make_row(), make_second_row(run=elsewhere)], "rows.jsonl")

@@ -1,0 +1,290 @@
+"""int8 and fp8 by explicit Q/DQ: ranges, what is quantised, what survives, what it costs, and refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.parser
+import onnx_ir as ir
+import pytest
+from typer.testing import CliRunner
+
+from avsbg.cli import app
+from avsbg.errors import AvsbgError
+from avsbg.export.precision.calibration_clips import open_clips
+from avsbg.export.precision.histogram import BINS, MagnitudeHistogram
+from avsbg.export.precision.sensitivity import group_of
+from avsbg.export.precision.sessions import throw_away_session
+from avsbg.runtime.backends import create
+from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.errors import BackendError
+from fixtures import avsbench, tiny_bundle, videos
+
+
+def test_a_histogram_grows_in_bounded_memory() -> None:
+    histogram = MagnitudeHistogram()
+    for array in (np.zeros(10), np.full(5, 1e-6), np.full(5, 100.0)):
+        histogram.add(array.astype(np.float32))
+    assert histogram.counts.shape == (BINS,) and histogram.counts.sum() == 20
+    assert histogram.range("max", 127) == 100.0
+    with pytest.raises(ValueError, match="not finite"):
+        histogram.add(np.array([np.nan], np.float32))
+
+
+def test_the_least_error_clips_a_lone_outlier() -> None:
+    histogram = MagnitudeHistogram()
+    values = np.random.default_rng(0).standard_normal(100_000).astype(np.float32)
+    histogram.add(np.append(values, np.float32(40)))
+    # Least n (t / 127)^2 / 12 + (40 - t)^2 for n = 100,000.
+    assert histogram.range("mse", 127) == pytest.approx(40 / (1 + 1e5 / (12 * 127**2)), rel=0.01)
+
+
+def test_groups_follow_modules() -> None:
+    names = ("attn.q/MatMul", "mlp.fc1/MatMul", "mlp.dwconv/Conv")
+    stage = "network.encoder.network.stages.2"
+    assert [group_of(f"{stage}.blocks.7.{name}") for name in names] == [
+        f"{stage}.attn",
+        f"{stage}.mlp",
+        f"{stage}.depthwise",
+    ]
+    assert group_of("network.head.4/Conv") == "network.head.4"
+    assert group_of("network.neck.0.1.conv/Conv") == "network.neck"
+
+
+@pytest.fixture(scope="module")
+def converted(export_once, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
+    source = export_once("avs-bg as published, embedding").bundle.path
+    path = Path(shutil.copytree(source, tmp_path_factory.mktemp("int8") / "bundle"))
+    options = ["--precision", "int8", "--calibrate", "vectors", "--gate", "0.5"]
+    result = CliRunner().invoke(app, ["convert", str(path), *options], env={"COLUMNS": "200"})
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "the test vectors are synthetic" in result.output
+    assert "not quantised, a product of two activations: " in result.output
+    assert "groups left out (" in result.output and ", passes" in result.output
+    return path
+
+
+def test_int8_graphs_keep_the_gate_and_say_how(converted: Path) -> None:
+    bundle = Bundle.open(converted)
+    record = bundle.manifest.quantisations["int8"]
+    assert record.calibration.source == "vectors" and record.calibration.clips == 4
+    first = record.calibration.files[0]
+    assert first.sha256 == sha256(bundle.file(first.name))
+    assert sum(group.products for group in record.groups.values()) == len(record.ranges)
+    left_out = sum(group.left_out for group in record.groups.values())
+    assert [trial.miou for trial in record.trials if trial.groups == left_out] == [record.miou]
+    assert {trial.products for trial in record.trials if trial.groups == left_out} == {len(record.left_out)}
+    assert record.judged_clips == sum(vectors.clips for vectors in bundle.manifest.vectors)
+    graph = bundle.graph("clip.int8")
+    assert graph.accuracy is not None and graph.accuracy.passed and graph.accuracy.largest_difference > 0
+    model = onnx.load(str(bundle.file(graph.file)), load_external_data=False)
+    quantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    products = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "MatMul")}
+    for name in set(record.ranges) - set(record.left_out):
+        assert set(products[name].input[:2]) <= quantised, name
+    for name in (*record.left_out, *(set(products) - set(record.ranges))):
+        assert not set(products[name].input[:2]) & quantised, name
+    assert set(products) - set(record.ranges) <= set(record.not_quantised)
+    assert not set(record.not_quantised) & set(record.ranges)
+
+
+def test_every_product_of_a_streams_graphs_is_quantised_or_named(converted: Path) -> None:
+    bundle = Bundle.open(converted)
+    record = bundle.manifest.quantisations["int8"]
+    assert {"encode.int8", "decode.int8", "decode.plain.int8"} <= set(bundle.manifest.graphs)
+    for graph in ("encode.int8", "decode.int8", "decode.plain.int8"):
+        model = onnx.load(str(bundle.file(bundle.graph(graph).file)), load_external_data=False)
+        quantised = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+        for node in model.graph.node:
+            if node.op_type in ("Conv", "MatMul", "Gemm"):
+                inside = set(node.input[:2]) <= quantised
+                assert inside == (node.name in set(record.ranges) - set(record.left_out)), (graph, node.name)
+                assert inside or node.name in {*record.left_out, *record.not_quantised}, (graph, node.name)
+
+
+def test_a_graph_with_nothing_in_the_precision_is_refused(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a gate demands that no quantised product meets."""
+    path = Path(shutil.copytree(converted, tmp_path / "bundle"))
+    before = (path / MANIFEST).read_bytes()
+    monkeypatch.setattr("avsbg.export.precision.sensitivity._Measure.__call__", _costs_all)
+    result = CliRunner().invoke(app, ["convert", str(path), "--precision", "fp8", "--calibrate", "vectors"])
+    assert "no product can be computed in fp8" in str(result.exception)
+    assert (path / MANIFEST).read_bytes() == before and not (path / "clip.fp8.onnx").exists()
+
+
+def _costs_all(measure: object, products: Collection[str], clips: int | None = None) -> tuple[float, float]:
+    return (1.0, 0.1) if products else (0.0, 1.0)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp8", "bf16"])
+def test_a_streams_masks_keep_the_gate(converted: Path, tmp_path: Path, precision: str) -> None:
+    path = converted
+    if precision != "int8":
+        path = Path(shutil.copytree(converted, tmp_path / "bundle"))
+        options = [
+            "--precision",
+            precision,
+            *(["--calibrate", "vectors", "--gate", "0.5"] if precision == "fp8" else []),
+        ]
+        result = CliRunner().invoke(app, ["convert", str(path), *options])
+        assert result.exit_code == 0, (result.output, result.exception)
+    target = f"onnxruntime:function:{precision}"
+    if precision == "bf16":
+        result = CliRunner().invoke(app, ["verify", str(path), "--backend", target])
+        assert "cannot load" in str(result.exception) and "clip.bf16.onnx" in str(result.exception)
+        return
+    CliRunner().invoke(app, ["verify", str(path), "--json", str(tmp_path / "verify.json")])
+    document = json.loads((tmp_path / "verify.json").read_text())
+    by_target = {entry["target"]: entry for entry in document["results"]}
+    assert {target, f"{target} as a stream"} <= set(by_target)
+    clip, stream = by_target[target], by_target[f"{target} as a stream"]
+    assert abs(clip["miou"] - stream["miou"]) < 0.02
+    # The two graphs of a stream are held to the gate of the clip that they make.
+    assert stream["least_miou"] == clip["least_miou"] == 0.5 and stream["passed"]
+
+
+_BOUNDED = """
+<ir_version: 10, opset_import: ["" : 20]>
+bounded (float[1, 4] x) => (float[1, 4] logits)
+<float scale = {0.125}>
+{
+  lowest = Constant<value = float {0.0}>()
+  highest = Constant<value = float {6.0}>()
+  product = MatMul(x, weight)
+  bound = Clip(product, lowest, highest)
+  quantised = QuantizeLinear(bound, scale, zero)
+  logits = DequantizeLinear(quantised, scale, zero)
+}
+"""
+
+
+def test_an_activation_with_bounds_before_an_fp8_quantisation_runs() -> None:
+    """As ReLU6 in EfficientNet-Lite0: ONNX Runtime's own fusion of the two knows no fp8."""
+    model = onnx.parser.parse_model(_BOUNDED)
+    model.graph.initializer.append(onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT8E4M3FN, [], [0.0]))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "weight"))
+    with throw_away_session(ir.from_proto(model)) as session:
+        logits = session.run({"x": np.array([[-1.0, 2.0, 7.0, 3.3]], np.float32)})["logits"]
+    np.testing.assert_array_equal(logits, np.array([[0.0, 2.0, 6.0, 3.25]], np.float32))  # 26.4 eighths become 26
+
+
+def test_calibration_on_videos(export_once, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = Path(shutil.copytree(export_once("avs-bg without audio and motion").bundle.path, tmp_path / "bundle"))
+    folder = tmp_path / "videos"
+    (folder / "below").mkdir(parents=True)
+    shutil.copy(videos.real_video(), folder / "below" / "bunny.mp4")
+    options = ["--precision", "int8", "--calibrate", str(folder), "--calibration-clips", "2", "--gate", "0"]
+    result = CliRunner().invoke(app, ["convert", str(path), *options])
+    assert result.exit_code == 0, (result.output, result.exception)
+    bundle = Bundle.open(path)
+    record = bundle.manifest.quantisations["int8"]
+    assert record.calibration.source == "videos" and record.calibration.seed == 0
+    (file,) = record.calibration.files
+    assert (file.name, file.sha256) == ("below/bunny.mp4", sha256(videos.real_video()))
+    assert record.calibration.clips == 2
+    vectors = sum(one.clips for one in bundle.manifest.vectors)
+    assert record.judged_clips == vectors + record.calibration.clips
+    assert {"clip.int8", "encode.int8", "decode.int8"} <= set(bundle.manifest.graphs)
+    # Ranges are those of the video, not of the vectors.
+    assert "the test vectors are synthetic" not in result.output
+
+
+def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    path = Path(shutil.copytree(export_once("avs-bg without audio and motion").bundle.path, tmp_path / "bundle"))
+    (tmp_path / "videos").mkdir()
+    shutil.copy(videos.real_video(), tmp_path / "videos" / "bunny.mp4")
+    convert = ["convert", str(path), "--precision", "fp16"]
+    assert CliRunner().invoke(app, convert).exit_code == 0
+    on_vectors = Bundle.open(path).graph("clip.fp16").accuracy
+    result = CliRunner().invoke(app, [*convert, "--judge", str(tmp_path / "videos"), "--judge-clips", "2"])
+    assert result.exit_code == 0, (result.output, result.exception)
+    assert "the float32 graph's on 2 clips (videos)" in result.output
+    bundle = Bundle.open(path)
+    accuracy = bundle.graph("clip.fp16").accuracy
+    assert on_vectors is not None and accuracy is not None and accuracy.judged_on is not None
+    assert on_vectors.judged_on is None and accuracy.vectors_miou == on_vectors.miou
+    assert accuracy.judged_on.source == "videos" and accuracy.judged_on.clips == 2
+    clips = list(open_clips(str(tmp_path / "videos"), bundle, 2, 0).clips())
+    with create("onnxruntime", bundle) as full, create("onnxruntime", bundle, precision="fp16") as half:
+        pairs = [[of.run(one, ["logits"])["logits"] for of in (full, half)] for one in clips]
+    assert accuracy.largest_difference == pytest.approx(max(np.abs(one - other).max() for one, other in pairs))
+    assert accuracy.largest_difference != on_vectors.largest_difference
+    failed = accuracy.model_copy(update={"passed": False})
+    with pytest.raises(BackendError, match=r"the float32 graph's on 2 clips, and 0\.99 is demanded"):
+        check_gate("the graph", failed, allow_failed=False)
+    assert check_gate("the graph", accuracy, allow_failed=False)["judged_clips"] == 2
+    # A bundle without vectors has clips to judge on all the same.
+    document = json.loads((path / MANIFEST).read_text())
+    (path / MANIFEST).write_text(json.dumps(document | {"vectors": []}))
+    assert CliRunner().invoke(app, [*convert, "--judge", str(tmp_path / "videos")]).exit_code == 0
+    without = Bundle.open(path).graph("clip.fp16").accuracy
+    assert without is not None and without.passed and without.vectors_miou is None
+
+
+def test_calibration_on_avsbench(tmp_path: Path) -> None:
+    avsbench.write_dataset(tmp_path / "data", "s4")
+    bundle = tiny_bundle.make_bundle(tmp_path / "tiny")
+    clips = open_clips(str(tmp_path / "data"), bundle, 3, 0)
+    assert clips.record.source == "avsbench" and clips.record.clips == 3
+    # Five frames and a sound of each.
+    assert len(clips.record.files) == 3 * 6
+    for file in clips.record.files:
+        assert file.sha256 == sha256(tmp_path / "data" / file.name)
+    first = list(clips.clips())
+    assert [sorted(one) for one in first] == [["frames", "waveform"]] * 3
+    assert first[0]["frames"].shape == (1, tiny_bundle.FRAMES, tiny_bundle.HEIGHT, tiny_bundle.WIDTH, 3)
+    assert first[0]["waveform"].shape == (1, tiny_bundle.FRAMES * tiny_bundle.SAMPLE_RATE)
+    assert np.abs(first[0]["waveform"]).max() > 0.3
+    again = list(clips.clips())
+    np.testing.assert_array_equal(first[0]["frames"], again[0]["frames"])
+    assert open_clips(f"{tmp_path / 'data'}:s4:val", bundle, 9, 0).record.clips == 2
+
+
+def test_a_backend_executes_int8_by_name(converted: Path) -> None:
+    bundle = Bundle.open(converted)
+    vectors = next(bundle.vectors())
+    with create("onnxruntime", bundle, precision="int8") as backend:
+        assert backend.graph == "clip.int8"
+        logits = backend.run(vectors.inputs)["logits"]
+    assert np.abs(logits - vectors.outputs["logits"]).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--precision", "int8"], "has not been calibrated for int8"),
+        (["--precision", "int8", "--calibrate", "nowhere"], "there is no folder nowhere"),
+        (["--precision", "int8", "--calibrate", "nowhere:s4:dev"], "no split 'dev'"),
+        (["--precision", "int8", "--calibrate", "vectors", "--calibration-clips", "0"], "at least 1, not 0"),
+        (["--precision", "fp16", "--calibrate", "vectors"], "--calibrate has no effect"),
+        (["--precision", "fp16", "--judge", "nowhere"], "there is no folder nowhere"),
+        (["--precision", "fp16", "--judge", "nowhere", "--judge-clips", "0"], "at least 1, not 0"),
+        (["--precision", "int4"], "--precision int4"),
+        (["--precision", "fp16", "--gate", "2"], "--gate must lie between 0 and 1"),
+    ],
+)
+def test_requests_that_cannot_be_honoured(bundle_copy: Path, options: list[str], message: str) -> None:
+    before = sha256(bundle_copy / MANIFEST)
+    result = CliRunner().invoke(app, ["convert", str(bundle_copy), *options])
+    assert isinstance(result.exception, AvsbgError) and message in str(result.exception)
+    assert sha256(bundle_copy / MANIFEST) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"RIFF", b"\x80\x04cos\nsystem\n"])
+def test_a_video_that_is_none_ends_in_an_error(bundle_copy: Path, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    options = ["convert", str(bundle_copy), "--precision", "int8", "--calibrate", str(folder)]
+    assert "holds no videos" in str(CliRunner().invoke(app, options).exception)
+    (folder / "a.mp4").write_bytes(content)
+    result = CliRunner().invoke(app, options)
+    assert isinstance(result.exception, AvsbgError) and "a.mp4" in str(result.exception)

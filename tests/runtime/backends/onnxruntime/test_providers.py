@@ -1,0 +1,140 @@
+"""ONNX Runtime's GPU providers are strict. There is no GPU here: refusals are real, sessions on a GPU are played."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import onnxruntime
+import pytest
+
+from avsbg.runtime.backends import create
+from avsbg.runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT, check_providers
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import BackendError
+from fixtures import tiny_bundle
+
+GPU = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}
+
+
+@pytest.fixture(params=list(GPU))
+def name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.skipif(CUDA in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA")
+def test_a_provider_that_is_not_installed(tiny: Bundle, name: str) -> None:
+    with pytest.raises(BackendError, match=rf"has no {GPU[name]}.*avsbg\[gpu\]"), create(name, tiny):
+        pass
+
+
+def test_the_native_operator_is_for_the_cpu(tiny: Bundle, name: str) -> None:
+    with pytest.raises(BackendError, match=rf"kernel for the CPU, and {GPU[name]} runs on a GPU.*{name}:plain"):
+        create(name, tiny, operator="native")
+
+
+def test_nodes_on_another_provider_are_found_in_a_real_session(tiny: Bundle) -> None:
+    """All nodes of this session are on the CPU, and it is held to have been asked for CUDA."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    real = onnxruntime.InferenceSession(str(tiny.path / "clip.plain.onnx"), options, providers=[CPU])
+    played = SimpleNamespace(
+        get_providers=lambda: [CUDA, CPU],
+        get_provider_graph_assignment_info=real.get_provider_graph_assignment_info,
+    )
+    with pytest.raises(BackendError, match=rf"asked for {CUDA}, ONNX Runtime gave \d+ nodes to another: .* on {CPU}"):
+        check_providers(played, CUDA)
+
+
+class Played:
+    """`InferenceSession` on a machine with a GPU: computes on the CPU and says what it is told to say."""
+
+    chosen: list[str] | None = None
+    others: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, path: str, options: Any, providers: list[Any], disabled_optimizers: Sequence[str]) -> None:
+        self.asked, self.options = providers[0]
+        assert not disabled_optimizers  # in float32 ONNX Runtime optimises all that it can
+        self.record = options.get_session_config_entry("session.record_ep_graph_assignment_info")
+        self._real = onnxruntime_session(path, providers=[CPU])
+        self.run = self._real.run
+        self.get_session_options = self._real.get_session_options
+        sessions.append(self)
+
+    def get_providers(self) -> list[str]:
+        return self.chosen or [self.asked, CPU]
+
+    def get_provider_options(self) -> dict[str, dict[str, str]]:
+        return {self.asked: self.options}
+
+    def get_provider_graph_assignment_info(self) -> list[Any]:
+        nodes = [(self.asked, "MatMul"), (self.asked, "Conv"), (CPU, "Shape"), *self.others]
+        return [
+            SimpleNamespace(ep_name=who, get_nodes=lambda op=op: [SimpleNamespace(op_type=op, name=f"the {op}")])
+            for who, op in nodes
+        ]
+
+
+onnxruntime_session = onnxruntime.InferenceSession
+sessions: list[Played] = []
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> type[Played]:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [TENSORRT, CUDA, CPU])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Played)
+    monkeypatch.setattr(Played, "chosen", None)
+    monkeypatch.setattr(Played, "others", ())
+    return Played
+
+
+def test_a_session_on_the_provider(gpu: type[Played], tiny: Bundle, name: str) -> None:
+    inputs = tiny_bundle.inputs(1, 0)
+    with create(name, tiny, device=1, provider_options={"gpu_mem_limit": "1000000"}, threads=1) as backend:
+        results = backend.run(inputs)
+        described = backend.describe()
+    assert sessions[-1].record == "1"
+    expected = tiny_bundle.expected(inputs["frames"], inputs["waveform"])
+    assert abs(results["logits"] - expected["logits"]).max() < 1e-4
+    assert described["backend"] == name and described["providers"][0] == GPU[name]
+    assert described["nodes"] == {GPU[name]: 2, CPU: 1}
+    assert described["provider_options"]["device_id"] == "1"
+    assert described["provider_options"]["gpu_mem_limit"] == "1000000"
+    assert described["provider_options"].get("use_tf32") == {"onnxruntime-cuda": "0"}.get(name)
+
+
+def test_a_provider_that_did_not_start(
+    gpu: type[Played], tiny: Bundle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "chosen", [CPU])
+    with pytest.raises(BackendError, match=rf"asked for {GPU[name]}, ONNX Runtime chose {CPU}"), create(name, tiny):
+        pass
+
+
+def test_a_node_behind_ones_back(gpu: type[Played], tiny: Bundle, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "others", ((CPU, "LayerNormalization"),))
+    with (
+        pytest.raises(BackendError, match="gave 1 nodes to another: LayerNormalization the LayerNormalization on CPU"),
+        create(name, tiny),
+    ):
+        pass
+
+
+def test_a_version_that_cannot_tell_is_kept_off_the_cpu(
+    gpu: type[Played], tiny: Bundle, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries: dict[str, str] = {}
+    monkeypatch.delattr(gpu, "get_provider_graph_assignment_info")
+
+    class Options(onnxruntime.SessionOptions):
+        def add_session_config_entry(self, key: str, value: str) -> None:
+            entries[key] = value
+
+        def get_session_config_entry(self, key: str) -> str:
+            return entries.get(key, "")
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", Options)
+    with create(name, tiny) as backend:
+        assert backend.describe()["nodes"] == {}
+    assert entries == {"session.disable_cpu_ep_fallback": "1"}

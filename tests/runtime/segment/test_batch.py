@@ -1,0 +1,134 @@
+"""Many videos: resuming, and one bad file among good ones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from avsbg.runtime.backends import create
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import BackendError, MediaError
+from avsbg.runtime.segment.batch import BatchResult, Clip, find_clips, run_batch, write_report
+from avsbg.runtime.segment.pipeline import Options
+from avsbg.runtime.segment.segmenter import ClipSegmenter
+from fixtures import tiny_bundle
+from fixtures.videos import steady, tone, write_video
+
+OPTIONS = Options(masks="none", overlay=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two videos and something else, one of them in a folder of its own."""
+    (tmp_path / "in/more").mkdir(parents=True)
+    write_video(tmp_path / "in/a.mp4", times=steady(25, 50), sound=tone(2))
+    write_video(tmp_path / "in/more/a.mp4", times=steady(25, 75), sound=tone(3))
+    (tmp_path / "in/notes.txt").write_text("no video")
+    return tmp_path / "in"
+
+
+def batch(bundle: Bundle, clips: list[Clip], options: Options = OPTIONS, **call: Any) -> list[BatchResult]:
+    with create("onnxruntime", bundle) as backend:
+        return run_batch(ClipSegmenter(backend), clips, options, **call)
+
+
+def states(outcomes: list[BatchResult]) -> list[str]:
+    return [outcome.state for outcome in outcomes]
+
+
+def test_folders_files_and_their_outputs(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert find_clips([folder / "a.mp4"], out) == [Clip(folder / "a.mp4", out)]
+    clips = find_clips([folder], out)
+    assert [clip.output.relative_to(out).as_posix() for clip in clips] == ["a.mp4", "more/a.mp4"]
+    both = find_clips([folder / "a.mp4", folder / "notes.txt"], out)
+    assert [clip.output.name for clip in both] == ["a.mp4", "notes.txt"]
+    with pytest.raises(MediaError, match="both be written to"):
+        find_clips([folder / "a.mp4", folder / "more/a.mp4"], out)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MediaError, match="holds no video"):
+        find_clips([tmp_path / "empty"], out)
+
+
+def test_what_is_finished_is_not_done_again(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    clips = find_clips([folder], out)
+    assert states(batch(tiny, clips)) == ["done", "done"]
+    made = {clip: (clip.output / "summary.json").stat().st_mtime_ns for clip in clips}
+    assert states(batch(tiny, clips)) == ["finished before", "finished before"]
+    assert {clip: (clip.output / "summary.json").stat().st_mtime_ns for clip in clips} == made
+    # A new video is done, and what was removed.
+    shutil.copy(folder / "a.mp4", folder / "b.mp4")
+    shutil.rmtree(out / "a.mp4")
+    assert states(batch(tiny, find_clips([folder], out))) == ["done", "done", "finished before"]
+    # The key is that of the content, not of the name or time.
+    (folder / "b.mp4").touch()
+    assert states(batch(tiny, find_clips([folder], out))) == ["finished before"] * 3
+
+
+@pytest.mark.parametrize("change", ["content", "bundle", "options"])
+def test_what_was_made_of_something_else_is_not_taken_for_it(
+    tiny: Bundle, folder: Path, tmp_path: Path, change: str
+) -> None:
+    clips = find_clips([folder], tmp_path / "out")
+    batch(tiny, clips)
+    bundle, options = tiny, OPTIONS
+    if change == "content":
+        write_video(folder / "a.mp4", times=steady(25, 100), sound=tone(4))
+    elif change == "bundle":
+        bundle = tiny_bundle.make_bundle(tmp_path / "other", vectors=False)
+    else:
+        options = Options(masks="none", overlay=False, threshold=0.4)
+    outcomes = batch(bundle, clips, options)
+    assert states(outcomes) == (["failed", "finished before"] if change == "content" else ["failed", "failed"])
+    assert "--force" in str(outcomes[0].error)
+    assert states(batch(bundle, clips, options, redo=True)) == ["done", "done"]
+    assert states(batch(bundle, clips, options)) == ["finished before", "finished before"]
+
+
+def test_one_bad_file_does_not_end_the_rest(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
+    write_video(folder / "b_mute.mp4", times=steady(25, 25))
+    (folder / "c_broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:3000])
+    (folder / "d_empty.mp4").touch()
+    clips = find_clips([folder], tmp_path / "out")
+    outcomes = batch(tiny, clips)
+    assert states(outcomes) == ["done", "failed", "failed", "failed", "done"]
+    assert ["--silent" in str(outcomes[1].error), "c_broken.mp4" in str(outcomes[2].error)] == [True, True]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "more"]
+    write_report(tmp_path / "out", clips, outcomes)
+    document = json.loads((tmp_path / "out/batch.json").read_text())
+    assert [one["state"] for one in document] == states(outcomes)
+    assert document[3]["error"] == outcomes[3].error
+
+
+def test_a_clip_that_fails_leaves_nothing_to_the_next(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
+    """A network that fails inside a clip must not put its seconds before those of the next video."""
+
+    class Failing(ClipSegmenter):
+        calls = 0
+
+        def push(self, second: Any) -> Iterator[Any]:
+            yield from super().push(second)
+            self.calls += 1
+            if self.calls == 1:
+                raise BackendError("out of memory")
+
+    with create("onnxruntime", tiny) as backend:
+        outcomes = run_batch(Failing(backend), find_clips([folder], tmp_path / "out"), OPTIONS)
+    assert states(outcomes) == ["failed", "done"]
+    assert outcomes[1].summary is not None
+    assert outcomes[1].summary["seconds"] == 3
+
+
+def test_a_damaged_summary_is_not_an_earlier_run(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
+    clips = find_clips([folder], tmp_path / "out")
+    batch(tiny, clips)
+    for text in ("", "[]", '{"video": 3}'):
+        (clips[0].output / "summary.json").write_text(text)
+        assert states(batch(tiny, clips)) == ["failed", "finished before"]
+    assert states(batch(tiny, clips, redo=True)) == ["done", "done"]

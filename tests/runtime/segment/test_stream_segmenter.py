@@ -1,0 +1,101 @@
+"""Videos through a stream: the seconds that went in come out, each with its own sound."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsbg.runtime.backends import create
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.media.samples import Second
+from avsbg.runtime.media.video import SampledFrame
+from avsbg.runtime.segment.segmenter import Segmented
+from avsbg.runtime.segment.stream_segmenter import StreamSegmenter
+from fixtures import stream_bundle
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    return stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("stream") / "bundle")
+
+
+@contextmanager
+def segmenter(bundle: Bundle, spacing: str) -> Iterator[StreamSegmenter]:
+    with (
+        create("onnxruntime", bundle, graph="encode") as encode,
+        create("onnxruntime", bundle, graph="decode") as decode,
+    ):
+        yield StreamSegmenter(encode, decode, spacing)  # type: ignore[arg-type]
+
+
+def second(index: int, length: Fraction = Fraction(1)) -> Second:
+    """Its sound says what time it is."""
+    shown = SampledFrame(index, index + Fraction(15, 16), length, stream_bundle.frame(index))
+    return Second(shown, stream_bundle.frame(index), stream_bundle.clock(index, float(length)))
+
+
+def heard(results: list[Segmented]) -> list[tuple[int, float]]:
+    return [(result.shown.second, round(float(result.probability[0, 0]), 3)) for result in results]
+
+
+def test_each_second_comes_one_later_with_its_own_sound(bundle: Bundle) -> None:
+    with segmenter(bundle, "timestamp") as stream:
+        for _ in range(2):  # a second video begins anew
+            stream.reset()
+            steps = [heard(list(stream.push(second(index)))) for index in range(4)]
+            steps.append(heard(list(stream.finish())))
+            # Silence of a whole patch would follow a video's end; the last second's window is all there.
+            assert [[one[0] for one in step] for step in steps] == [[], [0], [1], [2], [3]]
+            assert [step[0][1] for step in steps[1:]] == [0, 1, 2, 3]
+        assert stream.describe()["mode"] == "stream"
+        assert stream.describe()["encode"]["graph"] == "encode"
+
+
+def test_published_spacing_is_that_of_clips(bundle: Bundle) -> None:
+    with segmenter(bundle, "published") as stream:
+        results = [result for index in range(7) for result in stream.push(second(index))] + list(stream.finish())
+    # Clips of three seconds, their windows 0.96 s apart.
+    assert heard(results) == [(0, 0), (1, 0.96), (2, 1.92), (3, 3), (4, 3.96), (5, 4.92), (6, 6)]
+
+
+def test_a_short_last_second_and_what_is_dropped(bundle: Bundle) -> None:
+    with segmenter(bundle, "timestamp") as stream:
+        stream.reset()
+        results = [one for index in (0, 1, 5, 6) for one in stream.push(second(index))]
+        results += list(stream.push(second(7, Fraction(1, 2)))) + list(stream.finish())
+    assert heard(results) == [(0, 0), (1, 1), (5, 5), (6, 6), (7, 7)]
+    with segmenter(bundle, "timestamp") as stream:
+        assert list(stream.finish()) == []
+
+
+def test_a_failed_video_leaves_nothing(bundle: Bundle) -> None:
+    with segmenter(bundle, "timestamp") as stream:
+        list(stream.push(second(0)))
+        list(stream.push(second(1)))
+        stream.reset()
+        results = list(stream.push(second(0))) + list(stream.push(second(1))) + list(stream.finish())
+    assert heard(results) == [(0, 0), (1, 1)]
+    assert np.isfinite(results[0].probability).all()
+
+
+def test_the_command_says_what_cannot_be_streamed(tiny: Bundle, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+    import sys
+
+    from avsbg import cli
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["avsbg", "run", *map(str, arguments), "-o", str(tmp_path / "out")])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(str(caught.value.code)), " ".join(capsys.readouterr().err.split())
+
+    (tmp_path / "v.mp4").touch()
+    assert "--stream" in run(tiny.path, tmp_path / "v.mp4", "--stream")[1]
+    assert "is for live sources" in run(tiny.path, tmp_path / "v.mp4", "--duration", 3)[1]
+    assert "those run alone" in run(tiny.path, "udp://127.0.0.1:9", tmp_path / "v.mp4")[1]
+    assert "is no microphone" in run(tiny.path, "udp://127.0.0.1:9", "--microphone", "m.wav")[1]
