@@ -115,7 +115,7 @@ class AvsBenchDataset(Dataset[Sample]):
             return clip_log_mel(clip.wav)
         try:
             patches = np.load(clip.log_mel, allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (EOFError, OSError, ValueError) as error:  # numpy's for an empty file, for none, for another kind
             raise DatasetError(
                 f"{clip.log_mel} cannot be read: {error}.", "Make it again with `avsbg data convert-avsbench`."
             ) from error

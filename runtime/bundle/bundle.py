@@ -281,6 +281,11 @@ def _load_vectors(path: Path, record: VectorsRecord) -> Vectors:
             for group, tensors in groups.items():
                 for tensor in tensors:
                     loaded[group][tensor.name] = archive[f"{group}.{tensor.name}"]
-    except (zipfile.BadZipFile, ValueError, KeyError, OSError) as error:
-        raise BundleError(f"{path} does not hold the vectors that the manifest lists: {error}.") from error
+    except BundleError:
+        raise
+    except Exception as error:  # zipfile, zlib, lzma and numpy each have exceptions of their own for damaged bytes
+        reason = str(error) or type(error).__name__
+        raise BundleError(
+            f"{path} does not hold the vectors that the manifest lists: {reason}.", "Export the bundle again."
+        ) from error
     return Vectors(record, **loaded)

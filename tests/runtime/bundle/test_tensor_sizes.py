@@ -117,6 +117,32 @@ def test_vectors_that_claim_more_than_they_hold_are_refused_unread(bundle: Path,
         list(opened.vectors())
 
 
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_vectors_under_a_right_hash_are_an_error_that_names_them(bundle: Path, compression: int) -> None:
+    with zipfile.ZipFile(bundle / VECTORS) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(bundle / VECTORS, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    whole = (bundle / VECTORS).read_bytes()
+    _edit(bundle, lambda _: None)
+    opened = Bundle.open(bundle)
+    assert len(list(opened.vectors())) == len(opened.manifest.vectors)
+    rng = np.random.default_rng(0)
+    damages = [whole[:length] for length in (0, 1, 30, len(whole) // 2, len(whole) - 1)]
+    for _ in range(150):
+        damaged = bytearray(whole)
+        start = int(rng.integers(len(whole)))
+        damaged[start : start + int(rng.integers(1, 20))] = rng.bytes(int(rng.integers(0, 20)))
+        damages.append(bytes(damaged))
+    for damage in damages:
+        (bundle / VECTORS).write_bytes(damage)
+        try:
+            list(opened.vectors())
+        except BundleError as error:
+            assert VECTORS in str(error)
+
+
 @pytest.mark.parametrize("dimensions", [[HUGE], [-4], [2**31, 2**31], [2**32, 2**32]])
 def test_onnxruntime_refuses_a_weight_of_that_size(tmp_path: Path, dimensions: list[int]) -> None:
     import onnx
