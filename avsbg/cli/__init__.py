@@ -6,6 +6,7 @@ import sys
 
 import typer
 
+from avsbg.cli.output import tolerate_closed_pipes
 from avsbg.errors import AvsbgError
 
 app = typer.Typer(
@@ -24,6 +25,7 @@ def _verbs() -> None:
 
 def main() -> None:
     """Entry point: run a verb; a user's mistake becomes one paragraph on stderr and exit code 1."""
+    tolerate_closed_pipes()
     try:
         app()
     except AvsbgError as error:

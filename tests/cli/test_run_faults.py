@@ -180,3 +180,24 @@ def test_a_bundle_can_be_opened_at_any_moment_of_an_update(tmp_path: Path) -> No
     thread.join()
     assert not failures
     assert len(opened) > 1
+
+
+@pytest.mark.parametrize("closed", ["stdout", "stderr"])
+def test_a_reader_that_leaves_is_no_failure(tiny: Bundle, tmp_path: Path, closed: str) -> None:
+    """As in `avsbg run ... | head -1`."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for number in range(3):
+        write_video(folder / f"{number}.mkv", times=steady(25, 25), sound=tone(1))
+    process = subprocess.Popen(
+        [*MAIN, tiny.path, folder, "-o", tmp_path / "out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    pipe, other = (process.stdout, process.stderr) if closed == "stdout" else (process.stderr, process.stdout)
+    assert pipe is not None
+    assert other is not None
+    pipe.close()
+    with other:
+        text = other.read()
+    assert process.wait(60) == 0
+    assert "Traceback" not in text
+    assert all((tmp_path / "out" / f"{number}.mkv" / "summary.json").is_file() for number in range(3))
