@@ -12,7 +12,7 @@ import pytest
 
 from fixtures import ROOT
 
-LEAVES = {"avsbg.errors", "avsbg.atomic", "avsbg.__version__"}
+LEAVES = {"avsbg.errors", "avsbg.atomic", "avsbg.progress", "avsbg.__version__"}
 MAY_IMPORT = {
     "model": {"model"},
     "runtime": {"runtime"},

@@ -72,26 +72,27 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from rich.console import Console
 
     from avsbg.benchmarks.machine.environment import default_threads
-    from avsbg.benchmarks.measure.cases import contenders
-    from avsbg.benchmarks.measure.progress import quiet_progress
+    from avsbg.benchmarks.measure.cases import list_cases
+    from avsbg.benchmarks.measure.profile import profile_all
     from avsbg.benchmarks.measure.runner import Settings, compare
     from avsbg.benchmarks.measure.workloads import Workload
     from avsbg.benchmarks.report.console import cost_table, latency_table, results_console
-    from avsbg.benchmarks.results.directory import profile_all, results_directory, write_results
+    from avsbg.benchmarks.results.directory import results_directory, write_results
+    from avsbg.progress import ProgressBars
 
     directory = results_directory(output, force=force)  # refused before anything is measured
     workload = Workload(scope=scope.value, clips=clips, video=video)
     settings = Settings(
         warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=memory
     )
-    chosen = contenders(
+    chosen = list_cases(
         bundles,
         backend or ["onnxruntime"],
         threads=threads or default_threads(),
         clips=clips,
         trust=trust,
     )
-    with quiet_progress(Console(stderr=True)) as progress:
+    with ProgressBars(quiet=True) as progress:
         rows = compare(chosen, workload, settings, progress)
         profiles = profile_all(chosen, workload, progress) if profile else []
     write_results(directory, rows, profiles, replace=force)

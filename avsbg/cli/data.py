@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +9,7 @@ from typing import Annotated
 import typer
 
 from avsbg.cli import app
+from avsbg.progress import count_progress
 
 data = typer.Typer(no_args_is_help=True, help="Prepare, convert and check data in AVSBench's layout.")
 app.add_typer(data, name="data")
@@ -43,17 +42,6 @@ Task = Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: seve
 Force = Annotated[bool, typer.Option("--force", help="Make files again that are there already.")]
 
 
-@contextmanager
-def _progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn(label), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task(label, total=total)
-        yield lambda: progress.advance(bar)
-
-
 def _report(done: str, failures: list[str], advice: str) -> None:
     """Say what was done and what failed; failures end the command with exit code 1."""
     from rich.console import Console
@@ -79,7 +67,7 @@ def convert_avsbench(root: Root, task: Task, force: Force = False) -> None:
     from avsbg.model.training.layout import read_clips
 
     clips = read_clips(root, task.value)
-    with _progress("converting", len(clips)) as advance:
+    with count_progress("converting", len(clips)) as advance:
         converted, failures = convert_log_mels(clips, force=force, advance=advance)
     done = f"{converted} of {len(clips)} clips converted, {len(clips) - converted - len(failures)} were there already"
     _report(done, failures, "The others can be used; fetch these files again.")
@@ -104,7 +92,7 @@ def prepare(
     if size % SIZE_MULTIPLE:
         raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
     clips = read_clips(root, task.value)
-    with _progress("preparing", len(clips)) as advance:
+    with count_progress("preparing", len(clips)) as advance:
         prepared, failures = prepare_clips(clips, size=(size, size), force=force, advance=advance)
     done = f"{prepared} of {len(clips)} clips prepared, {len(clips) - prepared - len(failures)} were there already"
     _report(done, failures, "The others can be used.")
@@ -119,7 +107,7 @@ def check(root: Root, task: Task) -> None:
 
     total = len(read_clips(root, task.value))
     counts, failures = [], []
-    with _progress("checking", total) as advance:
+    with count_progress("checking", total) as advance:
         for split in SPLITS:
             try:
                 dataset = AvsBenchDataset(root, task.value, split)
@@ -172,7 +160,7 @@ def video(
 
     dataset = AvsBenchDataset(root, task.value, split.value)
     chosen = range(min(len(dataset), clips or len(dataset)))
-    with _progress("writing", len(chosen)) as advance:
+    with count_progress("writing", len(chosen)) as advance:
         for index in chosen:
             sample = dataset[index]
             path = output / f"{sample.clip.name}.mp4"
@@ -220,7 +208,7 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
         seed=seed,
     )
     counts = dict(zip(SPLITS, clips, strict=True))
-    with _progress("composing", sum(clips)) as advance:
+    with count_progress("composing", sum(clips)) as advance:
         folder = generate(output, library, task=task.value, counts=counts, size=size, seed=seed, advance=advance)
     _report(
         f"{folder}: {sum(clips)} clips. Look at them: avsbg data show {output} --task {task.value} -o sheet.png", [], ""

@@ -13,6 +13,7 @@ from avsbg.cli import app
 from avsbg.cli.backends import TARGET, TARGET_HELP, Trust, create_backend, create_streamed
 from avsbg.cli.data import SplitName, TaskName
 from avsbg.errors import AvsbgError
+from avsbg.progress import count_progress
 
 if TYPE_CHECKING:
     from avsbg.model import AudioEncoderName, Variant
@@ -55,19 +56,14 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     Two averages are printed. Per clip: each clip is scored by itself, as AVS-BG's published figures. Per batch: several
     clips are scored together, as AVSBench's script does with four; the F-score's best threshold is then theirs jointly.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import evaluate as score_split
 
     dataset = AvsBenchDataset(data, task.value, split.value)
     options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
     options |= {"trust": trust or None, "stream": stream or None}
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with _predictor(model, options) as (predict, what), Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task("", total=len(dataset))
-        scores = score_split(dataset, predict, batch=batch, advance=lambda: progress.advance(bar))
+    with _predictor(model, options) as (predict, what), count_progress("scoring", len(dataset)) as advance:
+        scores = score_split(dataset, predict, batch=batch, advance=advance)
         if picture is not None:
             _draw(picture, dataset, pictured, predict)
     where = {"task": task.value, "split": split.value, "clips": len(dataset), "sound": dataset.sound}

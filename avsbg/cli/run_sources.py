@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from avsbg.cli.progress import Stages
+from avsbg.progress import ProgressBars
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
@@ -34,29 +34,29 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
     clips = find_clips(sources, output)
     many = clips[0].output != output
     outcomes: list[BatchResult] = []
-    with interruptible(), Stages("s") as stages:
+    with interruptible(), ProgressBars("s") as bars:
 
         def report(outcome: BatchResult) -> None:
-            stages.restart()
+            bars.restart()
             outcomes.append(outcome)
             if outcome.error is not None:
-                stages.console.print("[bold red]error:[/] ", end="")
-                stages.console.print(outcome.error, markup=False)
+                bars.console.print("[bold red]error:[/] ", end="")
+                bars.console.print(outcome.error, markup=False)
             elif outcome.summary is not None:
                 _tell(outcome.summary, outcome.clip.path, outcome.clip.output, again=outcome.state != "done")
 
-        with stages.waiting(OPENING, network) as segmenter:
+        with bars.waiting(OPENING, network) as segmenter:
             try:
-                run_batch(segmenter, clips, options, redo=force, progress=stages, report=report)
+                run_batch(segmenter, clips, options, redo=force, progress=bars, report=report)
             except Interrupted:
                 done = sum(outcome.state in {"done", "finished before"} for outcome in outcomes)
-                stages.console.print(
+                bars.console.print(
                     f"interrupted; {done} of {len(clips)} finished and kept, nothing half-written", markup=False
                 )
                 raise
             finally:
                 if many:
-                    _report(output, clips, outcomes, stages)
+                    _report(output, clips, outcomes, bars)
     failed = [str(outcome.clip.path) for outcome in outcomes if outcome.error is not None]
     if failed and many:
         raise MediaError(
@@ -67,14 +67,14 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
         raise typer.Exit(1)
 
 
-def _report(output: Path, clips: list[Clip], outcomes: list[BatchResult], stages: Stages) -> None:
+def _report(output: Path, clips: list[Clip], outcomes: list[BatchResult], bars: ProgressBars) -> None:
     """Write `batch.json`; on a full disk this is not the error that the user should see."""
     from avsbg.runtime.segment.batch import REPORT, write_report
 
     try:
         write_report(output, clips, outcomes)
     except OSError as error:
-        stages.console.print(f"{output / REPORT} was not written: {error.strerror}", markup=False)
+        bars.console.print(f"{output / REPORT} was not written: {error.strerror}", markup=False)
 
 
 def run_live(
@@ -102,7 +102,7 @@ def run_live(
     sound = None if microphone is None else parse_source(microphone)
     if isinstance(sound, Path):
         raise MediaError(f"{microphone} is no microphone.", "A microphone is named like alsa:default.")
-    with interruptible() as interruption, Stages("s") as stages, stages.waiting(OPENING, network) as segmenter:
+    with interruptible() as interruption, ProgressBars("s") as bars, bars.waiting(OPENING, network) as segmenter:
         interruption.graceful = True
         summary, failure = segment_live(
             segmenter,
@@ -114,9 +114,9 @@ def run_live(
             duration=duration,
             drop_oldest=drop_oldest,
             replace=force,
-            progress=stages,
+            progress=bars,
         )
-        stages.restart()
+        bars.restart()
         _tell(summary, source.name, output)
         if failure is not None:
             raise failure

@@ -52,8 +52,8 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     """
     from rich.console import Console
 
-    from avsbg.cli.progress import Stages
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
+    from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.segment.interruption import interruptible
 
@@ -61,10 +61,10 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
         graph, start, clips, tuple(_pixel(text) for text in pixel or ()), frame, stage, silent, threshold
     )
     folder = video.with_name(f"{video.stem}-visualized") if output is None else output
-    with interruptible(), Stages("") as stages:
-        with stages.console.status("checking the bundle"):
+    with interruptible(), ProgressBars() as bars:
+        with bars.console.status("checking the bundle"):
             opened = Bundle.open(bundle)
-        summary = visualize_video(opened, video, folder, options, replace=force, progress=stages)
+        summary = visualize_video(opened, video, folder, options, replace=force, progress=bars)
     _tell(Console(highlight=False, soft_wrap=True, markup=False), summary, folder)
 
 

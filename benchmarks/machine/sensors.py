@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from avsbg.benchmarks.results.rows import GpuStateRow, MachineStateRow
+from avsbg.benchmarks.results.rows import EnergyRow, GpuStateRow, MachineStateRow
 
 ROOT = Path("/")
 
@@ -238,6 +238,45 @@ class Ina3221Meter:
         for name in self.rails:
             self._joules[name] += (self._power[name] + power[name]) / 2 * (until - self._moment)
         self._power, self._moment = power, until
+
+
+def measure_energy(
+    call: Callable[[], object],
+    meter: EnergyMeter,
+    *,
+    clips: int,
+    seconds: float = 3.0,
+    clock: Callable[[], float] = time.monotonic,
+    rest: Callable[[float], object] = time.sleep,
+) -> EnergyRow:
+    """Meter a machine at rest, then one that calls without pause; meters answer more slowly than one call takes.
+
+    Args:
+        call: what to run; it has been warmed up.
+        meter: of the machine.
+        clips: per call.
+        seconds: for each of the two, at the least.
+    """
+    meter.start()
+    began = clock()
+    rest(seconds)
+    idle_seconds = clock() - began
+    idle = meter.stop()
+    calls = 0
+    meter.start()
+    began = clock()
+    while calls == 0 or clock() - began < seconds:
+        call()
+        calls += 1
+    spent = clock() - began
+    joules = meter.stop()
+    return EnergyRow(
+        source=meter.source,
+        joules_per_clip={rail: value / (calls * clips) for rail, value in joules.items()},
+        idle_watts={rail: value / idle_seconds for rail, value in idle.items()},
+        seconds=spent,
+        calls=calls,
+    )
 
 
 def _number(path: Path) -> float | None:

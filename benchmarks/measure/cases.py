@@ -1,4 +1,4 @@
-"""Who takes part in a comparison: each bundle with each backend, and each form in which that backend can run it."""
+"""The cases of a comparison: each bundle with each backend, and each form in which that backend can run it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class BenchmarkCase:
 
     @property
     def variant(self) -> Variant:
-        """The network as this contender computes it.
+        """The network as this case computes it.
 
         Raises:
             VariantError: the bundle's record is of no network that this version knows.
@@ -52,7 +52,7 @@ class BenchmarkCase:
         return replace(variant, form=form) if form else variant
 
 
-def contenders(
+def list_cases(
     paths: Sequence[Path], targets: Sequence[str], *, threads: int, clips: int | None, trust: bool = False
 ) -> list[BenchmarkCase]:
     """Every bundle on every target, in the order given.
@@ -67,7 +67,7 @@ def contenders(
 
     Raises:
         BundleError, BackendError: a bundle cannot be opened, or there is no such backend or target.
-        BenchmarkError: a contender takes part twice.
+        BenchmarkError: a case takes part twice.
     """
     parsed = [backends.BackendSpec.parse(target) for target in targets]
     # What did not pass its gate is measured too: the row says so.
@@ -79,7 +79,7 @@ def contenders(
         for target in parsed:
             settled = _settle(bundle, target)
             label = f"{bundle_label}:{settled}"
-            if any(contender.label == label for contender in found):
+            if any(case.label == label for case in found):
                 if settled != target:
                     continue  # two forms that are one for this bundle
                 raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")

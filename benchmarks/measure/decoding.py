@@ -17,8 +17,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
-from avsbg.benchmarks.measure.sampling import PAUSE
-from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.measure.sampling import PAUSE, interleave
 from avsbg.benchmarks.results.rows import EnvironmentRow, Sha256
 
 RESULTS = Path(__file__).parents[1] / "results" / "front_end.jsonl"

@@ -15,7 +15,7 @@ _COPIED = 128 * 2**20  # bytes; beyond any cache
 _REPEATS = 6
 
 
-def matrix_peaks(threads: int) -> dict[str, float]:
+def measure_matrix_rates(threads: int) -> dict[str, float]:
     """1e9 operations per second of a matrix product of 2048 x 2048, the best of a few calls, by precision.
 
     The faster of the two libraries that PyTorch has for it in fp32: its BLAS, which on some processors leaves half of
@@ -44,7 +44,7 @@ def matrix_peaks(threads: int) -> dict[str, float]:
         torch.set_num_threads(before)
 
 
-def copy_rate() -> float:
+def measure_copy_rate() -> float:
     """1e9 bytes per second, read and written, of one thread that copies memory; the best of a few."""
     import numpy as np
 

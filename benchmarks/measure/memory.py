@@ -1,4 +1,4 @@
-"""Peak memory of one contender, measured in a process of its own: rows that share a process cannot be told apart.
+"""Peak memory of one case, measured in a process of its own: rows that share a process cannot be told apart.
 
 The figures are the kernel's, of that process: VmRSS and VmHWM in /proc/self/status. (`ru_maxrss` would not do: it
 survives exec, so a child starts with its parent's peak.) The peak is reset between loading and running, so that a
@@ -29,11 +29,11 @@ _SOURCE = "VmRSS and VmHWM of /proc/self/status"
 _RESULT = "avsbg-memory: "  # an engine may print lines of its own
 
 
-def measure_memory(contender: BenchmarkCase, workload: Workload, *, runs: int = 3) -> MemoryRow:
-    """Load and run a contender in a fresh process and return what that process needed.
+def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) -> MemoryRow:
+    """Load and run a case in a fresh process and return what that process needed.
 
     Args:
-        contender: whom to measure.
+        case: what to measure.
         workload: what it runs.
         runs: how often.
 
@@ -46,10 +46,10 @@ def measure_memory(contender: BenchmarkCase, workload: Workload, *, runs: int = 
         if not path.exists():
             raise BenchmarkError(f"peak memory is read through {path}, which this system lacks.", "Use --no-memory.")
     task = {
-        "label": contender.label,
-        "bundle": str(contender.bundle.path),
-        "backend": contender.backend,
-        "options": contender.options,
+        "label": case.label,
+        "bundle": str(case.bundle.path),
+        "backend": case.backend,
+        "options": case.options,
         "workload": asdict(workload) | {"video": str(workload.video) if workload.video else None},
         "runs": runs,
     }
@@ -63,7 +63,7 @@ def measure_memory(contender: BenchmarkCase, workload: Workload, *, runs: int = 
     results = [line for line in process.stdout.splitlines() if line.startswith(_RESULT)]
     if process.returncode or not results:
         last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        what = f"the process that measures the memory of {contender.label}"
+        what = f"the process that measures the memory of {case.label}"
         if process.returncode < 0:
             raise BenchmarkError(
                 f"{what} was ended by signal {-process.returncode}: {last}",

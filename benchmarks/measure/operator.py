@@ -30,7 +30,7 @@ from avsbg.benchmarks.measure.operator_cases import (
     our_path,
     random_descriptors,
 )
-from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.measure.sampling import interleave
 from avsbg.benchmarks.report.operator_table import print_rows
 from avsbg.benchmarks.results.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise

@@ -1,93 +1,143 @@
-"""Where a contender's time goes: each backend's own profiler, folded into the stages of the network.
+"""A case's time by part of the network, from its backend's profiler.
 
-ONNX Runtime's profiler times its kernels, hooks time the modules of PyTorch, and another backend offers
-`profile_layers` (TensorRT's IProfiler, OpenVINO's performance counters). Profiling slows a run down, so its times are
-never published as latency; what is published are their proportions.
+ONNX Runtime's profiler times its kernels, hooks time the modules of PyTorch; nodes and layers carry the names of the
+modules that they come from. Profiling slows a run down, so its times are never published as latency; what is published
+are their proportions.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
-from numpy.typing import NDArray
-
+from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.cases import GRAPH, BenchmarkCase
 from avsbg.benchmarks.measure.runner import ran_as
-from avsbg.benchmarks.measure.stages import fold, in_order
-from avsbg.benchmarks.measure.workloads import random_inputs
+from avsbg.benchmarks.measure.workloads import Workload, random_inputs
 from avsbg.benchmarks.results.profile_rows import LayerRow, ProfileRow
+from avsbg.progress import Progress
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
 
 WARMUP, RUNS = 2, 5
 _SLOWEST = 20
-# Between the modules of a network: gathering of neighbours, reshapes.
-_ACTIVATION_DTYPE = "between modules"
+PARTS = ("front end", "encoder", "neck", "fusion", "correlation", "decoder", "head")
 
-Inputs = Mapping[str, NDArray[Any]]
+# Module -> part. TPAVI is AVSBench's fusion; what precedes the network is the front end.
+_MODULES = {
+    "log_mel": "front end",
+    "vggish": "front end",
+    "encoder": "encoder",
+    "neck": "neck",
+    "fusion": "fusion",
+    "tpavi": "fusion",
+    "correlation": "correlation",
+    "decoder": "decoder",
+    "head": "head",
+}
+_MODULE = re.compile(rf"(?:^|[ ./])(?:network\.)?({'|'.join(_MODULES)})(?=[./_ ]|$)")
+# Between the modules of a network: gathering of neighbours, reshapes.
+_BETWEEN = "between modules"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """What a profiler timed in one run: a kernel, a layer or a module; `stage` where the name does not tell it."""
+    """A kernel, layer or module as a profiler timed it in one run; `part` where the name does not tell it."""
 
     name: str
     kind: str
     seconds: float
-    stage: str | None = None
+    part: str | None = None
 
 
-@runtime_checkable
-class LayerProfiled(Protocol):
-    """A backend with a profiler of its own."""
-
-    def profile_layers(self, inputs: Inputs) -> Sequence[tuple[str, float]]:
-        """Run once and return each layer's name and seconds, in the order of execution."""
-
-
-def profile(contender: BenchmarkCase, clips: int) -> ProfileRow | None:
-    """Profile a contender on so many clips; None if its backend has no profiler.
+def profile(case: BenchmarkCase, clips: int) -> ProfileRow | None:
+    """Profile a case on so many clips; None if its backend has no profiler.
 
     Raises:
         BackendError: the backend cannot run the graph.
     """
-    if contender.backend == "onnxruntime":
-        source, described, runs = _onnxruntime(contender, clips)
-    elif contender.backend == "torch":
-        source, described, runs = _torch(contender, clips)
-    else:
-        with contender.create() as backend:
-            if not isinstance(backend, LayerProfiled):
-                return None
-            inputs = random_inputs(backend.contract.inputs, clips)
-            timed = [backend.profile_layers(inputs) for _ in range(WARMUP + RUNS)][WARMUP:]
-            runs = [[Layer(name, "", seconds) for name, seconds in layers] for layers in timed]
-            source, described = f"the profiler of {contender.backend}", backend.describe()
+    if case.backend not in ("onnxruntime", "torch"):
+        return None
+    source, described, runs = (_onnxruntime if case.backend == "onnxruntime" else _torch)(case, clips)
     layers = sorted(runs, key=lambda run: sum(layer.seconds for layer in run))[len(runs) // 2]
-    folded = fold([layer.name for layer in layers])
     rows = [
-        LayerRow(name=layer.name, stage=layer.stage or stage, kind=layer.kind, seconds=layer.seconds / clips)
-        for layer, stage in zip(layers, folded, strict=True)
+        LayerRow(name=layer.name, stage=layer.part or part, kind=layer.kind, seconds=layer.seconds / clips)
+        for layer, part in zip(layers, assign_parts([layer.name for layer in layers]), strict=True)
     ]
-    stages: dict[str, float] = {}
+    parts: dict[str, float] = {}
     for row in rows:
-        stages[row.stage] = stages.get(row.stage, 0.0) + row.seconds
+        parts[row.stage] = parts.get(row.stage, 0.0) + row.seconds
     return ProfileRow(
-        label=contender.label,
-        variant=ran_as(contender),
+        label=case.label,
+        variant=ran_as(case),
         backend=described,
         source=source,
         clips=clips,
         runs=len(runs),
-        stages=in_order(stages),
+        stages=in_order(parts),
         slowest=tuple(sorted(rows, key=lambda row: -row.seconds)[:_SLOWEST]),
     )
+
+
+def profile_all(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> list[ProfileRow]:
+    """The profiles of those cases whose backend has a profiler.
+
+    Raises:
+        BenchmarkError: the workload is not a graph's alone.
+    """
+    if workload.scope != "model":
+        raise BenchmarkError("parts are timed in the scope model.", "Leave out --profile, or --scope.")
+    found = []
+    for number, case in enumerate(cases, start=1):
+        found.append(profile(case, workload.clips))
+        progress("profiling, one by one", number, len(cases))
+    return [row for row in found if row is not None]
+
+
+def find_part(name: str) -> str | None:
+    """The part whose module a node's name tells, e.g. `network.decoder.3.conv/Conv`; None if it tells none."""
+    found = _MODULE.search(name)
+    return _MODULES[found[1]] if found else None
+
+
+def part_title(part: str) -> str:
+    """The part of a profile that a part of the network, as `flops.parts` names it, belongs to."""
+    return _MODULES.get(part, part)
+
+
+def assign_parts(names: Sequence[str]) -> list[str]:
+    """A part for each of the layers of one run, given in the order of execution.
+
+    Engines add layers of their own (changes of layout, fused remains) and drop names. Such a layer belongs to the part
+    of the layer before it, but what reorders an input to that of the layer after it; whatever comes before the first
+    layer of the encoder and tells no module scales and normalises, and is front end.
+    """
+    known = [find_part(name) for name in names]
+    first = known.index("encoder") if "encoder" in known else 0
+    parts: list[str] = []
+    for position, (name, part) in enumerate(zip(names, known, strict=True)):
+        if part is not None:
+            parts.append(part)
+        elif position < first:
+            parts.append("front end")
+        elif name.startswith(("ReorderInput", "gemm_input_reshape")):
+            following = next((later for later in known[position:] if later is not None), None)
+            parts.append(following or parts[-1])
+        else:
+            parts.append(parts[-1] if parts else "front end")
+    return parts
+
+
+def in_order(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Parts in the order of execution, others last; those that take no time are left out."""
+    names = [*PARTS, *(name for name in seconds if name not in PARTS)]
+    return {name: seconds[name] for name in names if seconds.get(name)}
 
 
 _Profiled = tuple[str, dict[str, Any], list[list[Layer]]]
@@ -109,9 +159,9 @@ class _ProfiledOnnxRuntime(OnnxRuntimeBackend):
         return Path(self._session.end_profiling())
 
 
-def _onnxruntime(contender: BenchmarkCase, clips: int) -> _Profiled:
+def _onnxruntime(case: BenchmarkCase, clips: int) -> _Profiled:
     with tempfile.TemporaryDirectory() as folder:
-        backend = _ProfiledOnnxRuntime(contender.bundle, GRAPH, **contender.options)
+        backend = _ProfiledOnnxRuntime(case.bundle, GRAPH, **case.options)
         backend.folder = Path(folder)
         with backend:
             inputs = random_inputs(backend.contract.inputs, clips)
@@ -119,7 +169,7 @@ def _onnxruntime(contender: BenchmarkCase, clips: int) -> _Profiled:
                 backend.run(inputs)
             described = backend.describe()
             trace = json.loads(backend.finish().read_text(encoding="utf-8"))
-    origin = _node_of_output(contender.bundle, backend.graph)
+    origin = _node_of_output(case.bundle, backend.graph)
     return "the profiler of ONNX Runtime", described, read_trace(trace, origin)[WARMUP:]
 
 
@@ -152,7 +202,7 @@ def _node_of_output(bundle: Bundle, graph: str) -> dict[str, str]:
     return {output: node.name for node in model.graph.node for output in node.output}
 
 
-def _torch(contender: BenchmarkCase, clips: int) -> _Profiled:
+def _torch(case: BenchmarkCase, clips: int) -> _Profiled:
     import torch
     from torch import nn
 
@@ -175,7 +225,7 @@ def _torch(contender: BenchmarkCase, clips: int) -> _Profiled:
             if self._device.type == "cuda":
                 torch.cuda.synchronize(self._device)
 
-    with Profiled(contender.bundle, GRAPH, **contender.options) as backend:
+    with Profiled(case.bundle, GRAPH, **case.options) as backend:
         layers: list[Layer] = []
         started: list[float] = []
 
@@ -198,5 +248,5 @@ def _torch(contender: BenchmarkCase, clips: int) -> _Profiled:
             began = time.perf_counter()
             backend.run(inputs)
             rest = time.perf_counter() - began - sum(layer.seconds for layer in layers)
-            runs.append([*layers, Layer(_ACTIVATION_DTYPE, "", max(0.0, rest), stage=_ACTIVATION_DTYPE)])
+            runs.append([*layers, Layer(_BETWEEN, "", max(0.0, rest), part=_BETWEEN)])
         return "hooks around PyTorch's modules", backend.describe(), runs[WARMUP:]

@@ -1,4 +1,4 @@
-"""The comparison itself: contenders counted, their memory measured apart, their calls timed in turn, rows made."""
+"""The comparison: cases counted, their memory measured apart, their calls timed in turn, rows made."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from typing import Any
 
-from rich.progress import Progress
-
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import default_threads, describe_environment
 from avsbg.benchmarks.machine.sensors import throttling
 from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
 from avsbg.benchmarks.measure.memory import measure_memory
-from avsbg.benchmarks.measure.phases import phase_notes
-from avsbg.benchmarks.measure.progress import advance, step
 from avsbg.benchmarks.measure.sampling import PAUSE, sample
 from avsbg.benchmarks.measure.workloads import Workload
 from avsbg.benchmarks.results.rows import (
@@ -28,8 +24,6 @@ from avsbg.benchmarks.results.rows import (
     LimitsRow,
     MemoryRow,
     ParametersRow,
-    Phase,
-    PhaseRow,
     RatioRow,
     Row,
     RunRow,
@@ -38,6 +32,7 @@ from avsbg.benchmarks.results.rows import (
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import drift, paired_ratio, summarise
 from avsbg.model import VariantError
+from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 
@@ -49,7 +44,7 @@ class Settings:
     Attributes:
         warmup: rounds that are dropped.
         samples: rounds that are kept, at the least.
-        seconds: rounds go on until this much time has passed, all contenders together.
+        seconds: rounds go on until this much time has passed, all cases together.
         patience: rounds that may follow while a row varies or drifts beyond its limits; none of them is dropped.
         reference: label of the row that the others are divided by; None for the first.
         memory: whether peak memory is measured.
@@ -70,41 +65,39 @@ class Settings:
             )
 
 
-def compare(
-    contenders: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress
-) -> list[Row]:
-    """Measure the contenders against each other; one row each, in their order.
+def compare(cases: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress) -> list[Row]:
+    """Measure the cases against each other; one row each, in their order.
 
     Args:
-        contenders: at least one.
+        cases: at least one.
         workload: what each call computes.
         settings: how much is measured.
-        progress: shows how far it is. It is redrawn between calls only, never during one.
+        progress: called between the calls that are timed, never during one.
 
     Raises:
         BenchmarkError: a bundle does not fit the workload, there is no such reference, or a measurement failed.
         BackendError: a backend does not run what was asked for.
         MediaError: the video cannot be read.
     """
-    labels = [contender.label for contender in contenders]
+    labels = [case.label for case in cases]
     reference = _reference(labels, settings.reference)
-    for contender in contenders:
-        workload.check(contender.bundle)
-        contender.create()  # a backend that refuses what it is asked for does so here, before minutes of work
-    workloads = {contender.label: workload.describe(contender.bundle) for contender in contenders}
+    for case in cases:
+        workload.check(case.bundle)
+        case.create()  # a backend that refuses what it is asked for does so here, before minutes of work
+    workloads = {case.label: workload.describe(case.bundle) for case in cases}
     environment = describe_environment()
     started = datetime.now(timezone.utc).replace(microsecond=0)
-    flops = dict(zip(labels, _count(contenders, progress), strict=True))
-    memory = dict.fromkeys(labels) | (_memory(contenders, workload, progress) if settings.memory else {})
+    flops = dict(zip(labels, _count(cases, progress), strict=True))
+    memory = dict.fromkeys(labels) | (_memory(cases, workload, progress) if settings.memory else {})
     timed = sample(
-        contenders,
+        cases,
         workload,
         warmup=settings.warmup,
         samples=settings.samples,
         minimum_seconds=settings.seconds,
         patience=settings.patience,
         progress=progress,
-        threads=next((int(c.options["threads"]) for c in contenders if "threads" in c.options), default_threads()),
+        threads=next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads()),
     )
     run = RunRow(
         started=started,
@@ -120,32 +113,37 @@ def compare(
         peak_gflops=timed.peak_gflops or None,
         copy_gb_s=timed.copy_gb_s,
     )
+    base = timed.cases[reference].seconds
     disturbed = throttling(timed.before, timed.after)
     rows = []
-    for contender in contenders:
-        label, manifest = contender.label, contender.bundle.manifest
-        seconds, difference = timed.seconds[label], timed.logit_difference[label]
+    for case in cases:
+        label, manifest = case.label, case.bundle.manifest
+        sampled = timed.cases[label]
         rows.append(
             Row(
                 label=label,
-                bundle=_bundle_row(contender),
-                variant=ran_as(contender),
-                backend=timed.described[label],
+                bundle=_bundle_row(case),
+                variant=ran_as(case),
+                backend=sampled.described,
                 workload=workloads[label],
                 parameters=ParametersRow(**manifest.parameters.model_dump()),
                 flops=flops[label],
-                latency=_latency(seconds, workloads[label].clips),
-                ratio=RatioRow(reference=reference, **asdict(paired_ratio(seconds, timed.seconds[reference]))),
+                latency=_latency(sampled.seconds, workloads[label].clips),
+                ratio=RatioRow(reference=reference, **asdict(paired_ratio(sampled.seconds, base))),
                 memory=memory[label],
-                logit_difference=difference,
-                miou=timed.miou[label],
-                execution=_execution(contender, timed.described[label], timed.phases[label]),
-                energy=timed.energy[label],
+                logit_difference=sampled.logit_difference,
+                miou=sampled.miou,
+                execution=_execution(case, sampled.described),
+                energy=sampled.energy,
                 problems=(
-                    *find_problems(seconds, others=timed.others, logit_difference=difference, miou=timed.miou[label]),
+                    *find_problems(
+                        sampled.seconds,
+                        others=timed.others,
+                        logit_difference=sampled.logit_difference,
+                        miou=sampled.miou,
+                    ),
                     *disturbed,
                 ),
-                notes=phase_notes(timed.phases[label]),
                 limits=LimitsRow(**asdict(LIMITS)),
                 run=run,
                 environment=environment,
@@ -154,33 +152,30 @@ def compare(
     return rows
 
 
-def _count(contenders: Sequence[BenchmarkCase], progress: Progress) -> Iterator[FlopsRow | None]:
-    """Operations of each contender; None where the network cannot be rebuilt here (no PyTorch, unknown variant)."""
+def _count(cases: Sequence[BenchmarkCase], progress: Progress) -> Iterator[FlopsRow | None]:
+    """Operations of each case; None where the network cannot be rebuilt here (no PyTorch, unknown variant)."""
     counted: dict[object, FlopsRow] = {}
-    with step(progress, "counting operations", len(contenders)) as task:
-        for contender in contenders:
-            clip = contender.bundle.manifest.clip
-            shape = {"frames": clip.frames, "height": clip.height, "width": clip.width}
-            try:
-                variant = contender.variant
-                merges = contender.merges
-                key = (variant, *shape.values(), merges)
-                if key not in counted:
-                    count = merged_flops(count_flops(variant, **shape), merges, frames=clip.frames)
-                    counted[key] = FlopsRow(**asdict(count))
-                row: FlopsRow | None = counted[key]
-            except (VariantError, ModuleNotFoundError):
-                row = None
-            advance(progress, task)
-            yield row
+    for number, case in enumerate(cases, start=1):
+        clip = case.bundle.manifest.clip
+        shape = {"frames": clip.frames, "height": clip.height, "width": clip.width}
+        try:
+            variant, merges = case.variant, case.merges
+            key = (variant, *shape.values(), merges)
+            if key not in counted:
+                count = merged_flops(count_flops(variant, **shape), merges, frames=clip.frames)
+                counted[key] = FlopsRow(**asdict(count))
+            row: FlopsRow | None = counted[key]
+        except (VariantError, ModuleNotFoundError):
+            row = None
+        progress("counting operations", number, len(cases))
+        yield row
 
 
-def _memory(contenders: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> dict[str, MemoryRow | None]:
+def _memory(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> dict[str, MemoryRow | None]:
     measured: dict[str, MemoryRow | None] = {}
-    with step(progress, "peak memory, one process each", len(contenders)) as task:
-        for contender in contenders:
-            measured[contender.label] = measure_memory(contender, workload)
-            advance(progress, task)
+    for number, case in enumerate(cases, start=1):
+        measured[case.label] = measure_memory(case, workload)
+        progress("peak memory, one process each", number, len(cases))
     return measured
 
 
@@ -188,42 +183,39 @@ def _reference(labels: Sequence[str], wanted: str | None) -> str:
     if not labels:
         raise BenchmarkError("there is nothing to compare.", "Name at least one bundle and one backend.")
     if wanted is not None and wanted not in labels:
-        raise BenchmarkError(f"there is no contender {wanted!r} to refer to.", f"There are: {', '.join(labels)}.")
+        raise BenchmarkError(f"there is no case {wanted!r} to refer to.", f"There are: {', '.join(labels)}.")
     return wanted or labels[0]
 
 
-def ran_as(contender: BenchmarkCase) -> dict[str, str | bool]:
-    """The variant of a contender, with the form that it computes in."""
-    form = contender.options.get("operator") if contender.backend == "torch" else None
-    return contender.bundle.manifest.variant | ({"form": form} if form else {})
+def ran_as(case: BenchmarkCase) -> dict[str, str | bool]:
+    """The variant of a case, with the form that it computes in."""
+    form = case.options.get("operator") if case.backend == "torch" else None
+    return case.bundle.manifest.variant | ({"form": form} if form else {})
 
 
-def _execution(
-    contender: BenchmarkCase, described: Mapping[str, Any], phases: dict[Phase, PhaseRow] | None
-) -> ExecutionRow:
+def _execution(case: BenchmarkCase, described: Mapping[str, Any]) -> ExecutionRow:
     """What was asked for and what ran, from what the backend says of itself."""
     realised = described.get("realised")
     if realised is None and described.get("precision"):
         realised = {"source": "graph", "precision": described["precision"]}
-    _, _, target = contender.label.partition(":")
+    _, _, target = case.label.partition(":")
     return ExecutionRow(
         target=target or None,
-        requested=contender.options.get("precision"),
+        requested=case.options.get("precision"),
         realised=realised,
         engine_sha256=described.get("engine_sha256"),
         plugin_sha256=described.get("plugin_sha256"),
         cuda_graph=described.get("cuda_graph"),
         transfers=described.get("transfers"),
-        phases=phases,
     )
 
 
-def _bundle_row(contender: BenchmarkCase) -> BundleRow:
-    manifest = contender.bundle.manifest
+def _bundle_row(case: BenchmarkCase) -> BundleRow:
+    manifest = case.bundle.manifest
     files = {file for graph in manifest.graphs.values() for file in graph.files}
     return BundleRow(
         name=manifest.name,
-        manifest_sha256=sha256(contender.bundle.path / MANIFEST),
+        manifest_sha256=sha256(case.bundle.path / MANIFEST),
         onnx_sha256={file: manifest.files[file].sha256 for file in sorted(files)},
         weights=manifest.weights.model_dump(mode="json"),
     )

@@ -1,7 +1,11 @@
-"""Opening contenders side by side in one process, holding each against PyTorch, and timing them in turn."""
+"""Samples of cases that are opened side by side in one process, held against PyTorch, and timed in turn.
+
+In turn, so that a disturbance of the machine meets them all.
+"""
 
 from __future__ import annotations
 
+import gc
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,20 +13,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from rich.progress import Progress, TaskID
-
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.machine.energy import measure_energy
 from avsbg.benchmarks.machine.environment import OtherLoad
-from avsbg.benchmarks.machine.sensors import EnergyMeter, find_meter, find_nvml, read_state
+from avsbg.benchmarks.machine.sensors import EnergyMeter, find_meter, find_nvml, measure_energy, read_state
 from avsbg.benchmarks.measure.cases import BenchmarkCase
-from avsbg.benchmarks.measure.hardware_peak import copy_rate, matrix_peaks
-from avsbg.benchmarks.measure.phases import PhaseSamples
-from avsbg.benchmarks.measure.progress import advance, step
-from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.measure.hardware_peak import measure_copy_rate, measure_matrix_rates
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.rows import EnergyRow, MachineStateRow, Phase, PhaseRow
+from avsbg.benchmarks.results.rows import EnergyRow, MachineStateRow
 from avsbg.benchmarks.results.stability import find_problems
+from avsbg.progress import Progress
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.verify import verify
 
@@ -31,26 +30,35 @@ PAUSE = 0.05
 
 
 @dataclass(frozen=True)
-class Samples:
-    """What sampling found, by label.
+class CaseSamples:
+    """One case's share of a run.
 
     Attributes:
         seconds: of each call, in the order of the rounds.
         described: what ran, as the backend says.
-        logit_difference: see the function of that name. miou: likewise, of what computes in a reduced precision.
-        phases: of the calls, where a backend's device tells.
+        logit_difference: see the function of that name. miou: see `mask_agreement`.
         energy: per clip, where the machine has a meter.
-        others: the share of all cores that other processes used meanwhile.
-        before: the machine after the warm-up. after: and after the last sample.
-        peak_gflops: see `peak.matrix_peaks`. copy_gb_s: see `peak.copy_rate`.
     """
 
-    seconds: dict[str, list[float]]
-    described: dict[str, dict[str, Any]]
-    logit_difference: dict[str, float | None]
-    miou: dict[str, float | None]
-    phases: dict[str, dict[Phase, PhaseRow] | None]
-    energy: dict[str, EnergyRow | None]
+    seconds: list[float]
+    described: dict[str, Any]
+    logit_difference: float | None
+    miou: float | None
+    energy: EnergyRow | None
+
+
+@dataclass(frozen=True)
+class RunSamples:
+    """All cases' samples by label, and the machine meanwhile.
+
+    Attributes:
+        cases: by label.
+        others: the share of all cores that other processes used.
+        before: the machine after the warm-up. after: and after the last sample.
+        peak_gflops: see `hardware_peak.measure_matrix_rates`. copy_gb_s: see `hardware_peak.measure_copy_rate`.
+    """
+
+    cases: dict[str, CaseSamples]
     others: float
     before: MachineStateRow
     after: MachineStateRow
@@ -58,8 +66,73 @@ class Samples:
     copy_gb_s: float
 
 
+def interleave(
+    callables: Mapping[str, Callable[[], object]],
+    *,
+    warmup: int,
+    samples: int,
+    minimum_seconds: float = 0.0,
+    pause: float = 0.0,
+    after_round: Callable[[int], object] | None = None,
+    more: Callable[[Mapping[str, Sequence[float]]], bool] | None = None,
+    clock: Callable[[], int] = time.perf_counter_ns,
+) -> dict[str, list[float]]:
+    """Time each callable once per round, in an order that rotates from round to round.
+
+    The i-th samples of all callables come from the same round: they are pairs, and may be compared as such
+    (`statistics.paired_ratio`). The garbage collector is off while sampling.
+
+    Args:
+        callables: name -> what to time; it must have finished its work (or synchronised its device) on return.
+        warmup: rounds whose times are dropped.
+        samples: rounds whose times are kept, at the least.
+        minimum_seconds: sampling goes on until this much time has passed, in whole rounds.
+        pause: seconds of rest before each call. The worker threads of an engine spin for a while after its work is
+            done, and would take the processor from the next one.
+        more: asked after each round beyond `samples` and `minimum_seconds`, with all times so far, whether another
+            follows; nothing that was sampled is dropped.
+        after_round: called outside the timed parts with the number of rounds done so far, warm-up included.
+        clock: nanoseconds of a clock that never goes back.
+
+    Returns:
+        Seconds per call by name, in the order of the rounds; all lists have the same length.
+
+    Raises:
+        ValueError: there is nothing to time, or `samples` is less than 1.
+    """
+    if not callables or samples < 1:
+        raise ValueError(f"nothing to time: {len(callables)} callables, {samples} samples")
+    names = list(callables)
+    times: dict[str, list[float]] = {name: [] for name in names}
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        for done in range(warmup):
+            for name in names:
+                callables[name]()
+            if after_round:
+                after_round(done + 1)
+        started = clock()
+        rounds = 0
+        while rounds < samples or (clock() - started) * 1e-9 < minimum_seconds or (more is not None and more(times)):
+            shift = rounds % len(names)
+            for name in names[shift:] + names[:shift]:
+                if pause:
+                    time.sleep(pause)
+                begin = clock()
+                callables[name]()
+                times[name].append((clock() - begin) * 1e-9)
+            rounds += 1
+            if after_round:
+                after_round(warmup + rounds)
+    finally:
+        if collecting:
+            gc.enable()
+    return times
+
+
 def sample(
-    contenders: Sequence[BenchmarkCase],
+    cases: Sequence[BenchmarkCase],
     workload: Workload,
     *,
     warmup: int,
@@ -68,65 +141,57 @@ def sample(
     progress: Progress,
     threads: int,
     patience: int = 0,
-) -> Samples:
-    """Open every contender, hold it against its bundle's vectors, and time all of them in turn.
+) -> RunSamples:
+    """Open every case, hold it against its bundle's vectors, and time all of them in turn.
 
     Args:
-        contenders: with different labels.
+        cases: with different labels.
         workload: what each call computes.
         warmup: rounds that are dropped, at least 1.
         samples: rounds that are kept, at the least.
         minimum_seconds: rounds go on until this much time has passed.
-        progress: redrawn between calls.
+        progress: called between calls.
         threads: with which the machine's peak is measured afterwards.
         patience: rounds that may follow while some row varies or drifts beyond its limits.
 
     Raises:
         BackendError: a backend cannot do what was asked for.
     """
-    described, differences, calls, phases = {}, {}, {}, {}
-    mious: dict[str, float | None] = {}
+    described, differences, mious, calls = {}, {}, {}, {}
     nvml = find_nvml()
     with ExitStack() as stack:
-        with step(progress, "loading", len(contenders)) as task:
-            for contender in contenders:
-                backend = stack.enter_context(contender.create())
-                differences[contender.label] = logit_difference(backend, workload.clips)
-                calls[contender.label] = workload.prepare(backend)
-                described[contender.label] = backend.describe()
-                precision = str(described[contender.label].get("precision") or "fp32")
-                mious[contender.label] = mask_agreement(backend, workload.clips, precision)
-                # The end-to-end scope runs a backend several times a call.
-                phases[contender.label] = PhaseSamples(backend if workload.scope == "model" else None)
-                advance(progress, task)
-        with step(progress, "sampling in turn, rounds", warmup + samples) as task:
-            rounds = _Rounds(
-                progress, task, warmup, samples, phases=list(phases.values()), read=lambda: read_state(nvml=nvml)
-            )
-            seconds = interleave(
-                calls,
-                warmup=warmup,
-                samples=samples,
-                minimum_seconds=minimum_seconds,
-                pause=PAUSE,
-                after_round=rounds.after_round,
-                more=lambda times: _wants_more(times, samples + patience),
-            )
-        others, after = rounds.others(), read_state(nvml=nvml)
-        clips = {c.label: workload.describe(c.bundle).clips for c in contenders}
-        energy = _energy(calls, clips, find_meter(nvml=nvml), progress)
-        return Samples(
-            seconds,
-            described,
-            differences,
-            mious,
-            {label: collected.rows() for label, collected in phases.items()},
-            energy,
+        for number, case in enumerate(cases):
+            progress("loading", number, len(cases))
+            backend = stack.enter_context(case.create())
+            differences[case.label] = logit_difference(backend, workload.clips)
+            calls[case.label] = workload.prepare(backend)
+            described[case.label] = backend.describe()
+            precision = str(described[case.label].get("precision") or "fp32")
+            mious[case.label] = mask_agreement(backend, workload.clips, precision)
+        progress("loading", len(cases), len(cases))
+        rounds = _Rounds(progress, warmup, samples, read=lambda: read_state(nvml=nvml))
+        seconds = interleave(
+            calls,
+            warmup=warmup,
+            samples=samples,
+            minimum_seconds=minimum_seconds,
+            pause=PAUSE,
+            after_round=rounds.after_round,
+            more=lambda times: _wants_more(times, samples + patience),
+        )
+        others, after = rounds.load.share(), read_state(nvml=nvml)
+        clips = {case.label: workload.describe(case.bundle).clips for case in cases}
+        energy = _measure_energies(calls, clips, find_meter(nvml=nvml), progress)
+        return RunSamples(
+            {
+                label: CaseSamples(seconds[label], described[label], differences[label], mious[label], energy[label])
+                for label in calls
+            },
             others,
             rounds.before,
             after,
-            matrix_peaks(threads),
-            copy_rate(),
+            measure_matrix_rates(threads),
+            measure_copy_rate(),
         )
 
 
@@ -136,16 +201,14 @@ def _wants_more(times: Mapping[str, Sequence[float]], at_most: int) -> bool:
     return taken < at_most and any(find_problems(row, others=0.0, logit_difference=None) for row in times.values())
 
 
-def _energy(
+def _measure_energies(
     calls: Mapping[str, Callable[[], object]], clips: Mapping[str, int], meter: EnergyMeter | None, progress: Progress
 ) -> dict[str, EnergyRow | None]:
-    if meter is None:
-        return dict.fromkeys(calls)
-    measured: dict[str, EnergyRow | None] = {}
-    with step(progress, "energy, one by one", len(calls)) as task:
-        for label, call in calls.items():
+    measured: dict[str, EnergyRow | None] = dict.fromkeys(calls)
+    if meter is not None:
+        for number, (label, call) in enumerate(calls.items(), start=1):
             measured[label] = measure_energy(call, meter, clips=clips[label])
-            advance(progress, task)
+            progress("energy, one by one", number, len(calls))
     return measured
 
 
@@ -171,7 +234,7 @@ def logit_difference(backend: Backend, clips: int) -> float | None:
 
 
 def mask_agreement(backend: Backend, clips: int, precision: str) -> float | None:
-    """The mean IoU of the masks with PyTorch's, which is the gate of a precision that is meant to differ.
+    """The mean IoU of the masks with PyTorch's, the accuracy threshold of a precision that is meant to differ.
 
     None for fp32, which is held to its logits, and without test vectors of so many clips.
     """
@@ -182,36 +245,21 @@ def mask_agreement(backend: Backend, clips: int, precision: str) -> float | None
 
 
 class _Rounds:
-    """Shows the rounds, collects their phases, and watches the machine from the end of the warm-up on."""
+    """Shows the rounds, and watches the machine from the end of the warm-up on."""
 
-    def __init__(
-        self,
-        progress: Progress,
-        task: TaskID,
-        warmup: int,
-        samples: int,
-        *,
-        phases: Sequence[PhaseSamples],
-        read: Callable[[], MachineStateRow],
-    ) -> None:
-        self._progress, self._task = progress, task
-        self._warmup, self._total = warmup, warmup + samples
-        self._phases, self._read = phases, read
-        self._load = OtherLoad()
+    def __init__(self, progress: Progress, warmup: int, samples: int, *, read: Callable[[], MachineStateRow]) -> None:
+        self._progress, self._warmup, self._samples, self._read = progress, warmup, samples, read
         self._started = time.perf_counter()
-        self.before = read()
+        self._title = ""
+        self.load, self.before = OtherLoad(), read()
 
     def after_round(self, done: int) -> None:
+        if done < self._warmup:
+            self._progress("warming up, rounds", done, self._warmup)
+            return
         if done == self._warmup:
-            if not self._progress.console.is_terminal:
-                left = (self._total - done) * (time.perf_counter() - self._started) / done
-                self._progress.console.print(f"the warm-up is done, the samples take about {left:.0f} s")
-            self.before = self._read()
-            self._load = OtherLoad()
-        elif done > self._warmup:
-            for collected in self._phases:
-                collected.collect()
-        self._progress.update(self._task, completed=done, total=max(done, self._total), refresh=True)
-
-    def others(self) -> float:
-        return self._load.share()
+            self._progress("warming up, rounds", done, self._warmup)
+            left = self._samples * (time.perf_counter() - self._started) / done
+            self._title = f"sampling in turn for about {left:.0f} s, rounds"
+            self.before, self.load = self._read(), OtherLoad()
+        self._progress(self._title, done - self._warmup, max(done - self._warmup, self._samples))

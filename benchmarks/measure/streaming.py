@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
-from avsbg.benchmarks.measure.sampling import PAUSE
-from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.measure.sampling import PAUSE, interleave
 from avsbg.benchmarks.results.rows import BundleRow, LimitsRow, RatioRow, SummaryRow
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise

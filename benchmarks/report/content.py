@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.stages import STAGES, part_stage
+from avsbg.benchmarks.measure.profile import PARTS, part_title
 from avsbg.benchmarks.report.estimates import Estimate, estimates
 from avsbg.benchmarks.report.labels import network_title, precision, way_title
 from avsbg.benchmarks.report.paper import DEVICE, paper_figures
@@ -186,7 +186,7 @@ def memory(run: Run) -> Table:
 
 def stages(run: Run) -> Table:
     """Share of each stage in a profiled run, and the rate that its operations run at."""
-    names = [name for name in STAGES if any(name in row.stages for row in run.profiles)]
+    names = [name for name in PARTS if any(name in row.stages for row in run.profiles)]
     rows = []
     for profile in run.profiles:
         total = sum(profile.stages.values())
@@ -211,7 +211,7 @@ def _profile_title(profile: ProfileRow) -> Cell:
 
 def _stage_flops(run: Run, label: str) -> dict[str, int]:
     row = next((row for row in run.rows if row.label == label), None)
-    return {part_stage(part): count for part, count in row.flops.parts.items()} if row and row.flops else {}
+    return {part_title(part): count for part, count in row.flops.parts.items()} if row and row.flops else {}
 
 
 def bound(run: Run) -> Table:

@@ -11,7 +11,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from avsbg.benchmarks.measure.stages import STAGES
+from avsbg.benchmarks.measure.profile import PARTS
 from avsbg.benchmarks.report.content import Run
 from avsbg.benchmarks.report.labels import network_title, precision, way_title
 from avsbg.benchmarks.results.rows import Row
@@ -60,7 +60,7 @@ def stage_bars(run: Run) -> str:
     """Shares of the stages, one bar for each profiled row."""
     with rc_context(_STYLE):
         figure, axes = _axes(0.5 * len(run.profiles) + 1.2)
-        names = [*STAGES, *sorted({name for row in run.profiles for name in row.stages} - set(STAGES))]
+        names = [*PARTS, *sorted({name for row in run.profiles for name in row.stages} - set(PARTS))]
         left = np.zeros(len(run.profiles))
         totals = np.array([sum(row.stages.values()) for row in run.profiles])
         for name, colour in zip(names, _STAGES, strict=False):

@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.progress import advance, step
 from avsbg.benchmarks.results.profile_rows import PROFILE, ProfileRow, write_profiles
 from avsbg.benchmarks.results.rows import ROWS, Row, write_rows
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
-
-    from avsbg.benchmarks.measure.cases import BenchmarkCase
-    from avsbg.benchmarks.measure.workloads import Workload
 
 
 def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
@@ -38,24 +30,6 @@ def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
         if not (wanted / ROWS).is_file():
             raise BenchmarkError(f"{wanted} holds no results, so it is not replaced.", "Choose another directory.")
     return wanted
-
-
-def profile_all(contenders: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> list[ProfileRow]:
-    """The profiles of those contenders whose backend has a profiler.
-
-    Raises:
-        BenchmarkError: the workload is not a graph's alone.
-    """
-    from avsbg.benchmarks.measure.profile import profile
-
-    if workload.scope != "model":
-        raise BenchmarkError("stages are timed in the scope model.", "Leave out --profile, or --scope.")
-    found = []
-    with step(progress, "profiling, one by one", len(contenders)) as task:
-        for contender in contenders:
-            found.append(profile(contender, workload.clips))
-            advance(progress, task)
-    return [row for row in found if row is not None]
 
 
 def write_results(

@@ -20,7 +20,7 @@ import typer
 from pydantic import BaseModel, ConfigDict, Field
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.stages import fold
+from avsbg.benchmarks.measure.profile import assign_parts
 from avsbg.benchmarks.results.json_lines import read_lines, write_lines
 from avsbg.benchmarks.results.rows import Sha256
 from avsbg.errors import AvsbgError
@@ -165,7 +165,7 @@ def live_row(path: Path, graph: str, clips: int) -> LiveRow:
                 dim.dim_value = clips
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     index, peak = find_peak(inferred, clips)
-    stages = fold([node.name for node in inferred.node])
+    stages = assign_parts([node.name for node in inferred.node])
     maker = {name: stage for node, stage in zip(inferred.node, stages, strict=True) for name in node.output}
     return LiveRow(
         network=bundle.manifest.name,

@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
-from rich.progress import Progress
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.measure.cases import contenders
+from avsbg.benchmarks.measure.cases import list_cases
 from avsbg.benchmarks.measure.runner import _count
 from avsbg.cli import app
 from avsbg.export.merges import Merges, block_kernel, column_kernels, merge
@@ -315,11 +314,10 @@ def test_a_person_sees_what_the_merges_save(smallest) -> None:
     assert f"2 merges of neighbouring operations: {before / 1e9:.3g} GFLOP a frame are now {after / 1e9:.3g}" in shown
 
 
-def test_rows_count_what_each_contender_computes(smallest) -> None:
+def test_rows_count_what_each_case_computes(smallest) -> None:
     bundle = smallest.bundle
-    chosen = contenders([bundle.path], ["torch:efficient", "onnxruntime"], threads=1, clips=1)
-    with Progress(disable=True) as progress:
-        network, merged_graph = _count(chosen, progress)
+    chosen = list_cases([bundle.path], ["torch:efficient", "onnxruntime"], threads=1, clips=1)
+    network, merged_graph = _count(chosen, lambda *_: None)
     saved = [one.operations_before - one.operations_after for one in bundle.graph("clip").merges]
     assert network.total - merged_graph.total == bundle.manifest.clip.frames * sum(saved) > 0
     assert network.parts["head"] - merged_graph.parts["head"] == bundle.manifest.clip.frames * sum(saved)

@@ -9,17 +9,16 @@ from typing import Any
 
 import pytest
 
-from avsbg.benchmarks.machine.energy import measure_energy
 from avsbg.benchmarks.machine.sensors import (
     Ina3221Meter,
     NvmlMeter,
     cpu_frequencies,
     find_meter,
+    measure_energy,
     read_state,
     throttling,
 )
-from avsbg.benchmarks.measure.phases import PhaseSamples, phase_notes
-from avsbg.benchmarks.results.rows import MachineStateRow, PhaseRow
+from avsbg.benchmarks.results.rows import MachineStateRow
 from fixtures.rows import make_row
 
 
@@ -136,29 +135,6 @@ def test_a_machine_that_slowed_itself_down_measured_nothing(tmp_path: Path) -> N
     assert throttling(_state(overcurrent_events=3), _state(overcurrent_events=5)) == [
         "2 over-current events while sampling"
     ]
-
-
-class _Timed:
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def last_timings(self) -> dict[str, float]:
-        self.calls += 1
-        return {"enqueue": 0.001 * self.calls, "h2d": 0.1, "compute": 0.0005, "d2h": 0.1}
-
-
-def test_the_parts_of_a_call_are_collected_from_a_backend_that_tells() -> None:
-    collected = PhaseSamples(_Timed())
-    for _ in range(3):
-        collected.collect()
-    rows = collected.rows()
-    assert rows is not None and rows["enqueue"].samples == (0.001, 0.002, 0.003) and rows["enqueue"].p50 == 0.002
-    (note,) = phase_notes(rows)
-    assert "enqueueing (2.00 ms) outweighs computing (0.50 ms)" in note
-    silent = PhaseSamples(object())
-    silent.collect()
-    assert silent.rows() is None and phase_notes(None) == ()
-    assert phase_notes({"compute": PhaseRow(samples=(1.0,), p50=1.0, p99=1.0)}) == ()
 
 
 def test_rows_of_before_these_fields_are_still_read() -> None:

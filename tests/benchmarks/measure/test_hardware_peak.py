@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from avsbg.benchmarks.machine import environment
-from avsbg.benchmarks.measure import hardware_peak as peak
+from avsbg.benchmarks.measure import hardware_peak
 
 
 @pytest.mark.parametrize(
@@ -18,8 +18,8 @@ from avsbg.benchmarks.measure import hardware_peak as peak
 )
 def test_a_precision_has_a_peak_where_the_processor_computes_in_it(monkeypatch, flags, precisions):
     monkeypatch.setattr(environment, "processor_flags", lambda: flags)
-    monkeypatch.setattr(peak, "_SIZE", 64)
-    found = peak.matrix_peaks(1)
+    monkeypatch.setattr(hardware_peak, "_SIZE", 64)
+    found = hardware_peak.measure_matrix_rates(1)
     assert set(found) == precisions
     assert all(rate > 0 for rate in found.values())
 
@@ -27,5 +27,5 @@ def test_a_precision_has_a_peak_where_the_processor_computes_in_it(monkeypatch, 
 def test_the_faster_library_is_the_peak(monkeypatch):
     monkeypatch.setattr(environment, "processor_flags", list)
     seconds = iter([4.0, 2.0])
-    monkeypatch.setattr(peak, "_best", lambda _: next(seconds))
-    assert peak.matrix_peaks(1) == {"fp32": peak._FLOP / 2.0 / 1e9}
+    monkeypatch.setattr(hardware_peak, "_best", lambda _: next(seconds))
+    assert hardware_peak.measure_matrix_rates(1) == {"fp32": hardware_peak._FLOP / 2.0 / 1e9}

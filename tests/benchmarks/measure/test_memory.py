@@ -18,20 +18,20 @@ from fixtures import ROOT
 
 def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
     ballast = bytearray(b"x" * 300 * 2**20)  # ours, and so none of the child's
-    contender = BenchmarkCase("tiny", embedding, "onnxruntime", {"threads": 1})
-    small = measure_memory(contender, Workload(clips=1), runs=1)
+    case = BenchmarkCase("tiny", embedding, "onnxruntime", {"threads": 1})
+    small = measure_memory(case, Workload(clips=1), runs=1)
     assert 0 < small.imported <= small.loaded <= small.load_peak < len(ballast)
     assert small.loaded <= small.peak < len(ballast)
     # Every clip holds its descriptors, float32 [5, 16 * 24, 8], at least once.
     clips = 1500
-    large = measure_memory(contender, Workload(clips=clips), runs=1)
+    large = measure_memory(case, Workload(clips=clips), runs=1)
     assert large.peak - small.peak > clips * 5 * 16 * 24 * 8 * 4
 
 
 def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
-    contender = BenchmarkCase("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
+    case = BenchmarkCase("tiny", embedding, "onnxruntime", {"operator": "imaginary"})
     with pytest.raises(BenchmarkError, match=r"memory of tiny failed: .*unknown operator form 'imaginary'"):
-        measure_memory(contender, Workload(), runs=1)
+        measure_memory(case, Workload(), runs=1)
 
 
 def test_a_child_that_is_killed_is_reported(embedding: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,7 @@ import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.cases import BenchmarkCase
-from avsbg.benchmarks.measure.profile import profile, read_trace
-from avsbg.benchmarks.measure.stages import fold, in_order, module_stage
+from avsbg.benchmarks.measure.profile import assign_parts, find_part, in_order, profile, read_trace
 from avsbg.benchmarks.results.profile_rows import read_profiles, write_profiles
 from avsbg.runtime.bundle import Bundle
 
@@ -29,7 +28,7 @@ from avsbg.runtime.bundle import Bundle
     ],
 )
 def test_a_name_tells_its_module(name: str, stage: str | None) -> None:
-    assert module_stage(name) == stage
+    assert find_part(name) == stage
 
 
 def test_layers_that_the_engine_added_belong_to_their_neighbours() -> None:
@@ -41,7 +40,7 @@ def test_layers_that_the_engine_added_belong_to_their_neighbours() -> None:
         "ReorderInput_token_1",
         "network.neck.0/Conv",
     ]
-    assert fold(names) == ["front end", "front end", "encoder", "encoder", "neck", "neck"]
+    assert assign_parts(names) == ["front end", "front end", "encoder", "encoder", "neck", "neck"]
     assert list(in_order({"head": 1.0, "other": 2.0, "encoder": 3.0, "neck": 0.0})) == ["encoder", "head", "other"]
 
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.progress import Progress
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.cases import BenchmarkCase, contenders
+from avsbg.benchmarks.measure.cases import BenchmarkCase, list_cases
 from avsbg.benchmarks.measure.runner import Settings, compare
 from avsbg.benchmarks.measure.sampling import logit_difference
 from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
 from avsbg.benchmarks.results.rows import Row
+from avsbg.progress import Progress
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import BackendError, BundleError, MediaError
 from fixtures import tiny_bundle
@@ -32,13 +32,13 @@ def _scheduled(bundle: Bundle, progress: Progress, samples: int = 20) -> Row:
 
 
 def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, waveform: Bundle) -> None:
-    found = contenders(
+    found = list_cases(
         [embedding.path, waveform.path],
         ["onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published"],
         threads=2,
         clips=1,
     )
-    assert [contender.label for contender in found] == [
+    assert [case.label for case in found] == [
         f"tiny@{directory}:{way}"
         for directory in ("embedding", "waveform")
         for way in ("onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published")
@@ -59,11 +59,11 @@ def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, wavefo
 def test_contenders_that_cannot_be(embedding: Bundle, paths: list[str], targets: list[str], message: str) -> None:
     located = [embedding.path if path == "tiny" else Path(path) for path in paths]
     with pytest.raises((BackendError, BenchmarkError, BundleError), match=message):
-        contenders(located, targets, threads=1, clips=1)
+        list_cases(located, targets, threads=1, clips=1)
 
 
 def test_rows_of_a_run(embedding: Bundle, progress: Progress) -> None:
-    chosen = contenders([embedding.path], ["onnxruntime:plain", "onnxruntime:function"], threads=1, clips=2)
+    chosen = list_cases([embedding.path], ["onnxruntime:plain", "onnxruntime:function"], threads=1, clips=2)
     plain, function = compare(chosen, Workload(clips=2), QUICK, progress)
     assert plain.label == "tiny:onnxruntime:plain" and function.backend["operator"] == "function"
     assert plain.backend["clips"] == 2 and plain.backend["threads"] == 1
@@ -130,12 +130,12 @@ def test_logits_that_are_not_numbers_stop_the_run(waveform: Bundle, monkeypatch:
 
 
 def test_end_to_end_makes_the_masks_of_a_video(waveform: Bundle, video: Path, progress: Progress) -> None:
-    contender = BenchmarkCase("tiny", waveform, "onnxruntime", {})
-    (row,) = compare([contender], Workload("end-to-end", video=video), QUICK, progress)
+    case = BenchmarkCase("tiny", waveform, "onnxruntime", {})
+    (row,) = compare([case], Workload("end-to-end", video=video), QUICK, progress)
     assert row.workload.clips == 2 and row.workload.video_sha256 == sha256(video)
     assert row.latency.per_clip.p50 == pytest.approx(np.median(row.latency.samples) / 2)
     assert row.logit_difference is not None and row.logit_difference < 1e-4
-    with contender.create() as backend:
+    with case.create() as backend:
         masks = masks_of_video(backend, video)
     assert [mask.shape for mask in masks] == [(seconds, tiny_bundle.HEIGHT, tiny_bundle.WIDTH) for seconds in (5, 2)]
     # The video brightens frame by frame under an even tone: dark seconds are silent to the network, bright ones not.
@@ -182,7 +182,7 @@ def test_settings_and_references_that_cannot_be(embedding: Bundle, progress: Pro
     with pytest.raises(BenchmarkError, match="cannot take 1 samples"):
         Settings(samples=1)
     tiny = BenchmarkCase("tiny", embedding, "onnxruntime", {})
-    with pytest.raises(BenchmarkError, match=r"no contender 'other' to refer to\. There are: tiny"):
+    with pytest.raises(BenchmarkError, match=r"no case 'other' to refer to\. There are: tiny"):
         compare([tiny], Workload(), Settings(reference="other"), progress)
     with pytest.raises(BenchmarkError, match="nothing to compare"):
         compare([], Workload(), QUICK, progress)

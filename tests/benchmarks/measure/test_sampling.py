@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from avsbg.benchmarks.measure.sampling import _wants_more
-from avsbg.benchmarks.measure.timing import interleave
+from avsbg.benchmarks.measure.sampling import _wants_more, interleave
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
 
 
