@@ -1,100 +1,201 @@
-"""Stages that work at the same time: bounded channels between threads, one error, one shutdown.
+"""Threads that work at the same time, with bounded channels between them: one error, one shutdown.
 
 Decoders, encoders and ONNX Runtime release Python's lock, so threads are enough.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar, get_args
+
+from avsbg.runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 Item = TypeVar("Item")
+Policy = Literal["block", "drop-oldest"]
 
+# The kind of items in a channel that tells none apart.
+ITEM = "item"
 # A thread that hangs in a device's driver cannot be stopped; after this many seconds it is left behind.
 PATIENCE = 10.0
 
 
-class Aborted(Exception):  # noqa: N818  (no error of its own: another stage has one)
-    """The other end of a channel has given up."""
+def usable_cores() -> set[int]:
+    """The logical cores that this process may run on."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+
+
+class ChannelClosedError(Exception):
+    """The channel was closed: it takes nothing more, or has nothing more to give."""
+
+
+class Aborted(ChannelClosedError):  # noqa: N818  (no error of its own: another thread has one)
+    """Whoever is at the other end of a channel has given up."""
+
+
+@dataclass
+class ChannelCounters:
+    """The items of one kind that went through a channel.
+
+    Attributes:
+        put: items that were put in.
+        taken: items that were taken out.
+        dropped: items that were dropped to make room.
+        blocked: how often a producer had to wait for room.
+        most: the most items that waited at once.
+    """
+
+    put: int = 0
+    taken: int = 0
+    dropped: int = 0
+    blocked: int = 0
+    most: int = 0
 
 
 class Channel(Generic[Item]):
-    """A queue of at most `size` items (None: any number) between two threads, which either end can break off.
+    """A bounded queue for any number of producers and consumers, which closes cleanly.
+
+    Iterating over it takes items until it is closed and empty.
+
+    Args:
+        capacity: how many items it holds (None: any number), or how many of each kind. Each kind has its own room, so
+            that what is dropped for a frame is a frame, and not sound.
+        policy: when there is no room: `block` makes the producer wait; `drop-oldest` drops the oldest of that kind.
 
     Attributes:
-        waited: seconds that the receiver has waited for items.
-        blocked: seconds that the sender has waited for room.
-        most: the most items that were in it at once.
-        dropped: how many were dropped, with `drop_oldest`.
+        counters: what has gone through it, by kind.
+        waited: seconds that consumers have waited for items.
+        blocked: seconds that producers have waited for room.
+        error: what it was closed with.
+
+    Raises:
+        BackendError: no such policy, or a capacity below 1.
     """
 
-    def __init__(self, size: int | None, *, drop_oldest: bool = False) -> None:
-        self.waited, self.blocked, self.most, self.dropped = 0.0, 0.0, 0, 0
-        self._size, self._drop_oldest = sys.maxsize if size is None else size, drop_oldest
-        self._items: deque[Item] = deque()
+    def __init__(self, capacity: int | Mapping[str, int] | None, policy: Policy = "block") -> None:
+        kinds = capacity if isinstance(capacity, Mapping) else {ITEM: sys.maxsize if capacity is None else capacity}
+        for kind, room in kinds.items():
+            if room < 1:
+                raise BackendError(f"a queue holds at least 1 {kind}, not {room}.")
+        if policy not in get_args(Policy):
+            raise BackendError(
+                f"unknown policy {policy!r} of a queue.", f"Choose one of: {', '.join(get_args(Policy))}."
+            )
+        self.counters = {kind: ChannelCounters() for kind in kinds}
+        self.waited = self.blocked = 0.0
+        self.error: BaseException | None = None
+        self._capacity, self._policy = dict(kinds), policy
+        self._items: deque[tuple[str, Item]] = deque()
+        self._sizes = dict.fromkeys(kinds, 0)
         self._changed = threading.Condition()
-        self._ended = self._aborted = False
-
-    def put(self, item: Item) -> None:
-        """Add an item; waits while the channel is full, or drops the oldest item.
-
-        Raises:
-            Aborted: the receiver has given up.
-        """
-        with self._changed:
-            if self._drop_oldest and len(self._items) == self._size:
-                self._items.popleft()
-                self.dropped += 1
-            start = time.perf_counter()
-            self._changed.wait_for(lambda: len(self._items) < self._size or self._aborted)
-            self.blocked += time.perf_counter() - start
-            if self._aborted:
-                raise Aborted
-            self._items.append(item)
-            self.most = max(self.most, len(self._items))
-            self._changed.notify_all()
+        self._closed = False
 
     @property
-    def waiting(self) -> int:
-        """How many items are in it."""
+    def most(self) -> int:
+        """The most items of one kind that waited at once."""
+        return max(counters.most for counters in self.counters.values())
+
+    @property
+    def dropped(self) -> int:
+        """How many items were dropped."""
+        return sum(counters.dropped for counters in self.counters.values())
+
+    def __len__(self) -> int:
         return len(self._items)
 
-    def end(self) -> None:
-        """No more items will come."""
+    def put(self, item: Item, kind: str = ITEM) -> None:
+        """Put an item in.
+
+        Raises:
+            ChannelClosedError: the channel was closed, before or while waiting.
+            BaseException: what it was closed with.
+        """
         with self._changed:
-            self._ended = True
+            counters = self.counters[kind]
+            if self._is_full(kind) and not self._closed:
+                if self._policy == "block":
+                    counters.blocked += 1
+                    start = time.perf_counter()
+                    self._changed.wait_for(lambda: self._closed or not self._is_full(kind))
+                    self.blocked += time.perf_counter() - start
+                else:
+                    self._drop_oldest(kind)
+            if self._closed:
+                raise self.error or ChannelClosedError
+            self._items.append((kind, item))
+            self._sizes[kind] += 1
+            counters.put += 1
+            counters.most = max(counters.most, self._sizes[kind])
+            self._changed.notify_all()
+
+    def get(self, timeout: float | None = None) -> Item:
+        """Take the oldest item out, waiting for one.
+
+        Raises:
+            ChannelClosedError: the channel was closed and is empty.
+            BaseException: it is empty, and what it was closed with.
+            TimeoutError: none came in time.
+        """
+        with self._changed:
+            start = time.perf_counter()
+            arrived = self._changed.wait_for(lambda: self._closed or bool(self._items), timeout)
+            self.waited += time.perf_counter() - start
+            if not arrived:
+                raise TimeoutError
+            if not self._items:
+                raise self.error or ChannelClosedError
+            kind, item = self._items.popleft()
+            self._sizes[kind] -= 1
+            self.counters[kind].taken += 1
+            self._changed.notify_all()
+            return item
+
+    def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
+        """Take no more; whoever waits is woken. What is in it can still be taken out, unless it is to be discarded.
+
+        Args:
+            error: what producers, and consumers of the empty channel, get instead of its end. The first stays.
+            discard: empty it.
+        """
+        with self._changed:
+            self._closed = True
+            self.error = self.error or error
+            if discard:
+                self._items.clear()
             self._changed.notify_all()
 
     def abort(self) -> None:
-        """Break off: whoever waits at either end stops, and items are forgotten."""
-        with self._changed:
-            self._aborted = True
-            self._items.clear()
-            self._changed.notify_all()
+        """Break off: both ends get `Aborted`, and items are forgotten."""
+        self.close(Aborted(), discard=True)
 
     def __iter__(self) -> Iterator[Item]:
         return self
 
     def __next__(self) -> Item:
-        start = time.perf_counter()
-        with self._changed:
-            self._changed.wait_for(lambda: self._items or self._ended or self._aborted)
-            self.waited += time.perf_counter() - start
-            if self._aborted:
-                raise Aborted
-            if not self._items:
-                raise StopIteration
-            item = self._items.popleft()
-            self._changed.notify_all()
-            return item
+        try:
+            return self.get()
+        except ChannelClosedError:
+            if self.error is None:
+                raise StopIteration from None
+            raise
+
+    def _is_full(self, kind: str) -> bool:
+        return self._sizes[kind] >= self._capacity[kind]
+
+    def _drop_oldest(self, kind: str) -> None:
+        index = next(index for index, (other, _) in enumerate(self._items) if other == kind)
+        del self._items[index]
+        self._sizes[kind] -= 1
+        self.counters[kind].dropped += 1
 
 
 class Prefetch(Generic[Item]):
@@ -107,11 +208,10 @@ class Prefetch(Generic[Item]):
         channel: what lies between the two threads.
     """
 
-    def __init__(self, items: Iterator[Item], size: int, *, drop_oldest: bool = False) -> None:
+    def __init__(self, items: Iterator[Item], size: int, policy: Policy = "block") -> None:
         self.busy = 0.0
-        self.channel: Channel[Item] = Channel(size, drop_oldest=drop_oldest)
+        self.channel: Channel[Item] = Channel(size, policy)
         self._items = items
-        self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="avsbg-read", daemon=True)
 
     def __enter__(self) -> Self:
@@ -128,14 +228,10 @@ class Prefetch(Generic[Item]):
         return self
 
     def __next__(self) -> Item:
-        try:
-            return next(self.channel)
-        except StopIteration:
-            if self._error is not None:
-                raise self._error from None
-            raise
+        return next(self.channel)
 
     def _work(self) -> None:
+        failure = None
         try:
             while True:
                 start = time.perf_counter()
@@ -144,12 +240,12 @@ class Prefetch(Generic[Item]):
                 if item is self:
                     break
                 self.channel.put(item)  # type: ignore[arg-type]
-        except Aborted:
+        except ChannelClosedError:
             pass
         except BaseException as error:  # raised again where the items are used
-            self._error = error
+            failure = error
         finally:
-            self.channel.end()
+            self.channel.close(failure)
             if close := getattr(self._items, "close", None):
                 close()
 
@@ -167,7 +263,6 @@ class Worker(Generic[Item]):
     def __init__(self, work: Callable[[Iterator[Item]], None], size: int) -> None:
         self.channel: Channel[Item] = Channel(size)
         self._work_on = work
-        self._error: BaseException | None = None
         self._elapsed = 0.0
         self._thread = threading.Thread(target=self._work, name="avsbg-write", daemon=True)
 
@@ -188,26 +283,20 @@ class Worker(Generic[Item]):
 
     def put(self, item: Item) -> None:
         """Hand over an item; waits while the worker is `size` items behind."""
-        try:
-            self.channel.put(item)
-        except Aborted:
-            if self._error is not None:
-                raise self._error from None
-            raise
+        self.channel.put(item)
 
     def finish(self) -> None:
         """Wait until everything is done."""
-        self.channel.end()
+        self.channel.close()
         self._thread.join()
-        if self._error is not None:
-            raise self._error from None
+        if self.channel.error is not None:
+            raise self.channel.error
 
     def _work(self) -> None:
         start = time.perf_counter()
         try:
             self._work_on(self.channel)
         except BaseException as error:  # raised again where the items come from
-            self._error = error
-            self.channel.abort()
+            self.channel.close(error, discard=True)
         finally:
             self._elapsed = time.perf_counter() - start

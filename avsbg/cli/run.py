@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -115,7 +115,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         allow_failed_gate=force,
     )
     if live:
-        drop = None if policy is None else policy is Policy.drop_oldest
-        run_live(network, live[0], output, options, microphone, duration=duration, drop_oldest=drop, force=force)
+        chosen: Literal["block", "drop-oldest"] | None = None if policy is None else policy.value
+        run_live(network, live[0], output, options, microphone, duration=duration, policy=chosen, force=force)
     else:
         run_files(network, [source for source in parsed if isinstance(source, Path)], output, options, force=force)

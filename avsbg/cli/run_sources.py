@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from avsbg.runtime.segment.batch import BatchResult, Clip
     from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
+    from avsbg.runtime.threads import Policy
 
 Network = AbstractContextManager["Segmenter"]
 
@@ -85,7 +86,7 @@ def run_live(
     microphone: str | None,
     *,
     duration: float | None,
-    drop_oldest: bool | None,
+    policy: Policy | None,
     force: bool,
 ) -> None:
     """Segment a live source until it ends, a signal comes, or `duration` has passed.
@@ -112,7 +113,7 @@ def run_live(
             stop=interruption.stop,
             microphone=sound,
             duration=duration,
-            drop_oldest=drop_oldest,
+            policy=policy,
             replace=force,
             progress=bars,
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from avsbg import __version__
 from avsbg.benchmarks.results.rows import CoresRow, EnvironmentRow
+from avsbg.runtime.threads import usable_cores
 
 # Packages whose version can change a figure.
 _PACKAGES = (
@@ -54,11 +55,6 @@ def describe_environment() -> EnvironmentRow:
         packages=_versions(),
         variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
     )
-
-
-def usable_cores() -> set[int]:
-    """The logical cores that this process may run on."""
-    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
 
 
 def default_threads() -> int:

@@ -28,7 +28,7 @@ from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.streaming.frame_pair import check_streams
 from avsbg.runtime.streaming.stream import Latency, Stream
-from avsbg.runtime.streaming.threaded import LiveStream
+from avsbg.runtime.streaming.threaded import ThreadedStream
 
 Array = NDArray[Any]
 Report = Callable[[str], None]
@@ -152,7 +152,7 @@ class StreamBench:
         _RESET.write_text("5", encoding="ascii")
         with (
             self.stream(latency) as stream,
-            LiveStream(stream, CAPACITY, "block" if rate is None else "drop-oldest") as live,
+            ThreadedStream(stream, CAPACITY, "block" if rate is None else "drop-oldest") as live,
         ):
             began = time.perf_counter()
 
@@ -260,7 +260,7 @@ class StreamBench:
         every = max(1, frames // 60)
         resident: list[int] = []
         masks, began = 0, time.perf_counter()
-        with self.stream() as stream, LiveStream(stream, 4, "block") as live:
+        with self.stream() as stream, ThreadedStream(stream, 4, "block") as live:
 
             def offer() -> None:
                 for index, (frame, sound) in enumerate(self.scene(frames)):

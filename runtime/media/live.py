@@ -18,7 +18,7 @@ from avsbg.runtime.media.container import VideoInfo, displayed_size, time_of, vi
 from avsbg.runtime.media.live_seconds import LiveCounters, SecondPicker
 from avsbg.runtime.media.samples import Second
 from avsbg.runtime.media.sources import WHITELIST, LiveSource
-from avsbg.runtime.threads import Aborted, Channel, Prefetch
+from avsbg.runtime.threads import Channel, ChannelClosedError, Prefetch
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -121,12 +121,12 @@ class LiveReader:
         try:
             for packet in reader:
                 merged.put(packet)
-        except Aborted:
+        except ChannelClosedError:
             pass
         except MediaError as error:
             self.failure = self.failure or error
         finally:
-            merged.end()
+            merged.close()
 
     def _demux(self, container: Any, tracks: list[Any]) -> Iterator[Any]:
         try:
@@ -157,9 +157,9 @@ class LiveReader:
             for packet in chain(self._held, self._packets):
                 self._held = []
                 if copies is not None:
-                    if copies.waiting >= PACKETS * (clip.frames + 10):
+                    if len(copies) >= PACKETS * (clip.frames + 10):
                         raise MediaError(
-                            f"{copies.waiting} packets of {self._source.name} wait for the overlay, which is too slow.",
+                            f"{len(copies)} packets of {self._source.name} wait for the overlay, which is too slow.",
                             "Use --no-overlay.",
                         )
                     copies.put(packet)
@@ -172,7 +172,7 @@ class LiveReader:
             self.failure = self.failure or error
         finally:
             if copies is not None:
-                copies.end()
+                copies.close()
         yield from picker.finish(self._duration)
 
     def frames(self, copies: Channel[Any]) -> Iterator[Any]:

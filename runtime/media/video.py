@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -24,7 +23,7 @@ from avsbg.runtime.media.container import (
     video_stream,
 )
 from avsbg.runtime.media.needed_pictures import FrameSkipper, last_tick
-from avsbg.runtime.threads import Prefetch
+from avsbg.runtime.threads import Prefetch, usable_cores
 
 # Decoded frames that may wait to be used.
 FRAMES_AHEAD = 2
@@ -82,7 +81,7 @@ def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int,
     with open_by_header(video.path) as container:
         stream = video_stream(container, video.path)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
-        stream.codec_context.thread_count = min(MOST_THREADS, _processors())
+        stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
         second, limit, last = 0, 0, None
         needed = FrameSkipper(stream.codec_context, video.start, deadline)
         packets = needed.of(packets_of(container, video.path, stream))
@@ -104,11 +103,6 @@ def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int,
             whole = needed.end is not None and second < needed.passed
             yield second, shown, Fraction(1) if whole else min(Fraction(1), end - second), last
             second += 1
-
-
-def _processors() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def frame_deadline(second: int, window: int, rate: Fraction | None, offset: float) -> Fraction:

@@ -22,7 +22,7 @@ from avsbg.runtime.media.samples import Second
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, numbered, save_grey
 from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
 from avsbg.runtime.segment.segmenter import Segmented, Segmenter
-from avsbg.runtime.threads import Channel, Prefetch, Worker
+from avsbg.runtime.threads import Channel, Policy, Prefetch, Worker
 
 Array = NDArray[Any]
 # (stage, seconds of video done, seconds in all or None while unknown)
@@ -93,7 +93,7 @@ def write_outputs(
     *,
     options: Options,
     progress: Progress | None = None,
-    drop_oldest: bool = False,
+    policy: Policy = "block",
     copies: Channel[Any] | None = None,
 ) -> Record:
     """Read, infer, write masks and encode the overlay, each in a thread and at most a few seconds ahead of the next.
@@ -106,7 +106,7 @@ def write_outputs(
         directory: where the files go.
         options: which ones.
         progress: called as work goes on, from several threads.
-        drop_oldest: rather lose a second than let the source wait.
+        policy: let a source wait that is too fast, or lose its oldest seconds.
         copies: of a live source, what `frames` waits for, to be broken off with everything else.
 
     Raises:
@@ -119,7 +119,7 @@ def write_outputs(
     inference = 0.0
     with ExitStack() as stack:
         writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle))
-        reader = stack.enter_context(Prefetch(seconds, AHEAD, drop_oldest=drop_oldest))
+        reader = stack.enter_context(Prefetch(seconds, AHEAD, policy))
         overlay = None
         if options.overlay:
 

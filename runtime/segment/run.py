@@ -25,7 +25,7 @@ from avsbg.runtime.media.sources import LiveSource
 from avsbg.runtime.segment.overlay import frames_of_file
 from avsbg.runtime.segment.pipeline import Options, Progress, Record, write_outputs
 from avsbg.runtime.segment.segmenter import Segmenter
-from avsbg.runtime.threads import Channel
+from avsbg.runtime.threads import Channel, Policy
 
 SUMMARY = "summary.json"
 
@@ -85,7 +85,7 @@ def segment_live(
     stop: threading.Event,
     microphone: LiveSource | None = None,
     duration: float | None = None,
-    drop_oldest: bool | None = None,
+    policy: Policy | None = None,
     replace: bool = False,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], MediaError | None]:
@@ -101,7 +101,7 @@ def segment_live(
         stop: set it to end.
         microphone: where the sound comes from instead.
         duration: seconds after which to end.
-        drop_oldest: rather lose a second than let the source wait; by default if the source does not wait.
+        policy: let a source wait that is too fast, or lose its oldest seconds; by default it waits if it can.
         replace: replace `output` if it is an earlier run's.
         progress: called as work goes on, from several threads.
 
@@ -115,7 +115,7 @@ def segment_live(
     check_output(output, replace=replace)
     manifest = segmenter.bundle.manifest
     silent = options.silent or not segmenter.listens
-    drop = not source.waits if drop_oldest is None else drop_oldest
+    policy = policy or ("block" if source.waits else "drop-oldest")
     with LiveReader(source, microphone, stop=stop, duration=duration) as reader:
         if not reader.video.has_sound and not silent:
             raise MediaError(
@@ -129,13 +129,13 @@ def segment_live(
             try:
                 record = write_outputs(
                     segmenter, reader.video, seconds, frames, directory,
-                    options=options, progress=progress, drop_oldest=drop, copies=copies,
+                    options=options, progress=progress, policy=policy, copies=copies,
                 )  # fmt: skip
             except EmptySourceError as error:
                 raise reader.failure or error from None
             live = {
                 "ended": "stopped" if stop.is_set() else str(reader.failure or "by itself"),
-                "policy": "drop-oldest" if drop else "block",
+                "policy": policy,
                 "microphone": microphone and microphone.name,
                 **asdict(reader.counters),
             }

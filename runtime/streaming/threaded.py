@@ -1,6 +1,6 @@
 """A stream in a thread of its own, between sources that do not wait and a consumer that takes its time.
 
-with LiveStream(stream, capacity=8, policy="drop-oldest") as live:
+with ThreadedStream(stream, capacity=8, policy="drop-oldest") as live:
     threading.Thread(target=capture, args=(live,)).start()   # calls live.push, live.push_sound and at last live.finish
     for mask in live:
         show(mask)
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from avsbg.runtime.bounded_queue import BoundedQueue, Policy, QueueClosedError, QueueCounters
 from avsbg.runtime.streaming.stream import Stream, StreamMask
+from avsbg.runtime.threads import Aborted, Channel, ChannelCounters, Policy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -27,11 +27,7 @@ SOUND_CAPACITY = 3000
 _Work = Callable[[], list[StreamMask]]
 
 
-class _StoppedError(QueueClosedError):
-    """The block was left before the stream had ended."""
-
-
-class LiveStream:
+class ThreadedStream:
     """Runs a stream's network in a thread.
 
     Args:
@@ -47,12 +43,12 @@ class LiveStream:
 
     def __init__(self, stream: Stream, capacity: int = 8, policy: Policy = "block") -> None:
         self.stream = stream
-        self._work: BoundedQueue[_Work] = BoundedQueue({"frame": capacity, "sound": SOUND_CAPACITY}, policy)
-        self._masks: BoundedQueue[StreamMask] = BoundedQueue({"mask": capacity})
+        self._work: Channel[_Work] = Channel({"frame": capacity, "sound": SOUND_CAPACITY}, policy)
+        self._masks: Channel[StreamMask] = Channel({"mask": capacity})
         self._thread = threading.Thread(target=self._run, name="avsbg-stream", daemon=True)
 
     @property
-    def counters(self) -> dict[str, QueueCounters]:
+    def counters(self) -> dict[str, ChannelCounters]:
         """What has gone through the queues, by kind: `frame`, `sound` and `mask`."""
         return {**self._work.counters, **self._masks.counters}
 
@@ -63,8 +59,8 @@ class LiveStream:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._work.close(_StoppedError(), discard=True)
-        self._masks.close(_StoppedError(), discard=True)
+        self._work.abort()
+        self._masks.abort()
         self._thread.join()
         self.stream.abandon()
 
@@ -72,7 +68,7 @@ class LiveStream:
         """Hand in a frame, from any one thread; as `Stream.push`.
 
         Raises:
-            QueueClosedError: the block ended, or `finish` was called.
+            ChannelClosedError: the block ended, or `finish` was called.
             AvsbgError: what the stream failed with.
         """
         if sound is not None and self.stream.takes_waveform:
@@ -84,7 +80,7 @@ class LiveStream:
         """Hand in sound, from any one thread; as `Stream.push_sound`.
 
         Raises:
-            QueueClosedError: the block ended, or `finish` was called.
+            ChannelClosedError: the block ended, or `finish` was called.
             AvsbgError: what the stream failed with.
         """
         self._work.put(lambda: self.stream.push_sound(samples, timestamp), "sound")
@@ -99,25 +95,18 @@ class LiveStream:
         Raises:
             AvsbgError: what the stream failed with.
         """
-        while True:
-            try:
-                yield self._masks.get()
-            except QueueClosedError:
-                return
+        try:
+            yield from self._masks
+        except Aborted:  # the block was left
+            return
 
     def _run(self) -> None:
         try:
-            while True:
-                try:
-                    work = self._work.get()
-                except _StoppedError:
-                    return
-                except QueueClosedError:
-                    break
+            for work in self._work:
                 self._hand_out(work())
             self._hand_out(self.stream.close())
             self._masks.close()
-        except _StoppedError:
+        except Aborted:
             return
         except BaseException as error:  # handed to whoever waits, in their threads
             self._work.close(error)

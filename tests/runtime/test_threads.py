@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from avsbg.runtime.threads import Aborted, Channel, Prefetch, Worker
+from avsbg.runtime.errors import BackendError
+from avsbg.runtime.threads import Aborted, Channel, ChannelClosedError, Prefetch, Worker
+
+PATIENCE = 20.0  # seconds after which a thread that hangs fails the test
 
 
 @pytest.fixture(autouse=True)
@@ -50,10 +53,10 @@ def test_leaving_stops_an_endless_iterator_and_closes_it() -> None:
 
 
 def test_the_oldest_are_dropped_where_asked() -> None:
-    channel: Channel[int] = Channel(3, drop_oldest=True)
+    channel: Channel[int] = Channel(3, "drop-oldest")
     for item in range(10):
         channel.put(item)
-    channel.end()
+    channel.close()
     assert list(channel) == [7, 8, 9]
     assert channel.dropped == 7
 
@@ -113,3 +116,69 @@ def test_a_worker_that_is_left_early_does_not_believe_that_all_came() -> None:
         worker.put(1)
         raise KeyError
     assert seen[-1] == "aborted"
+
+
+def test_dropping_the_oldest_keeps_the_newest() -> None:
+    channel: Channel[int] = Channel({"frame": 2, "sound": 2}, "drop-oldest")
+    for number in range(5):
+        channel.put(number, "frame")
+    channel.put(100, "sound")
+    assert len(channel) == 3
+    assert [channel.get() for _ in range(3)] == [3, 4, 100]
+    counters = channel.counters["frame"]
+    assert (counters.put, counters.taken, counters.dropped, counters.most) == (5, 2, 3, 2)
+    assert channel.counters["sound"].dropped == 0
+    with pytest.raises(TimeoutError):
+        channel.get(timeout=0.01)
+
+
+def test_blocking_waits_for_room_and_is_counted() -> None:
+    channel: Channel[int] = Channel({"frame": 1})
+    channel.put(0, "frame")
+    done = threading.Event()
+
+    def produce() -> None:
+        channel.put(1, "frame")
+        done.set()
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    assert not done.wait(0.05)
+    assert channel.get() == 0
+    thread.join(PATIENCE)
+    assert done.is_set()
+    assert channel.get() == 1
+    assert (channel.counters["frame"].blocked, channel.counters["frame"].dropped) == (1, 0)
+
+
+def test_closing_wakes_everyone() -> None:
+    channel: Channel[int] = Channel({"frame": 1})
+    channel.put(0, "frame")
+    caught: list[BaseException] = []
+
+    def produce() -> None:
+        try:
+            channel.put(1, "frame")
+        except BaseException as error:
+            caught.append(error)
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    channel.close(BackendError("gone"))
+    thread.join(PATIENCE)
+    assert [str(error) for error in caught] == ["gone"]
+    assert channel.get() == 0, "what was in it can still be taken"
+    with pytest.raises(BackendError, match="gone"):
+        channel.get()
+    channel = Channel(1)
+    channel.close()
+    with pytest.raises(ChannelClosedError):
+        channel.get()
+    assert list(channel) == []
+
+
+def test_a_queue_that_cannot_be() -> None:
+    with pytest.raises(BackendError, match="at least 1 frame, not 0"):
+        Channel({"frame": 0})
+    with pytest.raises(BackendError, match=r"unknown policy 'drop'.*block, drop-oldest"):
+        Channel({"frame": 1}, "drop")  # type: ignore[arg-type]

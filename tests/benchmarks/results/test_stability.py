@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from avsbg.benchmarks.machine.environment import OtherLoad, default_threads, describe_environment, usable_cores
+from avsbg.benchmarks.machine.environment import OtherLoad, default_threads, describe_environment
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import drift
+from avsbg.runtime.threads import usable_cores
 
 STEADY = [1.0, 1.01, 0.99, 1.0] * 5
 

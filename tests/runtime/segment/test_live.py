@@ -115,7 +115,7 @@ def test_a_camera_and_a_microphone(tiny: Bundle, tmp_path: Path, paced: bool) ->
     with create("onnxruntime", tiny) as backend:
         segment_live(
             ClipSegmenter(backend), camera, tmp_path / "out", Options(masks="none"),
-            stop=threading.Event(), microphone=microphone, duration=6, drop_oldest=False,
+            stop=threading.Event(), microphone=microphone, duration=6, policy="block",
         )  # fmt: skip
     assert sounding(tmp_path / "out") == [True] * 4 + [False] * 2
     assert probe(tmp_path / "out/overlay.mp4").has_sound
@@ -221,7 +221,7 @@ def test_a_source_faster_than_the_network(tiny: Bundle, tmp_path: Path, drop: bo
             slow.delay = 0.5  # a busy machine makes the source slow, too
         summary, _ = segment_live(
             slow, source(BOTH), tmp_path / "out", Options(masks="none", overlay=False),
-            stop=threading.Event(), duration=60, drop_oldest=drop,
+            stop=threading.Event(), duration=60, policy="drop-oldest" if drop else "block",
         )  # fmt: skip
     assert summary["seconds"] + summary["dropped_seconds"] == 60
     assert (summary["dropped_seconds"] > 0) == drop
@@ -317,11 +317,11 @@ def test_packets_that_wait_are_few(tiny: Bundle, tmp_path: Path, monkeypatch: py
     most = 0
     original = live.Channel.put
 
-    def put(self: Any, item: Any) -> None:
+    def put(self: Any, item: Any, *kind: str) -> None:
         nonlocal most
-        original(self, item)
+        original(self, item, *kind)
         if isinstance(item, av.Packet):
-            most = max(most, self.waiting)
+            most = max(most, len(self))
 
     monkeypatch.setattr(live.Channel, "put", put)
     run(tiny, BOTH, tmp_path / "out", duration=100)
