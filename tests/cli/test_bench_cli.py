@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from avsbg.benchmarks.machine.environment import OtherLoad
 from avsbg.benchmarks.results.rows import read_rows
-from avsbg.cli import app
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
 from fixtures import tiny_bundle
+from fixtures.cli import AVSBG, run_avsbg
 
 QUICK = ["--samples", "3", "--seconds", "0", "--warmup", "1", "--threads", "1"]
 
@@ -25,10 +24,10 @@ def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def _bench(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(app, ["bench", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result.exit_code, result.output
+    result = run_avsbg("bench", *arguments)
+    if result.error is not None:
+        raise result.error
+    return result.code, result.output
 
 
 def test_compares_writes_and_says_that_three_samples_are_no_result(embedding: Bundle, tmp_path: Path) -> None:
@@ -89,7 +88,7 @@ def test_an_existing_directory_is_refused_before_anything_is_measured(embedding:
 
 
 def test_a_mistake_is_one_paragraph(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", "from avsbg.cli import main; main()", "bench", "missing"]
+    command = [*AVSBG, "bench", "missing"]
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 1 and not result.stdout and "Traceback" not in result.stderr
     assert result.stderr.startswith("error: there is no bundle at missing. Make one with `avsbg export`.")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.runtime import doctor
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
+from fixtures.cli import run_avsbg
 
 ORIN = Gpu("Orin", 87, 8 * 2**30, 8, integrated=True)
 
@@ -21,9 +20,9 @@ def _by_name(monkeypatch: pytest.MonkeyPatch, driver: CudaDriver) -> dict[str, d
 
 def test_says_why_there_is_no_gpu_and_that_tensorrt_cannot_build_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "read_cuda_driver", lambda: CudaDriver(None, "the NVIDIA driver is not installed"))
-    result = CliRunner().invoke(app, ["doctor", "--json"])
-    assert result.exit_code == 0, result.output
-    document = json.loads(result.stdout)
+    result = run_avsbg("doctor", "--json")
+    assert result.code == 0, result.output
+    document = json.loads(result.out)
     gpu = next(finding for finding in document["findings"] if finding["name"] == "GPU")
     assert gpu["found"] is None and gpu["why"] == "the NVIDIA driver is not installed"
     build = next(ability for ability in document["abilities"] if ability["use"] == "avsbg build --backend tensorrt")
@@ -49,7 +48,7 @@ def test_a_missing_package_names_the_command_that_installs_it(monkeypatch: pytes
     found = _by_name(monkeypatch, CudaDriver(None, "no driver"))
     assert found["TensorRT for RTX"].found is None
     assert found["TensorRT for RTX"].remedy == "pip install 'avsbg[rtx]'"
-    text = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "200"}).output
+    text = run_avsbg("doctor").output
     assert "pip install 'avsbg[rtx]'" in text
 
 
@@ -62,7 +61,7 @@ def test_each_use_names_the_commands_that_make_it_possible(monkeypatch: pytest.M
     assert any(remedy.startswith("pip install pycuda") for remedy in run.remedies)
     assert any("avsbg[tensorrt]" in remedy for remedy in run.remedies)
     assert abilities["CUDA graphs with tensorrt and tensorrt-rtx"].remedies[-1] == "pip install cuda-bindings"
-    text = CliRunner().invoke(app, ["doctor"], env={"COLUMNS": "250"}).output
+    text = run_avsbg("doctor", columns=250).output
     assert "pip install cuda-bindings" in text
 
 

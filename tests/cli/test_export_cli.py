@@ -9,39 +9,24 @@ import sys
 import pytest
 import torch
 
-from avsbg import cli
 from avsbg.model import create_network, fill_from_seed, save_checkpoint
 from avsbg.runtime.bundle import Bundle
+from fixtures.cli import run_avsbg
 
 SMALL = ["--encoder", "pvt_v2_b0", "--audio", "embedding", "--frames", "2", "--size", "32x64"]
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run `avsbg` with these arguments; returns the exit code and what it printed, spaces and line breaks as one."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["avsbg", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        out, err = capsys.readouterr()
-        code = stop.value.code
-        return (code if isinstance(code, int) else 0), " ".join(out.split()), " ".join(err.split())
-
-    return call
-
-
-def test_a_checkpoint_becomes_a_bundle(run, tmp_path):
+def test_a_checkpoint_becomes_a_bundle(tmp_path):
     network = create_network("avsbench-without-audio", encoder="pvt_v2_b0")
     fill_from_seed(network, 0)
     save_checkpoint(network, tmp_path / "weights.safetensors")
     target = tmp_path / "out.bundle"
     arguments = ["export", "avsbench-without-audio", *SMALL, "--checkpoint", tmp_path / "weights.safetensors"]
-    code, out, err = run(*arguments, "-o", target)
-    assert code == 0, err
-    assert "nodes exported" in out
-    assert "agrees with PyTorch" in out
-    assert "parameters" in out
+    result = run_avsbg(*arguments, "-o", target)
+    assert result.code == 0, result.err
+    assert "nodes exported" in result.text
+    assert "agrees with PyTorch" in result.text
+    assert "parameters" in result.text
     manifest = Bundle.open(target).manifest
     assert manifest.name == "avsbench-without-audio-pvt_v2_b0"
     assert manifest.weights.checkpoints[0].name == "weights.safetensors"
@@ -49,10 +34,10 @@ def test_a_checkpoint_becomes_a_bundle(run, tmp_path):
     assert str(tmp_path) not in json.dumps(manifest.model_dump(mode="json"))
     before = (target / "manifest.json").read_bytes()
 
-    code, _, err = run(*arguments, "-o", target)
-    assert code == 1
-    assert "exists already" in err
-    assert "--force" in err
+    result = run_avsbg(*arguments, "-o", target)
+    assert result.code == 1
+    assert "exists already" in result.paragraph
+    assert "--force" in result.paragraph
     assert (target / "manifest.json").read_bytes() == before
 
 
@@ -70,32 +55,32 @@ def test_a_checkpoint_becomes_a_bundle(run, tmp_path):
         (["avs-bg", "--encoder", "pvt_v2_b0", "--checkpoint", "x.pth"], "needs VGGish's weights"),
     ],
 )
-def test_mistakes_are_told_in_a_paragraph(run, tmp_path, monkeypatch, arguments, message):
+def test_mistakes_are_told_in_a_paragraph(tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run("export", *arguments, "-o", tmp_path / "new")
-    assert code == 1
-    assert message in err
-    assert "Traceback" not in err
+    result = run_avsbg("export", *arguments, "-o", tmp_path / "new")
+    assert result.code == 1
+    assert message in result.paragraph
+    assert "Traceback" not in result.paragraph
     assert not list(tmp_path.iterdir())
 
 
-def test_a_pickle_that_is_no_checkpoint_is_not_run(run, tmp_path):
+def test_a_pickle_that_is_no_checkpoint_is_not_run(tmp_path):
     class Harm:
         def __reduce__(self):
             return (print, ("harm",))
 
     torch.save(Harm(), tmp_path / "harm.pth")
-    code, out, err = run("export", "avs-bg", *SMALL, "--checkpoint", tmp_path / "harm.pth", "-o", tmp_path / "new")
-    assert code == 1
-    assert "not unpickled" in err
-    assert "harm" not in out.replace("harm.pth", "")
+    result = run_avsbg("export", "avs-bg", *SMALL, "--checkpoint", tmp_path / "harm.pth", "-o", tmp_path / "new")
+    assert result.code == 1
+    assert "not unpickled" in result.paragraph
+    assert "harm" not in result.text.replace("harm.pth", "")
     assert not (tmp_path / "new").exists()
 
 
-def test_an_unknown_form_of_sound_lists_the_forms(run, tmp_path):
-    code, _, err = run("export", "avs-bg", "--seed", 0, "--audio", "mp3", "-o", tmp_path / "new")
-    assert code == 2
-    assert all(form in err for form in ("waveform", "log-mel", "embedding"))
+def test_an_unknown_form_of_sound_lists_the_forms(tmp_path):
+    result = run_avsbg("export", "avs-bg", "--seed", 0, "--audio", "mp3", "-o", tmp_path / "new")
+    assert result.code == 2
+    assert all(form in result.paragraph for form in ("waveform", "log-mel", "embedding"))
 
 
 @pytest.mark.parametrize("missing", ["torch", "onnxruntime"])

@@ -7,21 +7,19 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from avsbg import cli
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.bundle.update import update_bundle
 from fixtures import tiny_bundle
+from fixtures.cli import AVSBG, run_avsbg
 from fixtures.videos import steady, tone, write_video
 
-MAIN = [sys.executable, "-c", "from avsbg.cli import main; main()", "run"]
 ENDLESS = "lavfi:testsrc2=size=320x240:rate=25[out0];sine=frequency=440,volume=8[out1]"
 
 
@@ -30,15 +28,6 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seconds of work, enough to be interrupted in."""
     path = tmp_path_factory.mktemp("videos") / "long.mkv"
     return write_video(path, times=steady(25, 2500), size=(320, 240), sound=tone(100))
-
-
-def main(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["avsbg", *map(str, arguments)])
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        return int(exit_.code or 0)
-    return 0
 
 
 def until(condition: object, seconds: float = 60) -> None:
@@ -57,7 +46,9 @@ def test_a_signal_keeps_what_is_finished_and_removes_the_rest(
     folder.mkdir()
     write_video(folder / "a.mp4", times=steady(25, 50), sound=tone(2))
     (folder / "b.mkv").symlink_to(long_video)
-    process = subprocess.Popen([*MAIN, tiny.path, folder, "-o", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*AVSBG, "run", tiny.path, folder, "-o", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     until(lambda: (out / "a.mp4/summary.json").is_file() and list(out.glob(".b.mkv.*/new/frames.jsonl")))
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -71,7 +62,9 @@ def test_a_signal_keeps_what_is_finished_and_removes_the_rest(
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_completes_a_live_source(tiny: Bundle, tmp_path: Path, number: int, code: int) -> None:
     out = tmp_path / "out"
-    process = subprocess.Popen([*MAIN, tiny.path, ENDLESS, "-o", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(
+        [*AVSBG, "run", tiny.path, ENDLESS, "-o", out], stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     until(lambda: list(tmp_path.glob(".out.*/new/masks/00008.png")))
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -84,9 +77,7 @@ def test_a_signal_completes_a_live_source(tiny: Bundle, tmp_path: Path, number: 
 
 
 @pytest.mark.parametrize("what", ["overlay", "masks", "video", "rle"])
-def test_a_full_disk(
-    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
-) -> None:
+def test_a_full_disk(tiny: Bundle, tmp_path: Path, what: str) -> None:
     """A limit on the size of files fails as a full disk does: in the middle of a write, in whatever library."""
     (tmp_path / "in").mkdir()
     for name in "ab":
@@ -99,11 +90,11 @@ def test_a_full_disk(
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
-        code = main(monkeypatch, "run", tiny.path, tmp_path / "in", "-o", tmp_path / "out", *options)
+        result = run_avsbg("run", tiny.path, tmp_path / "in", "-o", tmp_path / "out", *options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    errors = " ".join(capsys.readouterr().err.split())
-    assert code == 1
+    errors = result.paragraph
+    assert result.code == 1
     assert "File too large" in errors
     assert "nothing of it was kept" in errors
     assert "Make room" in errors
@@ -122,7 +113,11 @@ def test_a_disk_that_is_really_full(tiny: Bundle, tmp_path: Path) -> None:
     try:
         video = write_video(tmp_path / "v.mkv", times=steady(25, 500), size=(320, 240), sound=tone(20))
         done = subprocess.run(
-            [*MAIN, tiny.path, video, "-o", disk / "out"], capture_output=True, text=True, check=False, timeout=120
+            [*AVSBG, "run", tiny.path, video, "-o", disk / "out"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
         )
         assert done.returncode == 1
         assert "No space left on device" in " ".join(done.stderr.split())
@@ -138,7 +133,7 @@ def test_two_processes_on_one_bundle_while_it_is_updated(long_video: Path, tmp_p
     outputs = [tmp_path / "one", tmp_path / "two"]
     processes = [
         subprocess.Popen(
-            [*MAIN, bundle.path, long_video, "-o", output, "--masks", "none", "--no-overlay"],
+            [*AVSBG, "run", bundle.path, long_video, "-o", output, "--masks", "none", "--no-overlay"],
             stderr=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

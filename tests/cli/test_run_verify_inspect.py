@@ -10,41 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avsbg import cli
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device import native_library
+from fixtures.cli import run_avsbg
 from fixtures.engines import add_engine, passed
 from fixtures.videos import steady, tone, write_video
-
-
-class BatchResult:
-    """What a command printed and how it ended."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-    @property
-    def paragraph(self) -> str:
-        """Standard error without its line breaks."""
-        return " ".join(self.err.split())
-
-
-@pytest.fixture
-def avsbg(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    """Run the `avsbg` command in this process."""
-
-    def run(*arguments: object) -> BatchResult:
-        monkeypatch.setattr(sys, "argv", ["avsbg", *map(str, arguments)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        return BatchResult(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -52,24 +23,26 @@ def clip(tmp_path: Path) -> Path:
     return write_video(tmp_path / "clip.mp4", times=steady(25, 50), sound=tone(2))
 
 
-def test_run_writes_its_output_and_says_where(avsbg, tiny: Bundle, clip: Path, tmp_path: Path) -> None:
-    outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--backend", "onnxruntime:plain")
+def test_run_writes_its_output_and_says_where(tiny: Bundle, clip: Path, tmp_path: Path) -> None:
+    outcome = run_avsbg(
+        "run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--backend", "onnxruntime:plain"
+    )
     assert outcome.code == 0, outcome.err
     assert f"{tmp_path}/out/overlay.png" in outcome.out
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["backend"]["operator"] == "plain"
     assert summary["backend"]["threads"] == 1
     assert summary["seconds"] == 2
-    again = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--backend", "onnxruntime:plain")
+    again = run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", 1, "--backend", "onnxruntime:plain")
     assert again.code == 0
     assert "finished before" in again.out
-    other = avsbg("run", tiny.path, clip, "-o", tmp_path / "out")
+    other = run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out")
     assert other.code == 1
     assert "--force" in other.paragraph
-    assert avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--force").code == 0
+    assert run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--force").code == 0
 
 
-def test_bad_input_is_a_paragraph_and_nothing_half_written(avsbg, tiny: Bundle, clip: Path, tmp_path: Path) -> None:
+def test_bad_input_is_a_paragraph_and_nothing_half_written(tiny: Bundle, clip: Path, tmp_path: Path) -> None:
     mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
     truncated = tmp_path / "truncated.mp4"
     truncated.write_bytes(clip.read_bytes()[:2000])
@@ -83,7 +56,7 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(avsbg, tiny: Bundle, 
         (tmp_path, clip): "holds no manifest.json",
     }
     for (bundle, video), message in cases.items():
-        outcome = avsbg("run", bundle, video, "-o", tmp_path / "out")
+        outcome = run_avsbg("run", bundle, video, "-o", tmp_path / "out")
         assert outcome.code == 1
         assert outcome.paragraph.startswith("error: ")
         assert message in outcome.paragraph
@@ -98,22 +71,22 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(avsbg, tiny: Bundle, 
         ("--backend", "onnxruntime:magic", "function, native, plain"),
         ("--threshold", "2", "[0, 1)"),
     ]:
-        outcome = avsbg("run", tiny.path, clip, "-o", tmp_path / "out", option, value)
+        outcome = run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", option, value)
         assert outcome.code == 1
         assert message in outcome.paragraph
-    assert avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", "0").code == 2
+    assert run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--threads", "0").code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clip.mp4", "mute.mp4", "text.mp4", "truncated.mp4"]
 
 
-def test_run_silent(avsbg, tiny: Bundle, tmp_path: Path) -> None:
+def test_run_silent(tiny: Bundle, tmp_path: Path) -> None:
     mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
-    assert avsbg("run", tiny.path, mute, "-o", tmp_path / "out", "--silent", "--probabilities").code == 0
+    assert run_avsbg("run", tiny.path, mute, "-o", tmp_path / "out", "--silent", "--probabilities").code == 0
     assert (tmp_path / "out/probabilities/00000.png").is_file()
 
 
-def test_verify_passes_and_writes_json(avsbg, tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_passes_and_writes_json(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native_library, "_folders", lambda: [Path("/nowhere")])
-    outcome = avsbg("verify", tiny.path, "--json", tmp_path / "verify.json")
+    outcome = run_avsbg("verify", tiny.path, "--json", tmp_path / "verify.json")
     assert outcome.code == 0, outcome.err
     for word in ("onnxruntime:function", "onnxruntime:plain", "logits", "probability", "pass"):
         assert word in outcome.out
@@ -124,7 +97,7 @@ def test_verify_passes_and_writes_json(avsbg, tiny: Bundle, tmp_path: Path, monk
     assert [len(result["comparisons"]) for result in document["results"]] == [4, 4]
     assert "no native libraries" in document["not_run"]["onnxruntime:native"]
     assert [clip["miou"] for clip in document["results"][0]["clips"]] == [1.0] * 4
-    asked = avsbg("verify", tiny.path, "--backend", "onnxruntime:native")
+    asked = run_avsbg("verify", tiny.path, "--backend", "onnxruntime:native")
     assert asked.code == 1
     assert "no native libraries" in asked.paragraph
 
@@ -142,36 +115,36 @@ def _change_vectors(bundle: Path, value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [99.0, float("nan")])
-def test_verify_fails_where_an_output_differs(avsbg, bundle_copy: Path, tmp_path: Path, value: float) -> None:
+def test_verify_fails_where_an_output_differs(bundle_copy: Path, tmp_path: Path, value: float) -> None:
     _change_vectors(bundle_copy, value)
-    outcome = avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--json", tmp_path / "verify.json")
+    outcome = run_avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--json", tmp_path / "verify.json")
     assert outcome.code == 1
     assert "FAIL" in outcome.out
     assert "onnxruntime: an output differs" in outcome.out
     document = json.loads((tmp_path / "verify.json").read_text(), parse_constant=pytest.fail)
     assert not document["passed"]
-    assert avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--clips", "3").code == 0
-    missing = avsbg("verify", bundle_copy, "--clips", "2")
+    assert run_avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--clips", "3").code == 0
+    missing = run_avsbg("verify", bundle_copy, "--clips", "2")
     assert missing.code == 1
     assert "It has: 1, 3." in missing.paragraph
 
 
-def test_an_engine_is_listed_as_not_run_and_never_as_passed(avsbg, bundle_copy: Path, tmp_path: Path) -> None:
+def test_an_engine_is_listed_as_not_run_and_never_as_passed(bundle_copy: Path, tmp_path: Path) -> None:
     add_engine(bundle_copy, "clip.fp16")
-    outcome = avsbg("verify", bundle_copy, "--json", tmp_path / "verify.json", "--picture", tmp_path / "masks.png")
+    outcome = run_avsbg("verify", bundle_copy, "--json", tmp_path / "verify.json", "--picture", tmp_path / "masks.png")
     assert outcome.code == 0, outcome.err
-    assert "not run clip.fp16: " in " ".join(outcome.out.split())
+    assert "not run clip.fp16: " in outcome.text
     document = json.loads((tmp_path / "verify.json").read_text())
     assert "clip.fp16" in document["not_run"]
     assert "clip.fp16" not in [result["target"] for result in document["results"]]
     assert (tmp_path / "masks.png").is_file()
-    asked = avsbg("verify", bundle_copy, "--engine", "clip.fp16")
+    asked = run_avsbg("verify", bundle_copy, "--engine", "clip.fp16")
     assert asked.code == 1 and "error: " in asked.paragraph
-    unknown = avsbg("verify", bundle_copy, "--engine", "clip.fp8")
+    unknown = run_avsbg("verify", bundle_copy, "--engine", "clip.fp8")
     assert unknown.code == 1 and "has no engine 'clip.fp8'" in unknown.paragraph
 
 
-def test_a_changed_file_stops_every_verb(avsbg, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+def test_a_changed_file_stops_every_verb(bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
     with (bundle_copy / "clip.plain.onnx").open("ab") as stream:
         stream.write(b"\0")
     for arguments in (
@@ -179,18 +152,18 @@ def test_a_changed_file_stops_every_verb(avsbg, bundle_copy: Path, clip: Path, t
         ["inspect", bundle_copy],
         ["run", bundle_copy, clip, "-o", tmp_path / "o"],
     ):
-        outcome = avsbg(*arguments)
+        outcome = run_avsbg(*arguments)
         assert outcome.code == 1
         assert "clip.plain.onnx of the bundle" in outcome.paragraph
         assert "has changed" in outcome.paragraph
 
 
-def test_inspect_for_people_and_for_programs(avsbg, tiny: Bundle) -> None:
-    outcome = avsbg("inspect", tiny.path)
+def test_inspect_for_people_and_for_programs(tiny: Bundle) -> None:
+    outcome = run_avsbg("inspect", tiny.path)
     assert outcome.code == 0
     for word in ("tiny", "5 frames of 16 x 24", "random, seed 0", "1 avsbg::MeanCorrelation", "[clips, 5, 16, 24, 3]"):
         assert word in outcome.out
-    as_json = avsbg("inspect", tiny.path, "--json")
+    as_json = run_avsbg("inspect", tiny.path, "--json")
     assert json.loads(as_json.out) == json.loads((tiny.path / MANIFEST).read_text())
 
 
@@ -218,32 +191,32 @@ def _with_accuracy(path: Path, miou: float) -> None:
 
 
 def test_an_engine_is_run_by_target_or_name_and_refused_where_its_gate_failed(
-    avsbg, bundle_copy: Path, clip: Path, tmp_path: Path
+    bundle_copy: Path, clip: Path, tmp_path: Path
 ) -> None:
-    none = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt")
+    none = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt")
     assert none.code == 1 and f"avsbg build {bundle_copy} --backend tensorrt" in none.paragraph
     _with_accuracy(bundle_copy, 0.5)
     for options in (["--backend", "tensorrt:plain:fp16"], ["--backend", "tensorrt", "--engine", "clip.fp16"]):
-        refused = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
+        refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
         assert refused.code == 1
         assert "did not pass its gate" in refused.paragraph and "--force" in refused.paragraph
-    forced = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--force")
+    forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--force")
     assert "warning: tensorrt runs although it did not pass its gate: mean IoU of its masks 0.5000" in forced.paragraph
     assert forced.code == 1  # there is no TensorRT or GPU here
     assert not (tmp_path / "out").exists()
-    other = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--engine", "clip.fp16")
+    other = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--engine", "clip.fp16")
     assert other.code == 1 and "onnxruntime has no option 'engine'" in other.paragraph
-    trust = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--trust")
+    trust = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--trust")
     assert trust.code == 1 and "onnxruntime has no option 'trust'" in trust.paragraph
 
 
-def test_a_graph_whose_gate_failed(avsbg, bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
+def test_a_graph_whose_gate_failed(bundle_copy: Path, clip: Path, tmp_path: Path) -> None:
     document = json.loads((bundle_copy / MANIFEST).read_text())
     document["graphs"]["clip"]["accuracy"] = passed(0.5)
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
-    refused = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out")
+    refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out")
     assert refused.code == 1 and "the graph clip did not pass its gate" in refused.paragraph
-    forced = avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--force", "--no-overlay")
+    forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--force", "--no-overlay")
     assert forced.code == 0 and "warning: onnxruntime runs although" in forced.paragraph
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["backend"]["gate"] == "failed, overridden" and summary["backend"]["miou"] == 0.5

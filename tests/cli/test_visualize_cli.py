@@ -6,28 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from avsbg import cli
 from avsbg.runtime.bundle import Bundle
+from fixtures.cli import run_avsbg
 from fixtures.videos import steady, tone, write_video
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["avsbg", "visualize", *map(str, arguments)])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    return int(exit_.value.code or 0), " ".join(capsys.readouterr().err.split())
-
-
-def test_mistakes_are_a_paragraph(tiny: Bundle, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_mistakes_are_a_paragraph(tiny: Bundle, tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mkv", times=steady(5, 10), rate=5, sound=tone(2))
-    code, text = run(monkeypatch, capsys, tiny.path, video, "--pixel", "12")
-    assert code == 1 and "'12' is no pixel. Write it as X,Y" in text
-    code, text = run(monkeypatch, capsys, tiny.path, video, "--pixel", "64,0")
-    assert code == 1 and "the pixel 64,0 is outside of" in text
-    code, text = run(monkeypatch, capsys, tiny.path, video)
-    assert code == 1 and "tiny has no attention maps" in text
+    result = run_avsbg("visualize", tiny.path, video, "--pixel", "12")
+    assert result.code == 1 and "'12' is no pixel. Write it as X,Y" in result.paragraph
+    result = run_avsbg("visualize", tiny.path, video, "--pixel", "64,0")
+    assert result.code == 1 and "the pixel 64,0 is outside of" in result.paragraph
+    result = run_avsbg("visualize", tiny.path, video)
+    assert result.code == 1 and "tiny has no attention maps" in result.paragraph
     assert sorted(path.name for path in tmp_path.iterdir()) == ["video.mkv"]
 
 

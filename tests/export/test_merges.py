@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 from safetensors.numpy import load_file
-from typer.testing import CliRunner
 
 from avsbg.benchmarks.measure.cases import list_cases
 from avsbg.benchmarks.measure.runner import _count
-from avsbg.cli import app
 from avsbg.export.merges import Merges, block_kernel, column_kernels, merge
 from avsbg.export.torch_backend import TorchBackend
 from avsbg.runtime.bundle import Bundle
+from fixtures.cli import run_avsbg
 
 PROPERTY = settings(max_examples=25, deadline=None)
 RESIZE = 'Resize <mode = "nearest", coordinate_transformation_mode = "asymmetric", nearest_mode = "floor">'
@@ -290,8 +289,8 @@ def test_a_bundle_keeps_the_parameters_and_says_what_was_merged(exported) -> Non
 def test_without_merging_the_graph_is_the_networks(tmp_path) -> None:
     path = tmp_path / "bundle"
     options = ["--encoder", "pvt_v2_b0", "--audio", "embedding", "--frames", "2", "--size", "32", "--seed", "1"]
-    result = CliRunner().invoke(app, ["export", "avs-bg-without-audio", *options, "--no-merge", "-o", str(path)])
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = run_avsbg("export", "avs-bg-without-audio", *options, "--no-merge", "-o", path)
+    assert result.code == 0, result.output
     bundle = Bundle.open(path)
     for record in bundle.manifest.graphs.values():
         assert record.merges == () and record.unmerged is None
@@ -308,7 +307,7 @@ def test_without_merging_the_graph_is_the_networks(tmp_path) -> None:
 
 
 def test_a_person_sees_what_the_merges_save(smallest) -> None:
-    shown = CliRunner().invoke(app, ["inspect", str(smallest.bundle.path)], env={"COLUMNS": "200"}).output
+    shown = run_avsbg("inspect", smallest.bundle.path).output
     merges = smallest.bundle.graph("clip").merges
     before, after = (sum(getattr(one, f"operations_{when}") for one in merges) for when in ("before", "after"))
     assert f"2 merges of neighbouring operations: {before / 1e9:.3g} GFLOP a frame are now {after / 1e9:.3g}" in shown

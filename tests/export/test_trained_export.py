@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.export.shape import ExportError
 from avsbg.model import build, create_audio_encoder, fill_from_seed, save_checkpoint
 from avsbg.model.training.errors import TrainingError
@@ -17,6 +15,7 @@ from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.runtime.bundle import Bundle
 from fixtures.avsbench import write_dataset
+from fixtures.cli import run_avsbg
 
 RECIPE = replace(named_recipe("ms3/small"), epochs=1)
 
@@ -36,8 +35,8 @@ def trained(tmp_path_factory):
 
 
 def _invoke(*command):
-    result = CliRunner().invoke(app, [str(part) for part in command])
-    assert result.exit_code == 0, result.output
+    result = run_avsbg(*command)
+    assert result.code == 0, result.output
     return result
 
 
@@ -61,9 +60,7 @@ def test_the_bundle_of_a_run_scores_as_the_run(trained, tmp_path, audio):
 
 def test_what_a_run_decides_is_not_given_again(trained, tmp_path):
     def error_of(*command):
-        return (
-            CliRunner().invoke(app, ["export", *(str(part) for part in command), "-o", str(tmp_path / "b")]).exception
-        )
+        return run_avsbg("export", *command, "-o", tmp_path / "b").error
 
     assert isinstance(error_of(trained.path, "--seed", "1"), ExportError)
     assert "--vggish does not apply" in str(error_of(trained.path, "--vggish", "x.pth"))

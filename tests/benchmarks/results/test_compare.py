@@ -6,11 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 from avsbg.benchmarks.results.compare import Comparison, compare_files
 from avsbg.benchmarks.results.rows import Row, write_rows
-from avsbg.cli import app
+from fixtures.cli import run_avsbg
 from fixtures.rows import make_row
 
 
@@ -43,8 +42,6 @@ def test_what_is_no_result_or_not_the_same_cannot_be_told() -> None:
 def test_the_verb_prints_and_writes(tmp_path: Path) -> None:
     for name, median in (("a", 1.0), ("b", 0.5)):
         write_rows(tmp_path / name / "rows.jsonl", [make_row(median=median)])
-    result = CliRunner().invoke(
-        app, ["compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json", str(tmp_path / "out.json")]
-    )
-    assert result.exit_code == 0 and "faster" in result.output
+    result = run_avsbg("compare", tmp_path / "a", tmp_path / "b", "--json", tmp_path / "out.json")
+    assert result.code == 0 and "faster" in result.output
     assert json.loads((tmp_path / "out.json").read_text())[0]["ratio"] == pytest.approx(0.5)

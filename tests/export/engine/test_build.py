@@ -275,14 +275,13 @@ def test_command_lines_repeat_the_build(built: tuple[Bundle, dict[str, BuiltEngi
 
 
 def test_verify_says_that_an_engine_was_not_run(built: tuple[Bundle, dict[str, BuiltEngine]], tmp_path: Path) -> None:
-    from typer.testing import CliRunner
 
-    from avsbg.cli import app
+    from fixtures.cli import run_avsbg
 
     bundle, engines = built
     arguments = ["verify", str(bundle.path), "--json", str(tmp_path / "result.json")]
-    result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
-    assert result.exit_code == 0, result.output
+    result = run_avsbg(*arguments)
+    assert result.code == 0, result.output
     document = json.loads((tmp_path / "result.json").read_text())
     names = {engine.name for engine in engines.values()}
     assert names <= set(document["not_run"])

@@ -12,9 +12,7 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnx import TensorProto, helper
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.export.precision import emulated
 from avsbg.export.precision.emulated import EmulatedBackend, emulate, label, round_tf32
 from avsbg.export.precision.graphs import measure_accuracy
@@ -24,6 +22,7 @@ from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.errors import BackendError
+from fixtures.cli import run_avsbg
 
 # Every significand of float32, with one exponent: each tie and each neighbour of one, with every bit that is kept.
 BINADE = np.arange(0x3F800000, 0x40000000, dtype=np.uint32).view(np.float32)
@@ -149,8 +148,8 @@ def test_the_operators_body_and_the_plain_graph_are_emulated_alike(bundle: Bundl
 
 def test_convert_measures_bf16_and_says_that_it_is_emulated(bundle: Bundle, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
-    result = CliRunner().invoke(app, ["convert", str(path), "--precision", "bf16"])
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = run_avsbg("convert", path, "--precision", "bf16")
+    assert result.code == 0, result.output
     assert "clip.bf16 (emulated): mIoU" in result.output
     changed = Bundle.open(path)
     record = changed.graph("clip.bf16").accuracy

@@ -12,9 +12,7 @@ import onnx
 import onnx.parser
 import onnx_ir as ir
 import pytest
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.errors import AvsbgError
 from avsbg.export.precision.calibration_clips import open_clips
 from avsbg.export.precision.histogram import BINS, MagnitudeHistogram
@@ -26,6 +24,7 @@ from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
 from fixtures import avsbench, tiny_bundle, videos
+from fixtures.cli import run_avsbg
 
 
 def test_a_histogram_grows_in_bounded_memory() -> None:
@@ -63,8 +62,8 @@ def converted(export_once, tmp_path_factory: pytest.TempPathFactory) -> Path:  #
     source = export_once("avs-bg as published, embedding").bundle.path
     path = Path(shutil.copytree(source, tmp_path_factory.mktemp("int8") / "bundle"))
     options = ["--precision", "int8", "--calibrate", "vectors", "--gate", "0.5"]
-    result = CliRunner().invoke(app, ["convert", str(path), *options], env={"COLUMNS": "200"})
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = run_avsbg("convert", path, *options)
+    assert result.code == 0, result.output
     assert "the test vectors are synthetic" in result.output
     assert "not quantised, a product of two activations: " in result.output
     assert "groups left out (" in result.output and ", passes" in result.output
@@ -116,8 +115,8 @@ def test_a_graph_with_nothing_in_the_precision_is_refused(
     path = Path(shutil.copytree(converted, tmp_path / "bundle"))
     before = (path / MANIFEST).read_bytes()
     monkeypatch.setattr("avsbg.export.precision.sensitivity._Measure.__call__", _costs_all)
-    result = CliRunner().invoke(app, ["convert", str(path), "--precision", "fp8", "--calibrate", "vectors"])
-    assert "no product can be computed in fp8" in str(result.exception)
+    result = run_avsbg("convert", path, "--precision", "fp8", "--calibrate", "vectors")
+    assert "no product can be computed in fp8" in str(result.error)
     assert (path / MANIFEST).read_bytes() == before and not (path / "clip.fp8.onnx").exists()
 
 
@@ -135,14 +134,14 @@ def test_a_streams_masks_keep_the_gate(converted: Path, tmp_path: Path, precisio
             precision,
             *(["--calibrate", "vectors", "--gate", "0.5"] if precision == "fp8" else []),
         ]
-        result = CliRunner().invoke(app, ["convert", str(path), *options])
-        assert result.exit_code == 0, (result.output, result.exception)
+        result = run_avsbg("convert", path, *options)
+        assert result.code == 0, result.output
     target = f"onnxruntime:function:{precision}"
     if precision == "bf16":
-        result = CliRunner().invoke(app, ["verify", str(path), "--backend", target])
-        assert "cannot load" in str(result.exception) and "clip.bf16.onnx" in str(result.exception)
+        result = run_avsbg("verify", path, "--backend", target)
+        assert "cannot load" in str(result.error) and "clip.bf16.onnx" in str(result.error)
         return
-    CliRunner().invoke(app, ["verify", str(path), "--json", str(tmp_path / "verify.json")])
+    run_avsbg("verify", path, "--json", tmp_path / "verify.json")
     document = json.loads((tmp_path / "verify.json").read_text())
     by_target = {entry["target"]: entry for entry in document["results"]}
     assert {target, f"{target} as a stream"} <= set(by_target)
@@ -183,8 +182,8 @@ def test_calibration_on_videos(export_once, tmp_path: Path) -> None:  # type: ig
     (folder / "below").mkdir(parents=True)
     shutil.copy(videos.real_video(), folder / "below" / "bunny.mp4")
     options = ["--precision", "int8", "--calibrate", str(folder), "--calibration-clips", "2", "--gate", "0"]
-    result = CliRunner().invoke(app, ["convert", str(path), *options])
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = run_avsbg("convert", path, *options)
+    assert result.code == 0, result.output
     bundle = Bundle.open(path)
     record = bundle.manifest.quantisations["int8"]
     assert record.calibration.source == "videos" and record.calibration.seed == 0
@@ -203,10 +202,10 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     (tmp_path / "videos").mkdir()
     shutil.copy(videos.real_video(), tmp_path / "videos" / "bunny.mp4")
     convert = ["convert", str(path), "--precision", "fp16"]
-    assert CliRunner().invoke(app, convert).exit_code == 0
+    assert run_avsbg(*convert).code == 0
     on_vectors = Bundle.open(path).graph("clip.fp16").accuracy
-    result = CliRunner().invoke(app, [*convert, "--judge", str(tmp_path / "videos"), "--judge-clips", "2"])
-    assert result.exit_code == 0, (result.output, result.exception)
+    result = run_avsbg(*convert, "--judge", tmp_path / "videos", "--judge-clips", "2")
+    assert result.code == 0, result.output
     assert "the float32 graph's on 2 clips (videos)" in result.output
     bundle = Bundle.open(path)
     accuracy = bundle.graph("clip.fp16").accuracy
@@ -225,7 +224,7 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     # A bundle without vectors has clips to judge on all the same.
     document = json.loads((path / MANIFEST).read_text())
     (path / MANIFEST).write_text(json.dumps(document | {"vectors": []}))
-    assert CliRunner().invoke(app, [*convert, "--judge", str(tmp_path / "videos")]).exit_code == 0
+    assert run_avsbg(*convert, "--judge", tmp_path / "videos").code == 0
     without = Bundle.open(path).graph("clip.fp16").accuracy
     assert without is not None and without.passed and without.vectors_miou is None
 
@@ -274,8 +273,8 @@ def test_a_backend_executes_int8_by_name(converted: Path) -> None:
 )
 def test_requests_that_cannot_be_honoured(bundle_copy: Path, options: list[str], message: str) -> None:
     before = sha256(bundle_copy / MANIFEST)
-    result = CliRunner().invoke(app, ["convert", str(bundle_copy), *options])
-    assert isinstance(result.exception, AvsbgError) and message in str(result.exception)
+    result = run_avsbg("convert", bundle_copy, *options)
+    assert isinstance(result.error, AvsbgError) and message in str(result.error)
     assert sha256(bundle_copy / MANIFEST) == before
 
 
@@ -284,7 +283,7 @@ def test_a_video_that_is_none_ends_in_an_error(bundle_copy: Path, tmp_path: Path
     folder = tmp_path / "clips"
     folder.mkdir()
     options = ["convert", str(bundle_copy), "--precision", "int8", "--calibrate", str(folder)]
-    assert "holds no videos" in str(CliRunner().invoke(app, options).exception)
+    assert "holds no videos" in str(run_avsbg(*options).error)
     (folder / "a.mp4").write_bytes(content)
-    result = CliRunner().invoke(app, options)
-    assert isinstance(result.exception, AvsbgError) and "a.mp4" in str(result.exception)
+    result = run_avsbg(*options)
+    assert isinstance(result.error, AvsbgError) and "a.mp4" in str(result.error)

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.model.training.conversion import read_log_mel_pickle
 from avsbg.model.training.data import AvsBenchDataset, clip_log_mel, collate
 from avsbg.model.training.errors import DatasetError
@@ -22,6 +20,7 @@ from avsbg.model.training.media import frame_indices, read_frames, resize
 from avsbg.model.training.prepare import seconds_of
 from fixtures.avsbench import clip as square_clip
 from fixtures.avsbench import write_dataset, write_wav
+from fixtures.cli import run_avsbg
 from fixtures.golden import int16, load, waveform
 
 
@@ -102,14 +101,14 @@ def test_what_is_wrong_is_named(tmp_path, message):
     with pytest.raises(DatasetError) as caught:
         AvsBenchDataset(tmp_path, "ms3", "train")[0]
     assert message in str(caught.value)
-    result = CliRunner().invoke(app, ["data", "check", str(tmp_path), "--task", "ms3"])
-    assert result.exit_code == 1
+    result = run_avsbg("data", "check", tmp_path, "--task", "ms3")
+    assert result.code == 1
 
 
 def test_check_passes_a_sound_data_set(tmp_path):
     write_dataset(tmp_path, "s4")
-    result = CliRunner().invoke(app, ["data", "check", str(tmp_path), "--task", "s4"])
-    assert result.exit_code == 0
+    result = run_avsbg("data", "check", tmp_path, "--task", "s4")
+    assert result.code == 0
     assert "train 4 (sound from wav, 32x32)" in result.output
 
 
@@ -127,13 +126,13 @@ def test_converted_pickles_hold_the_same_patches(tmp_path):
     write_dataset(tmp_path, "s4")
     from_wav = AvsBenchDataset(tmp_path, "s4", "train")[1].log_mel
     _pickle_sounds(tmp_path)
-    result = CliRunner().invoke(app, ["data", "convert-avsbench", str(tmp_path), "--task", "s4"])
-    assert result.exit_code == 0, result.output
+    result = run_avsbg("data", "convert-avsbench", tmp_path, "--task", "s4")
+    assert result.code == 0, result.output
     assert "8 of 8 clips converted" in result.output
     dataset = AvsBenchDataset(tmp_path, "s4", "train")
     assert dataset.sound == "log-mel"
     assert torch.equal(dataset[1].log_mel, from_wav)
-    again = CliRunner().invoke(app, ["data", "convert-avsbench", str(tmp_path), "--task", "s4"])
+    again = run_avsbg("data", "convert-avsbench", tmp_path, "--task", "s4")
     assert "0 of 8 clips converted, 8 were there already" in again.output
 
 
@@ -221,11 +220,11 @@ def test_videos_become_clips(tmp_path):
     _write_video(folder / "ms3_data/raw_videos/good.mp4", rate=10, frames=50, samples=5 * 44100)
     _write_video(folder / "ms3_data/raw_videos/silent.mp4", rate=10, frames=50, samples=0)
     command = ["data", "prepare", str(tmp_path), "--task", "ms3", "--size", "32"]
-    result = CliRunner().invoke(app, command)
-    assert result.exit_code == 1
+    result = run_avsbg(*command)
+    assert result.code == 1
     assert "1 of 3 clips prepared" in result.output
-    assert "silent.mp4 has no sound" in result.stderr
-    assert "missing.mp4 does not exist" in result.stderr
+    assert "silent.mp4 has no sound" in result.err
+    assert "missing.mp4 does not exist" in result.err
     masks = folder / "ms3_data/gt_masks/train/good"
     masks.mkdir(parents=True)
     for k in range(1, 6):
@@ -234,6 +233,6 @@ def test_videos_become_clips(tmp_path):
     assert sample.frames.shape == (5, 32, 32, 3)
     assert sample.masks.min() == 1
     assert torch.equal(sample.log_mel, clip_log_mel(folder / "ms3_data/audio_wav/train/good.wav"))
-    assert "0 of 3 clips prepared, 1 were there already" in CliRunner().invoke(app, command).output
-    refused = CliRunner().invoke(app, [*command[:-1], "33"])
-    assert isinstance(refused.exception, DatasetError)
+    assert "0 of 3 clips prepared, 1 were there already" in run_avsbg(*command).output
+    refused = run_avsbg(*command[:-1], "33")
+    assert isinstance(refused.error, DatasetError)

@@ -9,11 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from typer.testing import CliRunner
 
 from avsbg.benchmarks.measure.accuracy import bundle_predictor
 from avsbg.benchmarks.measure.backend_accuracy import measure, table
-from avsbg.cli import app
 from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.graphs import AudioForm
 from avsbg.export.shape import ClipShape
@@ -26,6 +24,7 @@ from avsbg.model.training.predictors import network_predictor
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import ClipRecord
 from fixtures.avsbench import write_dataset
+from fixtures.cli import run_avsbg
 
 COUNTS = {"train": 2, "val": 1, "test": 5}
 
@@ -57,14 +56,14 @@ def test_torch_and_onnxruntime_give_the_same_figures(data, tmp_path):
         assert 0 < figures[0] < 1
         for backend in ("torch", "onnxruntime"):
             command = ["eval", str(bundle), "--data", str(data), "--task", task, "--backend", backend, "--batch", "2"]
-            result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "scores.json")])
-            assert result.exit_code == 0, result.output
+            result = run_avsbg(*command, "--json", tmp_path / "scores.json")
+            assert result.code == 0, result.output
             np.testing.assert_allclose(_scores(tmp_path / "scores.json"), figures, atol=1e-4)
             assert json.loads((tmp_path / "scores.json").read_text())["model"]["backend"]["backend"] == backend
     # The last task's figures, of the same clips as a stream, and drawn.
     extras = ["--stream", "--picture", str(tmp_path / "sheet.png"), "--pictured", "2"]
-    result = CliRunner().invoke(app, [*command, *extras, "--json", str(tmp_path / "scores.json")])
-    assert result.exit_code == 0, result.output
+    result = run_avsbg(*command, *extras, "--json", tmp_path / "scores.json")
+    assert result.code == 0, result.output
     np.testing.assert_allclose(_scores(tmp_path / "scores.json"), figures, atol=1e-4)
     assert json.loads((tmp_path / "scores.json").read_text())["model"]["backend"]["graph"] == "encode+decode"
     with Image.open(tmp_path / "sheet.png") as sheet:
@@ -135,9 +134,9 @@ def test_a_checkpoint_is_scored_by_its_variant(data, tmp_path):
     network = create_network(variant, encoder="pvt_v2_b0")
     save_checkpoint(network, tmp_path / "deaf.safetensors")
     command = ["eval", str(tmp_path / "deaf.safetensors"), "--data", str(data), "--task", "ms3", "--variant", variant]
-    result = CliRunner().invoke(app, [*command, "--encoder", "pvt_v2_b0"])
-    assert result.exit_code == 0, result.output
+    result = run_avsbg(*command, "--encoder", "pvt_v2_b0")
+    assert result.code == 0, result.output
     assert "ms3 test, 5 clips, sound from wav" in result.output
-    hearing = CliRunner().invoke(app, [*command[:-1], "avs-bg"])
-    assert isinstance(hearing.exception, TrainingError)
-    assert "--vggish" in str(hearing.exception)
+    hearing = run_avsbg(*command[:-1], "avs-bg")
+    assert isinstance(hearing.error, TrainingError)
+    assert "--vggish" in str(hearing.error)

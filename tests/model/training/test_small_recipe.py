@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.model import create_audio_encoder
 from avsbg.model.training.audio_pretraining import learn_categories
 from avsbg.model.training.augmentation import jitter_colours, vary_sound
@@ -25,6 +23,7 @@ from avsbg.model.training.recipes import named_recipe
 from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.settings import Interrupted, Listener
 from fixtures.avsbench import write_dataset
+from fixtures.cli import run_avsbg
 
 SMALL = named_recipe("s4/small")
 TOY = replace(SMALL, variant=replace(SMALL.variant, encoder="pvt_v2_b0"), epochs=2, batch=2, audio_epochs=12)
@@ -249,7 +248,7 @@ def test_one_category_and_no_data_are_refused(tmp_path):
 
 def test_the_command(data, tmp_path):
     options = ["--data", str(data), "-o", str(tmp_path / "run"), "--encoder-weights", "random", "--epochs", "1"]
-    done = CliRunner().invoke(app, ["train", "s4/small", *options, "--workers", "0", "--device", "cpu"])
-    assert done.exit_code == 0, done.output
-    scored = CliRunner().invoke(app, ["eval", str(tmp_path / "run"), "--data", str(data), "--task", "s4"])
-    assert scored.exit_code == 0, scored.output
+    done = run_avsbg("train", "s4/small", *options, "--workers", "0", "--device", "cpu")
+    assert done.code == 0, done.output
+    scored = run_avsbg("eval", tmp_path / "run", "--data", data, "--task", "s4")
+    assert scored.code == 0, scored.output

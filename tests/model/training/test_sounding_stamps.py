@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageDraw
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.model.training import stamps_catalogue as catalogue
 from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError
@@ -19,6 +17,7 @@ from avsbg.model.training.media import read_frames, read_sound
 from avsbg.model.training.sounding_stamps import make_scene
 from avsbg.model.training.stamps_library import load_library
 from fixtures.avsbench import write_wav
+from fixtures.cli import run_avsbg
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +79,8 @@ def test_the_same_seed_gives_the_same_files(media, tmp_path):
     command = ["--task", "ms3", "--clips", "3", "2", "2", "--size", "32", "--stamps", str(media / "stamps")]
     command += ["--backgrounds", str(media / "backgrounds")]
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
-        result = CliRunner().invoke(app, ["data", "sounding-stamps", str(tmp_path / name), *command, "--seed", seed])
-        assert result.exit_code == 0, result.output
+        result = run_avsbg("data", "sounding-stamps", tmp_path / name, *command, "--seed", seed)
+        assert result.code == 0, result.output
 
     def files(name):
         root = tmp_path / name
@@ -92,18 +91,18 @@ def test_the_same_seed_gives_the_same_files(media, tmp_path):
     dataset = AvsBenchDataset(tmp_path / "a", "ms3", "test")
     assert (len(dataset), dataset.sound) == (2, "log-mel")
     assert set(torch.unique(dataset[1].masks).tolist()) <= {0.0, 1.0}
-    again = CliRunner().invoke(app, ["data", "sounding-stamps", str(tmp_path / "a"), *command])
-    assert "exists already" in str(again.exception)
+    again = run_avsbg("data", "sounding-stamps", tmp_path / "a", *command)
+    assert "exists already" in str(again.error)
 
     record = json.loads((tmp_path / "a" / "Multi-sources" / "SOURCES.json").read_text())
     assert record["clips"] == {"train": 3, "val": 2, "test": 2}
     assert all(source["licence"] and len(source["sha256"]) == 64 for source in record["sources"])
     sheet = ["data", "show", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "sheet.png"), "--clips", "2"]
-    assert CliRunner().invoke(app, sheet).exit_code == 0
+    assert run_avsbg(*sheet).code == 0
     assert Image.open(tmp_path / "sheet.png").size == (5 * 160, 2 * (160 + 16))  # small frames are enlarged
 
     videos = ["data", "video", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "videos"), "--clips", "1"]
-    assert CliRunner().invoke(app, videos).exit_code == 0
+    assert run_avsbg(*videos).code == 0
     (video,) = (tmp_path / "videos").iterdir()
     frames = torch.from_numpy(np.stack(read_frames(video, 5)))
     assert (frames.float() - dataset[0].frames.float()).abs().mean() < 10  # H.264 halves the colours' resolution

@@ -13,9 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.model.training.errors import DatasetError, TrainingError
 from avsbg.model.training.initialization import RANDOM, start
 from avsbg.model.training.loop import Training
@@ -25,6 +23,7 @@ from avsbg.model.training.run_directory import RunDirectory
 from avsbg.model.training.settings import Interrupted, Listener, Settings
 from avsbg.model.variants import named_variant
 from fixtures.avsbench import write_dataset
+from fixtures.cli import run_avsbg
 
 VARIANT = named_variant("avs-bg-without-bg", encoder="pvt_v2_b0")
 TOY = Recipe("ms3", VARIANT, epochs=2, batch=2, learning_rate=1e-3, audio_visual=0.5, audio_encoder="compact")
@@ -131,8 +130,8 @@ def test_the_loss_falls_and_the_best_epoch_is_kept(data, tmp_path):
     assert result.score.miou == max(scores)
     assert scores[result.epoch - 1] == max(scores)
     command = ["eval", str(tmp_path / "run"), "--data", str(data), "--task", "s4", "--split", "val"]
-    scored = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "scores.json")])
-    assert scored.exit_code == 0, scored.output
+    scored = run_avsbg(*command, "--json", tmp_path / "scores.json")
+    assert scored.code == 0, scored.output
     assert json.loads((tmp_path / "scores.json").read_text())["per_clip"]["miou"] == pytest.approx(
         max(scores), abs=1e-6
     )
@@ -242,7 +241,7 @@ def test_damaged_states_are_refused(data, uninterrupted, tmp_path):
 
 def test_the_commands_refuse_what_they_cannot_do(data, tmp_path):
     def error_of(*command: str) -> str:
-        return str(CliRunner().invoke(app, [*command, "--data", str(data)]).exception)
+        return str(run_avsbg(*command, "--data", data).error)
 
     run = str(tmp_path / "run")
     assert "unknown recipe 's4/x'" in error_of("train", "s4/x", "-o", run)
@@ -257,7 +256,7 @@ def test_the_commands_refuse_what_they_cannot_do(data, tmp_path):
 
 
 def test_the_recipes_are_listed():
-    listed = CliRunner().invoke(app, ["train", "--list"])
-    assert listed.exit_code == 0
+    listed = run_avsbg("train", "--list")
+    assert listed.code == 0
     assert "ms3-from-s4/avsbench-without-audio-resnet50" in listed.output
     assert named_recipe("ms3-from-s4/avsbench-without-audio-resnet50").from_s4

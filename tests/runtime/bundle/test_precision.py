@@ -9,9 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 from pydantic import TypeAdapter, ValidationError
-from typer.testing import CliRunner
 
-from avsbg.cli import app
 from avsbg.export.engine.layers import layers_from_inspector
 from avsbg.export.engine.request import EngineRequest
 from avsbg.export.precision.quantize import quantise
@@ -21,6 +19,7 @@ from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import MANIFEST, Manifest, schema
 from avsbg.runtime.bundle.precision import PRECISIONS, PrecisionSpec, QuantizationSpec, converted_precisions
 from avsbg.runtime.bundle.record_types import Precision, QuantizedPrecision
+from fixtures.cli import run_avsbg
 
 
 @pytest.fixture
@@ -97,15 +96,15 @@ def test_the_layers_of_an_engine_are_told_in_a_made_up_precision(made_up: Precis
 
 
 def test_convert_offers_a_made_up_precision(made_up: PrecisionSpec, tiny: Bundle, tmp_path: Path) -> None:
-    unknown = CliRunner().invoke(app, ["convert", str(tmp_path), "--precision", "fp9"])
-    assert getattr(unknown.exception, "hint", None) == "Choose: fp16, bf16, int8, fp8, fp7."
-    uncalibrated = CliRunner().invoke(app, ["convert", str(tiny.path), "--precision", "fp7"])
-    assert "has not been calibrated for fp7" in str(uncalibrated.exception)
+    unknown = run_avsbg("convert", tmp_path, "--precision", "fp9")
+    assert getattr(unknown.error, "hint", None) == "Choose: fp16, bf16, int8, fp8, fp7."
+    uncalibrated = run_avsbg("convert", tiny.path, "--precision", "fp7")
+    assert "has not been calibrated for fp7" in str(uncalibrated.error)
 
 
 @pytest.mark.parametrize(("command", "names"), [("convert", converted_precisions()), ("build", list(PRECISIONS))])
 def test_the_help_of_a_command_names_every_precision(command: str, names: list[str]) -> None:
-    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
+    shown = run_avsbg(command, "--help").output
     assert [name for name in names if name not in shown] == []
 
 

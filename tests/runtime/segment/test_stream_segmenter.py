@@ -17,6 +17,7 @@ from avsbg.runtime.media.video import SampledFrame
 from avsbg.runtime.segment.segmenter import Segmented
 from avsbg.runtime.segment.stream_segmenter import StreamSegmenter
 from fixtures import stream_bundle
+from fixtures.cli import run_avsbg
 
 
 @pytest.fixture(scope="module")
@@ -83,19 +84,12 @@ def test_a_failed_video_leaves_nothing(bundle: Bundle) -> None:
     assert np.isfinite(results[0].probability).all()
 
 
-def test_the_command_says_what_cannot_be_streamed(tiny: Bundle, tmp_path: Path, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
-    import sys
-
-    from avsbg import cli
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["avsbg", "run", *map(str, arguments), "-o", str(tmp_path / "out")])
-        with pytest.raises(SystemExit) as caught:
-            cli.main()
-        return int(str(caught.value.code)), " ".join(capsys.readouterr().err.split())
+def test_the_command_says_what_cannot_be_streamed(tiny: Bundle, tmp_path: Path) -> None:
+    def error_of(*arguments: object) -> str:
+        return run_avsbg("run", *arguments, "-o", tmp_path / "out").paragraph
 
     (tmp_path / "v.mp4").touch()
-    assert "--stream" in run(tiny.path, tmp_path / "v.mp4", "--stream")[1]
-    assert "is for live sources" in run(tiny.path, tmp_path / "v.mp4", "--duration", 3)[1]
-    assert "those run alone" in run(tiny.path, "udp://127.0.0.1:9", tmp_path / "v.mp4")[1]
-    assert "is no microphone" in run(tiny.path, "udp://127.0.0.1:9", "--microphone", "m.wav")[1]
+    assert "--stream" in error_of(tiny.path, tmp_path / "v.mp4", "--stream")
+    assert "is for live sources" in error_of(tiny.path, tmp_path / "v.mp4", "--duration", 3)
+    assert "those run alone" in error_of(tiny.path, "udp://127.0.0.1:9", tmp_path / "v.mp4")
+    assert "is no microphone" in error_of(tiny.path, "udp://127.0.0.1:9", "--microphone", "m.wav")
