@@ -185,7 +185,10 @@ def test_a_reader_that_leaves_is_no_failure(tiny: Bundle, tmp_path: Path, closed
     for number in range(3):
         write_video(folder / f"{number}.mkv", times=steady(25, 25), sound=tone(1))
     process = subprocess.Popen(
-        [*MAIN, tiny.path, folder, "-o", tmp_path / "out"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*AVSBG, "run", tiny.path, folder, "-o", tmp_path / "out"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     pipe, other = (process.stdout, process.stderr) if closed == "stdout" else (process.stderr, process.stdout)
     assert pipe is not None
