@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
 from avsbg.runtime.bundle import Bundle
-from fixtures import tiny_bundle
+from fixtures import skips, tiny_bundle
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +20,24 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def bundle_copy(tiny: Bundle, tmp_path: Path) -> Path:
     """A copy of the tiny bundle for tests that damage it."""
     return Path(shutil.copytree(tiny.path, tmp_path / "copy"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the skips that the committed list does not allow."""
+    if unlisted := _unlisted_skips(terminalreporter):
+        terminalreporter.section(f"skipped for reasons that {skips.LIST.name} does not list")
+        terminalreporter.write_line("\n".join(unlisted))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail a CI run that skipped for a reason that is not listed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") == "true" and reporter is not None and _unlisted_skips(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _unlisted_skips(reporter: pytest.TerminalReporter) -> list[str]:
+    reports = reporter.stats.get("skipped", [])
+    pairs = [(report.nodeid, report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)]
+    return skips.unlisted(pairs, skips.allowed_reasons())
