@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.export.precision.sessions import mask_agreement
+from avsbg.runtime.verify.iou import mask_iou
 
 # What stands for the difference of an output that is not finite, in records that hold finite numbers only.
 _NOT_FINITE = float(np.finfo(np.float32).max)
@@ -47,7 +47,7 @@ def clip_agreement(name: str, logits: NDArray[Any], reference: NDArray[Any]) -> 
         squares = float(np.square(differences).sum()) if finite else math.inf
     return ClipAgreement(
         name=name,
-        miou=float(mask_agreement(logits[None], reference[None]).mean()),
+        miou=float(mask_iou(logits > 0, reference > 0).mean()),
         flipped=int(((logits > 0) != (reference > 0)).sum()),
         pixels=logits.size,
         largest=float(np.abs(differences).max()) if finite else math.inf,

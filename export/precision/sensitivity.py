@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from avsbg.export.precision.calibrate import Progress, load_folded
 from avsbg.export.precision.quantize import quantisable_products, quantise
-from avsbg.export.precision.sessions import mask_agreement, throw_away_session
+from avsbg.export.precision.sessions import throw_away_session
 from avsbg.runtime.bundle.quantisation_record import LayerGroupRecord, TrialRecord
+from avsbg.runtime.verify.iou import mask_iou
 
 Inputs = Mapping[str, NDArray[Any]]
 # The parts of a network whose members are groups of their own: few layers, on large maps or next to the output.
@@ -161,7 +162,7 @@ class _Measure:
         pairs = list(zip(logits, self._reference[:clips], strict=True))
         squares = [float(np.square(ours - theirs, dtype=np.float64).mean()) for ours, theirs in pairs]
         error = math.sqrt(sum(squares) / len(squares)) / self._scale
-        miou = np.concatenate([mask_agreement(ours, theirs) for ours, theirs in pairs]).mean()
+        miou = np.concatenate([mask_iou(ours > 0, theirs > 0).ravel() for ours, theirs in pairs]).mean()
         if not math.isfinite(error):
             return float(np.finfo(np.float32).max), 0.0
         return error, float(miou)

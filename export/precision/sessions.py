@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
@@ -43,10 +42,3 @@ def throw_away_session(model: ir.Model, *, threads: int | None = None) -> Iterat
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=UNFIT_FOR_FP8
         )
         yield Session(session)
-
-
-def mask_agreement(logits: NDArray[Any], reference: NDArray[Any]) -> NDArray[np.float64]:
-    """The IoU between the masks of two `[B, T, H, W]` logits, frame by frame; 1 where both masks are empty."""
-    ours, theirs = logits > 0, reference > 0
-    both, either = (ours & theirs).sum(axis=(2, 3)), (ours | theirs).sum(axis=(2, 3))
-    return np.where(either == 0, 1.0, both / np.maximum(either, 1)).reshape(-1)

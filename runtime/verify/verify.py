@@ -13,6 +13,7 @@ from avsbg.runtime.backends import Arrays, Backend
 from avsbg.runtime.bundle import Bundle, Vectors
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.errors import BundleError
+from avsbg.runtime.verify.iou import mask_iou
 
 Array = NDArray[Any]
 
@@ -143,8 +144,7 @@ def _least_on_vectors(accuracy: AccuracyRecord) -> float:
 def clip_accuracies(vectors: Vectors, probability: Array) -> list[ClipAccuracy]:
     """Each clip of `probability` `[B, T, H, W]` against that of the vectors."""
     ours, theirs = probability > DECISION, vectors.outputs["probability"] > DECISION
-    both, either = (ours & theirs).sum(axis=(2, 3)), (ours | theirs).sum(axis=(2, 3))
-    iou = np.where(either == 0, 1.0, both / np.maximum(either, 1)).mean(axis=1)
+    iou = mask_iou(ours, theirs).mean(axis=1)
     flipped = (ours != theirs).mean(axis=(1, 2, 3))
     return [ClipAccuracy(vectors.record.file, clip, float(iou[clip]), float(flipped[clip])) for clip in range(len(iou))]
 
