@@ -14,8 +14,8 @@ from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.stream_graphs import graph_module
 from avsbg.export.weights import load_graph_weights, read_graph_weights
 from avsbg.model import Variant, VariantError, build, create_audio_encoder
-from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.precision import PRECISIONS, join_names
@@ -23,7 +23,7 @@ from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
 
-class TorchResident(DeviceTensor):
+class TorchTensor(DeviceTensor):
     """A tensor on its device; PyTorch's allocator reuses what is released."""
 
     def __init__(self, tensor: torch.Tensor) -> None:
@@ -44,7 +44,7 @@ class TorchResident(DeviceTensor):
         array: NDArray[Any] = self._tensor.cpu().numpy().copy()
         return array
 
-    def _give_back(self) -> None:
+    def _return_buffer(self) -> None:
         del self._tensor
 
 
@@ -57,18 +57,18 @@ class TorchBackend(Backend):
     Args:
         bundle: an open bundle.
         graph: the graph whose contract and weights are used.
-        operator: `efficient`, or `published` for the computation of the released code, which materialises the
-            correlation volume; by default the variant's own.
+        operator: one of `OPERATORS`; by default the variant's own.
         device: where PyTorch runs, e.g. `cpu` or `cuda`.
         precision: fp32 (the default), or bf16 by PyTorch's autocast, which keeps sums and norms in fp32.
         threads: threads within an operator; by default PyTorch's choice. The setting holds for the whole process
             while the backend is open.
 
     Raises:
-        BackendError: no such form, precision or device.
+        BackendError: no such operator, precision or device.
     """
 
     name: ClassVar[str] = "torch"
+    OPERATORS = (OperatorImplementation.EFFICIENT, OperatorImplementation.PUBLISHED)
 
     def __init__(
         self,
@@ -92,7 +92,8 @@ class TorchBackend(Backend):
         try:
             # What only training needs is not in the graph.
             variant = replace(Variant.from_dict(bundle.manifest.variant), bidirectional=False)
-            self._variant = variant if operator is None else replace(variant, form=operator)
+            implementation = self._check_operator(operator)
+            self._variant = variant if implementation is None else replace(variant, form=implementation.value)
             self._device = torch.device(device)
         except (VariantError, RuntimeError) as error:
             raise BackendError(f"the backend torch cannot run this: {error}") from error
@@ -126,7 +127,7 @@ class TorchBackend(Backend):
         if self._threads is not None:
             torch.set_num_threads(self._threads)
 
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         assert self._module is not None
         arguments = [self._as_tensor(tensor.name, inputs[tensor.name]) for tensor in self.contract.inputs]
         with (
@@ -136,15 +137,18 @@ class TorchBackend(Backend):
             computed = self._module(*arguments)
         # Autocast returns what its last product computed in; numpy has no bf16.
         results = {name: one.float() for name, one in zip(self._module.outputs, computed, strict=True)}
-        return {name: TorchResident(results[name]) if name in keep else results[name].cpu().numpy() for name in outputs}
+        return {
+            name: TorchTensor(results[name]) if name in device_outputs else results[name].cpu().numpy()
+            for name in outputs
+        }
 
     def _as_tensor(self, name: str, array: NDArray[Any] | DeviceTensor) -> torch.Tensor:
         if not isinstance(array, DeviceTensor):
             return torch.from_numpy(array).to(self._device)
-        if not isinstance(array, TorchResident):
-            raise self._refuse_resident(name, f"{type(array).__name__} is another backend's")
+        if not isinstance(array, TorchTensor):
+            raise self._reject(name, f"{type(array).__name__} is another backend's")
         if array.tensor.device.type != self._device.type:
-            raise self._refuse_resident(name, f"it lies on {array.tensor.device}, not on {self._device}")
+            raise self._reject(name, f"it lies on {array.tensor.device}, not on {self._device}")
         return array.tensor
 
     def _close(self) -> None:

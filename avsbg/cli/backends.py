@@ -1,4 +1,4 @@
-"""What the verbs share: what executes a bundle, by the names that users write, the torch backend included."""
+"""Options that verbs share to say which backend executes a bundle, PyTorch's included."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ if TYPE_CHECKING:
     from avsbg.runtime.backends import Backend, BackendSpec
     from avsbg.runtime.bundle import Bundle
 
-# What a gate says of itself when it failed and the user wants to go on (avsbg.runtime.backends.gate).
-OVERRIDDEN = "failed, overridden"
-TARGET = "BACKEND[:FORM][:PRECISION]"
-TARGET_HELP = (
-    "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx; as onnxruntime:FORM with FORM function (the operator's "
-    "ONNX body), native (our kernel) or plain (standard operators), as torch:FORM with efficient or published; a "
+BACKEND_SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
+BACKEND_HELP = (
+    "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx; the IMPLEMENTATION of the operator: function (ONNX body), "
+    "native (our kernel) or plain (standard operators) with onnxruntime, efficient or published with torch; a "
     "precision that `avsbg convert` made, e.g. onnxruntime:native:fp16; openvino:bf16, where the processor computes in "
     "it; an engine that `avsbg build` made, e.g. tensorrt:plugin:fp16"
 )
@@ -27,58 +25,61 @@ Trust = Annotated[
 
 
 def create_backend(
-    target: str, bundle: Bundle, *, trust: bool = False, allow_failed_gate: bool = False, **options: Any
+    text: str, bundle: Bundle, *, trust: bool = False, allow_failed_accuracy: bool = False, **options: Any
 ) -> Backend:
-    """Create the backend of a target, those outside the runtime included.
+    """Create the backend that a user names, those outside the runtime included.
 
     Args:
-        target: what executes.
+        text: as `BackendSpec` reads it.
         bundle: an open bundle.
         trust: as the user says; an error with a backend that loads no engines.
-        allow_failed_gate: run what did not pass its gate, with a warning.
+        allow_failed_accuracy: run what misses its accuracy threshold, with a warning.
         options: others of the backend; None for its default.
     """
     from avsbg.runtime import backends
 
-    parsed, options = _prepared(target, trust, allow_failed_gate, options)
-    created = backends.create(parsed.backend, bundle, **{**parsed.options(), **options})
-    _warn(target, created)
+    spec, options = _prepare(text, trust, allow_failed_accuracy, options)
+    created = backends.create(spec.backend, bundle, **{**spec.options(), **options})
+    _warn(text, created)
     return created
 
 
 def create_streamed(
-    target: str, bundle: Bundle, *, trust: bool = False, allow_failed_gate: bool = False, **options: Any
+    text: str, bundle: Bundle, *, trust: bool = False, allow_failed_accuracy: bool = False, **options: Any
 ) -> Backend:
-    """As `create_backend`, but what executes clips frame by frame through the graphs of the bundle's stream."""
+    """Create the backend as `create_backend` does, but to execute clips frame by frame through a stream's graphs."""
     from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 
-    parsed, options = _prepared(target, trust, allow_failed_gate, options)
-    created = create_streamed_clip(bundle, parsed, **options)
-    _warn(target, created)
+    spec, options = _prepare(text, trust, allow_failed_accuracy, options)
+    created = create_streamed_clip(bundle, spec, **options)
+    _warn(text, created)
     return created
 
 
-def _prepared(
-    target: str, trust: bool, allow_failed_gate: bool, options: dict[str, Any]
+def _prepare(
+    text: str, trust: bool, allow_failed_accuracy: bool, options: dict[str, Any]
 ) -> tuple[BackendSpec, dict[str, Any]]:
     from avsbg.runtime import backends
 
     backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
-    parsed = backends.BackendSpec.parse(target)
+    spec = backends.BackendSpec.parse(text)
     if trust:
         options["trust"] = True
-    if allow_failed_gate and "allow_failed_gate" in backends.options(parsed.backend):
-        options["allow_failed_gate"] = True
-    return parsed, options
+    if allow_failed_accuracy and "allow_failed_accuracy" in backends.options(spec.backend):
+        options["allow_failed_accuracy"] = True
+    return spec, options
 
 
-def _warn(target: str, created: Backend) -> None:
-    if created.gate.get("gate") != OVERRIDDEN:
+def _warn(text: str, created: Backend) -> None:
+    from avsbg.runtime.backends.base import FAILED
+
+    check = created.accuracy_check
+    if check.get("gate") != FAILED:
         return
     from rich.console import Console
 
     Console(stderr=True).print(
-        f"[bold yellow]warning:[/bold yellow] {target} runs although it did not pass its gate: mean IoU of its "
-        f"masks {created.gate['miou']:.4f}, demanded {created.gate['least_miou']:g}.",
+        f"[bold yellow]warning:[/bold yellow] {text} runs although it did not pass its gate: mean IoU of its "
+        f"masks {check['miou']:.4f}, demanded {check['least_miou']:g}.",
         highlight=False,
     )

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import TARGET, TARGET_HELP, Trust
+from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust
 
 # What a run ends with when a row may not be published.
 UNSTABLE = 3
@@ -27,7 +27,7 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
     backend: Annotated[
         list[str] | None,
-        typer.Option(metavar=TARGET, help=f"{TARGET_HELP}. Repeat it to compare; by default onnxruntime."),
+        typer.Option(metavar=BACKEND_SYNTAX, help=f"{BACKEND_HELP}. Repeat it to compare; by default onnxruntime."),
     ] = None,
     scope: Annotated[
         ScopeOption, typer.Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file.")

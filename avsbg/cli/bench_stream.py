@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import TARGET, TARGET_HELP
+from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX
 
 
 @app.command("bench-stream")
 def bench_stream(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, typer.Argument(help="A bundle that `avsbg export --stream` made.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The rows, as JSON Lines.")],
-    backend: Annotated[str, typer.Option(metavar=TARGET, help=TARGET_HELP)] = "onnxruntime",
+    backend: Annotated[str, typer.Option(metavar=BACKEND_SYNTAX, help=BACKEND_HELP)] = "onnxruntime",
     rate: Annotated[
         list[str] | None,
         typer.Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),

@@ -65,11 +65,9 @@ def convert(  # noqa: PLR0917  (each is an option by name)
         source = record.calibration
         console.print(f"calibrated on {source.clips} clips ({source.source}); {len(record.left_out)} products left out")
         if record.judged_clips:
-            console.print(
-                f"judged on {record.judged_clips} clips: mIoU {record.miou:.4f}, {record.least_miou} demanded"
-            )
+            console.print(f"judged on {record.judged_clips} clips: mIoU {record.miou:.4f}, {record.min_miou} demanded")
         for trial in record.trials:
-            verdict = "passes" if trial.miou >= record.least_miou else "fails"
+            verdict = "passes" if trial.miou >= record.min_miou else "fails"
             console.print(
                 f"  {trial.groups} of {len(record.groups)} groups left out ({trial.products} products): "
                 f"{trial.miou:.4f}, {verdict}"
@@ -86,7 +84,7 @@ def convert(  # noqa: PLR0917  (each is an option by name)
         if accuracy is None:
             console.print(f"{name}: accuracy not measured")
             continue
-        verdict = "" if accuracy.passed else f" [bold red]below the gate of {accuracy.least_miou}[/bold red]"
+        verdict = "" if accuracy.passed else f" [bold red]below the gate of {accuracy.min_miou}[/bold red]"
         clips = accuracy.judged_on
         whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips ({clips.source})"
         console.print(

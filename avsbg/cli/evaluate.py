@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import TARGET, TARGET_HELP, Trust, create_backend, create_streamed
+from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust, create_backend, create_streamed
 from avsbg.cli.data import SplitName, TaskName
 from avsbg.errors import AvsbgError
 from avsbg.progress import count_progress
@@ -31,7 +31,7 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     split: Annotated[SplitName, typer.Option(help="The split to score.")] = SplitName.TEST,
     backend: Annotated[
         str | None,
-        typer.Option(metavar=TARGET, help=f"What executes a bundle, onnxruntime by default: {TARGET_HELP}."),
+        typer.Option(metavar=BACKEND_SYNTAX, help=f"What executes a bundle, onnxruntime by default: {BACKEND_HELP}."),
     ] = None,
     variant: Annotated[str | None, typer.Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
     encoder: Annotated[str | None, typer.Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
@@ -101,7 +101,7 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         target, trust = options["backend"] or "onnxruntime", bool(options["trust"])
         # Scoring is how one learns what a precision costs, so a failed gate does not stop it.
         create = create_streamed if options["stream"] else create_backend
-        with create(target, bundle, trust=trust, allow_failed_gate=True, threads=options["threads"]) as backend:
+        with create(target, bundle, trust=trust, allow_failed_accuracy=True, threads=options["threads"]) as backend:
             yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import TARGET, TARGET_HELP, Engine, Trust
+from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Engine, Trust
 
 
 class Masks(str, Enum):
@@ -40,7 +40,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The directory to create.")],
     backend: Annotated[
-        str, typer.Option(metavar=TARGET, help=f"What executes the network: {TARGET_HELP}.")
+        str, typer.Option(metavar=BACKEND_SYNTAX, help=f"What executes the network: {BACKEND_HELP}.")
     ] = "onnxruntime",
     threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
     silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
@@ -112,7 +112,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         threads=threads,
         engine=engine,
         trust=trust,
-        allow_failed_gate=force,
+        allow_failed_accuracy=force,
     )
     if live:
         chosen: Literal["block", "drop-oldest"] | None = None if policy is None else policy.value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +43,9 @@ def open_segmenter(path: Path, target: str, *, stream: bool | None, live: bool, 
             from avsbg.runtime.streaming.frame_pair import check_streams
 
             check_streams(bundle)
-            # The encoder has no operator of ours, so a form is a matter of the decoder.
-            form_of_none = str(backends.BackendSpec(parsed.backend, None, parsed.precision))
-            encode = stack.enter_context(create_backend(form_of_none, bundle, graph="encode", **options))
+            # The encoder has no operator of ours, so its implementation is a matter of the decoder.
+            encoder = str(replace(parsed, operator=None))
+            encode = stack.enter_context(create_backend(encoder, bundle, graph="encode", **options))
             decode = stack.enter_context(create_backend(target, bundle, graph="decode", **options))
             segmenter = StreamSegmenter(encode, decode, "timestamp" if live else "published")
         else:

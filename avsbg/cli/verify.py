@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from avsbg.cli import app
-from avsbg.cli.backends import TARGET, TARGET_HELP, Trust, create_backend
+from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust, create_backend
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,8 +25,8 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            metavar=TARGET,
-            help=f"{TARGET_HELP}; tensorrt or tensorrt-rtx. May be repeated. By default every graph in each form and "
+            metavar=BACKEND_SYNTAX,
+            help=f"{BACKEND_HELP}; tensorrt or tensorrt-rtx. May be repeated. By default every graph in each form and "
             "every engine.",
         ),
     ] = None,
@@ -137,7 +137,7 @@ def _create(bundle: Bundle, candidate: Candidate, threads: int | None, trust: bo
             candidate.backend,
             bundle,
             trust=trust and is_engine,
-            allow_failed_gate=True,
+            allow_failed_accuracy=True,
             threads=None if is_engine else threads,
             **options,
         )

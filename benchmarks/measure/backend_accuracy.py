@@ -96,7 +96,7 @@ def _create(bundle: Bundle, target: str, *, streamed: bool, threads: int) -> Bac
     backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
     parsed = backends.BackendSpec.parse(target)
     known = backends.options(parsed.backend)
-    limits = {name: value for name, value in (("threads", threads), ("allow_failed_gate", True)) if name in known}
+    limits = {name: value for name, value in (("threads", threads), ("allow_failed_accuracy", True)) if name in known}
     if streamed:
         return create_streamed_clip(bundle, parsed, **limits)
     return backends.create(parsed.backend, bundle, **{**parsed.options(), **limits})

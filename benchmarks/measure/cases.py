@@ -10,6 +10,7 @@ from typing import Any
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.model import Variant
 from avsbg.runtime import backends
+from avsbg.runtime.backends import OperatorImplementation as Implementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MergeRecord
 
@@ -48,8 +49,8 @@ class BenchmarkCase:
             VariantError: the bundle's record is of no network that this version knows.
         """
         variant = Variant.from_dict(self.bundle.manifest.variant)
-        form = self.options.get("operator") if self.backend == "torch" else None
-        return replace(variant, form=form) if form else variant
+        operator = self.options.get("operator") if self.backend == "torch" else None
+        return replace(variant, form=str(operator)) if operator else variant
 
 
 def list_cases(
@@ -59,8 +60,8 @@ def list_cases(
 
     Args:
         paths: the bundles.
-        targets: what executes them, as `BackendSpec` reads it. A bundle without the operator has one form on
-            ONNX Runtime, whichever is asked for.
+        targets: what executes them, as `BackendSpec` reads it. A bundle without the operator has one
+            implementation on ONNX Runtime, whichever is asked for.
         threads: for every backend.
         clips: the fixed number of clips that a backend may plan for; None if it varies.
         trust: load engines that this user did not build on this machine.
@@ -71,7 +72,7 @@ def list_cases(
     """
     parsed = [backends.BackendSpec.parse(target) for target in targets]
     # What did not pass its gate is measured too: the row says so.
-    limits = {"threads": threads, "clips": clips, "allow_failed_gate": True, "trust": trust or None}
+    limits = {"threads": threads, "clips": clips, "allow_failed_accuracy": True, "trust": trust or None}
     known = {target.backend: backends.options(target.backend) for target in parsed}
     bundles = [Bundle.open(path) for path in paths]
     found: list[BenchmarkCase] = []
@@ -81,7 +82,7 @@ def list_cases(
             label = f"{bundle_label}:{settled}"
             if any(case.label == label for case in found):
                 if settled != target:
-                    continue  # two forms that are one for this bundle
+                    continue  # two implementations that are one for this bundle
                 raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
             options = settled.options() | {name: limits[name] for name in limits if name in known[target.backend]}
             given = {name: value for name, value in options.items() if value is not None}
@@ -90,14 +91,14 @@ def list_cases(
 
 
 def _settle(bundle: Bundle, target: backends.BackendSpec) -> backends.BackendSpec:
-    """The target with the form that will run, where the bundle or the backend's default decides it."""
+    """The target with the implementation that will run, where the bundle or the backend's default decides it."""
     if target.backend == "torch":
-        return replace(target, form=target.form or str(bundle.manifest.variant.get("form")))
+        return replace(target, operator=target.operator or Implementation(str(bundle.manifest.variant.get("form"))))
     if target.backend == "openvino":
-        return replace(target, form=None if target.form == "plain" else target.form)  # it has no other
+        return replace(target, operator=None)  # it has one
     if target.backend == "onnxruntime":
         plain = bundle.graph(GRAPH).operator == "plain"
-        return replace(target, form="plain" if plain else target.form or "function")
+        return replace(target, operator=Implementation.PLAIN if plain else target.operator or Implementation.FUNCTION)
     return target
 
 

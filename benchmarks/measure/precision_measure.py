@@ -146,7 +146,7 @@ def measure(
             )
     agreement = summarise(clips)
     accuracy = made.graph(name).accuracy
-    least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.least_miou
+    least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.min_miou
     clip = bundle.manifest.clip
     return PrecisionRow(
         started=started,

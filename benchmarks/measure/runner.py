@@ -188,9 +188,9 @@ def _reference(labels: Sequence[str], wanted: str | None) -> str:
 
 
 def ran_as(case: BenchmarkCase) -> dict[str, str | bool]:
-    """The variant of a case, with the form that it computes in."""
-    form = case.options.get("operator") if case.backend == "torch" else None
-    return case.bundle.manifest.variant | ({"form": form} if form else {})
+    """The variant of a case, with the implementation of the operator that runs."""
+    operator = case.options.get("operator") if case.backend == "torch" else None
+    return case.bundle.manifest.variant | ({"form": str(operator)} if operator else {})
 
 
 def _execution(case: BenchmarkCase, described: Mapping[str, Any]) -> ExecutionRow:

@@ -47,7 +47,7 @@ class StreamBench:
 
     Args:
         bundle: with the graphs of a stream.
-        target: `BACKEND[:FORM][:PRECISION]`.
+        target: `BACKEND[:IMPLEMENTATION][:PRECISION]`.
         threads: of each backend.
 
     Raises:
@@ -69,7 +69,7 @@ class StreamBench:
         self._imported = _resident("VmRSS")
         with ExitStack() as stack:
             self.encode = stack.enter_context(self._create("encode", None))
-            self.decode = stack.enter_context(self._create("decode", self.target.form))
+            self.decode = stack.enter_context(self._create("decode", self.target.operator))
             self._stack = stack.pop_all()
         for _ in range(3):  # engines allocate and lay out weights in their first calls
             with self.stream() as stream:
@@ -83,9 +83,9 @@ class StreamBench:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _create(self, graph: str, form: str | None) -> backends.Backend:
+    def _create(self, graph: str, operator: backends.OperatorImplementation | None) -> backends.Backend:
         known = backends.options(self.target.backend)
-        options = {"operator": form, "precision": self.target.precision, "threads": self.threads}
+        options = {**self.target.options(), "operator": operator, "threads": self.threads}
         return backends.create(
             self.target.backend, self.bundle, graph=graph, **{k: v for k, v in options.items() if k in known}
         )
@@ -207,7 +207,7 @@ class StreamBench:
             samples: pairs that are kept.
             warmup: pairs that are dropped first.
         """
-        with self._create("clip", self.target.form) as clip, self.stream() as stream:
+        with self._create("clip", self.target.operator) as clip, self.stream() as stream:
             scene = self.scene(sys.maxsize)
             stream.push(*next(scene))
             load = OtherLoad()

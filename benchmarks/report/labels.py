@@ -21,7 +21,6 @@ _WAYS = {
     "function": "operator as ONNX function",
     "native": "native operator",
     "plain": "standard operators",
-    "rest-bf16": "standard operators",
     "plugin": "operator as plugin",
 }
 # AVSBench has no volume: what its own algebra avoids is TPAVI's product of every position with every other.

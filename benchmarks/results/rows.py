@@ -118,7 +118,7 @@ class PhaseRow(_Record):
 class ExecutionRow(_Record):
     """What was asked for and what ran; None where the backend does not say or there is no such thing."""
 
-    target: str | None = Field(description="as asked for: BACKEND[:FORM][:PRECISION]")
+    target: str | None = Field(description="as asked for: BACKEND[:IMPLEMENTATION][:PRECISION]")
     requested: str | None = Field(description="precision")
     realised: dict[str, JsonValue] | None = Field(description="read back: the graph's precision, or an engine's layers")
     engine_sha256: Sha256 | None = None

@@ -116,7 +116,7 @@ def build_into_bundle(
             graph=graph,
             graph_sha256=sha256(staged.file(record.file)),
             backend=request.backend,
-            operator=request.operator,
+            operator="plain" if request.operator == "plain" else "plugin",
             precision=request.precision,
             realised=realised,
             accuracy=accuracy,
@@ -139,12 +139,11 @@ def build_into_bundle(
 
 
 def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
-    """The float32 graph that has the operator in the form asked for."""
-    form = "custom" if request.operator == "plugin" else "plain"
+    """The float32 graph that the implementation of the operator needs."""
     if request.graph != "clip":
         check_streams(bundle)
     for name in (request.graph, str(GraphName(request.graph, is_plain=True))):
-        if name in bundle.manifest.graphs and bundle.graph(name).operator == form:
+        if name in bundle.manifest.graphs and bundle.graph(name).operator == request.operator.graph_form:
             return name
     if request.operator == "plugin":
         raise BuildError(

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from avsbg.errors import AvsbgError
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle.graph_name import ROLES
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
-Operator = Literal["plugin", "plain"]
 
 BACKENDS: tuple[Backend, ...] = get_args(Backend)
-OPERATORS: tuple[Operator, ...] = get_args(Operator)
+OPERATORS = (OperatorImplementation.PLUGIN, OperatorImplementation.PLAIN)
 # More branches at once than any of the networks has.
 MOST_AUX_STREAMS = 64
 
@@ -31,7 +31,7 @@ class EngineRequest:
     Attributes:
         backend: which TensorRT.
         precision: the type of the products; see `avsbg.export.precision.rules` for what stays float32.
-        operator: `plugin` for our kernels, `plain` for standard operators only.
+        operator: one of `OPERATORS`.
         clips: the smallest, the optimal and the largest number of clips in a batch.
         compute_capabilities: what the engine must run on, 86 for 8.6; empty for the GPU of this machine.
         workspace_mb: the most scratch memory that a layer may use; None for TensorRT's own limit.
@@ -45,7 +45,7 @@ class EngineRequest:
 
     backend: Backend
     precision: Precision
-    operator: Operator = "plugin"
+    operator: OperatorImplementation = OperatorImplementation.PLUGIN
     clips: tuple[int, int, int] = (1, 1, 4)
     compute_capabilities: tuple[int, ...] = ()
     workspace_mb: int | None = None

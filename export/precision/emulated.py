@@ -21,8 +21,7 @@ from numpy.typing import NDArray
 from avsbg.export.precision.convert import convert, fold_batch_norms, infer_types
 from avsbg.export.precision.rules import is_product
 from avsbg.export.precision.sessions import Session, throw_away_session
-from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.errors import BackendError
@@ -234,13 +233,13 @@ class EmulatedBackend(Backend):
         emulate(model, self._precision)
         self._session = self._stack.enter_context(throw_away_session(model, threads=self._threads))
 
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         assert self._session is not None
         for name, one in inputs.items():
             if isinstance(one, DeviceTensor):
-                raise self._refuse_resident(name, "it takes arrays of the host")
-        if keep:
-            raise BackendError("the backend emulated keeps no arrays.", "Leave `keep` out.")
+                raise self._reject(name, "it takes arrays of the host")
+        if device_outputs:
+            raise BackendError("the backend emulated has no device outputs.", "Leave `device_outputs` out.")
         arrays = {name: np.asarray(one) for name, one in inputs.items()}
         return dict(self._session.run(arrays, outputs))
 

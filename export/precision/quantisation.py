@@ -57,7 +57,7 @@ def make_quantisation(
         method=quantization_of(precision).calibration,
         between=ACTIVATION_DTYPE,
         groups=chosen.groups,
-        least_miou=gate,
+        min_miou=gate,
         miou=chosen.miou,
         judged_clips=len(judged),
         trials=chosen.trials,

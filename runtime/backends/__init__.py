@@ -6,13 +6,22 @@ import importlib
 import inspect
 from typing import Any
 
-from avsbg.runtime.backends.base import Arrays, Backend
-from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.backends.spec import BackendSpec
+from avsbg.runtime.backends.base import Arrays, Backend, DeviceTensor
+from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
-__all__ = ["Arrays", "Backend", "BackendSpec", "DeviceTensor", "create", "names", "options", "register"]
+__all__ = [
+    "Arrays",
+    "Backend",
+    "BackendSpec",
+    "DeviceTensor",
+    "OperatorImplementation",
+    "create",
+    "names",
+    "options",
+    "register",
+]
 
 # Name -> module:class, imported when asked for, since an engine's package need not be installed.
 _BACKENDS = {

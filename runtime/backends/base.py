@@ -1,16 +1,19 @@
-"""What every backend has in common: it owns its resources, and it checks arrays against the graph's contract."""
+"""What all backends share: ownership of resources, checks against a graph's contract, tensors that stay on a device."""
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.bundle.record_types import Precision
@@ -18,10 +21,64 @@ from avsbg.runtime.errors import BackendError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-from numpy.typing import NDArray
+
+FAILED = "failed, overridden"
+
+
+class DeviceTensor(ABC):
+    """An output that stays where its backend computed it (`Backend.run(..., device_outputs=...)`).
+
+    It may be an input of another backend of the same class on the same device, without a copy to the host. `release`
+    returns its buffer, and later runs write to returned buffers before they allocate new ones: whoever holds at most
+    two at a time makes two alternate.
+
+    Attributes:
+        dtype: the element type.
+        shape: the shape.
+        released: whether its buffer was returned; such a tensor can no longer be read or passed on.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.dtype = dtype
+        self.shape = shape
+        self.released = False
+        self._lock = threading.Lock()
+
+    def numpy(self) -> NDArray[Any]:
+        """A copy on the host.
+
+        Raises:
+            BackendError: it was released.
+        """
+        self._check()
+        return self._copy()
+
+    def release(self) -> None:
+        """Return the buffer; releasing twice does nothing."""
+        with self._lock:
+            released, self.released = self.released, True
+        if not released:
+            self._return_buffer()
+
+    def _check(self) -> None:
+        """Check that it may be used.
+
+        Raises:
+            BackendError: it was released.
+        """
+        if self.released:
+            raise BackendError("a device tensor was used after its release.")
+
+    @abstractmethod
+    def _copy(self) -> NDArray[Any]:
+        """A copy on the host; it has not been released."""
+
+    @abstractmethod
+    def _return_buffer(self) -> None:
+        """Return the buffer to its pool, or forget it; called once."""
+
 
 Arrays = dict[str, NDArray[Any]]
-# What a backend takes, and returns where outputs are kept.
 Inputs = Mapping[str, NDArray[Any] | DeviceTensor]
 Results = dict[str, NDArray[Any] | DeviceTensor]
 
@@ -34,18 +91,20 @@ class Backend(ABC):
 
     Attributes:
         name: how users name the backend.
+        OPERATORS: the implementations of the correlation operator that it has.
         graph: the name of the graph it executes.
         contract: that graph's record, with the inputs that `run` accepts and the outputs it returns.
-        gate: what is known of what its precision costs (`avsbg.runtime.backends.gate`); empty where nothing is.
+        accuracy_check: the cost of its precision, as `check_accuracy` returns it; empty where there is none.
     """
 
     name: ClassVar[str]
+    OPERATORS: ClassVar[tuple[OperatorImplementation, ...]] = ()
 
     def __init__(self, bundle: Bundle, graph: str = "clip") -> None:
         self.bundle = bundle
         self.graph = graph
         self.contract = bundle.graph(graph)
-        self.gate: dict[str, Any] = {}
+        self.accuracy_check: dict[str, Any] = {}
         self._is_open = False
 
     def __enter__(self) -> Self:
@@ -63,25 +122,27 @@ class Backend(ABC):
     def run(self, inputs: Inputs, outputs: Sequence[str] | None = None) -> Arrays: ...
 
     @overload
-    def run(self, inputs: Inputs, outputs: Sequence[str] | None = None, *, keep: Collection[str]) -> Results: ...
+    def run(
+        self, inputs: Inputs, outputs: Sequence[str] | None = None, *, device_outputs: Collection[str]
+    ) -> Results: ...
 
     def run(
-        self, inputs: Inputs, outputs: Sequence[str] | None = None, *, keep: Collection[str] = ()
+        self, inputs: Inputs, outputs: Sequence[str] | None = None, *, device_outputs: Collection[str] = ()
     ) -> Arrays | Results:
         """Execute the graph once.
 
         Args:
             inputs: an array for each input of `contract`, of exactly its dtype and shape; dimensions that the contract
-                names (`clips`) may have any size, the same one wherever the name occurs. Arrays that a backend of the
-                same class kept on the same device are taken where they are.
+                names (`clips`) may have any size, the same one wherever the name occurs. Tensors that a backend of the
+                same class left on the same device are taken where they are.
             outputs: the names wanted; all of them if None.
-            keep: those of them that stay where they are computed, to be passed to another backend.
+            device_outputs: those of them that stay where they are computed, to be passed to another backend.
 
         Returns:
-            The outputs by name: arrays of the host, and those in `keep` as `DeviceTensor`.
+            The outputs by name: arrays of the host, and those in `device_outputs` as `DeviceTensor`.
 
         Raises:
-            BackendError: the backend is not open, a name, dtype or shape is not the contract's, a kept array was
+            BackendError: the backend is not open, a name, dtype or shape is not the contract's, a device tensor was
                 released or is another backend's, or execution failed.
         """
         if not self._is_open:
@@ -89,11 +150,13 @@ class Backend(ABC):
         symbols = self._check_inputs(inputs)
         known = [tensor.name for tensor in self.contract.outputs]
         wanted = known if outputs is None else list(outputs)
-        if unknown := [name for name in (*wanted, *keep) if name not in known]:
+        if unknown := [name for name in (*wanted, *device_outputs) if name not in known]:
             raise BackendError(f"the graph {self.graph} has no output {unknown[0]!r}.", f"It has: {', '.join(known)}.")
-        if unwanted := [name for name in keep if name not in wanted]:
-            raise BackendError(f"{unwanted[0]} is to be kept, but is not among the outputs that were asked for.")
-        results = self._run(inputs, wanted, keep)
+        if unwanted := [name for name in device_outputs if name not in wanted]:
+            raise BackendError(
+                f"{unwanted[0]} is to stay on the device, but is not among the outputs that were asked for."
+            )
+        results = self._run(inputs, wanted, device_outputs)
         for tensor in self.contract.outputs:
             if tensor.name in results:
                 _check_array(f"the backend {self.name} returned {tensor.name}", results[tensor.name], tensor, symbols)
@@ -101,7 +164,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """What really runs, read back from the engine where it can be: versions, devices, threads, the operator's form.
+        """Versions, devices, threads and the operator as they really run, read back from the engine where they can be.
 
         JSON values only; to be called while the backend is open.
         """
@@ -111,16 +174,27 @@ class Backend(ABC):
         """Acquire what execution needs."""
 
     @abstractmethod
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
-        """Execute; names, dtypes and shapes have been checked, but not whose the kept inputs are."""
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
+        """Execute; names, dtypes and shapes have been checked, but not whose the device tensors are."""
 
     @abstractmethod
     def _close(self) -> None:
         """Release what `_open` acquired."""
 
-    def _refuse_resident(self, name: str, why: str) -> BackendError:
-        """The error for a kept input that this backend cannot take."""
-        return BackendError(f"the backend {self.name} cannot take the kept array {name}: {why}.", "Pass its numpy().")
+    @classmethod
+    def _check_operator(cls, operator: str | None) -> OperatorImplementation | None:
+        if operator is not None and operator not in cls.OPERATORS:
+            raise BackendError(
+                f"the backend {cls.name} has no implementation {operator!r} of the operator.",
+                f"It has: {', '.join(cls.OPERATORS)}.",
+            )
+        return None if operator is None else OperatorImplementation(operator)
+
+    def _reject(self, name: str, why: str) -> BackendError:
+        """The error for a device tensor that this backend cannot take as the input `name`."""
+        return BackendError(
+            f"the backend {self.name} cannot take the device tensor {name}: {why}.", "Pass its numpy()."
+        )
 
     def _output_shape(self, name: str, inputs: Inputs) -> tuple[int, ...]:
         """The shape that an output has for these (checked) inputs, for backends that allocate before they run."""
@@ -145,6 +219,43 @@ class Backend(ABC):
         return symbols
 
 
+def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: bool) -> dict[str, Any]:
+    """Refuse an engine or graph whose precision costs more than its accuracy threshold allows.
+
+    Args:
+        what: the engine or graph, as a message names it.
+        accuracy: the cost of its precision; None where that was not measured.
+        allow_failed: run it all the same.
+
+    Returns:
+        For the record of a run: `gate` is `passed`, `not measured` or `failed, overridden`, with the figures.
+
+    Raises:
+        BackendError: it misses the threshold, and `allow_failed` is not set.
+    """
+    if accuracy is None:
+        return {"gate": "not measured"}
+    figures: dict[str, Any] = {
+        "miou": accuracy.miou,
+        "least_miou": accuracy.min_miou,
+        "flipped": accuracy.flipped,
+        **({"emulated": True} if accuracy.emulated else {}),
+        **({"judged_clips": accuracy.judged_on.clips} if accuracy.judged_on else {}),
+    }
+    if accuracy.passed:
+        return {"gate": "passed", **figures}
+    if not allow_failed:
+        how = " (emulated)" if accuracy.emulated else ""
+        clips = accuracy.judged_on
+        whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips"
+        raise BackendError(
+            f"{what} did not pass its gate: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}, and "
+            f"{accuracy.min_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
+            "Use a higher precision, judge it on your own clips (convert --judge), or --force to run it all the same.",
+        )
+    return {"gate": FAILED, **figures}
+
+
 def converted_graph(bundle: Bundle, graph: str, precision: Precision) -> str:
     """The name of the graph that `avsbg convert` made of another in a precision.
 
@@ -159,6 +270,17 @@ def converted_graph(bundle: Bundle, graph: str, precision: Precision) -> str:
             f"{', '.join(bundle.manifest.graphs)}.",
         )
     return name
+
+
+def check_counts(**counts: int | None) -> None:
+    """Check numeric options of a backend, by name.
+
+    Raises:
+        BackendError: one is below 1.
+    """
+    for option, value in counts.items():
+        if value is not None and value < 1:
+            raise BackendError(f"{option} must be at least 1, not {value}.")
 
 
 def _check_array(what: str, array: NDArray[Any] | DeviceTensor, tensor: TensorRecord, symbols: dict[str, int]) -> None:

@@ -9,9 +9,16 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends.base import Backend, Inputs, Results, converted_graph
-from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.base import (
+    Backend,
+    DeviceTensor,
+    Inputs,
+    Results,
+    check_accuracy,
+    check_counts,
+    converted_graph,
+)
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.precision import PRECISIONS
@@ -20,12 +27,10 @@ from avsbg.runtime.errors import BackendError
 
 # Where the work is: the layers whose precision decides the time. The names are those of the compiled graph.
 _PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution")
-# The form in which what an int8 graph does not quantise executes in bf16 instead of fp32.
-REST_BF16 = "rest-bf16"
 
 
-class HostResident(DeviceTensor):
-    """An array of the host, where OpenVINO's processor plugin computes."""
+class HostTensor(DeviceTensor):
+    """An array of the host, where OpenVINO computes."""
 
     def __init__(self, array: NDArray[Any]) -> None:
         super().__init__(array.dtype, array.shape)
@@ -44,7 +49,7 @@ class HostResident(DeviceTensor):
     def _copy(self) -> NDArray[Any]:
         return self._array.copy()
 
-    def _give_back(self) -> None:
+    def _return_buffer(self) -> None:
         del self._array
 
 
@@ -56,19 +61,22 @@ class OpenVinoBackend(Backend):
     Args:
         bundle: an open bundle.
         graph: the graph's name; where it holds our operator, `<graph>.plain` is executed.
-        operator: `plain` (the default), or `rest-bf16` for an int8 graph whose other products execute in bf16.
+        operator: `plain`, the only one.
         precision: fp32 (the default), bf16 or fp16, in which OpenVINO then executes the fp32 graph; or int8, for
-            which it executes the graph that `avsbg convert` made, and in fp32 what that graph does not quantise.
+            which it executes the graph that `avsbg convert` made.
+        rest: of the products that an int8 graph does not quantise: fp32 (the default) or bf16.
         threads: threads within an operator; by default OpenVINO's choice.
         clips: fix the number of clips, which lets OpenVINO lay out memory ahead.
-        allow_failed_gate: run a graph whose precision costs more than its gate allows.
+        allow_failed_accuracy: run a graph whose precision misses its accuracy threshold.
 
     Raises:
-        BackendError: no such form or precision, the bundle lacks the graph, its gate failed, or a number is out of
-            range. On opening: OpenVINO is missing, cannot load the graph, or does not execute it in the precision.
+        BackendError: no such operator or precision, the bundle lacks the graph, it misses its accuracy threshold, or a
+            number is out of range. On opening: OpenVINO is missing, cannot load the graph, or does not execute it in
+            the precision.
     """
 
     name: ClassVar[str] = "openvino"
+    OPERATORS = (OperatorImplementation.PLAIN,)
 
     def __init__(
         self,
@@ -77,26 +85,24 @@ class OpenVinoBackend(Backend):
         *,
         operator: str | None = None,
         precision: Precision | None = None,
+        rest: Precision | None = None,
         threads: int | None = None,
         clips: int | None = None,
-        allow_failed_gate: bool = False,
+        allow_failed_accuracy: bool = False,
     ) -> None:
-        if operator not in (None, "plain", REST_BF16):
-            raise BackendError(
-                f"the backend openvino has no operator form {operator!r}: it executes standard operators only.",
-                f"Leave the form out, or say plain, or, with int8, {REST_BF16}.",
-            )
+        self._check_operator(operator)
         if bundle.graph(graph).operator != "plain":
             graph = str(GraphName.parse(graph).plain())
         self._precision = precision or bundle.graph(graph).precision
         if self._precision == "int8" and bundle.graph(graph).precision != "int8":
             graph = converted_graph(bundle, graph, "int8")
-        self._rest = "bf16" if operator == REST_BF16 else None
-        if self._rest and self._precision != "int8":
+        if rest not in (None, "fp32", "bf16") or (rest and self._precision != "int8"):
             raise BackendError(
-                f"the form {REST_BF16} says how the rest of an int8 graph executes, not of one in {self._precision}.",
-                f"Ask for openvino:{REST_BF16}:int8, or for openvino:bf16.",
+                f"rest-{rest} with {self._precision}: the rest of an int8 graph executes in fp32 or bf16, and no other "
+                "graph has a rest.",
+                "Ask for openvino:rest-bf16:int8, or for openvino:bf16.",
             )
+        self._rest = None if rest == "fp32" else rest
         super().__init__(bundle, graph)
         if not PRECISIONS[self._precision].openvino_names or self.contract.precision not in ("fp32", self._precision):
             raise BackendError(
@@ -105,13 +111,9 @@ class OpenVinoBackend(Backend):
                 "It executes an fp32 graph in fp32, bf16 or fp16, and the graph of `avsbg convert --precision int8`.",
             )
         accuracy = self.contract.accuracy
-        if accuracy is not None:
-            self.gate = check_gate(f"the graph {graph}", accuracy, allow_failed=allow_failed_gate)
-        elif self._precision != "fp32":
-            self.gate = check_gate(f"the graph {graph}", None, allow_failed=allow_failed_gate)
-        for option, value in (("threads", threads), ("clips", clips)):
-            if value is not None and value < 1:
-                raise BackendError(f"{option} must be at least 1, not {value}.")
+        if accuracy is not None or self._precision != "fp32":
+            self.accuracy_check = check_accuracy(f"the graph {graph}", accuracy, allow_failed=allow_failed_accuracy)
+        check_counts(threads=threads, clips=clips)
         self._threads = threads
         self._clips = clips
         self._compiled: Any = None
@@ -119,7 +121,7 @@ class OpenVinoBackend(Backend):
         self._products: dict[str, int] = {}
 
     def describe(self) -> dict[str, Any]:
-        """What runs, read back; `products` counts the layers that hold the work by the precision they execute in."""
+        """The backend as it runs; `products` counts the layers that hold the work by the precision they execute in."""
         import openvino
 
         return {
@@ -132,7 +134,7 @@ class OpenVinoBackend(Backend):
             "precision": self._precision,
             "rest": self._rest,
             "products": self._products,
-            **self.gate,
+            **self.accuracy_check,
             "threads": self._compiled.get_property("INFERENCE_NUM_THREADS"),
             "clips": self._clips or "dynamic",
         }
@@ -188,13 +190,13 @@ class OpenVinoBackend(Backend):
                 "Ask for another precision.",
             )
 
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         arrays: dict[str, NDArray[Any]] = {}
         for name, one in inputs.items():
-            if isinstance(one, HostResident):
+            if isinstance(one, HostTensor):
                 arrays[name] = one.array
             elif isinstance(one, DeviceTensor):
-                raise self._refuse_resident(name, f"{type(one).__name__} is another backend's")
+                raise self._reject(name, f"{type(one).__name__} is another backend's")
             else:
                 arrays[name] = np.ascontiguousarray(one)
         if self._clips is not None and (wrong := {len(array) for array in arrays.values()} - {self._clips}):
@@ -205,7 +207,7 @@ class OpenVinoBackend(Backend):
             results = {name: self._request.get_tensor(name).data.copy() for name in outputs}
         except Exception as error:
             raise BackendError(f"OpenVINO failed on the graph {self.graph}: {error}") from error
-        return {name: HostResident(array) if name in keep else array for name, array in results.items()}
+        return {name: HostTensor(array) if name in device_outputs else array for name, array in results.items()}
 
     def _close(self) -> None:
         self._request = self._compiled = None

@@ -1,51 +1,86 @@
-"""What executes a graph, as users name it: `BACKEND[:FORM][:PRECISION]`, e.g. `onnxruntime:native:int8`."""
+"""A backend as users name it, `BACKEND[:IMPLEMENTATION][:PRECISION]`, and the implementations of our operator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, Literal
 
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
-SYNTAX = "BACKEND[:FORM][:PRECISION]"
+SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
+_REST = "rest-"
+
+
+class OperatorImplementation(str, Enum):
+    """How the correlation operator is computed; the value is the word in commands, manifests and rows."""
+
+    EFFICIENT = "efficient"  # PyTorch, without the correlation volume
+    PUBLISHED = "published"  # PyTorch, as the released code does it: the volume exists
+    FUNCTION = "function"  # the ONNX function body of the graph's custom node
+    NATIVE = "native"  # our kernel for the processor, in place of the custom node
+    PLUGIN = "plugin"  # our CUDA kernels, in place of the custom node
+    PLAIN = "plain"  # a graph of standard operators only
+
+    __str__ = str.__str__
+
+    @property
+    def graph_form(self) -> Literal["custom", "plain"] | None:
+        """The `GraphRecord.operator` that it needs: a graph with a custom node or without; None for PyTorch."""
+        if self in (OperatorImplementation.EFFICIENT, OperatorImplementation.PUBLISHED):
+            return None
+        return "plain" if self is OperatorImplementation.PLAIN else "custom"
 
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A backend, and how it is to execute the graph.
+    """A backend, and how it is to execute a graph.
 
     Attributes:
         backend: its name.
-        form: how it computes the correlation; which forms there are is the backend's own. None for its default.
+        operator: how it computes the correlation; None for its default.
         precision: of the graph's products; None for the graph's own, which is fp32 unless it says otherwise.
+        rest: of the products that a quantised graph leaves out, written `rest-PRECISION`; None for the default.
     """
 
     backend: str
-    form: str | None = None
+    operator: OperatorImplementation | None = None
     precision: Precision | None = None
+    rest: Precision | None = None
 
     @classmethod
     def parse(cls, text: str) -> BackendSpec:
-        """Read a target; form and precision may come in either order, since no form is named like a precision.
+        """Read what a user wrote; what follows the backend's name may come in any order, since no two words are alike.
 
         Raises:
-            BackendError: a part is empty, or there is more than one form or precision.
+            BackendError: a part is empty, unknown or said twice.
         """
         backend, *details = text.split(":")
-        precisions = [detail for detail in details if detail in PRECISIONS]
-        forms = [detail for detail in details if detail not in PRECISIONS]
-        if "" in (backend, *details) or len(precisions) > 1 or len(forms) > 1:
+        found = {kind: value for kind, value in map(_read_detail, details) if kind}
+        if not backend or len(found) < len(details):
             raise BackendError(
-                f"{text!r} is not a target; a target is {SYNTAX}.",
-                f"For instance onnxruntime, onnxruntime:native, torch:published. Precisions: {', '.join(PRECISIONS)}.",
+                f"{text!r} names no backend; a backend is named {SYNTAX}.",
+                f"Implementations: {', '.join(OperatorImplementation)}. Precisions: {', '.join(PRECISIONS)}. "
+                "For instance onnxruntime, onnxruntime:native, torch:published.",
             )
-        return cls(backend, forms[0] if forms else None, precisions[0] if precisions else None)
+        return cls(backend, **found)
 
     def __str__(self) -> str:
-        return ":".join(part for part in (self.backend, self.form, self.precision) if part)
+        rest = f"{_REST}{self.rest}" if self.rest else None
+        return ":".join(part for part in (self.backend, self.operator, rest, self.precision) if part)
 
     def options(self) -> dict[str, Any]:
         """What `backends.create` takes besides the backend's name."""
-        return {"operator": self.form, "precision": self.precision}
+        return {"operator": self.operator, "precision": self.precision, "rest": self.rest}
+
+
+def _read_detail(detail: str) -> tuple[str, Any]:
+    """The attribute that a part of a user's text sets, and its value; "" where it is none."""
+    if detail in list(OperatorImplementation):
+        return "operator", OperatorImplementation(detail)
+    precision = detail.removeprefix(_REST)
+    if precision not in PRECISIONS:
+        return "", None
+    return ("precision" if precision == detail else "rest"), precision

@@ -76,7 +76,13 @@ class AccuracyRecord(Record):
     largest_difference: float = Field(description="of a logit")
     flipped: float = Field(ge=0, le=1, description="share of pixels on the other side of 0.5")
     miou: float = Field(ge=0, le=1, description="mean over frames of the IoU between the masks")
-    least_miou: float = Field(ge=0, le=1, description="the gate: what the precision must reach")
+    min_miou: float = Field(
+        validation_alias="least_miou",
+        serialization_alias="least_miou",
+        ge=0,
+        le=1,
+        description="the gate: what the precision must reach",
+    )
     passed: bool
     emulated: bool = Field(
         default=False, description="float32 that rounds as an engine of the precision would, since the CPU has none"

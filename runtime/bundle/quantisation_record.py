@@ -54,7 +54,11 @@ class QuantisationRecord(Record):
     method: Literal["mse", "max"] = Field(description="how the range of an activation follows from its histogram")
     between: Literal["fp32", "fp16"] = Field(description="the type of what lies between quantised products")
     groups: dict[str, LayerGroupRecord] = Field(description="the measured rule: what each group costs")
-    least_miou: Share = Field(description="what the rule had to reach on the clips it was measured on")
+    min_miou: Share = Field(
+        validation_alias="least_miou",
+        serialization_alias="least_miou",
+        description="what the rule had to reach on the clips it was measured on",
+    )
     miou: Share = Field(description="what it reached there")
     judged_clips: Count | None = Field(
         default=None, description="how many clips these are: all test vectors, and calibration clips"

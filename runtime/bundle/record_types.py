@@ -48,6 +48,11 @@ QuantizedPrecision = Annotated[str, AfterValidator(_QUANTIZED.validate), _QUANTI
 
 
 class Record(BaseModel):
-    """A record that refuses unknown fields, is never changed, and holds only numbers that JSON has."""
+    """A record that refuses unknown fields, is never changed, and holds only numbers that JSON has.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    A field may have an alias, its name in the file; Python uses either.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
+    )

@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends import BackendSpec, create
-from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.errors import BackendError
@@ -51,9 +50,9 @@ def has_partners(decode: Backend) -> bool:
 
 
 def encode_frame(encode: Backend, inputs: Inputs) -> Features:
-    """The features of one new frame, kept where they were computed."""
+    """The features of one new frame, on the device where they were computed."""
     names = [tensor.name for tensor in encode.contract.outputs]
-    return dict(encode.run(inputs, names, keep=names))
+    return dict(encode.run(inputs, names, device_outputs=names))
 
 
 def decode_pair(decode: Backend, fused: Features, partner: Features, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
@@ -66,7 +65,7 @@ def decode_pair(decode: Backend, fused: Features, partner: Features, outputs: Se
 
 
 def release(features: Features) -> None:
-    """Give back the buffers of a frame's features."""
+    """Return the buffers of a frame's features."""
     for array in features.values():
         array.release()
 
@@ -90,7 +89,7 @@ class StreamedClip(Backend):
         super().__init__(encode.bundle, "clip")
         check_pair(encode, decode)
         self._encode, self._decode = encode, decode
-        self.gate = decode.gate or encode.gate
+        self.accuracy_check = decode.accuracy_check or encode.accuracy_check
         self._stack = ExitStack()
 
     def describe(self) -> dict[str, Any]:
@@ -107,10 +106,10 @@ class StreamedClip(Backend):
     def _close(self) -> None:
         self._stack.close()
 
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         arrays = {name: array.numpy() if isinstance(array, DeviceTensor) else array for name, array in inputs.items()}
-        if keep:
-            raise BackendError("a clip that is streamed returns its outputs to the host; nothing of it can be kept.")
+        if device_outputs:
+            raise BackendError("a clip that is streamed returns its outputs to the host and has no device outputs.")
         masks = list(self._masks(arrays, outputs))
         return {name: np.stack([mask[name] for mask in masks], axis=1) for name in outputs}
 
@@ -145,17 +144,17 @@ def check_streams(bundle: Bundle) -> None:
     raise BackendError(f"{bundle.path} has no graphs for streams.", "Export it again with --stream.")
 
 
-def create_streamed_clip(bundle: Bundle, target: BackendSpec, **options: Any) -> StreamedClip:
-    """A target's backend on both graphs of a bundle's stream, not yet open.
+def create_streamed_clip(bundle: Bundle, spec: BackendSpec, **options: Any) -> StreamedClip:
+    """The backend of a specification on both graphs of a bundle's stream, not yet open.
 
     Raises:
         BackendError: the bundle has no such graphs, or the backend refuses what is asked for.
     """
     check_streams(bundle)
-    common = {**options, "precision": target.precision}
+    common = {**spec.options(), **options, "operator": None}
     return StreamedClip(
-        create(target.backend, bundle, graph="encode", **common),
-        create(target.backend, bundle, graph="decode", operator=target.form, **common),
+        create(spec.backend, bundle, graph="encode", **common),
+        create(spec.backend, bundle, graph="decode", **{**common, "operator": spec.operator}),
     )
 
 

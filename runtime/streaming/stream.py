@@ -412,7 +412,7 @@ def open_stream(
     Args:
         bundle: an open bundle.
         backend: the name of the backend that executes both graphs.
-        operator: the form of the decoder's operator, where the backend has forms: `function`, `native` or `plain`.
+        operator: the decoder's implementation of the operator, one of the backend's `OPERATORS`.
         precision: of both graphs; by default float32.
         backend_options: further options of the backend, e.g. `threads`.
         options: those of `Stream`.

@@ -137,8 +137,8 @@ def _least_on_vectors(accuracy: AccuracyRecord) -> float:
     As much again may be lost of that as the gate allows: another backend rounds differently.
     """
     if accuracy.vectors_miou is None:
-        return accuracy.least_miou
-    return max(0.0, min(accuracy.least_miou, accuracy.vectors_miou - (1.0 - accuracy.least_miou)))
+        return accuracy.min_miou
+    return max(0.0, min(accuracy.min_miou, accuracy.vectors_miou - (1.0 - accuracy.min_miou)))
 
 
 def clip_accuracies(vectors: Vectors, probability: Array) -> list[ClipAccuracy]:

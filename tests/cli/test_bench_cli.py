@@ -68,7 +68,7 @@ def test_a_busy_machine_is_no_place_to_measure(
             "takes audio embeddings. Export it with --audio waveform",
         ),
         (["--video", "missing.mp4"], "the scope model decodes no video"),
-        (["--backend", "onnxruntime:int4:native"], "is not a target; a target is BACKEND"),
+        (["--backend", "onnxruntime:int4:native"], "names no backend; a backend is named BACKEND"),
         (["--backend", "torch"], "the backend torch cannot run this"),
         (["--reference", "other"], "no case 'other'"),
         (["--clips", "0"], "the number of clips must be at least 1, not 0"),

@@ -65,7 +65,7 @@ def engines(request: pytest.FixtureRequest, exported: Path) -> tuple[str, Bundle
 def opened(engines: tuple[str, Bundle], request: pytest.FixtureRequest) -> Callable[..., Backend]:
     name, bundle = engines
     return lambda **options: create(
-        name, bundle, operator=request.param, allow_failed_gate=True, **{"precision": "fp32", **options}
+        name, bundle, operator=request.param, allow_failed_accuracy=True, **{"precision": "fp32", **options}
     )
 
 
@@ -122,7 +122,7 @@ def test_kept_outputs_are_what_the_host_would_get(opened: Callable[..., Backend]
         inputs = _inputs(backend, 1)
         wanted = backend.run(inputs)["logits"]
         for _ in range(6):
-            kept = backend.run(inputs, ["logits"], keep=["logits"])["logits"]
+            kept = backend.run(inputs, ["logits"], device_outputs=["logits"])["logits"]
             np.testing.assert_allclose(kept.numpy(), wanted, rtol=0, atol=1e-5)
             kept.release()  # type: ignore[union-attr]
 
@@ -200,8 +200,8 @@ bundle = Bundle.open(Path(sys.argv[1]))
 (vectors,) = select_vectors(bundle, [1])
 with create(sys.argv[2], bundle, precision="fp32", operator="plain", cuda_graph=False) as backend:
     backend.run(vectors.inputs)
-    lane = backend._lanes[0]
-    lane._context.set_tensor_address("logits", 256)  # an address that nobody has
+    context = backend._contexts[0]
+    context._context.set_tensor_address("logits", 256)  # an address that nobody has
     for _ in range(2):
         try:
             backend.run(vectors.inputs)

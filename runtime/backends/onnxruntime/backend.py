@@ -9,9 +9,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends.base import Backend, Inputs, Results, converted_graph
-from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.base import (
+    Backend,
+    DeviceTensor,
+    Inputs,
+    Results,
+    check_accuracy,
+    check_counts,
+    converted_graph,
+)
 from avsbg.runtime.backends.onnxruntime.operator import register
 from avsbg.runtime.backends.onnxruntime.providers import (
     CPU,
@@ -22,21 +28,20 @@ from avsbg.runtime.backends.onnxruntime.providers import (
     provider_list,
     request_node_assignment,
 )
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
 
-# Which form of the graph each choice of operator executes.
-_FORMS = {"function": "custom", "native": "custom", "plain": "plain"}
 # Where a provider keeps arrays; any other keeps them in the host's memory.
 _DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
-# Buffers that were given back and wait for the next run, by device, dtype and shape.
+# Buffers that were returned and wait for the next run, by device, dtype and shape.
 _Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
 
 
-class OrtResident(DeviceTensor):
+class OrtTensor(DeviceTensor):
     """An `OrtValue`, on the device of the provider that wrote it."""
 
     def __init__(self, value: Any, dtype: np.dtype[Any], device: str, pool: _Pool) -> None:
@@ -49,7 +54,7 @@ class OrtResident(DeviceTensor):
         # On the CPU, OrtValue.numpy() is a view of a buffer that a later run may write to.
         return np.array(self.value.numpy())
 
-    def _give_back(self) -> None:
+    def _return_buffer(self) -> None:
         self._pool[self.device, self.dtype.name, self.shape].append(self.value)
         self.value = None
 
@@ -60,8 +65,7 @@ class OnnxRuntimeBackend(Backend):
     Args:
         bundle: an open bundle.
         graph: the graph's name; `operator="plain"` executes the one named `<graph>.plain`.
-        operator: `function` (the operator's ONNX function body), `native` (our kernel) or
-            `plain` (standard operators only). By default what the graph allows without a library.
+        operator: one of `OPERATORS`; by default what the graph allows without a library.
         precision: executes the graph that `avsbg convert` made in it, `<graph>.<precision>`; by default the graph as
             named.
         provider: the execution provider; a session that gets another one, or that leaves nodes to another, is an
@@ -70,15 +74,16 @@ class OnnxRuntimeBackend(Backend):
         device: the number of the GPU, for providers that run on one.
         threads: threads within an operator; by default ONNX Runtime's choice (the physical cores).
         clips: fix the number of clips, which lets ONNX Runtime plan memory and lay out weights ahead.
-        allow_failed_gate: run a graph whose precision costs more than its gate allows.
+        allow_failed_accuracy: run a graph whose precision misses its accuracy threshold.
 
     Raises:
-        BackendError: `operator` is unknown or contradicts the graph or the provider, its gate failed, there is no graph
-            in that precision, or a number is out of range.
+        BackendError: `operator` is unknown or contradicts the graph or the provider, the graph misses its accuracy
+            threshold, there is none in that precision, or a number is out of range.
         NativeLibraryError: `operator` is `native` and the library was not built; says why.
     """
 
     name: ClassVar[str] = "onnxruntime"
+    OPERATORS = (OperatorImplementation.FUNCTION, OperatorImplementation.NATIVE, OperatorImplementation.PLAIN)
     PROVIDER: ClassVar[str] = CPU
 
     def __init__(
@@ -93,11 +98,10 @@ class OnnxRuntimeBackend(Backend):
         device: int = 0,
         threads: int | None = None,
         clips: int | None = None,
-        allow_failed_gate: bool = False,
+        allow_failed_accuracy: bool = False,
     ) -> None:
-        if operator not in (None, *_FORMS):
-            raise BackendError(f"unknown operator form {operator!r}.", f"Choose one of: {', '.join(_FORMS)}.")
-        if operator == "plain" and bundle.graph(graph).operator != "plain":
+        implementation = self._check_operator(operator)
+        if implementation is OperatorImplementation.PLAIN and bundle.graph(graph).operator != "plain":
             graph = str(GraphName.parse(graph).plain())
         if precision is not None and bundle.graph(graph).precision != precision:
             if precision == "tf32":
@@ -108,15 +112,17 @@ class OnnxRuntimeBackend(Backend):
         super().__init__(bundle, graph)
         accuracy = self.contract.accuracy
         if accuracy is not None:
-            self.gate = check_gate(f"the graph {graph}", accuracy, allow_failed=allow_failed_gate)
-        if operator is None:
-            operator = "plain" if self.contract.operator == "plain" else "function"
-        if _FORMS[operator] != self.contract.operator:
+            self.accuracy_check = check_accuracy(f"the graph {graph}", accuracy, allow_failed=allow_failed_accuracy)
+        if implementation is None:
+            is_plain = self.contract.operator == "plain"
+            implementation = OperatorImplementation.PLAIN if is_plain else OperatorImplementation.FUNCTION
+        if implementation.graph_form != self.contract.operator:
             raise BackendError(
-                f"the graph {graph} holds no custom operator, so the operator form {operator!r} has nothing to execute."
+                f"the graph {graph} holds no custom operator, so the implementation {implementation!s} has nothing to "
+                "execute."
             )
         provider = provider or self.PROVIDER
-        if operator == "native":
+        if implementation is OperatorImplementation.NATIVE:
             if provider != CPU:
                 raise BackendError(
                     f"the native operator is a kernel for the CPU, and {provider} runs on a GPU: each call would copy "
@@ -124,10 +130,8 @@ class OnnxRuntimeBackend(Backend):
                     f"Use {self.name}:function or {self.name}:plain; for our kernels on a GPU, tensorrt:plugin.",
                 )
             native_library("onnxruntime")
-        for option, value in (("threads", threads), ("clips", clips)):
-            if value is not None and value < 1:
-                raise BackendError(f"{option} must be at least 1, not {value}.")
-        self._operator = operator
+        check_counts(threads=threads, clips=clips)
+        self._operator = implementation
         self._provider = provider
         self._threads = threads
         self._clips = clips
@@ -141,17 +145,17 @@ class OnnxRuntimeBackend(Backend):
         self._pool: _Pool = defaultdict(list)
 
     def describe(self) -> dict[str, Any]:
-        """What runs: providers as the session reports them, `kernel` the native operator's instruction set."""
+        """The backend as it runs: providers as the session has them, `kernel` the native operator's instruction set."""
         import onnxruntime
 
         return {
             "backend": self.name,
             "version": onnxruntime.__version__,
             "graph": self.graph,
-            "operator": self._operator,
+            "operator": self._operator.value,
             "kernel": self._kernel,
             "precision": self.contract.precision,
-            **self.gate,
+            **self.accuracy_check,
             "providers": self._session.get_providers(),
             **({"nodes": self._nodes, "provider_options": self._settings()} if self._device != "cpu" else {}),
             "threads": self._session.get_session_options().intra_op_num_threads or "default",
@@ -198,15 +202,15 @@ class OnnxRuntimeBackend(Backend):
         if self._clips is not None:
             for symbol in {tensor.shape[0] for tensor in self.contract.inputs if isinstance(tensor.shape[0], str)}:
                 options.add_free_dimension_override_by_name(symbol, self._clips)
-        if self._operator == "native":
+        if self._operator is OperatorImplementation.NATIVE:
             self._kernel = register(options)
         return options
 
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         arrays = {name: np.ascontiguousarray(one) for name, one in inputs.items() if not isinstance(one, DeviceTensor)}
         try:
-            if keep or len(arrays) < len(inputs):
-                return self._run_bound(inputs, arrays, outputs, keep)
+            if device_outputs or len(arrays) < len(inputs):
+                return self._run_bound(inputs, arrays, outputs, device_outputs)
             results = self._session.run(list(outputs), arrays)
         except BackendError:
             raise
@@ -215,37 +219,37 @@ class OnnxRuntimeBackend(Backend):
         return dict(zip(outputs, results, strict=True))
 
     def _run_bound(
-        self, inputs: Inputs, arrays: dict[str, NDArray[Any]], outputs: Sequence[str], keep: Collection[str]
+        self, inputs: Inputs, arrays: dict[str, NDArray[Any]], outputs: Sequence[str], device_outputs: Collection[str]
     ) -> Results:
         """Run with inputs and outputs bound to where they are, on the device or on the host."""
         binding = self._session.io_binding()
         for name, one in inputs.items():
             if not isinstance(one, DeviceTensor):
                 binding.bind_cpu_input(name, arrays[name])
-            elif not isinstance(one, OrtResident):
-                raise self._refuse_resident(name, f"{type(one).__name__} is another backend's")
+            elif not isinstance(one, OrtTensor):
+                raise self._reject(name, f"{type(one).__name__} is another backend's")
             elif one.device != self._place:
-                raise self._refuse_resident(name, f"it lies on {one.device}, and {self._provider} runs {self._place}")
+                raise self._reject(name, f"it lies on {one.device}, and {self._provider} runs {self._place}")
             else:
                 binding.bind_ortvalue_input(name, one.value)
-        kept: dict[str, DeviceTensor] = {}
+        tensors: dict[str, OrtTensor] = {}
         for name in outputs:
-            if name in keep:
-                kept[name] = self._buffer(name, inputs)
-                binding.bind_ortvalue_output(name, kept[name].value)  # type: ignore[attr-defined]
+            if name in device_outputs:
+                tensors[name] = self._acquire(name, inputs)
+                binding.bind_ortvalue_output(name, tensors[name].value)
             else:
                 binding.bind_output(name, "cpu")
         try:
             self._session.run_with_iobinding(binding)
         except Exception:
-            for one in kept.values():
+            for one in tensors.values():
                 one.release()
             raise
         values = dict(zip(outputs, binding.get_outputs(), strict=True))
-        return {name: kept[name] if name in kept else np.array(values[name].numpy()) for name in outputs}
+        return {name: tensors[name] if name in tensors else np.array(values[name].numpy()) for name in outputs}
 
-    def _buffer(self, name: str, inputs: Inputs) -> OrtResident:
-        """A buffer for an output that is kept: one that was given back, or a new one."""
+    def _acquire(self, name: str, inputs: Inputs) -> OrtTensor:
+        """A buffer for an output that stays on the device: one that was returned, or a new one."""
         from onnxruntime import OrtValue
 
         dtype = np.dtype(next(tensor.dtype for tensor in self.contract.outputs if tensor.name == name))
@@ -258,7 +262,7 @@ class OnnxRuntimeBackend(Backend):
                 shape, dtype.type, self._device, 0 if self._device == "cpu" else self._index
             )
         )
-        return OrtResident(value, dtype, self._place, self._pool)
+        return OrtTensor(value, dtype, self._place, self._pool)
 
     def _close(self) -> None:
         self._session = None

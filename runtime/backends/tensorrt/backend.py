@@ -8,12 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.device_tensor import DeviceTensor
-from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results, check_accuracy
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.backends.tensorrt.context import ExecutionContext
 from avsbg.runtime.backends.tensorrt.engine import choose_engine, find_engine, import_runtime, load_engine
-from avsbg.runtime.backends.tensorrt.memory import BufferPool, DeviceArray
+from avsbg.runtime.backends.tensorrt.memory import BufferPool, GpuTensor
 from avsbg.runtime.backends.tensorrt.shapes import check_contract, largest_shapes, read_tensors
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device.cuda import CudaError, Device
@@ -29,7 +28,7 @@ class TensorRtBackend(Backend):
 
     Args:
         bundle: an open bundle.
-        graph: the graph that the engine was built from, without its form and precision: `clip`, `encode`, `decode`.
+        graph: the graph that the engine was built from, or its role: `clip`, `encode`, `decode`.
         operator: `plugin` or `plain`, where the bundle has engines of both.
         precision: of the engine, where the bundle has several.
         engine: the engine's name, instead of what would be chosen.
@@ -37,13 +36,14 @@ class TensorRtBackend(Backend):
         plugin: the plugin library; by default the one installed with avsbg.
         device: the number of the GPU.
         cuda_graph: capture repeated steps as CUDA graphs: None where it is possible, True or an error, False never.
-        allow_failed_gate: run an engine whose precision costs more than its gate allows.
+        allow_failed_accuracy: run an engine whose precision misses its accuracy threshold.
 
     Raises:
-        BackendError: there is no such engine, more than one, or its gate failed.
+        BackendError: there is no such engine, more than one, or it misses its accuracy threshold.
     """
 
     name: ClassVar[str] = "tensorrt"
+    OPERATORS = (OperatorImplementation.PLUGIN, OperatorImplementation.PLAIN)
 
     def __init__(
         self,
@@ -57,10 +57,11 @@ class TensorRtBackend(Backend):
         plugin: Path | None = None,
         device: int = 0,
         cuda_graph: bool | None = None,
-        allow_failed_gate: bool = False,
+        allow_failed_accuracy: bool = False,
     ) -> None:
+        implementation = self._check_operator(operator)
         if engine is None:
-            engine = choose_engine(bundle, self.name, graph, operator=operator, precision=precision, gpu=device)
+            engine = choose_engine(bundle, self.name, graph, operator=implementation, precision=precision, gpu=device)
         self.engine = engine
         self.record = find_engine(bundle, engine)
         if self.record.backend != self.name:
@@ -69,20 +70,22 @@ class TensorRtBackend(Backend):
                 f"Use --backend {self.record.backend}.",
             )
         super().__init__(bundle, self.record.graph)
-        self.gate = check_gate(f"the engine {engine}", self.record.accuracy, allow_failed=allow_failed_gate)
+        self.accuracy_check = check_accuracy(
+            f"the engine {engine}", self.record.accuracy, allow_failed=allow_failed_accuracy
+        )
         self._trust, self._plugin, self._index, self._capture = trust, plugin, device, cuda_graph
         self._device: Device | None = None
         self._trt: Any = None
         self._engine: Any = None
         self._broken: str | None = None
-        self._lanes: list[ExecutionContext] = []
+        self._contexts: list[ExecutionContext] = []
         self._idle: list[ExecutionContext] = []
         self._returned = threading.Condition()
 
     def describe(self) -> dict[str, Any]:
-        """What runs: engine, versions, the GPU, realised precision, and how often steps ran as captured graphs."""
+        """The backend as it runs: engine, versions, the GPU, realised precision, and how often captured graphs ran."""
         assert self._device is not None
-        counts = [lane.counts for lane in self._lanes]
+        counts = [context.counts for context in self._contexts]
         return {
             "backend": self.name,
             "version": str(self._trt.__version__),
@@ -91,7 +94,7 @@ class TensorRtBackend(Backend):
             "operator": self.record.operator,
             "precision": self.record.precision,
             "realised": dict(self.record.realised.products),
-            **self.gate,
+            **self.accuracy_check,
             **self._device.describe(),
             "cuda_graph": {
                 "asked": {None: "where possible", True: "always", False: "never"}[self._capture],
@@ -100,7 +103,7 @@ class TensorRtBackend(Backend):
                 "plain_steps": sum(count.plain for count in counts),
                 "why_not": next((count.why_not for count in counts if count.why_not), None),
             },
-            "contexts": len(self._lanes),
+            "contexts": len(self._contexts),
         }
 
     def _open(self) -> None:
@@ -117,46 +120,46 @@ class TensorRtBackend(Backend):
                 self._largest = largest_shapes(self._tensors, self.contract)
                 self._pool = BufferPool(self._device, self._guard)
                 # One now, so that what cannot fit is told before work begins.
-                self._idle.append(self._new_lane())
+                self._idle.append(self._create_context())
         except BaseException:
             self._release()
             raise
 
-    def _run(self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str]) -> Results:
+    def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         for name, value in inputs.items():
             if isinstance(value, DeviceTensor):
-                self._check_resident(name, value)
+                self._check_device_tensor(name, value)
         with self._guard():
             with self._returned:
-                lane = self._idle.pop() if self._idle else None
-            if lane is None:
-                lane = self._new_lane()
+                context = self._idle.pop() if self._idle else None
+            if context is None:
+                context = self._create_context()
             try:
-                return lane.run(inputs, outputs, keep, lambda name: self._output_shape(name, inputs))
+                return context.run(inputs, outputs, device_outputs, lambda name: self._output_shape(name, inputs))
             finally:
                 with self._returned:
-                    self._idle.append(lane)
+                    self._idle.append(context)
                     self._returned.notify_all()
 
     def _close(self) -> None:
         with self._returned:
-            self._returned.wait_for(lambda: len(self._idle) == len(self._lanes))
+            self._returned.wait_for(lambda: len(self._idle) == len(self._contexts))
         self._release()
 
-    def _check_resident(self, name: str, value: DeviceTensor) -> None:
-        if not isinstance(value, DeviceArray):
-            raise self._refuse_resident(name, f"{type(value).__name__} is another backend's")
+    def _check_device_tensor(self, name: str, value: DeviceTensor) -> None:
+        if not isinstance(value, GpuTensor):
+            raise self._reject(name, f"{type(value).__name__} is another backend's")
         if self._device is None or value.device.index != self._device.index:
-            raise self._refuse_resident(name, "it lies on another GPU")
+            raise self._reject(name, "it lies on another GPU")
 
-    def _new_lane(self) -> ExecutionContext:
+    def _create_context(self) -> ExecutionContext:
         assert self._device is not None
-        lane = ExecutionContext(
+        context = ExecutionContext(
             self._device, self._trt, self._engine, self._tensors, self._largest, self._pool, capture=self._capture
         )
         with self._returned:
-            self._lanes.append(lane)
-        return lane
+            self._contexts.append(context)
+        return context
 
     @contextmanager
     def _guard(self) -> Iterator[None]:
@@ -193,9 +196,9 @@ class TensorRtBackend(Backend):
             raise BackendError(f"the GPU failed while {self.name} was being closed: {error}.") from error
 
     def _release_inside(self, *, free: bool) -> None:
-        for lane in self._lanes:
-            lane.close(free=free)
-        self._lanes, self._idle = [], []
+        for context in self._contexts:
+            context.close(free=free)
+        self._contexts, self._idle = [], []
         if hasattr(self, "_pool"):
             self._pool.close(free=free)
         self._engine = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from avsbg.runtime.backends.base import Inputs, Results
 from avsbg.runtime.backends.tensorrt.logger import message_log
-from avsbg.runtime.backends.tensorrt.memory import BufferPool, DeviceArray
+from avsbg.runtime.backends.tensorrt.memory import BufferPool, GpuTensor
 from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, Shape, choose_profile
 from avsbg.runtime.device.cuda import CudaError, Device, HostBuffer, Memory
 from avsbg.runtime.errors import BackendError
@@ -39,7 +39,7 @@ class Step:
 
 @dataclass
 class Counts:
-    """How often a lane did what.
+    """How often a context did what.
 
     Attributes:
         plain: steps that were enqueued call by call.
@@ -68,7 +68,7 @@ class ExecutionContext:
         engine: the engine.
         tensors: its inputs and outputs.
         largest: their largest shapes.
-        pool: where outputs that are kept go.
+        pool: where outputs that stay on the GPU go.
         capture: False: never; True: a capture that fails is an error; None: it is remembered in `counts`.
 
     Raises:
@@ -116,14 +116,18 @@ class ExecutionContext:
             raise
 
     def run(
-        self, inputs: Inputs, outputs: Sequence[str], keep: Collection[str], output_shape: Callable[[str], Shape]
+        self,
+        inputs: Inputs,
+        outputs: Sequence[str],
+        device_outputs: Collection[str],
+        output_shape: Callable[[str], Shape],
     ) -> Results:
         """Execute one step.
 
         Args:
-            inputs: by name; those on the GPU are `DeviceArray` of this GPU.
+            inputs: by name; those on the GPU are `GpuTensor` of this GPU.
             outputs: the names wanted.
-            keep: those that stay on the GPU. If all do, the work is under way when this returns.
+            device_outputs: those that stay on the GPU. If all do, the work is under way when this returns.
             output_shape: the shape of an output.
 
         Raises:
@@ -135,8 +139,8 @@ class ExecutionContext:
         step = Step(
             choose_profile(self._tensors, shapes),
             tuple(shapes.values()),
-            tuple(name for name in names if not isinstance(inputs[name], DeviceArray)),
-            tuple(name for name in outputs if name not in keep),
+            tuple(name for name in names if not isinstance(inputs[name], GpuTensor)),
+            tuple(name for name in outputs if name not in device_outputs),
         )
         self._finish()
         again = step == self._step
@@ -149,8 +153,8 @@ class ExecutionContext:
         self._step = step
         results: Results = {}
         for name in outputs:
-            if name in keep:
-                results[name] = self._keep(name, output_shape(name))
+            if name in device_outputs:
+                results[name] = self._copy_to_pool(name, output_shape(name))
         if step.outputs:
             self._finish()
             for name in step.outputs:
@@ -204,7 +208,7 @@ class ExecutionContext:
                 raise CudaError(f"TensorRT refuses the memory for {name}")
 
     def _take(self, name: str, value: NDArray[Any] | Any) -> None:
-        if not isinstance(value, DeviceArray):
+        if not isinstance(value, GpuTensor):
             np.copyto(self._array(name, value.shape), value)
             return
         buffer = value.buffer()
@@ -259,13 +263,13 @@ class ExecutionContext:
             shape = tuple(self._context.get_tensor_shape(name))
             self._device.copy_out(self._host[name], self._memory[name], self._nbytes(name, shape), self._stream)
 
-    def _keep(self, name: str, shape: Shape) -> DeviceArray:
+    def _copy_to_pool(self, name: str, shape: Shape) -> GpuTensor:
         dtype = np.dtype(self._tensors[name].dtype)
         nbytes = math.prod(shape) * dtype.itemsize
-        buffer = self._pool.lend(nbytes, self._stream)
+        buffer = self._pool.acquire(nbytes, self._stream)
         self._device.copy_within(buffer.memory, self._memory[name], nbytes, self._stream)
         buffer.written = self._device.record(self._stream)
-        return DeviceArray(self._pool, buffer, dtype, shape)
+        return GpuTensor(self._pool, buffer, dtype, shape)
 
     def _nbytes(self, name: str, shape: Shape) -> int:
         return math.prod(shape) * np.dtype(self._tensors[name].dtype).itemsize

@@ -47,7 +47,7 @@ def choose_engine(
     Args:
         bundle: an open bundle.
         backend: `tensorrt` or `tensorrt-rtx`.
-        graph: the graph without its form and precision, or a graph's full name.
+        graph: the graph's role, or its full name.
         operator: `plugin` or `plain`; None for either.
         precision: None for any.
         gpu: the number of the GPU that it is to run on.
@@ -55,8 +55,6 @@ def choose_engine(
     Raises:
         BackendError: none fits, with the command that builds one; or several do, with their names.
     """
-    if operator not in (None, "plugin", "plain"):
-        raise BackendError(f"unknown operator form {operator!r}.", f"{backend} has: plugin, plain.")
     fitting = {
         name: record
         for name, record in bundle.manifest.engines.items()
@@ -81,7 +79,7 @@ def choose_engine(
     if len(fitting) > 1:
         raise BackendError(
             f"{len(fitting)} engines of {bundle.path} fit: {', '.join(fitting)}.",
-            f"Say which: by precision and form ({backend}:plugin:fp16), or by its name (--engine NAME).",
+            f"Say which: by precision and implementation ({backend}:plugin:fp16), or by its name (--engine NAME).",
         )
     return next(iter(fitting))
 

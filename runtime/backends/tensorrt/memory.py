@@ -1,4 +1,4 @@
-"""Outputs that stay on the GPU: their buffers, lent out and taken back, and the order of who writes and reads."""
+"""Outputs that stay on the GPU: the pool of their buffers, and the order of who writes and reads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.base import DeviceTensor
 from avsbg.runtime.device.cuda import Device, Memory, Stream
 from avsbg.runtime.errors import BackendError
 
-# A stream of frames holds two sets of features. More kept arrays than this were forgotten, not needed.
-MOST_KEPT = 16
+# A stream of frames holds two sets of features. More tensors than this were forgotten, not needed.
+MAX_ACQUIRED = 16
 
 
 @dataclass
-class KeptBuffer:
+class PooledBuffer:
     """Memory of the GPU that an output stays in.
 
     Attributes:
@@ -34,14 +34,14 @@ class KeptBuffer:
     read: list[Any] = field(default_factory=list)
 
 
-class DeviceArray(DeviceTensor):
+class GpuTensor(DeviceTensor):
     """An output that stays on the GPU.
 
     Another backend of this GPU takes it as an input; its stream waits there until this one has written it, and the host
     waits for neither.
     """
 
-    def __init__(self, pool: BufferPool, buffer: KeptBuffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+    def __init__(self, pool: BufferPool, buffer: PooledBuffer, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         super().__init__(dtype, shape)
         self._pool = pool
         self._buffer = buffer
@@ -56,7 +56,7 @@ class DeviceArray(DeviceTensor):
         """Where it is."""
         return self._pool.device
 
-    def buffer(self) -> KeptBuffer:
+    def buffer(self) -> PooledBuffer:
         """Where it lies.
 
         Raises:
@@ -68,18 +68,18 @@ class DeviceArray(DeviceTensor):
     def _check(self) -> None:
         super()._check()
         if self._pool.closed:
-            raise BackendError("a kept array was used after the backend that made it was closed.")
+            raise BackendError("a device tensor was used after the backend that made it was closed.")
 
     def _copy(self) -> NDArray[Any]:
         """Waits until it has been written."""
         return self._pool.read(self._buffer, self.nbytes).view(self.dtype).reshape(self.shape)
 
-    def _give_back(self) -> None:
-        self._pool.take_back(self._buffer)
+    def _return_buffer(self) -> None:
+        self._pool.release(self._buffer)
 
 
 class BufferPool:
-    """The buffers of a backend's kept outputs. Those that were given back are used again before new ones are made.
+    """The buffers of outputs that stay on the GPU. Returned ones are used again before new ones are allocated.
 
     Args:
         device: the GPU.
@@ -91,31 +91,31 @@ class BufferPool:
         self.closed = False
         self._guard = guard
         self._lock = threading.Lock()
-        self._lent: list[KeptBuffer] = []
-        self._free: list[KeptBuffer] = []
+        self._acquired: list[PooledBuffer] = []
+        self._free: list[PooledBuffer] = []
         self._reader: Stream | None = None
 
-    def lend(self, nbytes: int, stream: Stream) -> KeptBuffer:
+    def acquire(self, nbytes: int, stream: Stream) -> PooledBuffer:
         """A buffer of exactly that size for work of `stream` to write to; the GPU's context is active.
 
         The stream waits, on the GPU, until nobody reads the buffer's former content.
 
         Raises:
-            BackendError: too many are lent out.
+            BackendError: too many are in use.
             CudaError: there is no memory.
         """
         with self._lock:
             found = next((buffer for buffer in self._free if buffer.memory.nbytes == nbytes), None)
             if found is not None:
                 self._free = [buffer for buffer in self._free if buffer is not found]
-            elif sum(buffer.memory.nbytes == nbytes for buffer in self._lent) >= MOST_KEPT:
+            elif sum(buffer.memory.nbytes == nbytes for buffer in self._acquired) >= MAX_ACQUIRED:
                 raise BackendError(
-                    f"{MOST_KEPT} kept arrays of {nbytes} bytes have not been released.",
-                    "Call release() on each kept array once the next graph has taken it.",
+                    f"{MAX_ACQUIRED} device tensors of {nbytes} bytes have not been released.",
+                    "Call release() on each once the next graph has taken it.",
                 )
             else:
-                found = KeptBuffer(self.device.allocate(nbytes))
-            self._lent.append(found)
+                found = PooledBuffer(self.device.allocate(nbytes))
+            self._acquired.append(found)
         for event in found.read:
             self.device.wait(stream, event)
         if found.written is not None:
@@ -123,15 +123,15 @@ class BufferPool:
         found.read, found.written = [], None
         return found
 
-    def take_back(self, buffer: KeptBuffer) -> None:
-        """Accept a buffer that was lent."""
+    def release(self, buffer: PooledBuffer) -> None:
+        """Return a buffer that was acquired."""
         with self._lock:
             if self.closed:
                 return
-            self._lent = [other for other in self._lent if other is not buffer]
+            self._acquired = [other for other in self._acquired if other is not buffer]
             self._free.append(buffer)
 
-    def read(self, buffer: KeptBuffer, nbytes: int) -> NDArray[np.uint8]:
+    def read(self, buffer: PooledBuffer, nbytes: int) -> NDArray[np.uint8]:
         """Copy a buffer's first bytes to the host."""
         with self._guard(), self._lock:
             if self._reader is None:
@@ -145,7 +145,7 @@ class BufferPool:
         return content
 
     def close(self, *, free: bool) -> None:
-        """Free every buffer, also those still lent; the GPU's context is active, this backend's work is done.
+        """Free every buffer, also those still in use; the GPU's context is active, this backend's work is done.
 
         Args:
             free: whether the GPU still answers.
@@ -154,7 +154,7 @@ class BufferPool:
             self.closed = True
             if free:
                 reader = self._reader or self.device.create_stream()
-                buffers = (*self._free, *self._lent)
+                buffers = (*self._free, *self._acquired)
                 # Another backend may still be reading what this one made.
                 for buffer in buffers:
                     for event in buffer.read:
@@ -163,4 +163,4 @@ class BufferPool:
                 for buffer in buffers:
                     self.device.free(buffer.memory)
                 self.device.destroy_stream(reader)
-            self._free, self._lent, self._reader = [], [], None
+            self._free, self._acquired, self._reader = [], [], None

@@ -17,7 +17,7 @@ from avsbg.export.precision import emulated
 from avsbg.export.precision.emulated import EmulatedBackend, emulate, label, round_tf32
 from avsbg.export.precision.graphs import measure_accuracy
 from avsbg.export.precision.sessions import throw_away_session
-from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.base import check_accuracy
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
@@ -153,16 +153,16 @@ def test_convert_measures_bf16_and_says_that_it_is_emulated(bundle: Bundle, tmp_
     assert "clip.bf16 (emulated): mIoU" in result.output
     changed = Bundle.open(path)
     record = changed.graph("clip.bf16").accuracy
-    assert record is not None and record.emulated and record.least_miou == 0.95 and record.largest_difference > 0
+    assert record is not None and record.emulated and record.min_miou == 0.95 and record.largest_difference > 0
     # From the graph in bfloat16 as from the float32 graph: what is emulated is the same.
-    assert measure_accuracy(changed, "clip", record.least_miou, precision="bf16") == record
+    assert measure_accuracy(changed, "clip", record.min_miou, precision="bf16") == record
 
 
 def test_a_gate_that_failed_in_emulation_says_so() -> None:
-    record = AccuracyRecord(largest_difference=1.0, flipped=0.5, miou=0.5, least_miou=0.95, passed=False, emulated=True)
+    record = AccuracyRecord(largest_difference=1.0, flipped=0.5, miou=0.5, min_miou=0.95, passed=False, emulated=True)
     with pytest.raises(BackendError, match=r"mean IoU of 0\.5000 with PyTorch's \(emulated\)"):
-        check_gate("the engine", record, allow_failed=False)
-    assert check_gate("the engine", record, allow_failed=True)["emulated"] is True
+        check_accuracy("the engine", record, allow_failed=False)
+    assert check_accuracy("the engine", record, allow_failed=True)["emulated"] is True
 
 
 def test_what_is_not_emulated_is_refused(bundle: Bundle) -> None:

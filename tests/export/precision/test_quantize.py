@@ -19,7 +19,7 @@ from avsbg.export.precision.histogram import BINS, MagnitudeHistogram
 from avsbg.export.precision.sensitivity import group_of
 from avsbg.export.precision.sessions import throw_away_session
 from avsbg.runtime.backends import create
-from avsbg.runtime.backends.gate import check_gate
+from avsbg.runtime.backends.base import check_accuracy
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
@@ -219,8 +219,8 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     assert accuracy.largest_difference != on_vectors.largest_difference
     failed = accuracy.model_copy(update={"passed": False})
     with pytest.raises(BackendError, match=r"the float32 graph's on 2 clips, and 0\.99 is demanded"):
-        check_gate("the graph", failed, allow_failed=False)
-    assert check_gate("the graph", accuracy, allow_failed=False)["judged_clips"] == 2
+        check_accuracy("the graph", failed, allow_failed=False)
+    assert check_accuracy("the graph", accuracy, allow_failed=False)["judged_clips"] == 2
     # A bundle without vectors has clips to judge on all the same.
     document = json.loads((path / MANIFEST).read_text())
     (path / MANIFEST).write_text(json.dumps(document | {"vectors": []}))

@@ -13,7 +13,7 @@ from fixtures import tiny_bundle
 
 
 class Elsewhere(DeviceTensor):
-    """A kept array of some other backend."""
+    """A tensor of some other backend."""
 
     def __init__(self, frames: int = 5) -> None:
         super().__init__(np.dtype(np.uint8), (1, frames, 16, 24, 3))
@@ -21,14 +21,14 @@ class Elsewhere(DeviceTensor):
     def _copy(self) -> np.ndarray:
         return np.zeros(self.shape, self.dtype)
 
-    def _give_back(self) -> None: ...
+    def _return_buffer(self) -> None: ...
 
 
 def test_what_is_kept_equals_what_is_returned(tiny: Bundle) -> None:
     arrays = tiny_bundle.inputs(2, seed=3)
     with create("onnxruntime", tiny) as backend:
         plain = backend.run(arrays)
-        kept = backend.run(arrays, keep=["logits"])
+        kept = backend.run(arrays, device_outputs=["logits"])
         assert isinstance(kept["logits"], DeviceTensor)
         assert isinstance(kept["probability"], np.ndarray)
         assert (kept["logits"].dtype, kept["logits"].shape) == (np.float32, (2, 5, 16, 24))
@@ -41,7 +41,7 @@ def test_released_buffers_are_reused_and_held_ones_are_not(tiny: Bundle) -> None
 
         def run(seed: int) -> tuple[DeviceTensor, np.ndarray]:
             arrays = tiny_bundle.inputs(1, seed)
-            logits = backend.run(arrays, ["logits"], keep=["logits"])["logits"]
+            logits = backend.run(arrays, ["logits"], device_outputs=["logits"])["logits"]
             assert isinstance(logits, DeviceTensor)
             return logits, tiny_bundle.expected(**arrays)["logits"]
 
@@ -60,14 +60,14 @@ def test_released_buffers_are_reused_and_held_ones_are_not(tiny: Bundle) -> None
 
 def test_a_released_array_is_gone(tiny: Bundle) -> None:
     with create("onnxruntime", tiny) as backend:
-        kept = backend.run(tiny_bundle.inputs(1, 0), keep=["logits"])["logits"]
+        kept = backend.run(tiny_bundle.inputs(1, 0), device_outputs=["logits"])["logits"]
         assert isinstance(kept, DeviceTensor)
         kept.release()
         kept.release()
         with pytest.raises(BackendError, match="after its release"):
             kept.numpy()
-        other = backend.run(tiny_bundle.inputs(1, 1), ["logits"], keep=["logits"])["logits"]
-        third = backend.run(tiny_bundle.inputs(1, 2), ["logits"], keep=["logits"])["logits"]
+        other = backend.run(tiny_bundle.inputs(1, 1), ["logits"], device_outputs=["logits"])["logits"]
+        third = backend.run(tiny_bundle.inputs(1, 2), ["logits"], device_outputs=["logits"])["logits"]
         assert other.value is not third.value  # type: ignore[union-attr]  # releasing twice gave it back once
 
 
@@ -75,10 +75,10 @@ def test_misuse_is_an_error(tiny: Bundle) -> None:
     arrays = tiny_bundle.inputs(1, 0)
     with create("onnxruntime", tiny) as backend:
         with pytest.raises(BackendError, match="no output 'mask'"):
-            backend.run(arrays, keep=["mask"])
-        with pytest.raises(BackendError, match="logits is to be kept, but is not among the outputs"):
-            backend.run(arrays, ["probability"], keep=["logits"])
-        with pytest.raises(BackendError, match=r"cannot take the kept array frames: Elsewhere is another backend's"):
+            backend.run(arrays, device_outputs=["mask"])
+        with pytest.raises(BackendError, match="logits is to stay on the device, but is not among the outputs"):
+            backend.run(arrays, ["probability"], device_outputs=["logits"])
+        with pytest.raises(BackendError, match=r"cannot take the device tensor frames: Elsewhere is another backend's"):
             backend.run({**arrays, "frames": Elsewhere()})
         gone = Elsewhere()
         gone.release()
@@ -91,7 +91,7 @@ def test_misuse_is_an_error(tiny: Bundle) -> None:
 def test_a_failed_run_gives_its_buffers_back(tiny: Bundle) -> None:
     with create("onnxruntime", tiny, clips=2) as backend:
         with pytest.raises(BackendError, match="failed on the graph clip"):
-            backend.run(tiny_bundle.inputs(3, 0), ["logits"], keep=["logits"])
+            backend.run(tiny_bundle.inputs(3, 0), ["logits"], device_outputs=["logits"])
         assert _free(backend) == 1
 
 

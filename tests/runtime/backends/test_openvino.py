@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from avsbg.runtime.backends import BackendSpec, create
-from avsbg.runtime.backends.device_tensor import DeviceTensor
+from avsbg.runtime.backends.base import DeviceTensor
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from fixtures import tiny_bundle
@@ -62,7 +62,7 @@ def test_a_hint_that_no_layer_follows_is_an_error(tiny: Bundle, monkeypatch: pyt
 
 
 def test_what_it_cannot_do_is_an_error(tiny: Bundle) -> None:
-    with pytest.raises(BackendError, match=r"no operator form 'native'.*standard operators only"):
+    with pytest.raises(BackendError, match=r"no implementation 'native' of the operator.*It has: plain"):
         create("openvino", tiny, operator="native")
     with pytest.raises(BackendError, match=r"cannot execute the graph clip\.plain, of fp32, in fp8"):
         create("openvino", tiny, precision="fp8")
@@ -80,7 +80,7 @@ def test_what_it_cannot_do_is_an_error(tiny: Bundle) -> None:
 def test_kept_outputs(tiny: Bundle) -> None:
     arrays = tiny_bundle.inputs(1, seed=7)
     with create("openvino", tiny) as backend:
-        kept = backend.run(arrays, keep=["logits"])
+        kept = backend.run(arrays, device_outputs=["logits"])
         logits = kept["logits"]
         assert isinstance(logits, DeviceTensor)
         backend.run(tiny_bundle.inputs(1, seed=8))
@@ -92,10 +92,10 @@ def test_kept_outputs(tiny: Bundle) -> None:
 
 def test_the_rest_of_a_graph_is_int8s_alone(tiny: Bundle) -> None:
     with pytest.raises(BackendError, match="rest of an int8 graph") as error:
-        create("openvino", tiny, operator="rest-bf16", precision="bf16")
+        create("openvino", tiny, rest="bf16", precision="bf16")
     assert "openvino:rest-bf16:int8" in str(error.value)
     with pytest.raises(BackendError, match=r"no graph 'clip\.plain\.int8'"):
-        create("openvino", tiny, operator="rest-bf16", precision="int8")
+        create("openvino", tiny, rest="bf16", precision="int8")
 
 
 def test_int8_must_execute_in_int8(tiny: Bundle, tmp_path: Path) -> None:

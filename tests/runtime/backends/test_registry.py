@@ -82,7 +82,7 @@ def test_what_was_asked_for_and_cannot_be_had_is_an_error(tiny: Bundle, monkeypa
         create("onnxruntime", tiny, fast=True)
     with pytest.raises(BundleError, match=r"no graph 'decode'"):
         create("onnxruntime", tiny, graph="decode")
-    with pytest.raises(BackendError, match=r"unknown operator form 'magic'.*function, native, plain"):
+    with pytest.raises(BackendError, match=r"no implementation 'magic' of the operator.*function, native, plain"):
         create("onnxruntime", tiny, operator="magic")
     with pytest.raises(BackendError, match=r"clip\.plain holds no custom operator"):
         create("onnxruntime", tiny, graph="clip.plain", operator="function")

@@ -214,7 +214,7 @@ def test_memory_that_runs_out_at_the_second_thread(
         backend._idle.clear()  # type: ignore[attr-defined]  # as if another thread were running
         with pytest.raises(BackendError, match="out of memory"):
             backend.run(tiny_bundle.inputs(1, 0))
-        backend._idle.extend(backend._lanes)  # type: ignore[attr-defined]
+        backend._idle.extend(backend._contexts)  # type: ignore[attr-defined]
         _check(backend, 1, 0)
     assert device.closed
 
@@ -248,7 +248,7 @@ def test_none_fits(machine: None, bundle: Bundle) -> None:
         create("tensorrt", bundle, precision="int8")
     with pytest.raises(BackendError, match=r"no engine of tensorrt-rtx .*avsbg build .* --backend tensorrt-rtx"):
         create("tensorrt-rtx", bundle)
-    with pytest.raises(BackendError, match="unknown operator form 'native'"):
+    with pytest.raises(BackendError, match="no implementation 'native'"):
         create("tensorrt", bundle, operator="native")
     with pytest.raises(BackendError, match=r"has no engine 'clip.bf16'.*clip.fp16"):
         create("tensorrt", bundle, engine="clip.bf16")
@@ -283,6 +283,6 @@ def test_a_failed_gate_is_refused_and_can_be_overridden(machine: None, bundle: B
     failed = add_engine(bundle.path, "clip.fp16", accuracy=passed(0.5))
     with pytest.raises(BackendError, match=r"did not pass its gate: .*0.5000 .* 0.99 is demanded.*--force"):
         create("tensorrt", failed, trust=True)
-    with create("tensorrt", failed, trust=True, allow_failed_gate=True) as backend:
+    with create("tensorrt", failed, trust=True, allow_failed_accuracy=True) as backend:
         assert backend.describe()["gate"] == "failed, overridden"
     create("tensorrt", add_engine(bundle.path, "clip.fp16", accuracy=passed()))

@@ -12,7 +12,7 @@ import pytest
 from avsbg.runtime.backends import Backend, create
 from avsbg.runtime.backends.tensorrt import backend as backend_module
 from avsbg.runtime.backends.tensorrt import engine as engines
-from avsbg.runtime.backends.tensorrt.memory import MOST_KEPT
+from avsbg.runtime.backends.tensorrt.memory import MAX_ACQUIRED
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError
@@ -110,7 +110,7 @@ def test_features_go_from_encode_to_decode_without_the_host(
         held = None
         for time in range(8):
             waits = device.calls.count("synchronize")
-            features = encode.run({"frame": _frame(time)}, keep=["features"])["features"]
+            features = encode.run({"frame": _frame(time)}, device_outputs=["features"])["features"]
             # The first run sets the shapes; of the others, only the buffer of the frame must be free again.
             assert device.calls.count("synchronize") <= waits + 1
             if held is not None:
@@ -121,7 +121,7 @@ def test_features_go_from_encode_to_decode_without_the_host(
             held = features
         # Two sets alternate.
         pool = encode._pool  # type: ignore[attr-defined]
-        assert len(pool._lent) + len(pool._free) == 2
+        assert len(pool._acquired) + len(pool._free) == 2
         assert graph_counts(encode) == (1, 1, 7)
         assert graph_counts(decode) == (1, 1, 6)
     assert device.closed and device.leaks() == []
@@ -131,7 +131,7 @@ def test_a_kept_array_can_be_read_and_dies_with_its_release(stream: tuple[Backen
     encode, decode = stream
     with encode:
         with decode:
-            features = encode.run({"frame": _frame(0)}, keep=["features"])["features"]
+            features = encode.run({"frame": _frame(0)}, device_outputs=["features"])["features"]
             np.testing.assert_array_equal(features.numpy(), _encoded(_frame(0)))
             assert features.dtype == np.float16 and features.shape == (1, *FEATURES[1:])
             features.release()
@@ -140,7 +140,7 @@ def test_a_kept_array_can_be_read_and_dies_with_its_release(stream: tuple[Backen
                 features.numpy()
             with pytest.raises(BackendError, match="released"):
                 decode.run({"features": features, "neighbour": features})
-            other = encode.run({"frame": _frame(1)}, keep=["features"])["features"]
+            other = encode.run({"frame": _frame(1)}, device_outputs=["features"])["features"]
         np.testing.assert_array_equal(other.numpy(), _encoded(_frame(1)))
     with pytest.raises(BackendError, match="after the backend that made it was closed"):
         other.numpy()
@@ -149,12 +149,12 @@ def test_a_kept_array_can_be_read_and_dies_with_its_release(stream: tuple[Backen
 def test_arrays_that_are_never_released_are_told(stream: tuple[Backend, Backend], device: FakeDevice) -> None:
     encode, decode = stream
     with encode, decode:
-        kept = [encode.run({"frame": _frame(0)}, keep=["features"])["features"] for _ in range(MOST_KEPT)]
-        with pytest.raises(BackendError, match=r"16 kept arrays .* have not been released.*release\(\)"):
-            encode.run({"frame": _frame(0)}, keep=["features"])
+        kept = [encode.run({"frame": _frame(0)}, device_outputs=["features"])["features"] for _ in range(MAX_ACQUIRED)]
+        with pytest.raises(BackendError, match=r"16 device tensors .* have not been released.*release\(\)"):
+            encode.run({"frame": _frame(0)}, device_outputs=["features"])
         kept[0].release()
         np.testing.assert_array_equal(
-            encode.run({"frame": _frame(5)}, keep=["features"])["features"].numpy(), _encoded(_frame(5))
+            encode.run({"frame": _frame(5)}, device_outputs=["features"])["features"].numpy(), _encoded(_frame(5))
         )
     assert device.closed
 
@@ -162,7 +162,7 @@ def test_arrays_that_are_never_released_are_told(stream: tuple[Backend, Backend]
 def test_host_arrays_and_kept_arrays_mix(stream: tuple[Backend, Backend]) -> None:
     encode, decode = stream
     with encode, decode:
-        kept = encode.run({"frame": _frame(0)}, keep=["features"])["features"]
+        kept = encode.run({"frame": _frame(0)}, device_outputs=["features"])["features"]
         for seed in (1, 2, 3):
             logits = decode.run({"features": kept, "neighbour": _encoded(_frame(seed))})["logits"]
             np.testing.assert_array_equal(
@@ -207,9 +207,9 @@ def test_the_checks_can_fail(stream: tuple[Backend, Backend], monkeypatch: pytes
     _mutants()[mutant](monkeypatch)
     encode, decode = stream
     with pytest.raises(Misuse), encode, decode:
-        held = encode.run({"frame": _frame(0)}, keep=["features"])["features"]
+        held = encode.run({"frame": _frame(0)}, device_outputs=["features"])["features"]
         for time in range(1, 4):
-            features = encode.run({"frame": _frame(time)}, keep=["features"])["features"]
+            features = encode.run({"frame": _frame(time)}, device_outputs=["features"])["features"]
             decode.run({"features": held, "neighbour": features})
             encode.run({"frame": _frame(time)})
             held.release()
