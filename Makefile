@@ -79,10 +79,10 @@ measure: report  ## make report on a quiet machine, and renew the README's table
 # Step by step from the network as published to the fastest, in one run; with a head that is fitted, so that a reduced
 # precision's masks can be held to the gate. Another bundle: make ladder LADDER_BUNDLE=... CALIBRATION=FOLDER
 LADDER := $(TABLE7)/ladder
-LADDER_BUNDLE := $(TABLE7)/decided
-$(TABLE7)/decided.safetensors: | $(NATIVE)
-	mkdir -p $(@D) && $(BIN)/python -m avsbg.benchmarks.measure.fitted_head --seed 2 -o $@
-$(TABLE7)/decided/manifest.json: $(TABLE7)/decided.safetensors
+LADDER_BUNDLE := $(TABLE7)/fitted
+$(TABLE7)/fitted.safetensors: | $(NATIVE)
+	mkdir -p $(@D) && $(BIN)/python -m tools.fit_head --seed 2 -o $@
+$(TABLE7)/fitted/manifest.json: $(TABLE7)/fitted.safetensors
 	$(BIN)/avsbg export avs-bg --checkpoint $< --audio embedding -o $(@D) --force
 CALIBRATION := vectors
 STEPS := torch:published torch:efficient torch:bf16 onnxruntime:plain onnxruntime:function onnxruntime:native \
@@ -137,13 +137,13 @@ lint: $(READY)  ## ruff, and that the figures of README and docs are those of th
 	$(BIN)/python -m avsbg.benchmarks.report.docs --check
 
 typecheck: $(READY)  ## mypy --strict
-	$(BIN)/mypy -p avsbg
+	$(BIN)/mypy -p avsbg -p tools
 
 test: $(NATIVE)  ## the test suite
 	$(BIN)/python -m pytest -m "not gpu" --durations=15
 
 bench-smoke: $(NATIVE)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind
-	$(BIN)/python -m avsbg.benchmarks.static.counts
+	$(BIN)/python -m avsbg.benchmarks counts
 
 check: lint typecheck test bench-smoke  ## what CI runs
 

@@ -1,31 +1,30 @@
 """Counts that are independent of system load, compared with the committed ones.
 
-`python -m avsbg.benchmarks.static.counts` (`make bench-smoke`) says what changed by how much; `--update` makes
-what is counted now the committed counts. Counted are, for each network, operations by part and bytes of weights, both
+`python -m avsbg.benchmarks counts` (`make bench-smoke`) says what changed by how much; `--update` makes what is
+counted now the committed counts. Counted are, for each network, operations by part and bytes of weights, both
 as published and as exported; nodes by operator of small exports of every graph; instructions of the CUDA kernels from
 the committed table of what the compiler made of them; and instructions of the CPU operator under callgrind.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.static import instructions
-from avsbg.benchmarks.static import kernels as kernel_static
-from avsbg.errors import AvsbgError
 
-COUNTS = Path(__file__).parents[1] / "results" / "counts.json"
-COMMAND = "python -m avsbg.benchmarks.static.counts"
+ROOT = Path(__file__).resolve().parents[2]
+COUNTS = ROOT / "benchmarks" / "results" / "counts.json"
+KERNELS = ROOT / "benchmarks" / "results" / "kernel_static.json"  # made by tools.kernels
+CUDA_SOURCES = ROOT / "runtime" / "native" / "cuda"
+COMMAND = "python -m avsbg.benchmarks counts"
 NETWORKS = ("avs-bg", "avsbench", "avs-bg-resnet50", "avsbench-resnet50")
 FORMS = ("published", "efficient")
 # The C library, which picks its copying by the processor, takes part in the operator's instructions.
@@ -88,14 +87,22 @@ def merge_key(network: str, nodes: Sequence[str]) -> str:
     return f"{network}, operations a frame of {' and '.join(nodes)}"
 
 
-def count_kernels(path: Path = kernel_static.RESULTS) -> Counts:
+def source_digest() -> str:
+    """SHA-256 over the names and contents of the CUDA sources, which a table belongs to."""
+    digest = hashlib.sha256()
+    for source in sorted(CUDA_SOURCES.iterdir()):
+        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def count_kernels(path: Path = KERNELS) -> Counts:
     """Instructions in the main loop of each CUDA kernel, and its spilled bytes, from the compiler's table.
 
     Raises:
         BenchmarkError: the table is of other sources than those that are there.
     """
     table = json.loads(path.read_text(encoding="utf-8"))
-    if table["sources_sha256"] != kernel_static.source_digest():
+    if table["sources_sha256"] != source_digest():
         raise BenchmarkError(f"{path} is of other CUDA sources than these.", f"Run `{table['command']}`.")
     found: Counts = {}
     for row in table["kernels"]:
@@ -107,7 +114,7 @@ def count_kernels(path: Path = kernel_static.RESULTS) -> Counts:
 
 def count(*, callgrind: bool = True) -> Sections:
     """All counts of this checkout by section; without callgrind, all that need neither valgrind nor a compiler."""
-    table = json.loads(kernel_static.RESULTS.read_text(encoding="utf-8"))
+    table = json.loads(KERNELS.read_text(encoding="utf-8"))
     found = {"networks": count_networks(), "graphs": count_graphs(), f"kernels, nvcc {table['nvcc']}": count_kernels()}
     if callgrind:
         found[f"operator, {instructions.compiler()}"] = instructions.count_instructions()
@@ -166,30 +173,26 @@ def read_counts(path: Path) -> Sections:
     return counts
 
 
-def main(
-    update: Annotated[bool, typer.Option("--update", help="Make what is counted now the committed counts.")] = False,
-    callgrind: Annotated[
-        bool, typer.Option("--callgrind/--no-callgrind", help="Count the CPU operator's instructions (needs valgrind).")
-    ] = True,
-    counts: Annotated[Path, typer.Option(help="The file of counts.")] = COUNTS,
-) -> None:
-    """Compare counts with the committed ones."""
+def check_counts(path: Path = COUNTS, *, update: bool = False, callgrind: bool = True) -> None:
+    """Compare counts with the committed ones.
+
+    Args:
+        path: the file of committed counts.
+        update: make what is counted now the committed counts first.
+        callgrind: count the CPU operator's instructions too, which needs valgrind and a compiler.
+
+    Raises:
+        BenchmarkError: a count has changed, or cannot be made.
+    """
     if update and not callgrind:
         raise BenchmarkError("--update --no-callgrind would lose the operator's counts.", "Install valgrind and g++.")
     found = count(callgrind=callgrind)
     if update:
-        with atomic_file(counts) as temporary:
+        with atomic_file(path) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    changed, left_out = compare(read_counts(counts), found)
+    changed, left_out = compare(read_counts(path), found)
     for line in left_out:
-        typer.echo(line, err=True)
+        print(line, file=sys.stderr)
     if changed:
-        raise BenchmarkError("\n".join(changed), f"\nIf that is meant: `{COMMAND} --update`, and commit {counts.name}.")
-    typer.echo(f"{sum(map(len, found.values()))} counts hold")
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except AvsbgError as error:
-        sys.exit(f"error: {error}")
+        raise BenchmarkError("\n".join(changed), f"\nIf that is meant: `{COMMAND} --update`, and commit {path.name}.")
+    print(f"{sum(map(len, found.values()))} counts hold")

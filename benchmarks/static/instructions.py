@@ -11,9 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.static.kernels import ROOT
 
-SOURCES = ROOT / "runtime" / "native" / "onnxruntime"
+SOURCES = Path(__file__).resolve().parents[2] / "runtime" / "native" / "onnxruntime"
 PROGRAM = Path(__file__).with_name("operator_instructions.cpp")
 # The paths that valgrind can run (it knows no AVX-512), with what each is compiled with beside `FLAGS`.
 PATHS = {"portable": (), "avx2": ("-mavx2", "-mfma")}

@@ -1,4 +1,4 @@
-"""The table of what the compiler made of the CUDA kernels: that it is this source's, and within bounds."""
+"""The compiler's table of the CUDA kernels: that it is this source's, and within bounds."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.static.kernels import MULTIPROCESSORS, RESULTS, find_tool, inspect, nvcc_version, source_digest
+from avsbg.benchmarks.static import counts
+from avsbg.benchmarks.static.counts import KERNELS, source_digest
+from tools.kernels import MULTIPROCESSORS, find_tool, inspect, nvcc_version
 
-TABLE: dict[str, Any] = json.loads(RESULTS.read_text())
+TABLE: dict[str, Any] = json.loads(KERNELS.read_text())
 CORRELATIONS = [row for row in TABLE["kernels"] if row["kernel"] != "combine"]
 
 
@@ -80,11 +82,9 @@ def test_the_table_is_what_the_compiler_makes(tmp_path: Path) -> None:
 
 
 def test_a_table_of_other_sources_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from avsbg.benchmarks.static import kernels as kernel_static
-
     changed = tmp_path / "cuda"
-    shutil.copytree(kernel_static.SOURCES, changed)
-    monkeypatch.setattr(kernel_static, "SOURCES", changed)
+    shutil.copytree(counts.CUDA_SOURCES, changed)
+    monkeypatch.setattr(counts, "CUDA_SOURCES", changed)
     assert source_digest() == TABLE["sources_sha256"]
     (changed / "plan.h").write_text((changed / "plan.h").read_text().replace("kStages = 3", "kStages = 4"))
     assert source_digest() != TABLE["sources_sha256"]

@@ -1,4 +1,4 @@
-"""What the compiler made of the CUDA kernels, without a GPU: `python -m avsbg.benchmarks.static.kernels`.
+"""The compiler's table of the CUDA kernels, made without a GPU: `python -m tools.kernels`.
 
 For each architecture and kernel: registers, spills, shared memory, how many blocks fit on a multiprocessor, and what
 the main loop holds according to the disassembly. Needs a CUDA toolkit (nvcc), a C++ compiler and nvdisasm (in the
@@ -7,7 +7,6 @@ toolkit or from the PyPI package nvidia-cuda-nvdisasm).
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -21,16 +20,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import track
-from rich.table import Table
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.static.counts import CUDA_SOURCES, KERNELS, source_digest
+from tools import run
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ROOT / "runtime" / "native" / "cuda"
-RESULTS = ROOT / "benchmarks" / "results" / "kernel_static.json"
 OPERANDS = {"Fp32": "fp32", "Tf32": "tf32", "Fp16": "fp16", "Bf16": "bf16"}
 OUTPUTS = ("mean_a", "both means", "volume")
 BLOCK_THREADS = 128
@@ -74,14 +69,6 @@ class KernelRow:
     shared: int
     blocks_per_sm: int
     loop: dict[str, int]
-
-
-def source_digest() -> str:
-    """SHA-256 over the names and contents of the CUDA sources, which a table belongs to."""
-    digest = hashlib.sha256()
-    for source in sorted(SOURCES.iterdir()):
-        digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
-    return digest.hexdigest()
 
 
 def find_tool(name: str, hint: str) -> str:
@@ -143,7 +130,7 @@ def main_loop(lines: Sequence[str]) -> dict[str, int]:
 
 
 def inspect(architecture: int, folder: Path) -> list[KernelRow]:
-    """Compiles the kernels for one architecture and reads what came out. Kernels that are declined there are left out.
+    """Compile the kernels for one architecture and read what came out; kernels that it declines are left out.
 
     Raises:
         BenchmarkError: a tool is missing or fails.
@@ -151,8 +138,8 @@ def inspect(architecture: int, folder: Path) -> list[KernelRow]:
     nvcc = find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
     nvdisasm = find_tool("nvdisasm", "Install the CUDA toolkit's nvdisasm, or: pip install nvidia-cuda-nvdisasm")
     cubin = folder / f"sm_{architecture}.cubin"
-    command = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{SOURCES}"]
-    report = _run([*command, str(SOURCES / "correlation.cu"), "-o", str(cubin)]).stderr
+    command = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{CUDA_SOURCES}"]
+    report = _run([*command, str(CUDA_SOURCES / "correlation.cu"), "-o", str(cubin)]).stderr
     loops = {name: main_loop(lines) for name, lines in _functions(_run([nvdisasm, "-c", str(cubin)]).stdout)}
     found = []  # kernel, what ptxas said, shared memory
     for match in _RESOURCES.finditer(report):
@@ -189,6 +176,7 @@ def _occupancy_calculator(nvcc: str, folder: Path) -> str:
 
 
 def nvcc_version() -> str:
+    """As `13.0.48`."""
     nvcc = find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
     match = re.search(r"V(\d+\.\d+\.\d+)", _run([nvcc, "--version"]).stdout)
     return match[1] if match else "unknown"
@@ -197,7 +185,7 @@ def nvcc_version() -> str:
 def _write(rows: Sequence[KernelRow], path: Path) -> None:
     """One line per kernel, so that a change of a kernel shows as a change of its lines."""
     head: dict[str, Any] = {
-        "command": "python -m avsbg.benchmarks.static.kernels",
+        "command": "python -m tools.kernels",
         "nvcc": nvcc_version(),
         "sources_sha256": source_digest(),
     }
@@ -207,44 +195,28 @@ def _write(rows: Sequence[KernelRow], path: Path) -> None:
         temporary.write_text(text)
 
 
-def _show(rows: Sequence[KernelRow], console: Console) -> None:
-    table = Table(title="Blocks per multiprocessor; instructions of the main loop", box=None)
-    for column in ("sm", "kernel", "regs", "spill", "shared", "blocks", "all", "mma", "ldm", "copy"):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        cells = (row.architecture, row.kernel, row.registers, row.spill_stores + row.spill_loads, row.shared)
-        inner = (row.loop.get(name, 0) for name in ("instructions", "tensor_core", "ldmatrix", "async_copies"))
-        table.add_row(*map(str, (*cells, row.blocks_per_sm, *inner)))
-    console.print(table)
-
-
-def run(
+def main(
     architecture: Annotated[
         list[int] | None, typer.Option(help="Only this one, as 87; may be repeated. Shown, not written.")
     ] = None,
-    output: Annotated[Path, typer.Option(help="Where the table of all architectures is written.")] = RESULTS,
+    output: Annotated[Path, typer.Option(help="Where the table of all architectures is written.")] = KERNELS,
 ) -> None:
     """Compile the CUDA kernels for every architecture and tabulate registers, occupancy and main loop."""
-    console = Console(stderr=True)
     wanted = architecture or list(MULTIPROCESSORS)
+    if unknown := [item for item in wanted if item not in MULTIPROCESSORS]:
+        known = ", ".join(map(str, MULTIPROCESSORS))
+        raise BenchmarkError(f"Architecture {unknown[0]} is not known here.", f"Choose from {known}.")
     rows: list[KernelRow] = []
-    try:
-        if unknown := [item for item in wanted if item not in MULTIPROCESSORS]:
-            known = ", ".join(map(str, MULTIPROCESSORS))
-            raise BenchmarkError(f"Architecture {unknown[0]} is not known here.", f"Choose from {known}.")
-        if not SOURCES.is_dir():
-            raise BenchmarkError(f"There are no CUDA sources at {SOURCES}.", "Run this in a checkout of avsbg.")
-        with tempfile.TemporaryDirectory() as folder:
-            for item in track(wanted, "compiling", console=console):
-                rows += inspect(item, Path(folder))
-    except BenchmarkError as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(1) from error
-    _show(rows, Console())
+    with tempfile.TemporaryDirectory() as folder:
+        for item in wanted:
+            typer.echo(f"compiling for sm_{item}", err=True)
+            rows += inspect(item, Path(folder))
+    for row in rows:
+        typer.echo(json.dumps(asdict(row)))
     if architecture is None:
         _write(rows, output)
-        console.print(f"written to {output}")
+        typer.echo(f"written to {output}", err=True)
 
 
 if __name__ == "__main__":
-    typer.run(run)
+    run(main)

@@ -1,19 +1,19 @@
-"""Weights whose masks are decided: the head marks the discs of a bundle's clips, and nothing else has changed."""
+"""A fitted head: it marks the discs of a bundle's clips, and nothing else has changed."""
 
 from __future__ import annotations
 
 import torch
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.measure import fitted_head as decided_masks
 from avsbg.export.graphs import AudioForm
 from avsbg.export.weights import from_checkpoints
 from avsbg.model import build, fill_from_seed, named_variant
+from tools import fit_head
 
 
 def test_the_head_alone_is_fitted_to_mark_the_discs(tmp_path, monkeypatch):
-    monkeypatch.setattr(decided_masks, "LEAST_IOU", 0.5)
-    path = tmp_path / "decided.safetensors"
+    monkeypatch.setattr(fit_head, "MIN_IOU", 0.5)
+    path = tmp_path / "fitted.safetensors"
     command = typer_app()
     options = ["-o", str(path), "--encoder", "pvt_v2_b0", "--size", "64", "--seed", "3"]
     refused = CliRunner().invoke(command, [*options, "--steps", "1"])
@@ -35,5 +35,5 @@ def typer_app():
     import typer
 
     app = typer.Typer()
-    app.command()(decided_masks.main)
+    app.command()(fit_head.main)
     return app
