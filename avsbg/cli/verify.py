@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from avsbg.export.locate import Location
     from avsbg.runtime.backends import Backend
     from avsbg.runtime.bundle import Bundle, Vectors
-    from avsbg.runtime.verify.candidates import Candidate
+    from avsbg.runtime.verify.verify import VerifyCase
 
 
 @app.command()
@@ -63,27 +63,26 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.bundle import Bundle, sha256
     from avsbg.runtime.bundle.manifest import MANIFEST
     from avsbg.runtime.device.gpu import read_cuda_driver
-    from avsbg.runtime.verify.candidates import Candidate, candidates
-    from avsbg.runtime.verify.verify import select_vectors
+    from avsbg.runtime.verify.verify import VerifyCase, list_cases, select_vectors
 
     opened = Bundle.open(bundle)
     select_vectors(opened, clips or ())
-    chosen = [Candidate(target, target) for target in backend or ()]
+    chosen = [VerifyCase(text, text) for text in backend or ()]
     driver = read_cuda_driver()
-    everything = candidates(opened, driver)
+    everything = list_cases(opened, driver)
     chosen += [_find(name, everything, opened) for name in engine or ()]
     asked = bool(chosen)
     console = _console()
     results: list[dict[str, Any]] = []
     masks: dict[str, Any] = {}
     not_run: dict[str, str] = {}
-    for candidate in chosen or everything:
-        if candidate.why_not is not None and not asked:
-            not_run[candidate.label] = candidate.why_not
+    for case in chosen or everything:
+        if case.why_not is not None and not asked:
+            not_run[case.label] = case.why_not
             continue
-        result = _run(opened, candidate, clips or (), tolerance, threads, trust=trust, asked=asked, masks=masks)
+        result = _run(opened, case, clips or (), tolerance, threads, trust=trust, asked=asked, masks=masks)
         if isinstance(result, str):
-            not_run[candidate.label] = result
+            not_run[case.label] = result
         else:
             results.append(result)
     _show(console, results, not_run)
@@ -120,21 +119,21 @@ def _console() -> Console:
     return Console(highlight=False)
 
 
-def _find(name: str, everything: list[Candidate], bundle: Bundle) -> Candidate:
+def _find(name: str, everything: list[VerifyCase], bundle: Bundle) -> VerifyCase:
     from avsbg.runtime.backends.tensorrt.engine import find_engine
 
     find_engine(bundle, name)
-    return next(candidate for candidate in everything if candidate.options.get("engine") == name)
+    return next(case for case in everything if case.options.get("engine") == name)
 
 
-def _create(bundle: Bundle, candidate: Candidate, threads: int | None, trust: bool) -> Backend:
-    """The candidate's backend. A failed gate is what verify is there to show, so it does not stop it."""
-    name = candidate.backend.split(":", maxsplit=1)[0]
+def _create(bundle: Bundle, case: VerifyCase, threads: int | None, trust: bool) -> Backend:
+    """The case's backend. A failed gate is what verify is there to show, so it does not stop it."""
+    name = case.backend.split(":", maxsplit=1)[0]
     is_engine = name.startswith("tensorrt")
 
     def create(options: dict[str, Any]) -> Backend:
         return create_backend(
-            candidate.backend,
+            case.backend,
             bundle,
             trust=trust and is_engine,
             allow_failed_accuracy=True,
@@ -142,16 +141,16 @@ def _create(bundle: Bundle, candidate: Candidate, threads: int | None, trust: bo
             **options,
         )
 
-    if candidate.encode is None:
-        return create(candidate.options)
+    if case.encode is None:
+        return create(case.options)
     from avsbg.runtime.streaming.frame_pair import StreamedClip
 
-    return StreamedClip(create(candidate.encode), create(candidate.options))
+    return StreamedClip(create(case.encode), create(case.options))
 
 
 def _run(
     bundle: Bundle,
-    candidate: Candidate,
+    case: VerifyCase,
     clips: Any,
     tolerance: float,
     threads: int | None,
@@ -160,36 +159,35 @@ def _run(
     asked: bool,
     masks: dict[str, Any],
 ) -> dict[str, Any] | str:
-    """Judge a candidate; returns why it did not run where that is no fault of it and nobody asked for it by name."""
+    """Judge a case; returns why it did not run where that is no fault of it and nobody asked for it by name."""
     from contextlib import ExitStack
-    from dataclasses import asdict
 
     from rich.console import Console
 
     from avsbg.runtime.errors import BackendError
-    from avsbg.runtime.verify.verify import judge, select_vectors
+    from avsbg.runtime.verify.verify import select_vectors, verify_backend
 
-    def see(vectors: Vectors, outputs: Any) -> None:
-        masks.setdefault(candidate.label, {})[vectors.record.file] = outputs.get("probability")
+    def keep_masks(vectors: Vectors, outputs: Any) -> None:
+        masks.setdefault(case.label, {})[vectors.record.file] = outputs.get("probability")
 
-    with Console(stderr=True).status(f"{candidate.label}: running"), ExitStack() as stack:
+    with Console(stderr=True).status(f"{case.label}: running"), ExitStack() as stack:
         try:
-            running = stack.enter_context(_create(bundle, candidate, threads, trust))
+            running = stack.enter_context(_create(bundle, case, threads, trust))
         except BackendError as error:
             # An engine for another device or version says nothing about the engine.
-            if asked or "engine" not in candidate.options:
+            if asked or "engine" not in case.options:
                 raise
             return str(error)
         precision = str(running.describe().get("precision", "fp32"))
-        verdict = judge(
+        result = verify_backend(
             running,
             select_vectors(bundle, clips),
             tolerance=tolerance,
             precision=precision,
-            accuracy=candidate.accuracy or running.contract.accuracy,
-            see=see,
+            accuracy=case.accuracy or running.contract.accuracy,
+            on_outputs=keep_masks,
         )
-        return {"target": candidate.label, "backend": running.describe(), "precision": precision, **asdict(verdict)}
+        return {"target": case.label, "backend": running.describe(), "precision": precision, **result.to_dict()}
 
 
 def _show(console: Console, results: list[dict[str, Any]], not_run: dict[str, str]) -> None:

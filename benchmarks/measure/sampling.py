@@ -241,7 +241,7 @@ def mask_agreement(backend: Backend, clips: int, precision: str) -> float | None
     vectors = [one for one in backend.bundle.vectors() if one.record.clips == clips]
     if precision == "fp32" or not vectors:
         return None
-    return verify.judge(backend, vectors, precision=precision).miou
+    return verify.verify_backend(backend, vectors, precision=precision).miou
 
 
 class _Rounds:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avsbg.benchmarks.results.statistics import drift, summarise
-from avsbg.runtime.verify.verify import LEAST_MIOU, TOLERANCE
+from avsbg.runtime.verify.verify import DEFAULT_MIN_MIOU, TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Limits:
     drift: float = 0.05
     others: float = 0.10
     logit_difference: float = TOLERANCE
-    miou: float = LEAST_MIOU
+    miou: float = DEFAULT_MIN_MIOU
 
 
 LIMITS = Limits()

@@ -1,18 +1,25 @@
-"""Holding a backend against a bundle's test vectors: what PyTorch returned for the same inputs."""
+"""A bundle's graphs and engines against its test vectors: what PyTorch returned for the same inputs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends import Arrays, Backend
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle, Vectors
-from avsbg.runtime.bundle.engine_record import AccuracyRecord
-from avsbg.runtime.errors import BundleError
+from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord
+from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.device.gpu import CudaDriver
+from avsbg.runtime.device.native_library import native_library
+from avsbg.runtime.errors import BundleError, NativeLibraryError
 from avsbg.runtime.verify.iou import mask_iou
 
 Array = NDArray[Any]
@@ -20,8 +27,29 @@ Array = NDArray[Any]
 # The largest difference of an output that passes by default: float32 engines order their sums differently.
 TOLERANCE = 1e-3
 DECISION = 0.5
-# The gate of a precision whose record holds none: the mean IoU that its masks must have with PyTorch's.
-LEAST_MIOU = 0.99
+# The accuracy threshold where a graph or engine of lower precision has no record with its own.
+DEFAULT_MIN_MIOU = 0.99
+
+
+@dataclass(frozen=True)
+class VerifyCase:
+    """A graph with one implementation of the operator, an engine, or the pair of a stream.
+
+    Attributes:
+        label: how the result names it.
+        backend: as `BackendSpec` reads it.
+        options: of the backend.
+        accuracy: its record of what the precision costs.
+        why_not: why it cannot run here; None where it can.
+        encode: options of the graph `encode`, where this is a pair, whose `options` are of `decode`.
+    """
+
+    label: str
+    backend: str
+    options: dict[str, Any] = field(default_factory=dict)
+    accuracy: AccuracyRecord | None = None
+    why_not: str | None = None
+    encode: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -64,48 +92,139 @@ class ClipAccuracy:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What a backend's outputs are worth.
+class VerifyResult:
+    """The outputs of a backend against PyTorch's.
 
     Attributes:
-        rule: `tolerance`: every output within the tolerance, for fp32; `gate`: the mean IoU reaches `least_miou`, for
-            the precisions that are meant to differ.
-        least_miou: the gate; None under the rule `tolerance`.
+        min_miou: the accuracy threshold of a precision that is meant to differ; None for fp32, whose outputs must all
+            be within the tolerance.
         miou: mean over all clips.
         flipped: mean over all clips.
-        passed: by the rule. An output that is not finite never passes.
+        passed: by that rule. An output that is not finite never passes.
         comparisons: each output.
         clips: each clip.
     """
 
-    rule: Literal["tolerance", "gate"]
-    least_miou: float | None
+    min_miou: float | None
     miou: float
     flipped: float
     passed: bool
     comparisons: tuple[Comparison, ...]
     clips: tuple[ClipAccuracy, ...]
 
+    @property
+    def rule(self) -> Literal["tolerance", "gate"]:
+        """The rule, as results on disk name it."""
+        return "tolerance" if self.min_miou is None else "gate"
 
-def judge(
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values, with the threshold under its name on disk."""
+        fields = asdict(self)
+        return {"rule": self.rule, "least_miou": fields.pop("min_miou"), **fields}
+
+
+def list_cases(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
+    """Every graph that takes what the vectors hold, with each implementation, every engine, and every pair of a stream.
+
+    Args:
+        bundle: an open bundle.
+        driver: of this machine.
+    """
+    taken = {tensor.name for record in bundle.manifest.vectors for tensor in record.inputs}
+    found = []
+    for name, graph in bundle.manifest.graphs.items():
+        if not _is_of_stream(name) and {tensor.name for tensor in graph.inputs} == taken:
+            found += _graph_cases(name, graph)
+    for name, engine in bundle.manifest.engines.items():
+        if not _is_of_stream(engine.graph):
+            found.append(_engine_case(name, engine, driver))
+    return found + _stream_graphs(bundle) + _stream_engines(bundle, driver)
+
+
+def _is_of_stream(graph: str) -> bool:
+    return GraphName.parse(graph).role in ("encode", "decode")
+
+
+def _graph_cases(name: str, graph: GraphRecord) -> list[VerifyCase]:
+    """A graph on ONNX Runtime, with each implementation of the operator that it allows."""
+    cases = []
+    for operator in OnnxRuntimeBackend.OPERATORS:
+        if operator.graph_form != graph.operator:
+            continue
+        why_not = PRECISIONS[graph.precision].cpu_limitation
+        if operator is OperatorImplementation.NATIVE and why_not is None:
+            try:
+                native_library("onnxruntime")
+            except NativeLibraryError as error:
+                why_not = str(error)
+        label = f"onnxruntime:{operator}" + ("" if graph.precision == "fp32" else f":{graph.precision}")
+        options = {"graph": name, "operator": operator}
+        cases.append(VerifyCase(label, "onnxruntime", options, graph.accuracy, why_not))
+    return cases
+
+
+def _engine_case(name: str, engine: EngineRecord, driver: CudaDriver) -> VerifyCase:
+    why_not = None if driver.problem is None else f"an engine needs a GPU: {driver.problem}"
+    return VerifyCase(name, engine.backend, {"engine": name}, engine.accuracy, why_not)
+
+
+def _stream_graphs(bundle: Bundle) -> list[VerifyCase]:
+    """Each `decode`, with the `encode` of its precision."""
+    graphs, found = bundle.manifest.graphs, []
+    for name, graph in graphs.items():
+        parsed = GraphName.parse(name)
+        encode = str(GraphName("encode", precision=graph.precision))
+        if parsed.role != "decode" or encode not in graphs:
+            continue
+        clip = graphs.get(str(replace(parsed, role="clip")))
+        for case in _graph_cases(name, graph):
+            accuracy = case.accuracy or (None if clip is None else clip.accuracy)
+            label = f"{case.label} as a stream"
+            found.append(replace(case, label=label, encode={"graph": encode}, accuracy=accuracy))
+    return found
+
+
+def _stream_engines(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
+    """Each engine of `decode`, with the one of `encode` of its backend, precision and device."""
+    found = []
+    engines = bundle.manifest.engines
+    for name, decode in engines.items():
+        if GraphName.parse(decode.graph).role != "decode":
+            continue
+        partners = [
+            other
+            for other, engine in engines.items()
+            if GraphName.parse(engine.graph).role == "encode"
+            and (engine.backend, engine.precision, engine.device) == (decode.backend, decode.precision, decode.device)
+        ]
+        case = replace(_engine_case(name, decode, driver), label=f"{name} as a stream", accuracy=None)
+        if partners:
+            case = replace(case, encode={"engine": partners[0]})
+        else:
+            case = replace(case, why_not=f"{name} has no engine of encode beside it")
+        found.append(case)
+    return found
+
+
+def verify_backend(
     backend: Backend,
     vectors: Iterable[Vectors],
     *,
     tolerance: float = TOLERANCE,
     precision: str = "fp32",
     accuracy: AccuracyRecord | None = None,
-    see: Callable[[Vectors, Arrays], None] | None = None,
-) -> Verdict:
-    """Run an open backend on test vectors and judge its outputs by what its precision promises.
+    on_outputs: Callable[[Vectors, Arrays], None] | None = None,
+) -> VerifyResult:
+    """Run an open backend on test vectors and hold its outputs against what its precision promises.
 
     Args:
         backend: it takes the vectors' inputs.
         vectors: at least one file.
         tolerance: the largest difference that passes in fp32.
         precision: of what the backend executes.
-        accuracy: its record of what the precision costs, whose gate holds; without one, `LEAST_MIOU`. Where the gate
-            was judged on other clips, the vectors must give about what they gave then.
-        see: called with each file of vectors and the outputs.
+        accuracy: its record of what the precision costs, whose threshold holds; without one, `DEFAULT_MIN_MIOU`. Where
+            that was judged on other clips, the vectors must give about what they gave then.
+        on_outputs: called with each file of vectors and the outputs.
 
     Raises:
         BackendError: the backend does not take the inputs, lacks an output, or failed.
@@ -114,27 +233,25 @@ def judge(
     clips: list[ClipAccuracy] = []
     for one in vectors:
         results = backend.run(one.inputs, list(one.outputs))
-        if see is not None:
-            see(one, results)
-        comparisons += [
-            _compare_output(one, name, want, results[name], tolerance) for name, want in one.outputs.items()
-        ]
+        if on_outputs is not None:
+            on_outputs(one, results)
+        comparisons += _compare_outputs(one, results, tolerance)
         if "probability" in one.outputs:
             clips += clip_accuracies(one, results["probability"])
     miou = float(np.mean([clip.miou for clip in clips])) if clips else float("nan")
     flipped = float(np.mean([clip.flipped for clip in clips])) if clips else float("nan")
-    within = all(comparison.passed for comparison in comparisons)
     if precision == "fp32":
-        return Verdict("tolerance", None, miou, flipped, within, tuple(comparisons), tuple(clips))
-    least = LEAST_MIOU if accuracy is None else _least_on_vectors(accuracy)
-    finite = all(np.isfinite(comparison.largest_absolute) for comparison in comparisons)
-    return Verdict("gate", least, miou, flipped, finite and miou >= least, tuple(comparisons), tuple(clips))
+        least, passed = None, all(comparison.passed for comparison in comparisons)
+    else:
+        least = DEFAULT_MIN_MIOU if accuracy is None else _min_miou_on_vectors(accuracy)
+        passed = miou >= least and all(np.isfinite(comparison.largest_absolute) for comparison in comparisons)
+    return VerifyResult(least, miou, flipped, passed, tuple(comparisons), tuple(clips))
 
 
-def _least_on_vectors(accuracy: AccuracyRecord) -> float:
-    """What the vectors must reach: the gate, or, where that was judged on other clips, what they gave at the time.
+def _min_miou_on_vectors(accuracy: AccuracyRecord) -> float:
+    """What the vectors must reach: the threshold, or, where that was judged on other clips, what they gave at the time.
 
-    As much again may be lost of that as the gate allows: another backend rounds differently.
+    As much again may be lost of that as the threshold allows: another backend rounds differently.
     """
     if accuracy.vectors_miou is None:
         return accuracy.min_miou
@@ -172,11 +289,11 @@ def compare(backend: Backend, vectors: Vectors, tolerance: float = TOLERANCE) ->
     Raises:
         BackendError: the backend does not take the inputs, lacks an output, or failed.
     """
-    results = backend.run(vectors.inputs, list(vectors.outputs))
-    return [
-        _compare_output(vectors, name, reference, results[name], tolerance)
-        for name, reference in vectors.outputs.items()
-    ]
+    return _compare_outputs(vectors, backend.run(vectors.inputs, list(vectors.outputs)), tolerance)
+
+
+def _compare_outputs(vectors: Vectors, results: Arrays, tolerance: float) -> list[Comparison]:
+    return [_compare_output(vectors, name, want, results[name], tolerance) for name, want in vectors.outputs.items()]
 
 
 def _compare_output(vectors: Vectors, name: str, reference: Array, result: Array, tolerance: float) -> Comparison:

@@ -8,7 +8,7 @@ import pytest
 from avsbg.runtime.backends import create
 from avsbg.runtime.backends.onnxruntime.providers import CUDA, TENSORRT
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.verify.verify import judge, select_vectors
+from avsbg.runtime.verify.verify import select_vectors, verify_backend
 
 pytestmark = pytest.mark.gpu
 
@@ -18,7 +18,7 @@ def test_every_node_that_computes_is_on_the_gpu(tiny: Bundle, name: str, provide
     if provider not in onnxruntime.get_available_providers():
         pytest.skip(f"this onnxruntime was built without {provider}: pip install 'avsbg[gpu]'")
     with create(name, tiny) as backend:
-        verdict = judge(backend, select_vectors(tiny), tolerance=1e-3)
+        verdict = verify_backend(backend, select_vectors(tiny), tolerance=1e-3)
         described = backend.describe()
     assert verdict.passed
     assert described["providers"][0] == provider

@@ -14,9 +14,8 @@ from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.errors import BundleError
-from avsbg.runtime.verify.candidates import candidates
 from avsbg.runtime.verify.plot import FLIPPED, save_masks
-from avsbg.runtime.verify.verify import LEAST_MIOU, compare, judge, select_vectors
+from avsbg.runtime.verify.verify import DEFAULT_MIN_MIOU, compare, list_cases, select_vectors, verify_backend
 from fixtures import tiny_bundle
 from fixtures.engines import DRIVER, add_engine, passed
 
@@ -72,8 +71,8 @@ def test_a_bundle_without_vectors(tmp_path_factory: pytest.TempPathFactory) -> N
 def test_a_lower_precision_is_judged_by_its_masks(tiny: Bundle) -> None:
     vectors = list(select_vectors(tiny))
     with create("onnxruntime", tiny) as backend:
-        exact = judge(backend, vectors)
-        assert (exact.rule, exact.least_miou, exact.miou, exact.flipped, exact.passed) == (
+        exact = verify_backend(backend, vectors)
+        assert (exact.rule, exact.min_miou, exact.miou, exact.flipped, exact.passed) == (
             "tolerance", None, 1.0, 0.0, True,
         )  # fmt: skip
         assert [(clip.clip, clip.miou) for clip in exact.clips] == [(0, 1.0), (0, 1.0), (1, 1.0), (2, 1.0)]
@@ -82,21 +81,21 @@ def test_a_lower_precision_is_judged_by_its_masks(tiny: Bundle) -> None:
             replace(one, outputs={"logits": one.outputs["logits"] + 1, "probability": one.outputs["probability"]})
             for one in vectors
         ]
-        assert not judge(backend, off).passed
-        low = judge(backend, off, precision="fp16")
-        assert (low.rule, low.least_miou, low.passed) == ("gate", LEAST_MIOU, True)
+        assert not verify_backend(backend, off).passed
+        low = verify_backend(backend, off, precision="fp16")
+        assert (low.rule, low.min_miou, low.passed) == ("gate", DEFAULT_MIN_MIOU, True)
         # A frame whose mask is the opposite.
         probability = vectors[1].outputs["probability"].copy()
         probability[2, 3] = 1 - probability[2, 3]
         flipped = replace(vectors[1], outputs={**vectors[1].outputs, "probability": probability})
-        bad = judge(backend, [flipped], precision="fp16", accuracy=AccuracyRecord(**passed(1.0, 0.95)))
-        assert not bad.passed and bad.least_miou == 0.95
+        bad = verify_backend(backend, [flipped], precision="fp16", accuracy=AccuracyRecord(**passed(1.0, 0.95)))
+        assert not bad.passed and bad.min_miou == 0.95
         # Where other clips decided the gate, the vectors must give about what they gave then: 0.99, less 0.05.
         elsewhere = AccuracyRecord(**passed(1.0, 0.95), vectors_miou=0.99)
-        assert not judge(backend, [flipped], precision="fp16", accuracy=elsewhere).passed
+        assert not verify_backend(backend, [flipped], precision="fp16", accuracy=elsewhere).passed
         elsewhere = elsewhere.model_copy(update={"vectors_miou": 0.98})
-        known = judge(backend, [flipped], precision="fp16", accuracy=elsewhere)
-        assert known.passed and known.least_miou == pytest.approx(0.93)
+        known = verify_backend(backend, [flipped], precision="fp16", accuracy=elsewhere)
+        assert known.passed and known.min_miou == pytest.approx(0.93)
         assert bad.clips[2].miou == pytest.approx(4 / 5) and bad.clips[0].miou == 1
         assert bad.clips[2].flipped == pytest.approx(1 / 5) and bad.miou == pytest.approx(14 / 15)
 
@@ -106,18 +105,20 @@ def test_an_output_that_is_not_finite_passes_no_gate(tiny: Bundle) -> None:
     logits = vectors.outputs["logits"].copy()
     logits.flat[0] = np.inf
     with create("onnxruntime", tiny) as backend:
-        verdict = judge(backend, [replace(vectors, outputs={**vectors.outputs, "logits": logits})], precision="fp16")
-    assert verdict.miou == 1.0 and not verdict.passed
+        result = verify_backend(
+            backend, [replace(vectors, outputs={**vectors.outputs, "logits": logits})], precision="fp16"
+        )
+    assert result.miou == 1.0 and not result.passed
 
 
-def test_every_graph_and_engine_is_a_candidate_and_what_cannot_run_says_why(bundle_copy: Path) -> None:
+def test_every_graph_and_engine_is_a_case_and_what_cannot_run_says_why(bundle_copy: Path) -> None:
     bundle = add_engine(bundle_copy, "clip.fp16", accuracy=passed())
-    found = {candidate.label: candidate for candidate in candidates(bundle, CudaDriver(None, "there is no driver"))}
+    found = {case.label: case for case in list_cases(bundle, CudaDriver(None, "there is no driver"))}
     assert list(found) == ["onnxruntime:function", "onnxruntime:native", "onnxruntime:plain", "clip.fp16"]
     assert found["clip.fp16"].why_not == "an engine needs a GPU: there is no driver"
     assert found["onnxruntime:plain"].why_not is None
     assert found["onnxruntime:plain"].options == {"graph": "clip.plain", "operator": "plain"}
-    here = {candidate.label: candidate for candidate in candidates(bundle, DRIVER)}
+    here = {case.label: case for case in list_cases(bundle, DRIVER)}
     assert here["clip.fp16"].why_not is None
     assert (here["clip.fp16"].backend, here["clip.fp16"].options) == ("tensorrt", {"engine": "clip.fp16"})
 
@@ -128,10 +129,10 @@ def test_a_streams_graphs_are_verified_together(bundle_copy: Path) -> None:
     document["graphs"]["decode"] = document["graphs"]["clip"]
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
     add_engine(bundle_copy, "decode.fp16", graph="decode")
-    alone = {one.label: one for one in candidates(Bundle.open(bundle_copy), DRIVER)}
+    alone = {one.label: one for one in list_cases(Bundle.open(bundle_copy), DRIVER)}
     assert alone["decode.fp16 as a stream"].why_not == "decode.fp16 has no engine of encode beside it"
     add_engine(bundle_copy, "encode.fp16", graph="encode")
-    found = {one.label: one for one in candidates(Bundle.open(bundle_copy), DRIVER)}
+    found = {one.label: one for one in list_cases(Bundle.open(bundle_copy), DRIVER)}
     stream = found["onnxruntime:function as a stream"]
     assert (stream.encode, stream.options) == ({"graph": "encode"}, {"graph": "decode", "operator": "function"})
     engines = found["decode.fp16 as a stream"]
@@ -145,7 +146,7 @@ def test_graphs_in_precisions_that_the_cpu_lacks(bundle_copy: Path) -> None:
     for precision in ("fp16", "bf16"):
         document["graphs"][f"clip.{precision}"] = {**document["graphs"]["clip"], "precision": precision}
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
-    found = {one.label: one.why_not for one in candidates(Bundle.open(bundle_copy), DRIVER)}
+    found = {one.label: one.why_not for one in list_cases(Bundle.open(bundle_copy), DRIVER)}
     assert found["onnxruntime:function:fp16"] is None
     assert "no bfloat16" in str(found["onnxruntime:function:bf16"])
 
