@@ -68,7 +68,7 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(tiny: Bundle, clip: P
             "tpu",
             "Choose one of: onnxruntime, ",
         ),
-        ("--backend", "onnxruntime:magic", "function, native, plain"),
+        ("--backend", "onnxruntime:magic", "function, native, plugin, plain"),
         ("--threshold", "2", "[0, 1)"),
     ]:
         outcome = run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", option, value)
