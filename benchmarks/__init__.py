@@ -1,1 +1,1 @@
-"""What is measured and how: parameters, operations, latency, memory; rows, their tables and pictures."""
+"""Measurements of networks and bundles: parameters, operations, latency, memory, accuracy."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,36 @@ def counts(
     from avsbg.benchmarks.static.counts import COUNTS, check_counts
 
     check_counts(file or COUNTS, update=update, callgrind=callgrind)
+
+
+@app.command()
+def operator(  # noqa: PLR0917  (each is an option by name)
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="JSON Lines file, not the committed one.")
+    ] = None,
+    side: Annotated[list[int] | None, typer.Option(help="Map size, repeatable; by default the four stages'.")] = None,
+    threads: Annotated[list[int] | None, typer.Option(help="Thread count, repeatable; by default 1 and 2.")] = None,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each contender.")] = 30,
+    pause: Annotated[float, typer.Option(min=0, help="Seconds of rest before each call.")] = 0.1,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process per contender.")] = True,
+) -> None:
+    """Time the correlation operator against other ways to compute it, on the CPU."""
+    from rich.console import Console
+
+    from avsbg.atomic import atomic_file
+    from avsbg.benchmarks.measure.operator import SIDES, run
+    from avsbg.benchmarks.report.operator_table import print_rows
+    from avsbg.benchmarks.results.operator_rows import RESULTS
+
+    console = Console(stderr=True)
+    if cores := [name for name in ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS") if os.environ.get(name)]:
+        console.print(f"[yellow]{', '.join(cores)} is set: sgemm may not run this processor's fastest kernel.[/]")
+    with console.status("") as status:
+        rows = run(side or SIDES, threads or (1, 2), samples=samples, pause=pause, memory=memory, report=status.update)
+    with atomic_file(output or RESULTS) as temporary:
+        temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in rows), encoding="utf-8")
+    print_rows(rows)
+    console.print(f"written to {output or RESULTS}")
 
 
 if __name__ == "__main__":

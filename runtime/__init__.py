@@ -1,1 +1,1 @@
-"""What a device needs to run a bundle; imports neither torch nor onnx."""
+"""The part that a device needs to run a bundle; imports neither torch nor onnx."""

@@ -1,4 +1,4 @@
-"""What this machine has, what each verb can do with it, and how to mend what is missing."""
+"""Diagnosis of a machine: what it has, what each verb can do with it, how to install what is missing."""
 
 from __future__ import annotations
 

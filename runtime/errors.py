@@ -1,4 +1,4 @@
-"""The user errors of the runtime; each names the offending value and says what to do next."""
+"""User errors of the runtime; each names the offending value and says what to do next."""
 
 from avsbg.errors import AvsbgError
 

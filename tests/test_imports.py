@@ -1,4 +1,4 @@
-"""Who imports whom: the table in ARCHITECTURE.md, held by reading every import of every module."""
+"""The module map in ARCHITECTURE.md, held by reading every import of every module."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ast
 import importlib.metadata
 import re
 import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,8 @@ MAY_IMPORT = {
     "export": {"export", "model", "runtime"},
     "benchmarks": {"benchmarks", "model", "export", "runtime"},
 }
+# They route to all others. (The second is to become a command of the first.)
+ENTRY_POINTS = {"benchmarks.__main__", "benchmarks.measure.precision"}
 EXPORT_ONLY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors"}
 HEAVY = EXPORT_ONLY | {"numpy", "pydantic", "av", "PIL", "onnxruntime"}
 
@@ -93,6 +98,90 @@ def test_the_runtime_imports_at_top_level_only_what_the_base_installation_has() 
         roots = {name.split(".")[0] for name in imports(path, only_top_level=True)}
         foreign = {root for root in roots if root not in sys.stdlib_module_names and root != "avsbg"}
         assert {root.lower() for root in foreign} <= base, path
+
+
+def _module(path: Path) -> str:
+    """The dotted name of a file, without `avsbg.`: `runtime.bundle` of `runtime/bundle/__init__.py`."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Each module of the four parts with the modules that it imports, inside functions too."""
+    files = {_module(path): path for part in MAY_IMPORT for path in modules(part)}
+    found = {}
+    for module, path in files.items():
+        names = {name.removeprefix("avsbg.") for name in imports(path) if name.startswith("avsbg.")}
+        # `from a import b` names the module a.b, or something in the module a.
+        found[module] = {name if name in files else name.rpartition(".")[0] for name in names} & set(files)
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the module map: a subpackage, or a module that stands for itself, and what it may import."""
+
+    purpose: str
+    may_import: frozenset[str]
+
+
+def module_map() -> dict[str, Row]:
+    """The module map of ARCHITECTURE.md, by subpackage, from the lowest up.
+
+    The last column names subpackages of the same part by their last name, and other parts as a whole.
+    """
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    section = text.partition("## Module map\n")[2].partition("\n## ")[0]
+    found: dict[str, Row] = {}
+    for name, purpose, column in re.findall(r"^\| `([a-z_.]+)` \| (.+?) \|(.*)\|$", section, re.MULTILINE):
+        part = name.partition(".")[0]
+        allowed: set[str] = set()
+        for other in re.findall(r"`([a-z_]+)`", column):
+            whole = {row for row in found if row.partition(".")[0] == other}
+            allowed |= {other} if other == part else whole or {f"{part}.{other}"}
+        found[name] = Row(purpose, frozenset(allowed))
+    return found
+
+
+def _row_of(module: str, rows: Iterable[str]) -> str:
+    """The row that a module belongs to: the longest name that contains it."""
+    return max((row for row in rows if f"{module}.".startswith(f"{row}.")), key=len)
+
+
+def test_the_module_map_lists_every_subpackage_with_its_docstring() -> None:
+    rows = module_map()
+    folders = {_module(path) for part in MAY_IMPORT for path in modules(part) if path.name == "__init__.py"}
+    nested = {"runtime.backends.onnxruntime", "runtime.backends.tensorrt"}  # of the room that they lie in
+    assert folders - nested - {"runtime"} == {row for row in rows if (ROOT / row.replace(".", "/")).is_dir()}
+    assert {_module(path) for path in (ROOT / "runtime").glob("[a-z]*.py")} <= set(rows)
+    for row, entry in rows.items():
+        path = ROOT / row.replace(".", "/")
+        text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
+        assert (ast.get_docstring(ast.parse(text)) or "").splitlines()[0] == f"{entry.purpose}.", row
+
+
+def test_the_module_map_allows_no_import_upwards() -> None:
+    rows = module_map()
+    order = list(rows)
+    for number, (row, entry) in enumerate(rows.items()):
+        assert entry.may_import <= set(order[:number]), row
+
+
+def test_subpackages_import_only_what_the_module_map_allows() -> None:
+    rows = module_map()
+    wrong = [
+        f"{module} imports {name}"
+        for module, names in module_graph().items()
+        for name in names - {"runtime"}
+        if module not in ENTRY_POINTS
+        if (ours := _row_of(module, rows)) != (theirs := _row_of(name, rows)) and theirs not in rows[ours].may_import
+    ]
+    assert not wrong
+
+
+def test_no_import_cycle() -> None:
+    """Neither between modules nor, since the map has an order, between subpackages; imports inside functions count."""
+    TopologicalSorter(module_graph()).prepare()
 
 
 def test_verbs_import_heavy_things_only_when_they_run() -> None:

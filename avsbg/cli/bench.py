@@ -77,7 +77,7 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.measure.runner import Settings, compare
     from avsbg.benchmarks.measure.workloads import Workload
     from avsbg.benchmarks.report.console import cost_table, latency_table, results_console
-    from avsbg.benchmarks.results.directory import results_directory, write_results
+    from avsbg.benchmarks.report.directory import results_directory, write_results
     from avsbg.progress import ProgressBars
 
     directory = results_directory(output, force=force)  # refused before anything is measured

@@ -1,4 +1,4 @@
-"""The correlation operator on the CPU: `python -m avsbg.benchmarks.measure.operator`.
+"""The correlation operator on the CPU: `python -m avsbg.benchmarks operator`.
 
 All contenders and a large matrix product (sgemm, whose best rate is the machine's practical peak) are sampled in turn
 in one process, at the sizes of the network's four stages. Every row keeps its samples; `operator_table.py` shows them.
@@ -6,17 +6,12 @@ in one process, at the sizes of the network's four stages. Every row keeps its s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from pydantic import JsonValue
-from rich.console import Console
 
-from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.operator_cases import (
     FIVE_PRODUCTS,
@@ -31,10 +26,8 @@ from avsbg.benchmarks.measure.operator_cases import (
     random_descriptors,
 )
 from avsbg.benchmarks.measure.sampling import interleave
-from avsbg.benchmarks.report.operator_table import print_rows
-from avsbg.benchmarks.results.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row
+from avsbg.benchmarks.results.operator_rows import ClipRow, MachineRow, OperatorRow, Row
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
-from avsbg.errors import AvsbgError
 
 SIDES = (56, 28, 14, 7)
 PAIRS, CHANNELS = 4, 128
@@ -155,35 +148,32 @@ def machine_row(arguments: Mapping[str, JsonValue]) -> MachineRow:
     return MachineRow(environment=describe_environment(), blas=blas, arguments=dict(arguments))
 
 
-def main(
+def run(
+    sides: Sequence[int],
+    counts: Sequence[int],
     *,
-    output: Annotated[Path, typer.Option("--output", "-o", help="JSON Lines file to write.")] = RESULTS,
-    side: Annotated[list[int] | None, typer.Option(help="Map size, repeatable; by default the four stages'.")] = None,
-    threads: Annotated[list[int] | None, typer.Option(help="Thread count, repeatable; by default 1 and 2.")] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Samples of each contender.")] = 30,
-    pause: Annotated[float, typer.Option(min=0, help="Seconds of rest before each call.")] = 0.1,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process per contender.")] = True,
-) -> None:
-    """Time the correlation operator against other ways to compute it, on the CPU."""
-    sides, counts = side or list(SIDES), threads or [1, 2]
-    console = Console(stderr=True)
-    if cores := [name for name in ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS") if os.environ.get(name)]:
-        console.print(f"[yellow]{', '.join(cores)} is set: sgemm may not run this processor's fastest kernel.[/]")
+    samples: int,
+    pause: float,
+    memory: bool,
+    report: Callable[[str], None],
+) -> list[Row]:
+    """All rows: of each map size with each number of threads.
+
+    Args:
+        sides: map sizes.
+        counts: numbers of threads.
+        samples: of each contender.
+        pause: seconds of rest before each call.
+        memory: measure peak memory, in a process per contender.
+        report: called with a line of text as each size begins.
+
+    Raises:
+        BenchmarkError: a contender's result is not numpy's.
+    """
     arguments: dict[str, JsonValue] = {"sides": [*sides], "threads": [*counts], "samples": samples, "pause": pause}
     rows: list[Row] = [machine_row(arguments)]
-    try:
-        for count in counts:
-            for size in sides:
-                with console.status(f"{size} x {size} positions, {count} thread{'s' if count > 1 else ''}"):
-                    rows += measure(size, count, samples=samples, pause=pause, memory=memory)
-    except AvsbgError as error:
-        console.print(f"[red]{error}[/]")
-        raise typer.Exit(1) from error
-    with atomic_file(output) as temporary:
-        temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in rows), encoding="utf-8")
-    print_rows(rows)
-    console.print(f"written to {output}")
-
-
-if __name__ == "__main__":
-    typer.run(main)
+    for count in counts:
+        for size in sides:
+            report(f"{size} x {size} positions, {count} thread{'s' if count > 1 else ''}")
+            rows += measure(size, count, samples=samples, pause=pause, memory=memory)
+    return rows

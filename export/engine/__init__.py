@@ -1,1 +1,1 @@
-"""TensorRT engines: built from a bundle's graphs, checked for the precision that they really have, and recorded."""
+"""TensorRT engines: built from a bundle's graphs, checked for their realised precision, and recorded."""

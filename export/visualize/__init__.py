@@ -1,1 +1,1 @@
-"""What a bundle's network attends to in a video: its attention maps, and slices of the correlation volume."""
+"""Attention maps of a bundle's network in a video, and slices of the correlation volume."""

@@ -1,4 +1,4 @@
-"""Backends: what executes a bundle's graphs. A new one is a subclass of `Backend` and one line in `_BACKENDS`."""
+"""Backends: one call of a graph on ONNX Runtime, OpenVINO or TensorRT."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.console import cost_table, latency_table
-from avsbg.benchmarks.results.directory import results_directory, write_results
+from avsbg.benchmarks.report.directory import results_directory, write_results
 from avsbg.benchmarks.results.rows import read_rows, write_rows
 from fixtures.rows import make_row, make_second_row
 

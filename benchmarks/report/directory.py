@@ -8,6 +8,7 @@ from pathlib import Path
 
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.plot import plot_latency
 from avsbg.benchmarks.results.profile_rows import PROFILE, ProfileRow, write_profiles
 from avsbg.benchmarks.results.rows import ROWS, Row, write_rows
 
@@ -36,8 +37,6 @@ def write_results(
     directory: Path, rows: Sequence[Row], profiles: Sequence[ProfileRow] = (), *, replace: bool = False
 ) -> None:
     """Write rows, profiles and picture; `directory` appears when all are complete."""
-    from avsbg.benchmarks.report.plot import plot_latency
-
     with atomic_directory(directory, replace=replace) as temporary:
         write_rows(temporary / ROWS, rows)
         if profiles:
