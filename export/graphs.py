@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from avsbg.export.shape import ClipShape
-from avsbg.model.audio_encoders import AudioEncoder
+from avsbg.model.audio import AudioEncoder, CompactAudioEncoder, VGGish
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
 from avsbg.model.clips import AUDIO_WIDTH
-from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, SAMPLE_RATE, LogMel
 from avsbg.model.variants import Variant
-from avsbg.model.vggish import VGGish
 from avsbg.runtime.bundle.manifest import PreprocessingRecord
 
 OUTPUTS = ("logits", "probability")

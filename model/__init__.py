@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from avsbg.model.variants import ENCODERS, VARIANTS, Variant, VariantError, named_variant
 
 if TYPE_CHECKING:
-    from avsbg.model.audio_encoders import AudioEncoder, AudioEncoderName, create_audio_encoder
+    from avsbg.model.audio import AudioEncoder, AudioEncoderName, VGGish, create_audio_encoder
     from avsbg.model.avs_bg import AvsBg, AvsBgStages
     from avsbg.model.avsbench import AvsBench, AvsBenchStages
     from avsbg.model.checkpoint import CheckpointError, LoadReport, load_checkpoint, save_checkpoint
@@ -26,10 +26,9 @@ if TYPE_CHECKING:
     )
     from avsbg.model.front_end import LogMel, WaveformError, log_mel
     from avsbg.model.operators import correlation_volume, mean_correlation
-    from avsbg.model.vggish import VGGish
 
 _HOMES = {
-    "audio_encoders": ("AudioEncoder", "AudioEncoderName", "create_audio_encoder"),
+    "audio": ("AudioEncoder", "AudioEncoderName", "VGGish", "create_audio_encoder"),
     "avs_bg": ("AvsBg", "AvsBgStages"),
     "avsbench": ("AvsBench", "AvsBenchStages"),
     "checkpoint": ("CheckpointError", "LoadReport", "load_checkpoint", "save_checkpoint"),
@@ -44,7 +43,6 @@ _HOMES = {
     ),
     "front_end": ("LogMel", "WaveformError", "log_mel"),
     "operators": ("correlation_volume", "mean_correlation"),
-    "vggish": ("VGGish",),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 

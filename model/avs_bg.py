@@ -23,7 +23,7 @@ WIDTH = 128  # channels of every stage after the neck, and of the audio embeddin
 
 @dataclass
 class AvsBgStages:
-    """What one forward pass computes on the way, for losses, verification and pictures; B * T = N rows, clip-major.
+    """Intermediates of a forward pass, for losses, verification and attention maps; B * T = N rows, clip-major.
 
     Where only the first frames are decoded, everything from `fused` on has the rows of those frames alone.
 
@@ -235,7 +235,7 @@ class AvsBg(nn.Module):
         return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, maps, sound, logits)
 
     def encode(self, frames: Tensor, audio: Tensor) -> list[Tensor]:
-        """What concerns one frame alone: its fused features, which later frames of a stream need too.
+        """Compute the fused features of single frames, which later frames of a stream need too.
 
         Args:
             frames: `[N, 3, H, W]`, normalised as `forward` takes them.

@@ -22,7 +22,7 @@ WIDTH = 256  # channels of every stage after the neck
 
 @dataclass
 class AvsBenchStages:
-    """What one forward pass computes on the way; B * T = N rows, clip-major, one tensor per stage in each list."""
+    """Intermediates of a forward pass; B * T = N rows, clip-major, one tensor per stage in each list."""
 
     encoder: list[Tensor]  # [N, C_i, h, w]
     neck: list[Tensor]  # [N, 256, h, w]

@@ -116,7 +116,7 @@ def ignored_keys(network: nn.Module, keys: Iterable[str]) -> list[str]:
 
 
 def never_used_parameters(network: nn.Module) -> int:
-    """How many parameters of the published model of this variant nothing ever uses (0 for VGGish).
+    """Count the parameters of the published model of this variant that nothing ever uses (0 for VGGish).
 
     The published totals include them: AVS-BG's `audio_neck` and the first residual unit of the first decoder block,
     AVSBench's first residual unit likewise and, with ResNet-50, a second copy of layers 3 and 4.

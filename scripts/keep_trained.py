@@ -16,8 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avsbg.atomic import atomic_directory
-from avsbg.model.training.run_directory import RunDirectory
-from avsbg.model.training.trained import read_trained
+from avsbg.model.training.run_directory import RunDirectory, read_trained
 
 MOST_BYTES = 16_000_000
 

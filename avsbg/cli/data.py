@@ -63,8 +63,8 @@ def convert_avsbench(root: Root, task: Task, force: Force = False) -> None:
 
     The only command that reads pickles; its unpickler knows tensors and nothing else, so that no code in a file runs.
     """
-    from avsbg.model.training.conversion import convert_log_mels
     from avsbg.model.training.layout import read_clips
+    from avsbg.model.training.preparation import convert_log_mels
 
     clips = read_clips(root, task.value)
     with count_progress("converting", len(clips)) as advance:
@@ -87,7 +87,7 @@ def prepare(
     from avsbg.model.clips import SIZE_MULTIPLE
     from avsbg.model.training.errors import DatasetError
     from avsbg.model.training.layout import read_clips
-    from avsbg.model.training.prepare import prepare as prepare_clips
+    from avsbg.model.training.preparation import prepare as prepare_clips
 
     if size % SIZE_MULTIPLE:
         raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
@@ -193,17 +193,16 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     SOURCES.json records every file with its hash and licence, and what the splits share in spite of everything.
     """
     from avsbg.model.clips import SIZE_MULTIPLE
-    from avsbg.model.training import stamps_catalogue
     from avsbg.model.training.errors import DatasetError
     from avsbg.model.training.layout import SPLITS
     from avsbg.model.training.sounding_stamps import generate
-    from avsbg.model.training.stamps_library import load_library
+    from avsbg.model.training.stamps_library import BACKGROUNDS, STAMPS, load_library
 
     if size % SIZE_MULTIPLE:
         raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
     library = load_library(
-        stamps or stamps_catalogue.STAMPS,
-        backgrounds or stamps_catalogue.BACKGROUNDS,
+        stamps or STAMPS,
+        backgrounds or BACKGROUNDS,
         held_out=held_out.value,
         seed=seed,
     )

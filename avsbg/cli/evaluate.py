@@ -112,7 +112,7 @@ def _refuse(options: dict[str, Any], unfit: tuple[str, ...], kind: str) -> None:
 
 
 def _of_run(path: Path, vggish: Path | None) -> tuple[Predict, dict[str, Any]]:
-    from avsbg.model.training.trained import read_trained
+    from avsbg.model.training.run_directory import read_trained
 
     run = read_trained(path)
     audio = run.audio_weights or vggish
@@ -131,7 +131,7 @@ def _in_torch(
 ) -> tuple[Predict, dict[str, Any]]:
     import torch
 
-    from avsbg.model.training.predictors import checkpoint_predictor
+    from avsbg.model.training.evaluation import checkpoint_predictor
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     predict = checkpoint_predictor(

@@ -186,7 +186,7 @@ def _of_variant(name: str, encoder: str | None, given: dict[str, Any]) -> _Sourc
 def _of_run(path: Path, given: dict[str, Any]) -> tuple[_Source, str]:
     """A training run's network, and the size of its frames."""
     from avsbg.export.shape import ExportError
-    from avsbg.model.training.trained import read_trained
+    from avsbg.model.training.run_directory import read_trained
 
     run = read_trained(path)
     unfit = ("checkpoint", "seed", "encoder", "audio-encoder", *(("vggish",) if run.audio_weights else ()))

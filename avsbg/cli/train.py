@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from avsbg.model.training.metrics import Score
-    from avsbg.model.training.settings import Listener
+    from avsbg.model.training.recipes import Observer
 
 
 class Precision(str, Enum):
@@ -29,14 +29,14 @@ class Precision(str, Enum):
 
 
 class Device(str, Enum):
-    """Where training runs."""
+    """The device that training runs on."""
 
     CPU = "cpu"
     CUDA = "cuda"
 
 
 class AudioEncoder(str, Enum):
-    """What makes embeddings of the sound."""
+    """The network that makes embeddings of the sound."""
 
     VGGISH = "vggish"
     COMPACT = "compact"
@@ -134,11 +134,10 @@ def train(  # noqa: PLR0917  (each is an option by name)
 
     import torch
 
-    from avsbg.model.training.initialization import start
+    from avsbg.model.training.initialization import initialize_modules
     from avsbg.model.training.loop import Training
-    from avsbg.model.training.run_directory import RunDirectory
-    from avsbg.model.training.settings import Interrupted, Settings
-    from avsbg.model.training.trained import read_trained
+    from avsbg.model.training.recipes import Interrupted, Settings
+    from avsbg.model.training.run_directory import RunDirectory, read_trained
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     device = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
@@ -147,8 +146,8 @@ def train(  # noqa: PLR0917  (each is an option by name)
     if init is not None and init.is_dir():
         trained = read_trained(init)
         network, audio = trained.weights, trained.audio_weights
-    with _listener(console) as listener:
-        begin = start(
+    with _observer(console) as observer:
+        initial = initialize_modules(
             chosen,
             encoder=encoder_weights,
             network=network,
@@ -156,9 +155,9 @@ def train(  # noqa: PLR0917  (each is an option by name)
             audio=audio,
             data=data,
             resume=resume,
-            listener=listener,
+            observer=observer,
         )
-        training = Training(chosen, begin, data, RunDirectory(output), settings=settings, listener=listener)
+        training = Training(chosen, initial, data, RunDirectory(output), settings=settings, observer=observer)
         if training.accelerator.is_main_process:
             console.print(training.summary())
         try:
@@ -174,17 +173,17 @@ def train(  # noqa: PLR0917  (each is an option by name)
 
 
 @contextmanager
-def _listener(console: Console) -> Iterator[Listener]:
+def _observer(console: Console) -> Iterator[Observer]:
     """A progress bar over the steps, and a line for each epoch."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from avsbg.model.training.settings import Listener
+    from avsbg.model.training.recipes import Observer
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
 
-        class Bar(Listener):
-            def listened(self, step: int, total_steps: int) -> None:
+        class Bar(Observer):
+            def audio_stepped(self, step: int, total_steps: int) -> None:
                 if step == 1:
                     self.sound = progress.add_task("sound", total=total_steps)
                 progress.update(self.sound, completed=step)

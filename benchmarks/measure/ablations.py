@@ -52,17 +52,17 @@ def recipe_of(name: str, seed: int, *, epochs: int | None = None) -> Recipe:
 
 def run_one(recipe: Recipe, data: Path, folder: Path, encoder_weights: str, precision: Precision) -> dict[str, Any]:
     """Train in `folder`, going on where an earlier call was interrupted, and score the test split."""
-    from avsbg.model.training.initialization import start
+    from avsbg.model.training.initialization import initialize_modules
     from avsbg.model.training.loop import Training
+    from avsbg.model.training.recipes import Settings
     from avsbg.model.training.run_directory import RunDirectory
-    from avsbg.model.training.settings import Settings
 
     run = RunDirectory(folder)
     resume = run.state.exists()
     began = time.process_time()
     environment = describe_environment()
-    begin = start(recipe, encoder=encoder_weights, data=data, resume=resume)
-    training = Training(recipe, begin, data, run, settings=Settings(precision=precision))
+    initial = initialize_modules(recipe, encoder=encoder_weights, data=data, resume=resume)
+    training = Training(recipe, initial, data, run, settings=Settings(precision=precision))
     result = training.execute(resume=resume)
     seconds = time.process_time() - began
     return {
@@ -80,11 +80,9 @@ def score_run(folder: Path, data: Path) -> dict[str, Any]:
     """What a finished run reaches on a test split: the mean, the score and the category of each clip, and the split."""
     import torch
 
-    from avsbg.model.training.data import AvsBenchDataset
-    from avsbg.model.training.evaluation import evaluate
-    from avsbg.model.training.predictors import checkpoint_predictor
-    from avsbg.model.training.setup import describe_data
-    from avsbg.model.training.trained import read_trained
+    from avsbg.model.training.data import AvsBenchDataset, describe_data
+    from avsbg.model.training.evaluation import checkpoint_predictor, evaluate
+    from avsbg.model.training.run_directory import read_trained
 
     trained = read_trained(folder)
     predict = checkpoint_predictor(

@@ -67,8 +67,8 @@ def measure(bundle: Bundle, dataset: AvsBenchDataset, target: str, *, streamed: 
         DatasetError: the bundle does not take the data set's clips.
     """
     from avsbg.benchmarks.measure.accuracy import bundle_predictor
+    from avsbg.model.training.data import describe_data
     from avsbg.model.training.evaluation import evaluate
-    from avsbg.model.training.setup import describe_data
 
     started = datetime.now(timezone.utc)
     with _create(bundle, target, streamed=streamed, threads=threads) as backend:

@@ -249,7 +249,7 @@ def _vectors_row(bundle: Bundle) -> DataRow:
 
 
 def _split_row(dataset: AvsBenchDataset) -> DataRow:
-    from avsbg.model.training.setup import describe_data
+    from avsbg.model.training.data import describe_data
 
     names = {"clips' names": describe_data(dataset)["sha256"]}
     return DataRow(kind="dataset", name=f"{dataset.task} {dataset.split}", sha256=names, clips=len(dataset))

@@ -131,7 +131,7 @@ def _misled(sets: Sequence[tuple[dict[str, Any], dict[str, Any]]]) -> str:
 
 def _groups(categories: Sequence[str]) -> list[tuple[str, list[int]]]:
     """All clips, and those whose sounding object has a photo that no training clip shows, and the others."""
-    from avsbg.model.training.stamps_catalogue import SOUNDING
+    from avsbg.model.training.stamps_library import SOUNDING
 
     own = {files.name.replace(" ", "_") for files in SOUNDING if files.test_photo is not None}
     new = [index for index, category in enumerate(categories) if category in own]

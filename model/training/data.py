@@ -1,25 +1,35 @@
-"""AVSBench as a PyTorch dataset: frames, log-mel patches and masks of each clip."""
+"""AVSBench as a PyTorch dataset: samples, batches, and the augmentations of our own recipe.
+
+Files become tensors exactly as the published loaders do it: nothing is resized, and neither publication augments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
 
 from avsbg.model.clips import SIZE_MULTIPLE
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, log_mel
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import FRAMES, Clip, Split, Task, read_clips
 from avsbg.model.training.media import read_sound
-from avsbg.model.training.transforms import frame_array, mask_array
 
 LOG_MEL_SHAPE = (FRAMES, 1, PATCH_FRAMES, BANDS)
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+# Of varied sound, at most: mel bins up or down, the range of pitches and of tempo, the logarithm of a band's and of all
+# bands' loudness (standard deviations).
+_SHIFT, _RANGE, _TEMPO = 3.0, 0.1, 0.25
+_BANDS, _BAND_GAIN, _GAIN = 8, 0.7, 0.7
 
 
 class Sample(NamedTuple):
@@ -32,7 +42,7 @@ class Sample(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """B clips: as `Sample`, with a leading dimension."""
+    """B clips of one split: as `Sample`, with a leading dimension."""
 
     clips: tuple[Clip, ...]
     frames: Tensor
@@ -86,17 +96,13 @@ class AvsBenchDataset(Dataset[Sample]):
             DatasetError: a file is missing, cannot be read, or has another shape than the split's first clip.
         """
         clip = self.clips[index]
-        frames = torch.stack([self._checked(clip.frame(k)) for k in range(1, self.frames + 1)])
-        masks = torch.stack([self._checked_mask(clip.mask(k)) for k in range(1, min(clip.masks, self.frames) + 1)])
-        return Sample(clip, frames, self.log_mel(clip)[: self.frames], masks)
+        frames = [self._read(clip.frame(k), frame_array) for k in range(1, self.frames + 1)]
+        as_mask = partial(mask_array, task=self.task)
+        masks = [self._read(clip.mask(k), as_mask) for k in range(1, min(clip.masks, self.frames) + 1)]
+        return Sample(clip, torch.stack(frames), self.log_mel(clip)[: self.frames], torch.stack(masks))
 
-    def _checked(self, path: Path) -> Tensor:
-        return self._of_size(path, _open_image(path, frame_array))
-
-    def _checked_mask(self, path: Path) -> Tensor:
-        return self._of_size(path, _open_image(path, lambda image: mask_array(image, self.task)))
-
-    def _of_size(self, path: Path, pixels: Tensor) -> Tensor:
+    def _read(self, path: Path, convert: Callable[[Image.Image], Tensor]) -> Tensor:
+        pixels = _open_image(path, convert)
         if pixels.shape[:2] != (self.height, self.width):
             raise DatasetError(
                 f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels; the first frame of the split has "
@@ -124,6 +130,18 @@ class AvsBenchDataset(Dataset[Sample]):
                 f"{clip.log_mel} holds {patches.dtype} {list(patches.shape)}, not float32 {list(LOG_MEL_SHAPE)}."
             )
         return torch.from_numpy(patches)
+
+
+def describe_data(dataset: AvsBenchDataset) -> dict[str, Any]:
+    """A split's description for a run's record; the digest is of the clips' names in their order."""
+    names = "\n".join(clip.name for clip in dataset.clips)
+    return {
+        "clips": len(dataset),
+        "height": dataset.height,
+        "width": dataset.width,
+        "sound": dataset.sound,
+        "sha256": hashlib.sha256(names.encode()).hexdigest(),
+    }
 
 
 def clip_log_mel(path: Path) -> Tensor:
@@ -167,3 +185,130 @@ def _open_image(path: Path, read: Callable[[Image.Image], Tensor]) -> Tensor:
         raise DatasetError(f"{path} cannot be read as an image: {error}.") from error
     except ValueError as error:
         raise DatasetError(f"{path} is {error}.", "Masks of MS3 are grey or 1-bit, with 0 and 255.") from error
+
+
+def normalise(frames: Tensor) -> Tensor:
+    """Normalise uint8 `[..., H, W, 3]`, RGB, with ImageNet's mean and deviation to float32 `[..., 3, H, W]`."""
+    mean, std = (torch.tensor(values, device=frames.device) for values in (_MEAN, _STD))
+    return ((frames.to(torch.float32) / 255.0 - mean) / std).movedim(-1, -3)
+
+
+def frame_array(image: Image.Image) -> Tensor:
+    """Convert an image file to uint8 `[H, W, 3]`, RGB."""
+    return torch.from_numpy(np.array(image.convert("RGB")))
+
+
+def mask_array(image: Image.Image, task: Task) -> Tensor:
+    """Convert a mask file to float32 `[H, W]`.
+
+    S4 masks become 1-bit (grey values with error diffusion), so 0 or 1. MS3 masks become palette indices divided by
+    255: grey and 1-bit files with the values 0 and 255 give 0 and 1. A colour file would give indices of whatever
+    palette Pillow chooses, so it is refused.
+
+    Raises:
+        ValueError: an MS3 mask that is neither grey, 1-bit, nor a palette file with the indices 0 and 255.
+    """
+    if task == "s4":
+        return torch.from_numpy(np.array(image.convert("1"))).to(torch.float32)
+    indices = torch.from_numpy(np.array(image.convert("P")))
+    if image.mode == "P" and not bool(((indices == 0) | (indices == 255)).all()):
+        raise ValueError("a palette file whose indices are not 0 and 255")
+    if image.mode not in ("1", "L", "P"):
+        raise ValueError(f"an image of mode {image.mode}, neither grey nor 1-bit")
+    return indices.to(torch.float32) / 255.0
+
+
+class _Guarded(Dataset["Sample | DatasetError"]):
+    """A data set that returns errors: raised in another process, they would arrive wrapped in its traceback."""
+
+    def __init__(self, dataset: AvsBenchDataset) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, index: int) -> Sample | DatasetError:
+        try:
+            return self.dataset[index]
+        except DatasetError as error:
+            return error
+
+
+def _collate(samples: Sequence[Sample | DatasetError]) -> Batch | DatasetError:
+    errors = [sample for sample in samples if isinstance(sample, DatasetError)]
+    return errors[0] if errors else collate([sample for sample in samples if not isinstance(sample, DatasetError)])
+
+
+def load_batches(
+    dataset: AvsBenchDataset, batches: Sequence[list[int]], *, workers: int, pin_memory: bool
+) -> Iterator[Batch]:
+    """Load batches in their order.
+
+    Args:
+        dataset: a split.
+        batches: the indices of each batch's clips.
+        workers: processes that load; 0: this one.
+        pin_memory: whether to put batches where a GPU fetches them fastest.
+
+    Raises:
+        DatasetError: of a clip that cannot be loaded.
+    """
+    loader = DataLoader(
+        _Guarded(dataset),
+        batch_sampler=batches,
+        collate_fn=_collate,
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else it takes its seed from the random numbers that training draws from
+    )
+    for batch in loader:
+        if isinstance(batch, DatasetError):
+            raise batch
+        yield batch
+
+
+def jitter_colours(frames: Tensor) -> Tensor:
+    """Change brightness, contrast, saturation and hue of each clip at random; one clip in ten turns grey.
+
+    A data set with one photo for most classes would else be told apart by its colours alone. All frames of a clip
+    change alike. The numbers are drawn from PyTorch's own generator of the CPU.
+
+    Args:
+        frames: uint8 `[B, T, H, W, 3]`.
+
+    Returns:
+        the same shape and type.
+    """
+    from torchvision.transforms import v2
+
+    change = v2.Compose(
+        [v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.15), v2.RandomGrayscale(0.1)]
+    )
+    return torch.stack([change(clip.movedim(-1, -3)).movedim(-3, -1) for clip in frames])
+
+
+def vary_sound(log_mel: Tensor) -> Tensor:
+    """Vary sound as another recording of the same object might: in pitch, tempo and spectrum.
+
+    Pitch, tempo and beginning are changed by sampling the spectrogram anew, the spectrum by a smooth random curve over
+    eight bands. All patches of a clip change alike. The numbers are drawn from PyTorch's own generator of the CPU.
+
+    Args:
+        log_mel: log-mel patches `[N, ..., 96, 64]` (time, mel), N clips or patches that change independently.
+
+    Returns:
+        the same shape.
+    """
+    count, height, width = len(log_mel), *log_mel.shape[-2:]
+    patches = log_mel.reshape(count, -1, height, width)
+    mapping = torch.zeros(count, 2, 3)  # of normalised coordinates: x is pitch, y is time
+    mapping[:, 0, 0] = 1 + _RANGE * _uniform(count)
+    mapping[:, 0, 2] = _SHIFT / (width / 2) * _uniform(count)
+    mapping[:, 1, 1] = (_TEMPO * _uniform(count)).exp()
+    mapping[:, 1, 2] = 0.2 * _uniform(count)
+    grid = F.affine_grid(mapping, list(patches.shape), align_corners=False)
+    moved = F.grid_sample(patches, grid, padding_mode="reflection", align_corners=False)
+    curve = F.interpolate(_BAND_GAIN * torch.randn(count, 1, _BANDS), size=width, mode="linear", align_corners=True)
+    return (moved + curve[:, :, None] + _GAIN * torch.randn(count, 1, 1, 1)).reshape(log_mel.shape)
+
+
+def _uniform(count: int) -> Tensor:
+    """`count` numbers between -1 and 1."""
+    return 2 * torch.rand(count) - 1

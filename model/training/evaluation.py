@@ -1,14 +1,20 @@
-"""Scoring whatever predicts masks against a split of AVSBench."""
+"""Scoring of predictors against a split of AVSBench, and networks in PyTorch as predictors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from avsbg.model.training.data import AvsBenchDataset, Sample
+from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, load_checkpoint
+from avsbg.model.audio import ZeroAudioEncoder
+from avsbg.model.avs_bg import AvsBg
+from avsbg.model.avsbench import AvsBench
+from avsbg.model.training.data import AvsBenchDataset, Sample, normalise
+from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.metrics import Score, mean_score, score
 
 Predict = Callable[[Sample], Tensor]
@@ -17,7 +23,7 @@ Predict = Callable[[Sample], Tensor]
 
 @dataclass(frozen=True)
 class ClipScore:
-    """Of one clip."""
+    """The score of one clip, by its name."""
 
     name: str
     score: Score
@@ -41,13 +47,9 @@ class Evaluation:
     batch: int
 
 
-def _annotated_logits(sample: Sample, predict: Predict) -> Tensor:
-    return predict(sample)[: len(sample.masks)].float().cpu()
-
-
-def score_clip(sample: Sample, predict: Predict) -> ClipScore:
+def score_clip(sample: Sample, predict: Predict) -> Score:
     """Score `predict` on one clip; frames without annotation (the later ones of S4's training split) do not count."""
-    return ClipScore(sample.clip.name, score(_annotated_logits(sample, predict), sample.masks))
+    return score(_annotated_logits(sample, predict), sample.masks)
 
 
 def evaluate(
@@ -74,3 +76,56 @@ def evaluate(
             logits, masks = [], []
         advance()
     return Evaluation(clips, mean_score(clip.score for clip in clips), mean_score(batches), batch)
+
+
+def _annotated_logits(sample: Sample, predict: Predict) -> Tensor:
+    return predict(sample)[: len(sample.masks)].float().cpu()
+
+
+def network_predictor(network: AvsBg | AvsBench, audio_encoder: nn.Module, device: torch.device) -> Predict:
+    """Predict with a network in PyTorch, in fp32; both modules are on `device` and in evaluation mode."""
+
+    @torch.inference_mode()
+    def predict(sample: Sample) -> Tensor:
+        embedding = audio_encoder(sample.log_mel[None].to(device))
+        logits: Tensor = network(normalise(sample.frames[None].to(device)), embedding)
+        return logits[0]
+
+    return predict
+
+
+def checkpoint_predictor(
+    variant: Variant,
+    weights: Path,
+    *,
+    audio_encoder: AudioEncoderName,
+    audio_weights: Path | None,
+    device: torch.device,
+) -> Predict:
+    """Predict with the weights of checkpoints.
+
+    Args:
+        variant: the network.
+        weights: its checkpoint.
+        audio_encoder: the one that the network was trained with.
+        audio_weights: that one's checkpoint; None for a network without audio.
+        device: where PyTorch runs.
+
+    Raises:
+        TrainingError: the network needs a file that is not given, or the other way round.
+        CheckpointError: a file cannot be read or does not fit.
+    """
+    if variant.audio and audio_weights is None:
+        raise TrainingError(
+            f"the network uses the audio encoder {audio_encoder}, whose weights are not given.",
+            "Give them with --vggish.",
+        )
+    if not variant.audio and audio_weights is not None:
+        raise TrainingError(f"the network uses no audio, so it has no use for {audio_weights}.", "Leave it out.")
+    network = build(variant)
+    load_checkpoint(network, weights)
+    audio: nn.Module = ZeroAudioEncoder()
+    if audio_weights is not None:
+        audio = create_audio_encoder(audio_encoder)
+        load_checkpoint(audio, audio_weights)
+    return network_predictor(network.to(device).eval(), audio.to(device).eval(), device)

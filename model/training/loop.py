@@ -2,38 +2,46 @@
 
 A run that was interrupted and resumed ends with the same weights, bit for bit on the CPU, as one that was not: the
 state holds weights, optimiser, gradient scale, each process's random numbers and the position in the epoch; the order
-of the clips and the learning rate are functions of seed and step (`schedule.py`).
+of the clips and the learning rate are functions of seed and step.
 """
 
 from __future__ import annotations
 
 import math
+import signal
 import threading
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
 
 from avsbg.model import save_checkpoint
-from avsbg.model.training.augmentation import jitter_colours, vary_sound
-from avsbg.model.training.data import AvsBenchDataset
+from avsbg.model.training.data import AvsBenchDataset, describe_data, jitter_colours, load_batches, vary_sound
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.evaluation import score_clip
-from avsbg.model.training.initialization import Start
-from avsbg.model.training.loading import load_batches
+from avsbg.model.training.evaluation import network_predictor, score_clip
+from avsbg.model.training.initialization import InitialModules
 from avsbg.model.training.metrics import Score, mean_score
 from avsbg.model.training.objective import LossWeights, Objective
-from avsbg.model.training.predictors import network_predictor
-from avsbg.model.training.recipes import Recipe
+from avsbg.model.training.recipes import (
+    Interrupted,
+    MicroBatch,
+    Observer,
+    Recipe,
+    Result,
+    Settings,
+    epoch_batches,
+    learning_rate,
+    micro_batches,
+    steps_per_epoch,
+)
 from avsbg.model.training.run_directory import RunDirectory, RunLog
-from avsbg.model.training.schedule import MicroBatch, epoch_batches, learning_rate, micro_batches, steps_per_epoch
-from avsbg.model.training.settings import Interrupted, Listener, Result, Settings
-from avsbg.model.training.setup import describe_data, make_accelerator, stop_on_signals
 
 
 class Training:
@@ -42,46 +50,44 @@ class Training:
     def __init__(
         self,
         recipe: Recipe,
-        begin: Start,
+        initial: InitialModules,
         data: Path,
         run: RunDirectory,
         *,
         settings: Settings | None = None,
-        listener: Listener | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """Open the data and put the modules where they are trained.
 
         Args:
             recipe: what to learn.
-            begin: the modules with their initial weights.
+            initial: the modules with their initial weights.
             data: the folder of AVSBench.
             run: the run's folder.
             settings: how; by default on the CPU in fp32.
-            listener: told of the progress.
+            observer: told of the progress.
 
         Raises:
             DatasetError: the data cannot be used.
             TrainingError: the precision or the device is not to be had.
         """
-        self.recipe, self.run, self.begin = recipe, run, begin
+        self.recipe, self.run, self.initial = recipe, run, initial
         self.settings = settings = settings or Settings()
-        self.listener = listener or Listener()
+        self.observer = observer or Observer()
         self.train_set = AvsBenchDataset(data, recipe.task, "train", frames=recipe.frames)
         self.selection_set = AvsBenchDataset(data, recipe.task, settings.select_on)
         self.accelerator = make_accelerator(recipe, settings)
         self.processes = self.accelerator.num_processes
         self.micro_batch = settings.micro_batch or math.ceil(recipe.batch / self.processes)
         self.objective = Objective(
-            begin.network,
-            begin.audio_encoder,
+            initial.network,
+            initial.audio_encoder,
             task=recipe.task,
             weights=LossWeights(recipe.audio_visual, recipe.latent),
-            train_audio_encoder=recipe.trains_audio,
+            train_audio_encoder=recipe.trains_audio_encoder,
             train_encoder=recipe.train_encoder,
             decoded=recipe.decoded,
         )
-        # VGGish's weights are a file that is there anyway; those of the compact audio encoder are the run's own.
-        self.has_own_audio = recipe.hears and recipe.audio_encoder == "compact"
         learning = [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
         self.model, self.optimizer = self.accelerator.prepare(
             self.objective, torch.optim.Adam(learning, lr=recipe.learning_rate)
@@ -95,7 +101,7 @@ class Training:
         torch.manual_seed(recipe.seed + self.accelerator.process_index)
 
     def summary(self) -> str:
-        """What will run, in a line for people."""
+        """Describe in a line what will run."""
         return (
             f"{len(self.train_set)} clips in batches of {self.recipe.batch} ({self.processes} process(es) x "
             f"{self.micro_batch} clips at once), {self.total_steps} steps in {self.recipe.epochs} epochs, "
@@ -111,8 +117,8 @@ class Training:
                 "train": describe_data(self.train_set),
                 self.settings.select_on: describe_data(self.selection_set),
             },
-            "weights_from": self.begin.origin,
-            "audio_accuracy": self.begin.audio_accuracy,
+            "weights_from": self.initial.origin,
+            "audio_accuracy": self.initial.audio_accuracy,
             "device": torch.cuda.get_device_name() if self.accelerator.device.type == "cuda" else "cpu",
             "versions": {"torch": torch.__version__},
         }
@@ -135,7 +141,7 @@ class Training:
             self.run.create(self.describe())
         with stop_on_signals(self._stop), self._log() if first else nullcontext() as log:
             if first:
-                self.listener.started(self.step, self.total_steps)
+                self.observer.started(self.step, self.total_steps)
             for epoch in range(self.epochs_scored, self.recipe.epochs):
                 self._train_epoch(epoch, log)
                 self._score_epoch(epoch, log)
@@ -198,7 +204,7 @@ class Training:
             names = ("supervision", "audio_visual", "latent")
             row = dict(zip(names, terms, strict=True))
             log.write("step", self.step, epoch=epoch + 1, loss=loss, **row, learning_rate=rate)
-            self.listener.stepped(self.step, loss)
+            self.observer.stepped(self.step, loss)
         if stopping:
             self._save()
             raise Interrupted(self.step)
@@ -210,7 +216,7 @@ class Training:
         self.objective.eval()
         predict = network_predictor(self.objective.network, self.objective.audio_encoder, self.accelerator.device)
         mine = range(self.accelerator.process_index, len(self.selection_set), self.processes)
-        scores: list[Score] = gather_object([score_clip(self.selection_set[index], predict).score for index in mine])
+        scores: list[Score] = gather_object([score_clip(self.selection_set[index], predict) for index in mine])
         score = mean_score(scores)
         best = score.miou > self.best["miou"]
         if best:
@@ -221,20 +227,20 @@ class Training:
             self._save_weights("last")
             if best:
                 self._save_weights("best")
-            self.listener.scored(epoch + 1, score, best=best)
+            self.observer.scored(epoch + 1, score, best=best)
         self.epochs_scored = epoch + 1
         self._save()
 
     def _save_weights(self, which: str) -> None:
         save_checkpoint(self.objective.network, self.run.weights(which))
-        if self.has_own_audio:
+        if self.recipe.owns_audio_encoder:
             save_checkpoint(self.objective.audio_encoder, self.run.audio_weights(which))
 
     def _identity(self) -> dict[str, Any]:
-        """What has to be the same for a resumed run to end as the uninterrupted one."""
+        """The settings that a resumed run must share with the interrupted one in order to end like it."""
         return {
             "recipe": repr(self.recipe),
-            "audio encoder": self.begin.origin["audio_encoder"],
+            "audio encoder": self.initial.origin["audio_encoder"],
             "training data": describe_data(self.train_set)["sha256"],
             "micro-batch": self.micro_batch,
             "processes": self.processes,
@@ -249,7 +255,7 @@ class Training:
             numbers["cuda"] = torch.cuda.get_rng_state(device)
         all_numbers = gather_object([numbers])
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
+            scaler, audio_encoder = self.accelerator.scaler, self.objective.audio_encoder
             self.run.write_state(
                 {
                     "identity": self._identity(),
@@ -257,7 +263,7 @@ class Training:
                     "epochs_scored": self.epochs_scored,
                     "best": self.best,
                     "network": self.objective.network.state_dict(),
-                    "audio_encoder": self.objective.audio_encoder.state_dict() if self.has_own_audio else None,
+                    "audio_encoder": audio_encoder.state_dict() if self.recipe.owns_audio_encoder else None,
                     "optimizer": self.optimizer.state_dict(),
                     "scaler": None if scaler is None else scaler.state_dict(),
                     "random_numbers": all_numbers,
@@ -275,7 +281,7 @@ class Training:
                     "Resume it as it was started, or start another run.",
                 )
         self.objective.network.load_state_dict(state["network"])
-        if self.has_own_audio:
+        if self.recipe.owns_audio_encoder:
             self.objective.audio_encoder.load_state_dict(state["audio_encoder"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.accelerator.scaler is not None:
@@ -285,3 +291,42 @@ class Training:
         if "cuda" in numbers:
             torch.cuda.set_rng_state(numbers["cuda"], self.accelerator.device)
         self.step, self.epochs_scored, self.best = state["step"], state["epochs_scored"], state["best"]
+
+
+def make_accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
+    """Make Accelerate's engine of this process: device, precision, and the other processes.
+
+    Raises:
+        TrainingError: the device or the precision is not to be had.
+    """
+    if settings.device == "cuda" and not torch.cuda.is_available():
+        raise TrainingError("the device cuda was asked for, but PyTorch finds no GPU.", "Use --device cpu.")
+    if settings.device == "cpu" and settings.precision == "fp16":
+        raise TrainingError("fp16 trains on a GPU alone.", "Use --precision bf16 or fp32 on the CPU.")
+    # AVSBench without sound keeps the layer that would align it.
+    idle = recipe.variant.network == "avsbench" and not recipe.variant.audio
+    return Accelerator(
+        cpu=settings.device == "cpu",
+        mixed_precision="no" if settings.precision == "fp32" else settings.precision,
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=idle)],
+    )
+
+
+@contextmanager
+def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+    """Inside the block, SIGINT and SIGTERM ask for a stop instead of ending the process; a second one ends it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ask(number: int, frame: object) -> None:  # noqa: ARG001
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -106,7 +106,7 @@ def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
 
 
 def frame_indices(rate: Fraction, seconds: int) -> Sequence[int]:
-    """Which frames `read_frames` keeps of a video with `rate` frames per second."""
+    """Indices of the frames that `read_frames` keeps of a video with `rate` frames per second."""
     whole = round(rate)
     return [int(second * whole + 15 / 16 * whole) for second in range(seconds)]
 

@@ -1,13 +1,21 @@
-"""The publications' training recipes by name: a task, a variant, and how it is trained (SPEC of both releases)."""
+"""The publications' training recipes by name, the settings of a run, and the schedule of its steps.
+
+The schedule is a function of seed and step alone, so that an interruption loses nothing of it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal
 
-from avsbg.model.audio_encoders import AudioEncoderName
+import torch
+
+from avsbg.model.audio import AudioEncoderName
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.layout import FRAMES, TASKS, Task
+from avsbg.model.training.layout import FRAMES, TASKS, Split, Task
+from avsbg.model.training.metrics import Score
 from avsbg.model.variants import VARIANTS, Variant, named_variant
 
 Schedule = Literal["constant", "cosine"]
@@ -39,8 +47,8 @@ class Recipe:
         decoded: how many of those frames AVS-BG decodes and the losses see, from the first on; None, as published: all.
         train_encoder: whether the visual encoder learns too, as published, or keeps ImageNet's weights and statistics.
         colour_jitter: whether each clip's colours are changed at random before a step sees it; not published.
-        sound_jitter: whether pitch, tempo and spectrum of the sound are changed at random before a step hears it, and
-            before the audio encoder does that learns the categories; not published.
+        sound_jitter: whether pitch, tempo and spectrum of the sound are changed at random before each step, also of
+            the audio encoder's pretraining on categories; not published.
         fusion_gain: factor on the first weights of each of the three convolutions before the fusion's gate. At 1, as
             published, they begin so small that the gate is 0.5 everywhere, and hardly any gradient reaches the sound.
     """
@@ -84,14 +92,19 @@ class Recipe:
             raise TrainingError(f"a step of {self.task} sees {least} to {FRAMES} frames of a clip, not {self.frames}.")
 
     @property
-    def hears(self) -> bool:
-        """Whether training needs the sound: bidirectional generation does even where the network does not hear."""
+    def uses_audio(self) -> bool:
+        """Whether training uses the sound: as the network's input, or as the target of bidirectional generation."""
         return self.variant.audio or self.variant.bidirectional
 
     @property
-    def trains_audio(self) -> bool:
-        """Whether the audio encoder's weights are trained together with the network's."""
-        return self.audio_encoder == "compact" and self.variant.audio and not self.audio_epochs
+    def owns_audio_encoder(self) -> bool:
+        """Whether the audio encoder's weights are the run's own; VGGish's are a file that exists without it."""
+        return self.uses_audio and self.audio_encoder == "compact"
+
+    @property
+    def trains_audio_encoder(self) -> bool:
+        """Whether the audio encoder is trained together with the network, instead of before it or never."""
+        return self.owns_audio_encoder and self.variant.audio and not self.audio_epochs
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as a run's record stores them."""
@@ -184,3 +197,119 @@ def named_recipe(name: str) -> Recipe:
             "A recipe is s4/VARIANT, ms3/VARIANT or ms3-from-s4/VARIANT; `avsbg train --list` shows them all.",
         )
     return RECIPES[name]
+
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Interrupted(Exception):  # noqa: N818  (not an error)
+    """The run was asked to stop and has saved its state after `step`."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted after step {step}")
+        self.step = step
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything about a run that its recipe leaves open.
+
+    Attributes:
+        micro_batch: clips that one process computes at once; gradients are added up over the step's batch. By default
+            the batch divided by the processes. Batch norms see the micro-batch, so it changes what is learnt a little.
+        precision: of the network's forward and backward pass; weights, optimiser and losses stay fp32.
+        device: `cpu` or `cuda`.
+        workers: processes that load clips, per training process.
+        save_every: steps between two states; an epoch's end and an interruption save one too.
+        select_on: the split whose mIoU chooses the best epoch. AVS-BG's release chooses on `test`, which makes its
+            figures of that split optimistic.
+    """
+
+    micro_batch: int | None = None
+    precision: Precision = "fp32"
+    device: Literal["cpu", "cuda"] = "cpu"
+    workers: int = 0
+    save_every: int = 100
+    select_on: Split = "val"
+
+
+class Observer:
+    """A run's reports of its progress, on the first process alone; override those of interest."""
+
+    def audio_stepped(self, step: int, total_steps: int) -> None:
+        """After each step of the audio encoder's pretraining, counted from 1; before `started`."""
+
+    def started(self, step: int, total_steps: int) -> None:
+        """Before the first step; `step` steps are done already."""
+
+    def stepped(self, step: int, loss: float) -> None:
+        """After each step of the optimiser, counted from 1."""
+
+    def scored(self, epoch: int, score: Score, *, best: bool) -> None:
+        """After each epoch, counted from 1: the selecting split's score, and whether it is the best so far."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run's result: the score of the selected epoch on the selecting split, and that epoch (from 1)."""
+
+    score: Score
+    epoch: int
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """The clips that one process computes at once.
+
+    Attributes:
+        clips: indices into the data set.
+        share: the part of the step's batch that these clips are; 0 where a process has nothing to do but
+            to take part in the others' exchange of gradients.
+        closes_step: whether the optimiser steps after it.
+    """
+
+    clips: list[int]
+    share: float
+    closes_step: bool
+
+
+def steps_per_epoch(clips: int, batch: int) -> int:
+    """Steps of the optimiser in an epoch; the last batch may be smaller."""
+    return math.ceil(clips / batch)
+
+
+def epoch_batches(clips: int, batch: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """The batches of an epoch: every clip once, in an order that depends on seed and epoch."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    order: list[int] = torch.randperm(clips, generator=generator).tolist()
+    return [order[i : i + batch] for i in range(0, clips, batch)]
+
+
+def micro_batches(batches: list[list[int]], size: int, *, rank: int, processes: int) -> Iterator[MicroBatch]:
+    """Deal batches out to the processes.
+
+    Args:
+        batches: of `epoch_batches`.
+        size: clips that one process computes at once.
+        rank, processes: this process's number from 0, and how many there are.
+
+    Yields:
+        as many micro-batches for each process, since processes wait for each other in every one.
+    """
+    for batch in batches:
+        chunks = [batch[i : i + size * processes] for i in range(0, len(batch), size * processes)]
+        for chunk in chunks:
+            mine = chunk[rank::processes]
+            yield MicroBatch(mine or chunk[:1], len(mine) / len(batch), chunk is chunks[-1])
+
+
+def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
+    """The learning rate of a step, counted from 0."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    return cosine_rate(recipe.learning_rate, step, total_steps)
+
+
+def cosine_rate(rate: float, step: int, total_steps: int) -> float:
+    """A learning rate that falls from `rate` to 0 along half a cosine."""
+    return 0.5 * rate * (1.0 + math.cos(math.pi * step / total_steps))

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import torch
 
 from avsbg.atomic import atomic_file
 from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.recipes import Recipe
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -163,3 +165,49 @@ def _tensorboard(path: Path, after_step: int) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(path), purge_step=after_step + 1)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run's network at its best epoch.
+
+    Attributes:
+        recipe: what was trained.
+        weights: the network's checkpoint.
+        audio_weights: the audio encoder's, where it was trained too; else None.
+        height, width: of the frames that it was trained on.
+    """
+
+    recipe: Recipe
+    weights: Path
+    audio_weights: Path | None
+    height: int
+    width: int
+
+
+def is_run(path: Path) -> bool:
+    """Whether `path` is a folder that `avsbg train` wrote."""
+    return RunDirectory(path).record.is_file()
+
+
+def read_trained(path: Path) -> Trained:
+    """Read a finished run's folder.
+
+    Raises:
+        TrainingError: it is none, or no epoch was finished in it.
+        VariantError: its record names a variant that does not exist.
+    """
+    run = RunDirectory(path)
+    record = run.read_record()
+    recipe = Recipe.from_dict(record.get("recipe"))
+    try:
+        data = record["data"]["train"]
+        height, width = int(data["height"]), int(data["width"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{run.record} does not say which size the training frames had.") from error
+    if not run.weights("best").is_file():
+        raise TrainingError(
+            f"{run.path} holds no weights yet: no epoch was finished.", "Go on with `avsbg train ... --resume`."
+        )
+    needed = recipe.owns_audio_encoder and recipe.variant.audio
+    return Trained(recipe, run.weights("best"), run.audio_weights("best") if needed else None, height, width)

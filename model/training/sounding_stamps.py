@@ -31,7 +31,7 @@ Array = NDArray[Any]
 
 _THIRD_OBJECT = 0.4  # chance of a third object
 _NEVER_SOUNDS = 0.3  # chance that a silent object is one that never sounds
-_STRANGER = 0.25  # chance that an object, whether it sounds or not, is shown by a distractor's photo; as new in a test
+_DISTRACTOR = 0.25  # chance that an object, sounding or not, is shown by a distractor's photo: as new in a test
 _SECOND_VOICE = 0.5  # chance of a second sounding object on MS3
 _MOVES_SOUNDING, _MOVES_SILENT = 0.8, 0.3
 _SPEED = (0.06, 0.14)  # per second, of the frame's side
@@ -96,11 +96,9 @@ def _actors(rng: np.random.Generator, library: Library, task: Task, split: Split
         if index > voices and rng.random() < _NEVER_SOUNDS:
             stamps[index] = library.silent[rng.integers(len(library.silent))]
     distractors = library.distractors[split]
-    if distractors:
-        stamps = [
-            replace(stamp, photos=(distractors[rng.integers(len(distractors))],)) if rng.random() < _STRANGER else stamp
-            for stamp in stamps
-        ]
+    for index, stamp in enumerate(stamps):
+        if distractors and rng.random() < _DISTRACTOR:
+            stamps[index] = replace(stamp, photos=(distractors[rng.integers(len(distractors))],))
     actors: list[Actor] = []
     for index, stamp in enumerate(stamps):
         start, end = (0, 0) if index >= voices else _times(rng, task)

@@ -1,4 +1,9 @@
-"""The catalogue's media, loaded and dealt out to the splits so that the test split shows and sounds something new."""
+"""The media of sounding stamps: a catalogue of files, loaded and divided among the splits.
+
+No media are part of this project. `apt-get install tuxpaint-stamps-default mate-backgrounds lomiri-wallpapers-16.04`
+puts them into the folders below; the generator copies each file's name, hash and licence into the data set's record.
+The test split shows and sounds something new wherever the files allow it.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,155 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbg.model.front_end import SAMPLE_RATE
-from avsbg.model.training import stamps_catalogue as catalogue
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import SPLITS, Split
 from avsbg.model.training.media import read_sound
+
+STAMPS = Path("/usr/share/tuxpaint/stamps")
+BACKGROUNDS = Path("/usr/share/backgrounds")
+PACKAGES = "tuxpaint-stamps-default mate-backgrounds lomiri-wallpapers-16.04"
+STAMPS_LICENCE = "GPL-2 (Bill Kendrick and contributors)"
+
+
+@dataclass(frozen=True)
+class StampFiles:
+    """A class of sounding object: photo cut-out and recording below the stamps' folder, without suffix.
+
+    Attributes:
+        name: of the class.
+        path: of the photo and of the recording.
+        more_photos: of the same class, shown like `path`'s own.
+        test_photo: another photo of the same class, kept for the test split.
+        test_sound: another recording of the same class, kept for the test split.
+    """
+
+    name: str
+    path: str
+    test_photo: str | None = None
+    test_sound: str | None = None
+    more_photos: tuple[str, ...] = ()
+
+
+_ANIMALS, _BIRDS, _MAMMALS, _MUSIC = "animals", "animals/birds", "animals/mammals", "hobbies/music"
+
+
+def _below(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}" for name in names.split())
+
+
+SOUNDING = (
+    StampFiles("frog", f"{_ANIMALS}/amphibians/frog", f"{_ANIMALS}/amphibians/frog-1"),
+    StampFiles("blackbird", f"{_BIRDS}/blackbird"),
+    StampFiles("crow", f"{_BIRDS}/crow"),
+    StampFiles("cuckoo", f"{_BIRDS}/cuckoo"),
+    StampFiles("duck", f"{_BIRDS}/duck"),
+    StampFiles("gander", f"{_BIRDS}/gander"),
+    StampFiles("owl", f"{_BIRDS}/owl"),
+    StampFiles(
+        "penguin",
+        f"{_BIRDS}/penguin",
+        f"{_BIRDS}/magellanic_penguin",
+        more_photos=(f"{_BIRDS}/little-penguin",),
+    ),
+    StampFiles("rooster", f"{_BIRDS}/rooster"),
+    StampFiles("seagull", f"{_BIRDS}/seagull"),
+    StampFiles("turkey", f"{_BIRDS}/turkey"),
+    StampFiles("bee", f"{_ANIMALS}/insects/bee"),
+    StampFiles("grasshopper", f"{_ANIMALS}/insects/grasshopper"),
+    StampFiles("chimpanzee", f"{_MAMMALS}/apes/chimp"),
+    StampFiles("gorilla", f"{_MAMMALS}/apes/gorilla"),
+    StampFiles("dolphin", f"{_MAMMALS}/aquatic/dolphin"),
+    StampFiles("whale", f"{_MAMMALS}/aquatic/whale"),
+    StampFiles("bear", f"{_MAMMALS}/bears/bear", f"{_MAMMALS}/bears/european-bear"),
+    StampFiles("bull", f"{_MAMMALS}/bovines/bull"),
+    StampFiles("cow", f"{_MAMMALS}/bovines/cow", f"{_MAMMALS}/bovines/cow_white", f"{_MAMMALS}/bovines/cow_white"),
+    StampFiles("sheep", f"{_MAMMALS}/bovines/sheep"),
+    StampFiles("lion", f"{_MAMMALS}/cats/lion", f"{_MAMMALS}/cats/lion-2"),
+    StampFiles("tiger", f"{_MAMMALS}/cats/tiger", f"{_MAMMALS}/cats/tiger_sumatran"),
+    StampFiles("dog", f"{_MAMMALS}/dogs/dog"),
+    StampFiles("elephant", f"{_MAMMALS}/elephant"),
+    StampFiles("donkey", f"{_MAMMALS}/equines/donkey", f"{_MAMMALS}/equines/donkey_eating"),
+    StampFiles("horse", f"{_MAMMALS}/equines/horse"),
+    StampFiles("pig", f"{_MAMMALS}/pig", f"{_MAMMALS}/pig_golden", f"{_MAMMALS}/pig_golden"),
+    StampFiles("drum kit", f"{_MUSIC}/percussion/drumkit"),
+    StampFiles("cello", f"{_MUSIC}/string/cello"),
+    StampFiles("violin", f"{_MUSIC}/string/violin"),
+    StampFiles("bassoon", f"{_MUSIC}/wind/bassoon"),
+    StampFiles("fire engine", "vehicles/emergency/firetruck"),
+)
+
+# Objects that never sound, animals and instruments among them, so that to be one is not to sound.
+SILENT = (
+    *_below(_BIRDS, "pink_flamingo ostrich pigeon"),
+    *_below("animals/fish", "lionfish stripedfish"),
+    *_below(_MAMMALS, "aquatic/otter hedgehog rhino_black wildboar"),
+    *_below(_ANIMALS, "marsupials/kangaroo"),
+    *_below(_MUSIC, "brass/trumpet string/guitar_classical"),
+    *_below("food", "fruit/orange_seville vegetables/broccoli"),
+    *_below("plants", "flowers/rose mushrooms/cep"),
+    *_below("sports", "soccer"),
+    *_below("vehicles", "construction/dumper garbagetruck wheel_tractor"),
+)
+
+# Photos that stand in for sounding and silent objects alike in training and, others, in validation, so that a photo
+# which was never seen need not be passed over: what no known object in the picture can have sounded, it may have.
+# Another photo of a test photo's own animal is not among them.
+DISTRACTORS = (
+    *_below(
+        _BIRDS,
+        "adelaide-rosella albino_peahen chicken_profile crowned_crane drake guineafowl helmeted_guineafowl "
+        "hen heron_greatblue heron_greatblue_flying lark magpie nandou peacock pelican quetzal "
+        "rainbow-lorikeet silver-gull tucan vulture",
+    ),
+    *_below(
+        "animals/fish", "bluegroper butterflyfish clownfish coraltrout dolphinfish lobster moonwrasse seahorse shrimp"
+    ),
+    *_below("animals/insects", "Brown_slug Woodlouse fly hornet hoverfly mantis xanthia"),
+    *_below(_ANIMALS, "lizards/iguana"),
+    *_below(
+        _MAMMALS,
+        "apes/tamarin_emperor aquatic/orca aquatic/sea_lion badger bovines/bison bovines/gnu-baby-stand "
+        "bovines/gnu-baby bovines/gnu-sitting bovines/gnu-stand bovines/goat bovines/indian_blackbuck "
+        "bovines/mountaingoat bovines/ram bovines/sheep_lamb bovines/yak bovines/zebu camel/camel "
+        "camel/dromedary deer/caribou deer/deer deer/doe deer/wapiti dogs/dingo dogs/fox echidna "
+        "equines/zebra ferret giraffe hippopotamus rabbit_little rodents/beaver rodents/capybara "
+        "rodents/marmot rodents/mouse rodents/rabbit-2 rodents/rabbit rodents/rat rodents/squirrel",
+    ),
+    *_below(_ANIMALS, "marsupials/koala marsupials/wombat shellfish/abalone shellfish/murray-mussel"),
+    *_below(_MUSIC, "string/guitar_electric percussion/cymbal_crash percussion/drum_tomtom_floor"),
+    *_below(
+        "vehicles",
+        "emergency/sedan_police flight/planes/747 masstransit/green_korean_bus auto/beetle auto/truck "
+        "cycle/pink_tricycle ship/chineseJunk",
+    ),
+)
+
+# File below the backgrounds' folder -> licence, as the packages' copyright files state it.
+BACKGROUND_LICENCES = {
+    "Bridge_by_Sander_Klootwijk.jpg": "CC-BY-SA-4.0",
+    "Picture_0B_by_freespace.jpg": "CC-BY-4.0",
+    "Picture_1A_by_freespace.jpg": "CC-BY-4.0",
+    "Wine_by_Jakkub_Mede.jpg": "CC-BY-4.0",
+    "aitzgorri_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
+    "analogpattern_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0",
+    "free_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0",
+    "greentock_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0",
+    "life_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
+    "picosdeeuropa_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
+    "seeding_by_Clements_Engelhardt.jpg": "CC0-1.0",
+    "sunset_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
+    "umang_by_Abhishek_Mudgal.jpg": "CC-BY-4.0",
+    **dict.fromkeys(
+        _below(
+            "mate",
+            "abstract/Flow.png abstract/Gulp.png nature/Aqua.jpg nature/Blinds.jpg nature/Dune.jpg "
+            "nature/FreshFlower.jpg nature/Garden.jpg nature/GreenMeadow.jpg nature/RainDrops.jpg "
+            "nature/Storm.jpg nature/TwoWings.jpg nature/Wood.jpg nature/YellowFlower.jpg",
+        ),
+        "GPL-2+",
+    ),
+}
+
 
 Array = NDArray[Any]
 HeldOut = Literal["scenes", "classes"]
@@ -24,7 +174,7 @@ HeldOut = Literal["scenes", "classes"]
 _BACKGROUND_SIDE = 640  # pixels of the shorter side: enough for crops of 448
 _DIVIDED_SECONDS = 3.0  # recordings at least this long are divided between training and test
 _TRAINING_PART = 0.6
-_STRANGERS_VALIDATION = 5  # every fifth distractor appears in the validation split, the others in training
+_VALIDATION_STEP = 5  # every fifth distractor appears in the validation split, the others in training
 _CLASS_PARTS = {"train": 0.7, "val": 0.15, "test": 0.15}
 
 
@@ -44,7 +194,7 @@ class Stamp:
 
 @dataclass
 class Library:
-    """What each split may show and play.
+    """The media that each split may use.
 
     Attributes:
         distractors: photos of objects of no class, which may stand in for any; none in the test split.
@@ -75,9 +225,9 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
     """
     library = Library()
     _load_backgrounds(library, backgrounds, seed)
-    parts: dict[Split, Sequence[catalogue.StampFiles]] = dict.fromkeys(SPLITS, catalogue.SOUNDING)
+    parts: dict[Split, Sequence[StampFiles]] = dict.fromkeys(SPLITS, SOUNDING)
     if held_out == "classes":
-        parts = _divide(catalogue.SOUNDING, seed)
+        parts = _divide(SOUNDING, seed)
     shared = []
     for split in SPLITS:
         library.sounding[split] = []
@@ -88,7 +238,7 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
                 shared.append(files.name)
     if shared and held_out == "scenes":
         library.limits.append(
-            f"One short recording each, heard in every split, for {len(shared)} of {len(catalogue.SOUNDING)} classes: "
+            f"One short recording each, heard in every split, for {len(shared)} of {len(SOUNDING)} classes: "
             f"{', '.join(shared)}."
         )
     one_photo = [files.name for files in parts["test"] if files.test_photo is None]
@@ -96,11 +246,11 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
         library.limits.append(f"One photo each, seen in every split, for the classes {', '.join(one_photo)}.")
         library.limits.append("The validation split has backgrounds of its own, but the training split's recordings.")
     library.limits.append("Silent objects are the same in every split.")
-    distractors = [_photo(library, stamps, path) for path in catalogue.STRANGERS]
+    distractors = [_photo(library, stamps, path) for path in DISTRACTORS]
     library.distractors = {"train": [], "val": [], "test": []}
     for index, photo in enumerate(distractors):
-        library.distractors["val" if index % _STRANGERS_VALIDATION == 0 else "train"].append(photo)
-    library.silent = [Stamp(Path(path).name, (_photo(library, stamps, path),), None) for path in catalogue.SILENT]
+        library.distractors["val" if index % _VALIDATION_STEP == 0 else "train"].append(photo)
+    library.silent = [Stamp(Path(path).name, (_photo(library, stamps, path),), None) for path in SILENT]
     return library
 
 
@@ -113,19 +263,17 @@ def _divide(items: Sequence[Any], seed: int) -> dict[Split, Sequence[Any]]:
 
 
 def _load_backgrounds(library: Library, folder: Path, seed: int) -> None:
-    parts = _divide(list(catalogue.BACKGROUND_LICENCES), seed)
+    parts = _divide(list(BACKGROUND_LICENCES), seed)
     for split in SPLITS:
         library.backgrounds[split] = []
         for name in parts[split]:
-            image = _open(library, folder / name, catalogue.BACKGROUND_LICENCES[name]).convert("RGB")
+            image = _open(library, folder / name, BACKGROUND_LICENCES[name]).convert("RGB")
             scale = _BACKGROUND_SIDE / min(image.size)
             size = (round(image.width * scale), round(image.height * scale))
             library.backgrounds[split].append(image.resize(size, Image.Resampling.LANCZOS))
 
 
-def _load_stamp(
-    library: Library, folder: Path, files: catalogue.StampFiles, split: Split, *, divide: bool
-) -> tuple[Stamp, bool]:
+def _load_stamp(library: Library, folder: Path, files: StampFiles, split: Split, *, divide: bool) -> tuple[Stamp, bool]:
     """A class as `split` may use it, and whether its recording is the same in all splits."""
     in_test = split == "test" and divide
     paths = (files.test_photo,) if in_test and files.test_photo else (files.path, *files.more_photos)
@@ -143,14 +291,14 @@ def _load_stamp(
 
 def _sound(library: Library, path: Path) -> Array:
     samples = read_sound(path).astype(np.float64).mean(axis=1) / 32768.0
-    _remember(library, path, catalogue.STAMPS_LICENCE)
+    _remember(library, path, STAMPS_LICENCE)
     if not np.any(samples):
-        raise DatasetError(f"{path} is silent.", f"Install the Debian packages {catalogue.PACKAGES}.")
+        raise DatasetError(f"{path} is silent.", f"Install the Debian packages {PACKAGES}.")
     return np.asarray(samples)
 
 
 def _photo(library: Library, folder: Path, path: str) -> Image.Image:
-    image = _open(library, folder / f"{path}.png", catalogue.STAMPS_LICENCE).convert("RGBA")
+    image = _open(library, folder / f"{path}.png", STAMPS_LICENCE).convert("RGBA")
     return image.crop(image.getchannel("A").getbbox())
 
 
@@ -161,7 +309,7 @@ def _open(library: Library, path: Path, licence: str) -> Image.Image:
     except OSError as error:
         raise DatasetError(
             f"{path} cannot be read: {error}.",
-            f"Install the Debian packages {catalogue.PACKAGES}, or give their folders with --stamps and --backgrounds.",
+            f"Install the Debian packages {PACKAGES}, or give their folders with --stamps and --backgrounds.",
         ) from error
     _remember(library, path, licence)
     return image

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from avsbg.model import VGGish, log_mel
+from avsbg.model.audio import pca_quantise
 from avsbg.model.avs_bg import AudioVisualFusion, CorrelationAttention, unit_norm
 from avsbg.model.avsbench import Tpavi
 from avsbg.model.clips import split_clips
 from avsbg.model.factory import formula_tensor, init_deterministic
 from avsbg.model.front_end import LogMel, hann_window, mel_matrix
-from avsbg.model.vggish import pca_quantise
 from avsbg.model.visual_to_audio import VisualToAudio, latent_loss
 from fixtures.golden import GOLDEN, SALT, assert_summary, int16, load, masks, normal, rng, waveform
 

@@ -12,12 +12,11 @@ import pytest
 import torch
 from PIL import Image
 
-from avsbg.model.training.conversion import read_log_mel_pickle
 from avsbg.model.training.data import AvsBenchDataset, clip_log_mel, collate
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import Clip, read_clips
 from avsbg.model.training.media import frame_indices, read_frames, resize
-from avsbg.model.training.prepare import seconds_of
+from avsbg.model.training.preparation import read_log_mel_pickle, seconds_of
 from fixtures.avsbench import clip as square_clip
 from fixtures.avsbench import write_dataset, write_wav
 from fixtures.cli import run_avsbg

@@ -19,8 +19,7 @@ from avsbg.export.weights import from_seed
 from avsbg.model import create_network, named_variant, save_checkpoint
 from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError, TrainingError
-from avsbg.model.training.evaluation import evaluate
-from avsbg.model.training.predictors import network_predictor
+from avsbg.model.training.evaluation import evaluate, network_predictor
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import ClipRecord
 from fixtures.avsbench import write_dataset
@@ -132,8 +131,8 @@ def test_a_graph_is_given_the_form_of_sound_that_it_takes(data):
 def test_a_checkpoint_is_scored_by_its_variant(data, tmp_path):
     variant = "avs-bg-without-audio"
     network = create_network(variant, encoder="pvt_v2_b0")
-    save_checkpoint(network, tmp_path / "deaf.safetensors")
-    command = ["eval", str(tmp_path / "deaf.safetensors"), "--data", str(data), "--task", "ms3", "--variant", variant]
+    save_checkpoint(network, tmp_path / "mute.safetensors")
+    command = ["eval", str(tmp_path / "mute.safetensors"), "--data", str(data), "--task", "ms3", "--variant", variant]
     result = run_avsbg(*command, "--encoder", "pvt_v2_b0")
     assert result.code == 0, result.output
     assert "ms3 test, 5 clips, sound from wav" in result.output

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from avsbg.model.training import losses
+from avsbg.model.training import objective as losses
+from avsbg.model.training.data import frame_array, mask_array, normalise
 from avsbg.model.training.metrics import Score, f_score, frame_iou, mean_iou, mean_score, precision_recall
-from avsbg.model.training.transforms import frame_array, mask_array, normalise
 from fixtures.golden import assert_summary, load, masks, normal, rng
 
 # On logits and masks: the loss, and the step between the frames it is given (5: the first frame of each clip).

@@ -1,4 +1,4 @@
-"""The trained network that is kept in the repository: whole, of the recipe that is documented, and listening."""
+"""The trained network that is kept in the repository: whole, of the documented recipe, using the sound."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avsbg.model.training.data import AvsBenchDataset
-from avsbg.model.training.predictors import checkpoint_predictor
+from avsbg.model.training.evaluation import checkpoint_predictor
 from avsbg.model.training.recipes import named_recipe
-from avsbg.model.training.run_directory import RunDirectory
-from avsbg.model.training.trained import read_trained
+from avsbg.model.training.run_directory import RunDirectory, read_trained
 from fixtures import ROOT, avsbench
 
 KEPT = ROOT / "model/trained/s4-small"

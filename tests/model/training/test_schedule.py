@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.recipes import RECIPES, Recipe, named_recipe
-from avsbg.model.training.schedule import epoch_batches, learning_rate, micro_batches, steps_per_epoch
+from avsbg.model.training.recipes import (
+    RECIPES,
+    Recipe,
+    epoch_batches,
+    learning_rate,
+    micro_batches,
+    named_recipe,
+    steps_per_epoch,
+)
 from avsbg.model.variants import VARIANTS
 
 

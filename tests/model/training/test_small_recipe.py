@@ -1,4 +1,4 @@
-"""What the recipe `s4/small` does that no publication's does: it hears before it sees, in wide gates and two frames."""
+"""The departures of the recipe `s4/small` from the published ones: pretrained audio, wide gates, two frames."""
 
 from __future__ import annotations
 
@@ -13,15 +13,19 @@ import torch
 from safetensors.torch import load_file
 
 from avsbg.model import create_audio_encoder
-from avsbg.model.training.audio_pretraining import learn_categories
-from avsbg.model.training.augmentation import jitter_colours, vary_sound
+from avsbg.model.training.data import jitter_colours, vary_sound
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.initialization import CATEGORIES, RANDOM, Start, start
+from avsbg.model.training.initialization import (
+    CATEGORIES,
+    RANDOM,
+    InitialModules,
+    initialize_modules,
+    pretrain_audio_encoder,
+)
 from avsbg.model.training.loop import Training
 from avsbg.model.training.objective import Objective
-from avsbg.model.training.recipes import named_recipe
+from avsbg.model.training.recipes import Interrupted, Observer, named_recipe
 from avsbg.model.training.run_directory import RunDirectory
-from avsbg.model.training.settings import Interrupted, Listener
 from fixtures.avsbench import write_dataset
 from fixtures.cli import run_avsbg
 
@@ -44,17 +48,17 @@ def _fresh_accelerator():
     AcceleratorState._reset_state(True)
 
 
-class Heard(Listener):
+class AudioSteps(Observer):
     """Notes the steps of the audio encoder's training."""
 
     def __init__(self) -> None:
         self.steps: list[tuple[int, int]] = []
 
-    def listened(self, step, total_steps):
+    def audio_stepped(self, step, total_steps):
         self.steps.append((step, total_steps))
 
 
-class StopInFirstStep(Listener):
+class StopInFirstStep(Observer):
     """Sends this process the signal of Ctrl-C."""
 
     def stepped(self, step, loss):  # noqa: ARG002
@@ -62,14 +66,14 @@ class StopInFirstStep(Listener):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-def _train(data: Path, path: Path, *, resume: bool = False, listener: Listener | None = None) -> Start:
-    begin = start(TOY, encoder=RANDOM, data=data, resume=resume)
-    Training(TOY, begin, data, RunDirectory(path), listener=listener).execute(resume=resume)
-    return begin
+def _train(data: Path, path: Path, *, resume: bool = False, observer: Observer | None = None) -> InitialModules:
+    initial = initialize_modules(TOY, encoder=RANDOM, data=data, resume=resume)
+    Training(TOY, initial, data, RunDirectory(path), observer=observer).execute(resume=resume)
+    return initial
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(data, tmp_path_factory) -> tuple[Path, Start]:
+def uninterrupted(data, tmp_path_factory) -> tuple[Path, InitialModules]:
     path = tmp_path_factory.mktemp("runs") / "whole"
     with torch.enable_grad():
         return path, _train(data, path)
@@ -82,23 +86,23 @@ def _assert_same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]
 
 def test_the_audio_encoder_learns_the_categories_and_training_leaves_it_as_it_is(data, uninterrupted):
     path, trained = uninterrupted
-    heard = Heard()
-    begin = start(TOY, encoder=RANDOM, data=data, listener=heard)
-    assert begin.origin["audio_encoder"] == CATEGORIES
-    assert begin.audio_accuracy == trained.audio_accuracy == 1.0  # two tones
-    assert heard.steps == [(step, 12) for step in range(1, 13)]
-    _assert_same(load_file(path / "last.audio.safetensors"), begin.audio_encoder.state_dict())
+    steps = AudioSteps()
+    initial = initialize_modules(TOY, encoder=RANDOM, data=data, observer=steps)
+    assert initial.origin["audio_encoder"] == CATEGORIES
+    assert initial.audio_accuracy == trained.audio_accuracy == 1.0  # two tones
+    assert steps.steps == [(step, 12) for step in range(1, 13)]
+    _assert_same(load_file(path / "last.audio.safetensors"), initial.audio_encoder.state_dict())
     assert json.loads((path / "run.json").read_text())["audio_accuracy"] == 1.0
 
 
 def test_an_audio_encoder_that_has_not_learnt_does_not_tell_them(data):
     untrained = create_audio_encoder("compact")
-    assert learn_categories(untrained, data, replace(TOY, audio_epochs=0), Listener()) < 1.0
+    assert pretrain_audio_encoder(untrained, data, replace(TOY, audio_epochs=0), Observer()) < 1.0
 
 
 def test_interrupted_and_resumed_it_ends_the_same(data, uninterrupted, tmp_path):
     with pytest.raises(Interrupted):
-        _train(data, tmp_path, listener=StopInFirstStep())
+        _train(data, tmp_path, observer=StopInFirstStep())
     _train(data, tmp_path, resume=True)
     for name in ("last.safetensors", "last.audio.safetensors"):
         _assert_same(load_file(tmp_path / name), load_file(uninterrupted[0] / name))
@@ -114,20 +118,20 @@ def test_a_step_sees_two_frames(data, tmp_path, monkeypatch):
 
     monkeypatch.setattr(Objective, "forward", look)
     recipe = replace(TOY, epochs=1, audio_epochs=0)
-    Training(recipe, start(recipe, encoder=RANDOM), data, RunDirectory(tmp_path)).execute()
+    Training(recipe, initialize_modules(recipe, encoder=RANDOM), data, RunDirectory(tmp_path)).execute()
     assert seen == [(2, 2, 1)] * 3
 
 
 def test_the_visual_encoder_keeps_its_weights_and_statistics(uninterrupted):
-    path, begin = uninterrupted
+    path, initial = uninterrupted
     trained, initial = (
         load_file(path / "last.safetensors"),
-        start(TOY, encoder=RANDOM, resume=True).network.state_dict(),
+        initialize_modules(TOY, encoder=RANDOM, resume=True).network.state_dict(),
     )
     encoder = {key for key in trained if key.startswith("encoder.")}
     assert [key for key in encoder if not torch.equal(trained[key], initial[key])] == []
     assert any(not torch.equal(trained[key], initial[key]) for key in trained.keys() - encoder)
-    assert not any(parameter.requires_grad for parameter in begin.network.encoder.parameters())
+    assert not any(parameter.requires_grad for parameter in initial.network.encoder.parameters())
 
 
 def test_a_clips_frames_change_their_colours_alike():
@@ -157,24 +161,23 @@ def test_sound_is_varied_within_bounds_and_a_clips_patches_alike():
 
 
 def test_the_network_and_its_audio_encoder_hear_varied_sound(data, tmp_path, monkeypatch):
-    from avsbg.model.training import audio_pretraining as pretraining
-    from avsbg.model.training import loop
+    from avsbg.model.training import initialization, loop
 
     def varied(recipe) -> set[tuple[str, int]]:
-        heard = set()
-        for module in (pretraining, loop):
-            monkeypatch.setattr(module, "vary_sound", lambda x, name=module.__name__: heard.add((name, x.dim())) or x)
+        calls = set()
+        for module in (initialization, loop):
+            monkeypatch.setattr(module, "vary_sound", lambda x, name=module.__name__: calls.add((name, x.dim())) or x)
         folder = RunDirectory(tmp_path / f"{recipe.sound_jitter}")
-        Training(recipe, start(recipe, encoder=RANDOM, data=data), data, folder).execute()
-        return heard
+        Training(recipe, initialize_modules(recipe, encoder=RANDOM, data=data), data, folder).execute()
+        return calls
 
     recipe = replace(TOY, epochs=1, audio_epochs=1)
-    assert varied(recipe) == {(pretraining.__name__, 4), (loop.__name__, 5)}
+    assert varied(recipe) == {(initialization.__name__, 4), (loop.__name__, 5)}
     assert varied(replace(recipe, sound_jitter=False)) == set()
 
 
 def test_logits_of_the_first_frame_depend_on_the_first_two_alone():
-    network = start(replace(TOY, audio_epochs=0), encoder=RANDOM).network
+    network = initialize_modules(replace(TOY, audio_epochs=0), encoder=RANDOM).network
     frames, audio = torch.randn(1, 5, 3, 64, 64), torch.rand(1, 5, 128)
     with torch.no_grad():
         torch.testing.assert_close(network(frames[:, :2], audio[:, :2])[:, 0], network(frames, audio)[:, 0])
@@ -183,7 +186,7 @@ def test_logits_of_the_first_frame_depend_on_the_first_two_alone():
 @pytest.mark.parametrize("motion", [True, False])
 def test_decoding_the_first_frames_alone_gives_their_logits(motion):
     recipe = replace(TOY, variant=replace(TOY.variant, motion=motion), audio_epochs=0)
-    network = start(recipe, encoder=RANDOM).network.eval()
+    network = initialize_modules(recipe, encoder=RANDOM).network.eval()
     frames, audio = torch.randn(2, 4, 3, 64, 64), torch.rand(2, 4, 128)
     with torch.no_grad():
         whole, first = (network.forward_stages(frames, audio, decoded=decoded) for decoded in (None, 3))
@@ -200,10 +203,10 @@ def test_all_terms_see_the_decoded_frames(monkeypatch):
 
     rows = []
     monkeypatch.setattr(module, "audio_visual_loss", lambda logits, *_, **__: rows.append(len(logits)) or logits.mean())
-    monkeypatch.setattr(module, "latent_loss", lambda heard, seen: rows.append((len(heard), len(seen))) or seen.mean())
-    begin = start(replace(TOY, audio_epochs=0), encoder=RANDOM)
+    monkeypatch.setattr(module, "latent_loss", lambda audio, seen: rows.append((len(audio), len(seen))) or seen.mean())
+    initial = initialize_modules(replace(TOY, audio_epochs=0), encoder=RANDOM)
     objective = Objective(
-        begin.network, begin.audio_encoder, task="s4", weights=module.LossWeights(0.5), decoded=TOY.decoded
+        initial.network, initial.audio_encoder, task="s4", weights=module.LossWeights(0.5), decoded=TOY.decoded
     )
     objective(
         torch.zeros(3, 2, 64, 64, 3, dtype=torch.uint8), torch.zeros(3, 2, 1, 96, 64), torch.zeros(3, 1, 64, 64)
@@ -228,7 +231,7 @@ def test_wide_gates_differ_from_place_to_place():
     frames, audio = torch.randn(1, 2, 3, 64, 64), torch.rand(1, 2, 128)
 
     def spread(gain: float) -> float:
-        network = start(replace(TOY, audio_epochs=0, fusion_gain=gain), encoder=RANDOM).network
+        network = initialize_modules(replace(TOY, audio_epochs=0, fusion_gain=gain), encoder=RANDOM).network
         with torch.no_grad():
             gates = network.forward_stages(frames, audio).fusion_gate
         return min(float(gate.std()) for gate in gates)
@@ -240,10 +243,10 @@ def test_wide_gates_differ_from_place_to_place():
 
 def test_one_category_and_no_data_are_refused(tmp_path):
     with pytest.raises(TrainingError, match="no data is given"):
-        start(TOY, encoder=RANDOM)
+        initialize_modules(TOY, encoder=RANDOM)
     only = write_dataset(tmp_path, "s4", counts={"train": 1, "val": 1, "test": 1})
     with pytest.raises(TrainingError, match="all training clips are of 'red'"):
-        start(TOY, encoder=RANDOM, data=only)
+        initialize_modules(TOY, encoder=RANDOM, data=only)
 
 
 def test_the_command(data, tmp_path):

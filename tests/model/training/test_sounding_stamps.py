@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from avsbg.model.training import stamps_catalogue as catalogue
+from avsbg.model.training import stamps_library as catalogue
 from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import SPLITS
@@ -28,7 +28,7 @@ def media(tmp_path_factory):
     sounding = [
         path for files in catalogue.SOUNDING for path in (files.path, *files.more_photos, files.test_photo) if path
     ]
-    for path in {*sounding, *catalogue.SILENT, *catalogue.STRANGERS}:
+    for path in {*sounding, *catalogue.SILENT, *catalogue.DISTRACTORS}:
         photo = root / "stamps" / f"{path}.png"
         photo.parent.mkdir(parents=True, exist_ok=True)
         image = Image.new("RGBA", (60, 40))
@@ -127,7 +127,7 @@ def test_the_test_split_shows_and_sounds_something_new_where_the_sources_allow_i
         assert (test.photos[0].tobytes() not in shown) == (files.test_photo is not None)
 
 
-def test_strangers_stand_in_for_a_quarter_of_the_objects_and_never_in_a_test(media):
+def test_distractors_stand_in_for_a_quarter_of_the_objects_and_never_in_a_test(media):
     library = _library(media)
     photos = {split: {photo.tobytes() for photo in library.distractors[split]} for split in SPLITS}
     assert photos["train"] and photos["val"] and not photos["test"]

@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from avsbg.model import build, save_checkpoint
+from avsbg.model.audio import CompactAudioEncoder, ZeroAudioEncoder
 from avsbg.model.checkpoint import CheckpointError
-from avsbg.model.compact_audio import CompactAudioEncoder
 from avsbg.model.encoders import Encoder
-from avsbg.model.training.encoder_weights import _released_names, load_encoder
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.initialization import RANDOM, Silence, start
+from avsbg.model.training.initialization import RANDOM, _released_names, initialize_modules, load_encoder
 from avsbg.model.training.recipes import Recipe
 from avsbg.model.variants import named_variant
 
@@ -34,7 +33,7 @@ def test_encoder_weights_of_either_naming(tmp_path, encoder, names):
     source, released = _released(encoder)
     torch.save(released if names == "released" else source.network.state_dict(), tmp_path / "weights.pth")
     recipe = replace(RECIPE, variant=replace(RECIPE.variant, encoder=encoder))
-    begun = start(recipe, encoder=str(tmp_path / "weights.pth"))
+    begun = initialize_modules(recipe, encoder=str(tmp_path / "weights.pth"))
     loaded = begun.network.encoder.network.state_dict()
     assert all(torch.equal(value, loaded[key]) for key, value in source.network.state_dict().items())
     assert begun.origin["encoder"].startswith("weights.pth sha256:")
@@ -69,7 +68,8 @@ def test_encoder_weights_that_do_not_fit(tmp_path):
 
 def test_random_weights_depend_on_the_seed_alone():
     first, again, other = (
-        start(recipe, encoder=RANDOM).network.state_dict() for recipe in (RECIPE, RECIPE, replace(RECIPE, seed=1))
+        initialize_modules(recipe, encoder=RANDOM).network.state_dict()
+        for recipe in (RECIPE, RECIPE, replace(RECIPE, seed=1))
     )
     assert all(torch.equal(value, again[key]) for key, value in first.items())
     assert any(not torch.equal(value, other[key]) for key, value in first.items())
@@ -78,11 +78,13 @@ def test_random_weights_depend_on_the_seed_alone():
 def test_training_goes_on_from_a_whole_network(tmp_path):
     network = build(RECIPE.variant)
     save_checkpoint(network, tmp_path / "s4.safetensors")
-    begun = start(replace(RECIPE, task="ms3", from_s4=True), encoder=RANDOM, network=tmp_path / "s4.safetensors")
+    begun = initialize_modules(
+        replace(RECIPE, task="ms3", from_s4=True), encoder=RANDOM, network=tmp_path / "s4.safetensors"
+    )
     state = begun.network.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     with pytest.raises(TrainingError, match="--init"):
-        start(replace(RECIPE, from_s4=True), encoder=RANDOM)
+        initialize_modules(replace(RECIPE, from_s4=True), encoder=RANDOM)
 
 
 def test_audio_encoders():
@@ -92,10 +94,10 @@ def test_audio_encoders():
     assert embedding.shape == (2, 5, 128)
     assert embedding.min() >= 0
     torch.testing.assert_close(compact(log_mel[0]), embedding[0])
-    assert isinstance(start(RECIPE, encoder=RANDOM).audio_encoder, CompactAudioEncoder)
-    deaf = replace(RECIPE, variant=named_variant("avs-bg-without-audio", encoder="pvt_v2_b0"), audio_encoder="vggish")
-    silence = start(deaf, encoder=RANDOM).audio_encoder
-    assert isinstance(silence, Silence)
-    assert torch.equal(silence(log_mel), torch.zeros(2, 5, 128))
+    assert isinstance(initialize_modules(RECIPE, encoder=RANDOM).audio_encoder, CompactAudioEncoder)
+    mute = replace(RECIPE, variant=named_variant("avs-bg-without-audio", encoder="pvt_v2_b0"), audio_encoder="vggish")
+    zeros = initialize_modules(mute, encoder=RANDOM).audio_encoder
+    assert isinstance(zeros, ZeroAudioEncoder)
+    assert torch.equal(zeros(log_mel), torch.zeros(2, 5, 128))
     with pytest.raises(TrainingError, match="--vggish"):
-        start(replace(RECIPE, audio_encoder="vggish"), encoder=RANDOM)
+        initialize_modules(replace(RECIPE, audio_encoder="vggish"), encoder=RANDOM)

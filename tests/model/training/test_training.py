@@ -15,12 +15,11 @@ import torch
 from safetensors.torch import load_file
 
 from avsbg.model.training.errors import DatasetError, TrainingError
-from avsbg.model.training.initialization import RANDOM, start
+from avsbg.model.training.initialization import RANDOM, initialize_modules
 from avsbg.model.training.loop import Training
 from avsbg.model.training.objective import Objective
-from avsbg.model.training.recipes import Recipe, named_recipe
+from avsbg.model.training.recipes import Interrupted, Observer, Recipe, Settings, named_recipe
 from avsbg.model.training.run_directory import RunDirectory
-from avsbg.model.training.settings import Interrupted, Listener, Settings
 from avsbg.model.variants import named_variant
 from fixtures.avsbench import write_dataset
 from fixtures.cli import run_avsbg
@@ -47,9 +46,9 @@ def _fresh_accelerator():
     AcceleratorState._reset_state(True)
 
 
-def _train(data, path, *, recipe=TOY, resume=False, listener=None, **settings):
-    begin = start(recipe, encoder=RANDOM)
-    training = Training(recipe, begin, data, RunDirectory(path), settings=Settings(**settings), listener=listener)
+def _train(data, path, *, recipe=TOY, resume=False, observer=None, **settings):
+    initial = initialize_modules(recipe, encoder=RANDOM)
+    training = Training(recipe, initial, data, RunDirectory(path), settings=Settings(**settings), observer=observer)
     return training.execute(resume=resume)
 
 
@@ -74,7 +73,7 @@ def uninterrupted(data, tmp_path_factory) -> Path:
     return path
 
 
-class StopAt(Listener):
+class StopAt(Observer):
     """Sends this process the signal of Ctrl-C in a step."""
 
     def __init__(self, step):
@@ -85,7 +84,7 @@ class StopAt(Listener):
             os.kill(os.getpid(), signal.SIGINT)
 
 
-class CrashAt(Listener):
+class CrashAt(Observer):
     """Raises in a step, after the last regular state."""
 
     def __init__(self, step):
@@ -100,7 +99,7 @@ class CrashAt(Listener):
 def test_interrupted_and_resumed_is_bit_equal_to_uninterrupted(data, uninterrupted, tmp_path, step):
     path = tmp_path / "run"
     with pytest.raises(Interrupted) as stopped:
-        _train(data, path, listener=StopAt(step))
+        _train(data, path, observer=StopAt(step))
     assert stopped.value.step == step + 1  # the signal arrives in one step, the next one ends with the stop
     result = _train(data, path, resume=True)
     _assert_same(_weights(path), _weights(uninterrupted))
@@ -113,7 +112,7 @@ def test_interrupted_and_resumed_is_bit_equal_to_uninterrupted(data, uninterrupt
 def test_a_crash_costs_the_steps_since_the_last_state_and_no_more(data, uninterrupted, tmp_path):
     path = tmp_path / "run"
     with pytest.raises(RuntimeError, match="power cut"):
-        _train(data, path, listener=CrashAt(6), save_every=2)
+        _train(data, path, observer=CrashAt(6), save_every=2)
     (path / "log.jsonl").open("a").write('{"kind": "step", "st')  # and the log ends in the middle of a row
     _train(data, path, resume=True)
     _assert_same(_weights(path), _weights(uninterrupted))
@@ -139,8 +138,8 @@ def test_the_loss_falls_and_the_best_epoch_is_kept(data, tmp_path):
 
 def _gradients(data, micro_batch, tmp_path):
     """Of the first step, with batch norms that do not see the batch."""
-    begin = start(TOY, encoder=RANDOM)
-    training = Training(TOY, begin, data, RunDirectory(tmp_path), settings=Settings(micro_batch=micro_batch))
+    initial = initialize_modules(TOY, encoder=RANDOM)
+    training = Training(TOY, initial, data, RunDirectory(tmp_path), settings=Settings(micro_batch=micro_batch))
     seen = {}
 
     def look():
