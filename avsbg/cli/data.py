@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, TypeAlias
 
 import typer
 
@@ -14,35 +15,24 @@ from avsbg.progress import count_progress
 data = typer.Typer(no_args_is_help=True, help="Prepare, convert and check data in AVSBench's layout.")
 app.add_typer(data, name="data")
 
-
-class TaskName(str, Enum):
-    """The tasks of AVSBench, as users write them."""
-
-    S4 = "s4"
-    MS3 = "ms3"
-
-
-class SplitName(str, Enum):
-    """The splits of AVSBench."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
-
-
-class HeldOut(str, Enum):
-    """What the splits of sounding stamps do not share."""
-
-    SCENES = "scenes"
-    CLASSES = "classes"
-
-
+TaskName: TypeAlias = Literal["s4", "ms3"]
+SplitName: TypeAlias = Literal["train", "val", "test"]
+HeldOut: TypeAlias = Literal["scenes", "classes"]
 Root = Annotated[Path, typer.Argument(help="The folder that holds Single-source or Multi-sources.")]
 Task = Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: several.")]
 Force = Annotated[bool, typer.Option("--force", help="Make files again that are there already.")]
+Size = Annotated[int, typer.Option(min=32, help="Height and width of the frames, a multiple of 32.")]
 
 
-def _report(done: str, failures: list[str], advice: str) -> None:
+def _check_size(size: int) -> None:
+    from avsbg.model.clips import SIZE_MULTIPLE
+    from avsbg.model.training.errors import DatasetError
+
+    if size % SIZE_MULTIPLE:
+        raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
+
+
+def _report(done: str, failures: Sequence[str] = (), advice: str = "") -> None:
     """Say what was done and what failed; failures end the command with exit code 1."""
     from rich.console import Console
 
@@ -57,45 +47,42 @@ def _report(done: str, failures: list[str], advice: str) -> None:
         raise typer.Exit(1)
 
 
+def _make_files(
+    words: tuple[str, str], root: Path, task: TaskName, make: Callable[..., tuple[int, list[str]]], advice: str
+) -> None:
+    """Make files of all clips and report; `words`: as in converting, converted."""
+    from avsbg.model.training.layout import read_clips
+
+    clips = read_clips(root, task)
+    with count_progress(words[0], len(clips)) as advance:
+        made, failures = make(clips, advance=advance)
+    there = len(clips) - made - len(failures)
+    _report(f"{made} of {len(clips)} clips {words[1]}, {there} were there already", failures, advice)
+
+
 @data.command("convert-avsbench")
 def convert_avsbench(root: Root, task: Task, force: Force = False) -> None:
     """Convert AVSBench's pickled log-mel patches to .npy files beside them.
 
     The only command that reads pickles; its unpickler knows tensors and nothing else, so that no code in a file runs.
     """
-    from avsbg.model.training.layout import read_clips
     from avsbg.model.training.preparation import convert_log_mels
 
-    clips = read_clips(root, task.value)
-    with count_progress("converting", len(clips)) as advance:
-        converted, failures = convert_log_mels(clips, force=force, advance=advance)
-    done = f"{converted} of {len(clips)} clips converted, {len(clips) - converted - len(failures)} were there already"
-    _report(done, failures, "The others can be used; fetch these files again.")
+    make = partial(convert_log_mels, force=force)
+    _make_files(("converting", "converted"), root, task, make, "The others can be used; fetch these files again.")
 
 
 @data.command()
-def prepare(
-    root: Root,
-    task: Task,
-    size: Annotated[int, typer.Option(min=32, help="Height and width of the frames, a multiple of 32.")] = 224,
-    force: Force = False,
-) -> None:
+def prepare(root: Root, task: Task, size: Size = 224, force: Force = False) -> None:
     """Make frames, WAV files and log-mel patches from the raw videos.
 
     Goes on where an earlier run stopped. The frame rule, the resizing and the sound are AVSBench's own.
     """
-    from avsbg.model.clips import SIZE_MULTIPLE
-    from avsbg.model.training.errors import DatasetError
-    from avsbg.model.training.layout import read_clips
-    from avsbg.model.training.preparation import prepare as prepare_clips
+    from avsbg.model.training.preparation import prepare_clips
 
-    if size % SIZE_MULTIPLE:
-        raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
-    clips = read_clips(root, task.value)
-    with count_progress("preparing", len(clips)) as advance:
-        prepared, failures = prepare_clips(clips, size=(size, size), force=force, advance=advance)
-    done = f"{prepared} of {len(clips)} clips prepared, {len(clips) - prepared - len(failures)} were there already"
-    _report(done, failures, "The others can be used.")
+    _check_size(size)
+    make = partial(prepare_clips, size=(size, size), force=force)
+    _make_files(("preparing", "prepared"), root, task, make, "The others can be used.")
 
 
 @data.command()
@@ -105,12 +92,12 @@ def check(root: Root, task: Task) -> None:
     from avsbg.model.training.errors import DatasetError
     from avsbg.model.training.layout import SPLITS, read_clips
 
-    total = len(read_clips(root, task.value))
+    total = len(read_clips(root, task))
     counts, failures = [], []
     with count_progress("checking", total) as advance:
         for split in SPLITS:
             try:
-                dataset = AvsBenchDataset(root, task.value, split)
+                dataset = AvsBenchDataset(root, task, split)
             except DatasetError as error:
                 failures.append(f"{split}: {error}")
                 continue
@@ -121,7 +108,7 @@ def check(root: Root, task: Task) -> None:
                 except DatasetError as error:
                     failures.append(f"{split}: {error.message}")
                 advance()
-    _report(f"{root}, {task.value}: {', '.join(counts) or 'nothing'}", failures, "Training needs all of them.")
+    _report(f"{root}, {task}: {', '.join(counts) or 'nothing'}", failures, "Training needs all of them.")
 
 
 @data.command()
@@ -129,18 +116,15 @@ def show(
     root: Root,
     task: Task,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The picture, .png or .jpg.")],
-    split: Annotated[SplitName, typer.Option(help="The split to show.")] = SplitName.TRAIN,
+    split: Annotated[SplitName, typer.Option(help="The split to show.")] = "train",
     clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the split.")] = 8,
 ) -> None:
     """Draw clips as a contact sheet: a row each, what sounds outlined."""
-    from avsbg.atomic import atomic_file
-    from avsbg.model.training.contact_sheet import contact_sheet
+    from avsbg.model.training.contact_sheet import write_contact_sheet
     from avsbg.model.training.data import AvsBenchDataset
 
-    sheet = contact_sheet(AvsBenchDataset(root, task.value, split.value), clips)
-    with atomic_file(output) as temporary:
-        sheet.save(temporary)
-    _report(f"{output}: {sheet.width} x {sheet.height} pixels", [], "")
+    sheet = write_contact_sheet(output, AvsBenchDataset(root, task, split), clips)
+    _report(f"{output}: {sheet.width} x {sheet.height} pixels")
 
 
 @data.command()
@@ -148,7 +132,7 @@ def video(
     root: Root,
     task: Task,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder that receives the videos.")],
-    split: Annotated[SplitName, typer.Option(help="Whose clips.")] = SplitName.TEST,
+    split: Annotated[SplitName, typer.Option(help="Whose clips.")] = "test",
     clips: Annotated[int | None, typer.Option(min=1, help="How many, from the first on; all by default.")] = None,
 ) -> None:
     """Write clips as videos with their sound, one frame a second, as `avsbg run` takes them.
@@ -158,7 +142,7 @@ def video(
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.media import read_sound, write_clip_video
 
-    dataset = AvsBenchDataset(root, task.value, split.value)
+    dataset = AvsBenchDataset(root, task, split)
     chosen = range(min(len(dataset), clips or len(dataset)))
     with count_progress("writing", len(chosen)) as advance:
         for index in chosen:
@@ -166,7 +150,7 @@ def video(
             path = output / f"{sample.clip.name}.mp4"
             write_clip_video(path, sample.frames.numpy(), read_sound(sample.clip.wav))
             advance()
-    _report(f"{output}: {len(chosen)} videos", [], "")
+    _report(f"{output}: {len(chosen)} videos")
 
 
 @data.command("sounding-stamps")
@@ -178,12 +162,12 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
         100,
         200,
     ),
-    size: Annotated[int, typer.Option(min=32, help="Height and width of the frames, a multiple of 32.")] = 224,
+    size: Size = 224,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     held_out: Annotated[
         HeldOut,
         typer.Option(help="scenes: splits share classes, not backgrounds; classes: they share no class either."),
-    ] = HeldOut.SCENES,
+    ] = "scenes",
     stamps: Annotated[Path | None, typer.Option(help="Where tuxpaint-stamps-default put its stamps.")] = None,
     backgrounds: Annotated[Path | None, typer.Option(help="Where the background packages put theirs.")] = None,
 ) -> None:
@@ -192,23 +176,18 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     The media come from Debian: apt-get install tuxpaint-stamps-default mate-backgrounds lomiri-wallpapers-16.04.
     SOURCES.json records every file with its hash and licence, and what the splits share in spite of everything.
     """
-    from avsbg.model.clips import SIZE_MULTIPLE
-    from avsbg.model.training.errors import DatasetError
     from avsbg.model.training.layout import SPLITS
     from avsbg.model.training.sounding_stamps import generate
     from avsbg.model.training.stamps_library import BACKGROUNDS, STAMPS, load_library
 
-    if size % SIZE_MULTIPLE:
-        raise DatasetError(f"--size must be a multiple of {SIZE_MULTIPLE}, not {size}.")
+    _check_size(size)
     library = load_library(
         stamps or STAMPS,
         backgrounds or BACKGROUNDS,
-        held_out=held_out.value,
+        held_out=held_out,
         seed=seed,
     )
     counts = dict(zip(SPLITS, clips, strict=True))
     with count_progress("composing", sum(clips)) as advance:
-        folder = generate(output, library, task=task.value, counts=counts, size=size, seed=seed, advance=advance)
-    _report(
-        f"{folder}: {sum(clips)} clips. Look at them: avsbg data show {output} --task {task.value} -o sheet.png", [], ""
-    )
+        folder = generate(output, library, task=task, counts=counts, size=size, seed=seed, advance=advance)
+    _report(f"{folder}: {sum(clips)} clips. Look at them: avsbg data show {output} --task {task} -o sheet.png")

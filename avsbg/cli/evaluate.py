@@ -12,12 +12,12 @@ import typer
 from avsbg.cli import app
 from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust, create_backend, create_streamed
 from avsbg.cli.data import SplitName, TaskName
+from avsbg.cli.tables import print_table
 from avsbg.errors import AvsbgError
 from avsbg.progress import count_progress
 
 if TYPE_CHECKING:
     from avsbg.model import AudioEncoderName, Variant
-    from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import Evaluation, Predict
 
 
@@ -28,7 +28,7 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     ],
     data: Annotated[Path, typer.Option(help="The folder that holds Single-source or Multi-sources.")],
     task: Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: several.")],
-    split: Annotated[SplitName, typer.Option(help="The split to score.")] = SplitName.TEST,
+    split: Annotated[SplitName, typer.Option(help="The split to score.")] = "test",
     backend: Annotated[
         str | None,
         typer.Option(metavar=BACKEND_SYNTAX, help=f"What executes a bundle, onnxruntime by default: {BACKEND_HELP}."),
@@ -56,42 +56,40 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     Two averages are printed. Per clip: each clip is scored by itself, as AVS-BG's published figures. Per batch: several
     clips are scored together, as AVSBench's script does with four; the F-score's best threshold is then theirs jointly.
     """
+    from avsbg.model.training.contact_sheet import write_contact_sheet
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import evaluate as score_split
 
-    dataset = AvsBenchDataset(data, task.value, split.value)
+    dataset = AvsBenchDataset(data, task, split)
     options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
     options |= {"trust": trust or None, "stream": stream or None}
-    with _predictor(model, options) as (predict, what), count_progress("scoring", len(dataset)) as advance:
+    with _predictor(model, options) as (predict, description), count_progress("scoring", len(dataset)) as advance:
         scores = score_split(dataset, predict, batch=batch, advance=advance)
         if picture is not None:
-            _draw(picture, dataset, pictured, predict)
-    where = {"task": task.value, "split": split.value, "clips": len(dataset), "sound": dataset.sound}
+            write_contact_sheet(picture, dataset, pictured, lambda sample: predict(sample).cpu().numpy() > 0.0)
+    where = {"task": task, "split": split, "clips": len(dataset), "sound": dataset.sound}
     _print(scores, where)
     if json_file is not None:
-        _write_json(json_file, scores, where, what)
-
-
-def _draw(path: Path, dataset: AvsBenchDataset, clips: int, predict: Predict) -> None:
-    from avsbg.atomic import atomic_file
-    from avsbg.model.training.contact_sheet import contact_sheet
-
-    sheet = contact_sheet(dataset, clips, lambda sample: predict(sample).cpu().numpy() > 0.0)
-    with atomic_file(path) as temporary:
-        sheet.save(temporary)
+        _write_json(json_file, scores, where, description)
 
 
 @contextmanager
 def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, dict[str, Any]]]:
-    """What predicts, and a description of it; `options` that the kind of `model` does not take are errors."""
-    if (model / "run.json").is_file():
+    """Open the predictor and describe it; `options` that the kind of `model` does not take are errors."""
+    from avsbg.model import named_variant
+    from avsbg.model.training.run_directory import is_run, read_trained
+
+    if is_run(model):
         _refuse(options, ("backend", "variant", "encoder", "threads", "trust", "stream"), "a training run")
-        yield _of_run(model, options["vggish"])
+        run = read_trained(model)
+        audio = run.audio_weights or options["vggish"]
+        yield _torch_predictor(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio)
     elif model.is_file():
         _refuse(options, ("backend", "threads", "trust", "stream"), "a checkpoint")
         if options["variant"] is None:
             raise AvsbgError(f"the network of the checkpoint {model} is not known.", "Name it with --variant.")
-        yield _of_checkpoint(model, options)
+        switches = {} if options["encoder"] is None else {"encoder": options["encoder"]}
+        yield _torch_predictor(named_variant(options["variant"], **switches), model, "vggish", options["vggish"])
     else:
         _refuse(options, ("variant", "encoder", "vggish"), "a bundle")
         from avsbg.benchmarks.measure.accuracy import bundle_predictor
@@ -111,22 +109,7 @@ def _refuse(options: dict[str, Any], unfit: tuple[str, ...], kind: str) -> None:
             raise AvsbgError(f"--{name} does not apply to {kind}.", "Leave it out.")
 
 
-def _of_run(path: Path, vggish: Path | None) -> tuple[Predict, dict[str, Any]]:
-    from avsbg.model.training.run_directory import read_trained
-
-    run = read_trained(path)
-    audio = run.audio_weights or vggish
-    return _in_torch(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio)
-
-
-def _of_checkpoint(path: Path, options: dict[str, Any]) -> tuple[Predict, dict[str, Any]]:
-    from avsbg.model import named_variant
-
-    switches = {} if options["encoder"] is None else {"encoder": options["encoder"]}
-    return _in_torch(named_variant(options["variant"], **switches), path, "vggish", options["vggish"])
-
-
-def _in_torch(
+def _torch_predictor(
     variant: Variant, weights: Path, audio_encoder: AudioEncoderName, audio_weights: Path | None
 ) -> tuple[Predict, dict[str, Any]]:
     import torch
@@ -137,36 +120,28 @@ def _in_torch(
     predict = checkpoint_predictor(
         variant, weights, audio_encoder=audio_encoder, audio_weights=audio_weights, device=device
     )
-    what = {
+    description = {
         "variant": variant.to_dict(),
         "weights": str(weights),
         "audio_encoder": audio_encoder,
         "backend": {"backend": "torch", "version": torch.__version__, "device": str(device), "precision": "fp32"},
     }
-    return predict, what
+    return predict, description
 
 
 def _print(scores: Evaluation, where: dict[str, Any]) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("average", "mIoU", "F-score"):
-        table.add_column(header, no_wrap=True, justify="left" if header == "average" else "right")
+    print(f"{where['task']} {where['split']}, {where['clips']} clips, sound from {where['sound']}")
     batch = f"per batch of {scores.batch} clips"
-    for name, average in (("per clip", scores.per_clip), (batch, scores.per_batch)):
-        table.add_row(name, f"{average.miou:.4f}", f"{average.f_score:.4f}")
-    console = Console(highlight=False)
-    console.print(f"{where['task']} {where['split']}, {where['clips']} clips, sound from {where['sound']}")
-    console.print(table)
+    averages = (("per clip", scores.per_clip), (batch, scores.per_batch))
+    rows = ((name, f"{average.miou:.4f}", f"{average.f_score:.4f}") for name, average in averages)
+    print_table(("average", "mIoU", "F-score"), rows)
 
 
-def _write_json(path: Path, scores: Evaluation, where: dict[str, Any], what: dict[str, Any]) -> None:
+def _write_json(path: Path, scores: Evaluation, where: dict[str, Any], description: dict[str, Any]) -> None:
     import json
     from dataclasses import asdict
 
     from avsbg.atomic import atomic_file
 
     with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"data": where, "model": what, **asdict(scores)}, indent=2) + "\n")
+        temporary.write_text(json.dumps({"data": where, "model": description, **asdict(scores)}, indent=2) + "\n")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from avsbg.cli import app
+from avsbg.cli.tables import print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -20,51 +20,14 @@ if TYPE_CHECKING:
     from avsbg.model.training.recipes import Observer
 
 
-class Precision(str, Enum):
-    """Of the forward and backward pass."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-    FP16 = "fp16"
-
-
-class Device(str, Enum):
-    """The device that training runs on."""
-
-    CPU = "cpu"
-    CUDA = "cuda"
-
-
-class AudioEncoder(str, Enum):
-    """The network that makes embeddings of the sound."""
-
-    VGGISH = "vggish"
-    COMPACT = "compact"
-
-
-class SelectOn(str, Enum):
-    """The split that chooses the best epoch."""
-
-    VAL = "val"
-    TEST = "test"
-
-
 def _list_recipes(wanted: bool) -> None:
     if not wanted:
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
     from avsbg.model.training.recipes import RECIPES
 
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("recipe", "epochs", "batch", "lambda", "seed"):
-        table.add_column(header, no_wrap=True, justify="left" if header == "recipe" else "right")
-    for name, recipe in RECIPES.items():
-        values = (recipe.epochs, recipe.batch, recipe.audio_visual, recipe.seed)
-        table.add_row(name, *(f"{value:g}" for value in values))
-    Console(highlight=False).print(table)
+    columns = ("epochs", "batch", "audio_visual", "seed")
+    rows = ((name, *(f"{getattr(recipe, column):g}" for column in columns)) for name, recipe in RECIPES.items())
+    print_table(("recipe", "epochs", "batch", "lambda", "seed"), rows)
     raise typer.Exit
 
 
@@ -89,7 +52,8 @@ def train(  # noqa: PLR0917  (each is an option by name)
         str | None, typer.Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50, tf_efficientnet_lite0.")
     ] = None,
     audio_encoder: Annotated[
-        AudioEncoder | None, typer.Option(help="vggish is frozen; compact is small and learns with the network.")
+        Literal["vggish", "compact"] | None,
+        typer.Option(help="vggish is frozen; compact is small and learns with the network."),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
     batch: Annotated[int | None, typer.Option(help="Clips per step, instead of the recipe's.")] = None,
@@ -98,16 +62,20 @@ def train(  # noqa: PLR0917  (each is an option by name)
     micro_batch: Annotated[
         int | None, typer.Option(min=1, help="Clips computed at once; gradients are added up over the step's batch.")
     ] = None,
-    precision: Annotated[Precision, typer.Option(help="Of the forward and backward pass.")] = Precision.FP32,
-    device: Annotated[Device | None, typer.Option(help="By default cuda where PyTorch finds a GPU, else cpu.")] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the forward and backward pass.")
+    ] = "fp32",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes that load clips.")] = 2,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states.")] = 100,
     select_on: Annotated[
-        SelectOn,
+        Literal["val", "test"],
         typer.Option(
             help="The split that chooses the best epoch. AVS-BG's release chooses on test, as its figures do."
         ),
-    ] = SelectOn.VAL,
+    ] = "val",
     list_: Annotated[  # noqa: ARG001
         bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes and exit.")
     ] = False,
@@ -124,7 +92,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
     chosen = named_recipe(recipe)
     changed: dict[str, Any] = {
         "variant": replace(chosen.variant, encoder=encoder) if encoder else None,
-        "audio_encoder": audio_encoder.value if audio_encoder else None,
+        "audio_encoder": audio_encoder,
         "epochs": epochs,
         "batch": batch,
         "learning_rate": learning_rate,
@@ -140,8 +108,8 @@ def train(  # noqa: PLR0917  (each is an option by name)
     from avsbg.model.training.run_directory import RunDirectory, read_trained
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    device = device or (Device.CUDA if torch.cuda.is_available() else Device.CPU)
-    settings = Settings(micro_batch, precision.value, device.value, workers, save_every, select_on.value)
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    settings = Settings(micro_batch, precision, device, workers, save_every, select_on)
     network, audio = init, None
     if init is not None and init.is_dir():
         trained = read_trained(init)
@@ -168,7 +136,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
     if training.accelerator.is_main_process:
         console.print(
             f"best epoch {result.epoch}: mIoU {result.score.miou:.4f}, F-score {result.score.f_score:.4f} on "
-            f"{select_on.value}; weights in {RunDirectory(output).weights('best')}"
+            f"{select_on}; weights in {RunDirectory(output).weights('best')}"
         )
 
 

@@ -1,14 +1,16 @@
-"""A picture of a data set to look at: clips in rows, seconds in columns, what sounds outlined and tinted."""
+"""A contact sheet of a data set: clips in rows, seconds in columns, sounding objects outlined and tinted."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from avsbg.atomic import atomic_file
 from avsbg.model.training.data import AvsBenchDataset, Sample
 
 _TINT = np.array([255.0, 40.0, 40.0])
@@ -19,27 +21,25 @@ _LEAST_WIDTH = 160  # of a frame; smaller ones are enlarged
 Masks = NDArray[Any]
 
 
-def spread(dataset: AvsBenchDataset, clips: int) -> list[int]:
-    """Indices of clips spread evenly over a split."""
-    return [int(index) for index in np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))]
-
-
-def contact_sheet(
-    dataset: AvsBenchDataset, clips: int, predict: Callable[[Sample], Masks] | None = None
+def write_contact_sheet(
+    path: Path, dataset: AvsBenchDataset, clips: int, predict: Callable[[Sample], Masks] | None = None
 ) -> Image.Image:
     """Draw clips spread evenly over a split; frames without annotation (S4's training split) are left as they are.
 
     Args:
+        path: of the image file; it appears when it is complete.
         dataset: the split.
         clips: how many.
         predict: a clip to masks bool `[5, H, W]`. With it they are what is tinted, the annotation is outlined in white.
+
+    Returns:
+        the image.
     """
-    rows = [_row(sample, predict and predict(sample)) for sample in map(dataset.__getitem__, spread(dataset, clips))]
-    sheet = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)))
-    top = 0
-    for row in rows:
-        sheet.paste(row, (0, top))
-        top += row.height
+    indices = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
+    rows = [_row(sample, predict and predict(sample)) for sample in (dataset[int(index)] for index in indices)]
+    sheet = Image.fromarray(np.concatenate([np.asarray(row) for row in rows]))
+    with atomic_file(path) as temporary:
+        sheet.save(temporary)
     return sheet
 
 
@@ -61,9 +61,9 @@ def _row(sample: Sample, predicted: Masks | None) -> Image.Image:
     return row
 
 
-def _enlarged(pictures: Masks, by: int) -> Masks:
+def _enlarged(frames: Masks, by: int) -> Masks:
     """`[T, H, W, ...]`, each pixel repeated in both directions."""
-    return pictures.repeat(by, axis=1).repeat(by, axis=2)
+    return frames.repeat(by, axis=1).repeat(by, axis=2)
 
 
 def _tint(frame: Masks, mask: Masks) -> None:

@@ -1,8 +1,8 @@
-"""AVSBench's pickled log-mel patches as `.npy` files: the one place that reads a pickle.
+"""AVSBench's files made ready for the dataset: frames and sound of raw videos, and log-mel patches without pickles.
 
 AVSBench ships each clip's sound as a pickled PyTorch tensor. Unpickling can run any code the file's author likes, so
 the unpickler here knows nothing but the three functions that a tensor consists of, and the tensor's own bytes are read
-by PyTorch's loader for weights alone.
+by PyTorch's loader for weights alone. Nothing else in the project reads a pickle.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import io
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,27 +102,32 @@ def convert_log_mels(
     Returns:
         how many were converted, and a line for each that could not be.
     """
-    converted, failures = 0, []
-    for clip in clips:
-        if force or not clip.log_mel.is_file():
-            try:
-                patches = read_log_mel_pickle(clip.log_mel_pickle)
-            except DatasetError as error:
-                failures.append(error.message)
-            else:
-                with atomic_file(clip.log_mel) as temporary:
-                    np.save(temporary, patches.numpy(), allow_pickle=False)
-                converted += 1
-        advance()
-    return converted, failures
+
+    def convert(clip: Clip) -> None:
+        _save_log_mel(clip, read_log_mel_pickle(clip.log_mel_pickle))
+
+    return _process(clips, convert, lambda clip: clip.log_mel.is_file(), force, advance)
 
 
-def seconds_of(clip: Clip) -> int:
-    """Seconds of a clip's video that are used: five, but no more than there are up to second 10 of the original.
+def prepare_clips(
+    clips: Sequence[Clip],
+    *,
+    size: tuple[int, int],
+    force: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[int, list[str]]:
+    """Prepare clips from their raw videos; one that fails is noted and the others go on.
 
-    AVSBench cut its videos from ten-second ones, so that those which start after second 5 are shorter.
+    Args:
+        clips: of `read_clips`.
+        size: height and width of the frames.
+        force: prepare those again that are complete.
+        advance: called after each clip.
+
+    Returns:
+        how many were prepared, and a line for each that could not be.
     """
-    return max(1, min(FRAMES, 10 - int(clip.start)))
+    return _process(clips, partial(prepare_clip, size=size), is_prepared, force, advance)
 
 
 def prepare_clip(clip: Clip, size: tuple[int, int]) -> None:
@@ -140,9 +146,7 @@ def prepare_clip(clip: Clip, size: tuple[int, int]) -> None:
         with atomic_file(clip.frame(k)) as temporary:
             Image.fromarray(resize(frame, *size).numpy()).save(temporary)
     write_wav(clip.wav, read_sound(clip.video))
-    patches = clip_log_mel(clip.wav)
-    with atomic_file(clip.log_mel) as temporary:
-        np.save(temporary, patches.numpy(), allow_pickle=False)
+    _save_log_mel(clip, clip_log_mel(clip.wav))
 
 
 def is_prepared(clip: Clip) -> bool:
@@ -150,31 +154,33 @@ def is_prepared(clip: Clip) -> bool:
     return clip.log_mel.is_file() and all(clip.frame(k).is_file() for k in range(1, seconds_of(clip) + 1))
 
 
-def prepare(
-    clips: Sequence[Clip],
-    *,
-    size: tuple[int, int],
-    force: bool = False,
-    advance: Callable[[], None] = lambda: None,
-) -> tuple[int, list[str]]:
-    """Prepare clips; one that fails is noted and the others go on.
+def seconds_of(clip: Clip) -> int:
+    """Seconds of a clip's video that are used: five, but no more than there are up to second 10 of the original.
 
-    Args:
-        clips: of `read_clips`.
-        size: height and width of the frames.
-        force: prepare those again that are complete.
-        advance: called after each clip.
-
-    Returns:
-        how many were prepared, and a line for each that could not be.
+    AVSBench cut its videos from ten-second ones, so that those which start after second 5 are shorter.
     """
-    prepared, failures = 0, []
+    return max(1, min(FRAMES, 10 - int(clip.start)))
+
+
+def _process(
+    clips: Sequence[Clip],
+    make: Callable[[Clip], None],
+    is_made: Callable[[Clip], bool],
+    force: bool,
+    advance: Callable[[], None],
+) -> tuple[int, list[str]]:
+    made, failures = 0, []
     for clip in clips:
-        if force or not is_prepared(clip):
+        if force or not is_made(clip):
             try:
-                prepare_clip(clip, size)
-                prepared += 1
+                make(clip)
+                made += 1
             except DatasetError as error:
                 failures.append(error.message)
         advance()
-    return prepared, failures
+    return made, failures
+
+
+def _save_log_mel(clip: Clip, patches: Tensor) -> None:
+    with atomic_file(clip.log_mel) as temporary:
+        np.save(temporary, patches.numpy(), allow_pickle=False)

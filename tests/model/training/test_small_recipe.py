@@ -123,15 +123,13 @@ def test_a_step_sees_two_frames(data, tmp_path, monkeypatch):
 
 
 def test_the_visual_encoder_keeps_its_weights_and_statistics(uninterrupted):
-    path, initial = uninterrupted
-    trained, initial = (
-        load_file(path / "last.safetensors"),
-        initialize_modules(TOY, encoder=RANDOM, resume=True).network.state_dict(),
-    )
+    path, modules = uninterrupted
+    trained = load_file(path / "last.safetensors")
+    initial = initialize_modules(TOY, encoder=RANDOM, resume=True).network.state_dict()
     encoder = {key for key in trained if key.startswith("encoder.")}
     assert [key for key in encoder if not torch.equal(trained[key], initial[key])] == []
     assert any(not torch.equal(trained[key], initial[key]) for key in trained.keys() - encoder)
-    assert not any(parameter.requires_grad for parameter in initial.network.encoder.parameters())
+    assert not any(parameter.requires_grad for parameter in modules.network.encoder.parameters())
 
 
 def test_a_clips_frames_change_their_colours_alike():
