@@ -181,21 +181,21 @@ class AvsBench(nn.Module):
         clip_length, height, width = frames.shape[1], frames.shape[3], frames.shape[4]
         encoded = self.encoder(frames.flatten(0, 1))
         neck = [reduce(stage) for reduce, stage in zip(self.neck, encoded, strict=True)]
-        attended, heard = self._attend(neck, audio)
+        attended, aligned_audio = self._attend(neck, audio)
 
         decoded: list[Tensor] = []
         for block, stage in zip(self.decoder, reversed(attended), strict=True):
             decoded.append(block(stage, decoded[-1] if decoded else None))
         logits = self.head(decoded[-1]).reshape(-1, clip_length, height, width)
-        return AvsBenchStages(encoded, neck, attended, decoded, heard, logits)
+        return AvsBenchStages(encoded, neck, attended, decoded, aligned_audio, logits)
 
     def _attend(self, neck: list[Tensor], audio: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         sound = audio if self.variant.audio else None
-        attended, heard = [], []
+        attended, aligned_audio = [], []
         for tpavi, stage in zip(self.tpavi, neck, strict=True):
             clips = split_clips(stage, audio.shape[1]).transpose(1, 2)  # [B, C, T, h, w]
             features, aligned = tpavi(clips, sound)
             attended.append(features.transpose(1, 2).flatten(0, 1))
             if aligned is not None:
-                heard.append(aligned)
-        return attended, heard
+                aligned_audio.append(aligned)
+        return attended, aligned_audio

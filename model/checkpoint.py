@@ -217,32 +217,51 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
 
     wanted = set(source.values())
     ignored = ignored_keys(network, [key for key in tensors if key not in wanted]) if is_published else []
-    # Older files of either publication may lack the batch norms' step counters, which inference does not use.
+    assign_tensors(
+        network,
+        {key: value for key, value in tensors.items() if key not in set(ignored)},
+        source,
+        misfit=f"the checkpoint {path} does not fit the network.",
+        hint="Check the network, the encoder and the switches it was trained with.",
+    )
+    return LoadReport("published" if is_published else "avsbg", len(own), tuple(ignored), unwrapped)
+
+
+def assign_tensors(
+    module: nn.Module, tensors: Mapping[str, Tensor], source: Mapping[str, str], *, misfit: str, hint: str
+) -> None:
+    """Copy tensors into a module, all of them or none.
+
+    Args:
+        module: it receives the tensors.
+        tensors: by the names that a file gives them.
+        source: each key of the module's state dict to the name of its tensor.
+        misfit, hint: of the error: what does not fit what, and how to go on.
+
+    Raises:
+        CheckpointError: tensors are missing, unexpected or of another shape.
+    """
+    own = module.state_dict()
+    # Older files may lack the batch norms' step counters, which inference does not use.
     missing = [name for name in source.values() if name not in tensors and not name.endswith(".num_batches_tracked")]
-    unexpected = [key for key in tensors if key not in wanted and key not in set(ignored)]
+    wanted = set(source.values())
+    unexpected = [name for name in tensors if name not in wanted]
     misshaped = {
         name: (tuple(tensors[name].shape), tuple(own[key].shape))
         for key, name in source.items()
         if name in tensors and tensors[name].shape != own[key].shape
     }
     if missing or unexpected or misshaped:
-        parts = [f"the checkpoint {path} does not fit the network."]
-        if missing:
-            parts.append(_listed("missing", missing))
-        if unexpected:
-            parts.append(_listed("unexpected", unexpected))
-        if misshaped:
-            shapes = [f"{key} {list(found)} instead of {list(needed)}" for key, (found, needed) in misshaped.items()]
-            parts.append(_listed("of another shape", shapes))
+        shapes = [f"{key} {list(found)} instead of {list(needed)}" for key, (found, needed) in misshaped.items()]
+        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
         raise CheckpointError(
-            " ".join(parts),
-            "Check the network, the encoder and the switches it was trained with.",
+            " ".join([misfit, *(_listed(label, names) for label, names in parts if names)]),
+            hint,
             missing=tuple(missing),
             unexpected=tuple(unexpected),
             misshaped=misshaped,
         )
-    network.load_state_dict({key: tensors[name] for key, name in source.items() if name in tensors}, strict=False)
-    return LoadReport("published" if is_published else "avsbg", len(own), tuple(ignored), unwrapped)
+    module.load_state_dict({key: tensors[name] for key, name in source.items() if name in tensors}, strict=False)
 
 
 def save_checkpoint(network: nn.Module, path: str | Path) -> None:

@@ -50,7 +50,7 @@ class VisualToAudio(nn.Module):
 
 
 def latent_loss(audio: Tensor, generated: Tensor) -> Tensor:
-    """Mean distance between the unit vectors of heard and generated sound (paper, equation 4, without the square).
+    """Mean distance between the unit vectors of recorded and generated sound (paper, equation 4, without the square).
 
     Args:
         audio: VGGish embeddings `[N, 128]`. generated: `[N, 128]`.

@@ -20,12 +20,12 @@ from avsbg.model import build, create_audio_encoder, load_checkpoint
 from avsbg.model.audio import ZeroAudioEncoder
 from avsbg.model.avs_bg import AvsBg
 from avsbg.model.avsbench import AvsBench
-from avsbg.model.checkpoint import CheckpointError, read_tensors
+from avsbg.model.checkpoint import assign_tensors, read_tensors
 from avsbg.model.clips import AUDIO_WIDTH
 from avsbg.model.encoders import Encoder
 from avsbg.model.published import published_key
 from avsbg.model.training.data import AvsBenchDataset, vary_sound
-from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.errors import TrainingError, first_line
 from avsbg.model.training.layout import Split
 from avsbg.model.training.recipes import Observer, Recipe, cosine_rate
 
@@ -153,9 +153,8 @@ def _initialize_encoder(module: Encoder, name: str, source: str) -> str:
     try:
         module.load_state_dict(Encoder(name, pretrained=True).state_dict())
     except Exception as error:  # whatever timm's download raises
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise TrainingError(
-            f"timm cannot fetch the ImageNet weights of {name}: {reason}.",
+            f"timm cannot fetch the ImageNet weights of {name}: {first_line(error)}.",
             "Give a file with --encoder-weights FILE, or train from --encoder-weights random.",
         ) from error
     return IMAGENET
@@ -181,21 +180,13 @@ def load_encoder(module: Encoder, name: str, path: Path) -> None:
     own = module.network.state_dict()
     released = _released_names(own, name)
     source = max((released, {key: key for key in own}), key=lambda names: len(set(names.values()) & set(tensors)))
-    optional = {key for key in own if key.endswith(".num_batches_tracked")}
-    missing = [source[key] for key in own if source[key] not in tensors and key not in optional]
-    unexpected = sorted(set(tensors) - set(source.values()))
-    misshaped = [key for key in own if source[key] in tensors and tensors[source[key]].shape != own[key].shape]
-    if missing or unexpected or misshaped:
-        first = (missing or unexpected or misshaped)[0]
-        kind = "is missing" if missing else ("is unexpected" if unexpected else "has another shape")
-        raise CheckpointError(
-            f"the weights {path} do not fit the encoder {name}: {first} {kind} "
-            f"({len(missing)} missing, {len(unexpected)} unexpected, {len(misshaped)} of another shape).",
-            "Give the ImageNet weights of this very encoder.",
-            missing=tuple(missing),
-            unexpected=tuple(unexpected),
-        )
-    module.network.load_state_dict({key: tensors[source[key]] for key in own if source[key] in tensors}, strict=False)
+    assign_tensors(
+        module.network,
+        tensors,
+        source,
+        misfit=f"the weights {path} do not fit the encoder {name}.",
+        hint="Give the ImageNet weights of this very encoder.",
+    )
 
 
 def _released_names(keys: Iterable[str], name: str) -> dict[str, str]:

@@ -42,7 +42,7 @@ class Clip:
         return self.data / kind / self.split / self.category
 
     def frame(self, k: int) -> Path:
-        """The picture of second k."""
+        """The image of second k."""
         if self.task == "s4":
             return self._folder("visual_frames") / self.name / f"{self.name}_{k}.png"
         return self.data / "visual_frames" / self.name / f"{self.name}.mp4_{k}.png"

@@ -1,4 +1,4 @@
-"""Sound and pictures from files, for preparing data: the decoding is FFmpeg's, through PyAV."""
+"""Sound and frames of files, for preparing data: the decoding is FFmpeg's, through PyAV."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def read_frames(path: Path, seconds: int) -> list[Array]:
     a video that ends earlier repeats its last frame.
 
     Raises:
-        DatasetError: the file is missing, cannot be decoded, or has no pictures.
+        DatasetError: the file is missing, cannot be decoded, or has no frames.
     """
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
-                raise DatasetError(f"{path} has no pictures.")
+                raise DatasetError(f"{path} has no frames.")
             stream = container.streams.video[0]
             wanted = frame_indices(stream.average_rate or Fraction(0), seconds)
             kept: dict[int, Array] = {}
@@ -79,7 +79,7 @@ def read_frames(path: Path, seconds: int) -> list[Array]:
     except (OSError, av.FFmpegError) as error:
         raise DatasetError(f"{path} cannot be read as a video: {error}.") from error
     if last is None:
-        raise DatasetError(f"{path} has a video track without a single picture.")
+        raise DatasetError(f"{path} has a video track without a single frame.")
     ending = last.to_ndarray(format="rgb24")
     return [kept.get(index, ending) for index in wanted]
 
@@ -93,12 +93,12 @@ def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
         samples: int16 `[n, channels]` at 16 kHz, mono or stereo.
     """
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format=path.suffix.removeprefix(".")) as target:
-        picture = target.add_stream("libx264", rate=1, options={"crf": "10", "preset": "medium"})
-        picture.height, picture.width, picture.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+        video = target.add_stream("libx264", rate=1, options={"crf": "10", "preset": "medium"})
+        video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         sound = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono" if samples.shape[1] == 1 else "stereo")
         for frame in frames:
-            target.mux(picture.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
-        target.mux(picture.encode(None))
+            target.mux(video.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), format="rgb24")))
+        target.mux(video.encode(None))
         block = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout=sound.layout.name)
         block.sample_rate = SAMPLE_RATE
         target.mux(sound.encode(block))

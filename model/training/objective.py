@@ -230,14 +230,14 @@ def loss_terms(
             audio_visual = audio_visual_loss(logits, fused, [stages.audio.float()] * len(fused), unit=True)
         else:
             attended = [F.relu(stage.float()) for stage in stages.attended]
-            heard = [audio.float().flatten(0, 1) for audio in stages.audio]
-            audio_visual = audio_visual_loss(logits, attended, heard, unit=False)
+            sound = [audio.float().flatten(0, 1) for audio in stages.audio]
+            audio_visual = audio_visual_loss(logits, attended, sound, unit=False)
     if network.visual_to_audio is not None and weights.latent:
         features = stages.correlated[3] if isinstance(stages, AvsBgStages) else stages.attended[3]
         # S4 has no masks for the later frames: the network's own raw logits stand in, and learn from this loss too.
         mask = logits if task == "s4" else masks.flatten(0, 1)
         generated = network.visual_to_audio(features.float(), mask[:, None])
-        # What was heard is the target. VGGish is frozen; a trained audio encoder must not come to meet the projection.
+        # The audio embedding is the target: detached, so that a trained encoder does not approach the projection.
         latent = latent_loss(embedding.detach().float().flatten(0, 1), generated)
     return LossTerms(supervision, audio_visual, latent, weights)
 

@@ -23,7 +23,7 @@ from torch.storage import TypedStorage
 
 from avsbg.atomic import atomic_file
 from avsbg.model.training.data import LOG_MEL_SHAPE, clip_log_mel
-from avsbg.model.training.errors import DatasetError
+from avsbg.model.training.errors import DatasetError, first_line
 from avsbg.model.training.layout import FRAMES, Clip
 from avsbg.model.training.media import read_frames, read_sound, resize, write_wav
 
@@ -80,9 +80,9 @@ def read_log_mel_pickle(path: Path) -> Tensor:
     try:
         tensor = _TensorUnpickler(io.BytesIO(content)).load()
     except Exception as error:  # a damaged or hostile pickle raises anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise DatasetError(
-            f"{path} does not hold log-mel patches: {reason}.", "Use AVSBench's own file, or `avsbg data prepare`."
+            f"{path} does not hold log-mel patches: {first_line(error)}.",
+            "Use AVSBench's own file, or `avsbg data prepare`.",
         ) from error
     if not isinstance(tensor, Tensor) or tensor.shape != LOG_MEL_SHAPE or tensor.dtype != torch.float32:
         raise DatasetError(f"{path} holds a {type(tensor).__name__} that is no float32 tensor {list(LOG_MEL_SHAPE)}.")

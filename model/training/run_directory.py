@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from avsbg.atomic import atomic_file
-from avsbg.model.training.errors import TrainingError
+from avsbg.model.training.errors import TrainingError, first_line
 from avsbg.model.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -104,8 +104,9 @@ class RunDirectory:
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise TrainingError(f"the state {self.state} cannot be read: {reason}.", "Start the run again.") from error
+            raise TrainingError(
+                f"the state {self.state} cannot be read: {first_line(error)}.", "Start the run again."
+            ) from error
         if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
             raise TrainingError(f"the state {self.state} is of another version of avsbg.", "Start the run again.")
         if missing := _STATE - set(state):

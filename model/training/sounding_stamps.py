@@ -49,7 +49,7 @@ class Actor:
     stamp: Stamp
     start: int
     end: int
-    picture: Image.Image
+    image: Image.Image
     corners: Array  # int [5, 2]: left and top
 
     def sounds(self, second: int) -> bool:
@@ -73,15 +73,15 @@ def make_scene(library: Library, task: Task, split: Split, size: int, seed: tupl
     background = _background(rng, library.backgrounds[split], size)
     frames, masks = [], []
     for second in range(FRAMES):
-        picture, mask = background.copy(), np.zeros((size, size), bool)
+        frame, mask = background.copy(), np.zeros((size, size), bool)
         for actor in actors:  # later ones hide earlier ones
             left, top = (int(corner) for corner in actor.corners[second])
-            picture.paste(actor.picture, (left, top), actor.picture)
+            frame.paste(actor.image, (left, top), actor.image)
             covered = Image.new("L", (size, size))
-            covered.paste(actor.picture.getchannel("A"), (left, top))
+            covered.paste(actor.image.getchannel("A"), (left, top))
             shape = np.asarray(covered) > 127
             mask = mask | shape if actor.sounds(second) else mask & ~shape
-        frames.append(np.asarray(picture))
+        frames.append(np.asarray(frame))
         masks.append(mask)
     return Scene(np.stack(frames), np.stack(masks), _mixture(rng, actors), actors)
 
@@ -103,9 +103,9 @@ def _actors(rng: np.random.Generator, library: Library, task: Task, split: Split
     for index, stamp in enumerate(stamps):
         start, end = (0, 0) if index >= voices else _times(rng, task)
         moves = rng.random() < (_MOVES_SOUNDING if index < voices else _MOVES_SILENT)
-        picture = _picture(rng, stamp, size)
-        corners = _path(rng, picture, size, moves=moves, others=actors)
-        actors.append(Actor(stamp, start, end, picture, corners))
+        image = _image(rng, stamp, size)
+        corners = _path(rng, image, size, moves=moves, others=actors)
+        actors.append(Actor(stamp, start, end, image, corners))
     return [actors[i] for i in rng.permutation(count)]
 
 
@@ -116,23 +116,23 @@ def _times(rng: np.random.Generator, task: Task) -> tuple[int, int]:
     return start, int(rng.integers(start + 2, FRAMES + 1))
 
 
-def _picture(rng: np.random.Generator, stamp: Stamp, size: int) -> Image.Image:
+def _image(rng: np.random.Generator, stamp: Stamp, size: int) -> Image.Image:
     photo = stamp.photos[rng.integers(len(stamp.photos))]
     scale = size * rng.uniform(*_SIDE) / max(photo.size)
-    picture = photo.resize(
+    image = photo.resize(
         (max(8, round(photo.width * scale)), max(8, round(photo.height * scale))), Image.Resampling.LANCZOS
     )
     if rng.random() < 0.5:
-        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    picture = picture.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
-    colours = ImageEnhance.Brightness(picture.convert("RGB")).enhance(rng.uniform(0.8, 1.2))
-    colours.putalpha(picture.getchannel("A"))
+        image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    image = image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
+    colours = ImageEnhance.Brightness(image.convert("RGB")).enhance(rng.uniform(0.8, 1.2))
+    colours.putalpha(image.getchannel("A"))
     return colours
 
 
-def _path(rng: np.random.Generator, picture: Image.Image, size: int, *, moves: bool, others: list[Actor]) -> Array:
+def _path(rng: np.random.Generator, image: Image.Image, size: int, *, moves: bool, others: list[Actor]) -> Array:
     """Left and top corner in each second, inside the frame, as far from the others as a few tries find."""
-    room = np.array([size - picture.width, size - picture.height], dtype=np.float64)
+    room = np.array([size - image.width, size - image.height], dtype=np.float64)
     angle, speed = rng.uniform(0, 2 * np.pi), size * rng.uniform(*_SPEED)
     step = speed * np.array([np.cos(angle), np.sin(angle)])
     best, least = np.zeros((FRAMES, 2)), np.inf
@@ -142,15 +142,15 @@ def _path(rng: np.random.Generator, picture: Image.Image, size: int, *, moves: b
         corners = start + (step * np.arange(FRAMES)[:, None] if moves else tremble)
         period = 2 * np.maximum(room, 1)
         corners = period / 2 - np.abs(corners % period - period / 2)  # reflected at the borders
-        overlap = sum(_overlap(corners, picture, other) for other in others)
+        overlap = sum(_overlap(corners, image, other) for other in others)
         if overlap < least:
             best, least = corners, overlap
     return best.round().astype(np.int64)
 
 
-def _overlap(corners: Array, picture: Image.Image, other: Actor) -> float:
+def _overlap(corners: Array, image: Image.Image, other: Actor) -> float:
     """Pixels that two objects' boxes share, summed over the seconds."""
-    size, other_size = np.array(picture.size), np.array(other.picture.size)
+    size, other_size = np.array(image.size), np.array(other.image.size)
     shared = np.minimum(corners + size, other.corners + other_size) - np.maximum(corners, other.corners)
     return float(np.prod(np.maximum(shared, 0), axis=1).sum())
 

@@ -22,10 +22,19 @@ from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import SPLITS, Split
 from avsbg.model.training.media import read_sound
 
+Array = NDArray[Any]
+HeldOut = Literal["scenes", "classes"]
+
 STAMPS = Path("/usr/share/tuxpaint/stamps")
 BACKGROUNDS = Path("/usr/share/backgrounds")
 PACKAGES = "tuxpaint-stamps-default mate-backgrounds lomiri-wallpapers-16.04"
 STAMPS_LICENCE = "GPL-2 (Bill Kendrick and contributors)"
+
+_BACKGROUND_SIDE = 640  # pixels of the shorter side: enough for crops of 448
+_DIVIDED_SECONDS = 3.0  # recordings at least this long are divided between training and test
+_TRAINING_PART = 0.6  # of such a recording
+_VALIDATION_STEP = 5  # every fifth distractor appears in the validation split, the others in training
+_TRAIN_SHARE, _TEST_SHARE = 0.7, 0.15  # of held-out classes and of backgrounds; the rest is for validation
 
 
 @dataclass(frozen=True)
@@ -54,44 +63,36 @@ def _below(folder: str, names: str) -> tuple[str, ...]:
     return tuple(f"{folder}/{name}" for name in names.split())
 
 
+def _classes(folder: str, names: str) -> tuple[StampFiles, ...]:
+    """Classes of one photo and one recording, named like their files."""
+    return tuple(StampFiles(Path(path).name, path) for path in _below(folder, names))
+
+
 SOUNDING = (
     StampFiles("frog", f"{_ANIMALS}/amphibians/frog", f"{_ANIMALS}/amphibians/frog-1"),
-    StampFiles("blackbird", f"{_BIRDS}/blackbird"),
-    StampFiles("crow", f"{_BIRDS}/crow"),
-    StampFiles("cuckoo", f"{_BIRDS}/cuckoo"),
-    StampFiles("duck", f"{_BIRDS}/duck"),
-    StampFiles("gander", f"{_BIRDS}/gander"),
-    StampFiles("owl", f"{_BIRDS}/owl"),
+    *_classes(_BIRDS, "blackbird crow cuckoo duck gander owl"),
     StampFiles(
         "penguin",
         f"{_BIRDS}/penguin",
         f"{_BIRDS}/magellanic_penguin",
         more_photos=(f"{_BIRDS}/little-penguin",),
     ),
-    StampFiles("rooster", f"{_BIRDS}/rooster"),
-    StampFiles("seagull", f"{_BIRDS}/seagull"),
-    StampFiles("turkey", f"{_BIRDS}/turkey"),
-    StampFiles("bee", f"{_ANIMALS}/insects/bee"),
-    StampFiles("grasshopper", f"{_ANIMALS}/insects/grasshopper"),
+    *_classes(_BIRDS, "rooster seagull turkey"),
+    *_classes(f"{_ANIMALS}/insects", "bee grasshopper"),
     StampFiles("chimpanzee", f"{_MAMMALS}/apes/chimp"),
-    StampFiles("gorilla", f"{_MAMMALS}/apes/gorilla"),
-    StampFiles("dolphin", f"{_MAMMALS}/aquatic/dolphin"),
-    StampFiles("whale", f"{_MAMMALS}/aquatic/whale"),
+    *_classes(_MAMMALS, "apes/gorilla aquatic/dolphin aquatic/whale"),
     StampFiles("bear", f"{_MAMMALS}/bears/bear", f"{_MAMMALS}/bears/european-bear"),
-    StampFiles("bull", f"{_MAMMALS}/bovines/bull"),
+    *_classes(_MAMMALS, "bovines/bull"),
     StampFiles("cow", f"{_MAMMALS}/bovines/cow", f"{_MAMMALS}/bovines/cow_white", f"{_MAMMALS}/bovines/cow_white"),
-    StampFiles("sheep", f"{_MAMMALS}/bovines/sheep"),
+    *_classes(_MAMMALS, "bovines/sheep"),
     StampFiles("lion", f"{_MAMMALS}/cats/lion", f"{_MAMMALS}/cats/lion-2"),
     StampFiles("tiger", f"{_MAMMALS}/cats/tiger", f"{_MAMMALS}/cats/tiger_sumatran"),
-    StampFiles("dog", f"{_MAMMALS}/dogs/dog"),
-    StampFiles("elephant", f"{_MAMMALS}/elephant"),
+    *_classes(_MAMMALS, "dogs/dog elephant"),
     StampFiles("donkey", f"{_MAMMALS}/equines/donkey", f"{_MAMMALS}/equines/donkey_eating"),
-    StampFiles("horse", f"{_MAMMALS}/equines/horse"),
+    *_classes(_MAMMALS, "equines/horse"),
     StampFiles("pig", f"{_MAMMALS}/pig", f"{_MAMMALS}/pig_golden", f"{_MAMMALS}/pig_golden"),
     StampFiles("drum kit", f"{_MUSIC}/percussion/drumkit"),
-    StampFiles("cello", f"{_MUSIC}/string/cello"),
-    StampFiles("violin", f"{_MUSIC}/string/violin"),
-    StampFiles("bassoon", f"{_MUSIC}/wind/bassoon"),
+    *_classes(_MUSIC, "string/cello string/violin wind/bassoon"),
     StampFiles("fire engine", "vehicles/emergency/firetruck"),
 )
 
@@ -168,16 +169,6 @@ BACKGROUND_LICENCES = {
 }
 
 
-Array = NDArray[Any]
-HeldOut = Literal["scenes", "classes"]
-
-_BACKGROUND_SIDE = 640  # pixels of the shorter side: enough for crops of 448
-_DIVIDED_SECONDS = 3.0  # recordings at least this long are divided between training and test
-_TRAINING_PART = 0.6
-_VALIDATION_STEP = 5  # every fifth distractor appears in the validation split, the others in training
-_CLASS_PARTS = {"train": 0.7, "val": 0.15, "test": 0.15}
-
-
 @dataclass(frozen=True)
 class Stamp:
     """A class as a split may use it.
@@ -236,28 +227,28 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
             library.sounding[split].append(stamp)
             if is_shared and split == "test":
                 shared.append(files.name)
-    if shared and held_out == "scenes":
-        library.limits.append(
-            f"One short recording each, heard in every split, for {len(shared)} of {len(SOUNDING)} classes: "
-            f"{', '.join(shared)}."
-        )
-    one_photo = [files.name for files in parts["test"] if files.test_photo is None]
     if held_out == "scenes":
+        if shared:
+            library.limits.append(
+                f"One short recording each, heard in every split, for {len(shared)} of {len(SOUNDING)} classes: "
+                f"{', '.join(shared)}."
+            )
+        one_photo = [files.name for files in parts["test"] if files.test_photo is None]
         library.limits.append(f"One photo each, seen in every split, for the classes {', '.join(one_photo)}.")
         library.limits.append("The validation split has backgrounds of its own, but the training split's recordings.")
     library.limits.append("Silent objects are the same in every split.")
-    distractors = [_photo(library, stamps, path) for path in DISTRACTORS]
     library.distractors = {"train": [], "val": [], "test": []}
-    for index, photo in enumerate(distractors):
-        library.distractors["val" if index % _VALIDATION_STEP == 0 else "train"].append(photo)
+    for index, path in enumerate(DISTRACTORS):
+        split = "val" if index % _VALIDATION_STEP == 0 else "train"
+        library.distractors[split].append(_photo(library, stamps, path))
     library.silent = [Stamp(Path(path).name, (_photo(library, stamps, path),), None) for path in SILENT]
     return library
 
 
 def _divide(items: Sequence[Any], seed: int) -> dict[Split, Sequence[Any]]:
-    """Deal items out to the splits: 70, 15 and 15 per cent, by the seed."""
+    """Divide items among the splits: 70, 15 and 15 per cent, by the seed."""
     order = np.random.default_rng([seed, 1]).permutation(len(items))
-    first, second = (round(len(items) * part) for part in (_CLASS_PARTS["train"], 1 - _CLASS_PARTS["test"]))
+    first, second = (round(len(items) * part) for part in (_TRAIN_SHARE, 1 - _TEST_SHARE))
     bounds = {"train": (0, first), "val": (first, second), "test": (second, len(items))}
     return {split: [items[i] for i in sorted(order[slice(*bounds[split])])] for split in SPLITS}
 
@@ -291,7 +282,7 @@ def _load_stamp(library: Library, folder: Path, files: StampFiles, split: Split,
 
 def _sound(library: Library, path: Path) -> Array:
     samples = read_sound(path).astype(np.float64).mean(axis=1) / 32768.0
-    _remember(library, path, STAMPS_LICENCE)
+    _record_source(library, path, STAMPS_LICENCE)
     if not np.any(samples):
         raise DatasetError(f"{path} is silent.", f"Install the Debian packages {PACKAGES}.")
     return np.asarray(samples)
@@ -311,11 +302,11 @@ def _open(library: Library, path: Path, licence: str) -> Image.Image:
             f"{path} cannot be read: {error}.",
             f"Install the Debian packages {PACKAGES}, or give their folders with --stamps and --backgrounds.",
         ) from error
-    _remember(library, path, licence)
+    _record_source(library, path, licence)
     return image
 
 
-def _remember(library: Library, path: Path, licence: str) -> None:
+def _record_source(library: Library, path: Path, licence: str) -> None:
     record = {"file": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "licence": licence}
     if record not in library.sources:
         library.sources.append(record)

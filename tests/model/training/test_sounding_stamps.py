@@ -70,7 +70,7 @@ def test_scenes_show_what_sounds(media, task):
             far = np.abs(np.diff(actor.corners, axis=0)).sum(axis=1).mean() > 64 * 0.03
             moved[actor.end > actor.start].append(far)
             assert actor.corners.min() >= 0
-            assert (actor.corners.max(axis=0) <= 64 - np.array(actor.picture.size)).all()
+            assert (actor.corners.max(axis=0) <= 64 - np.array(actor.image.size)).all()
     assert 0.6 < np.mean(moved[True]) < 0.95
     assert 0.1 < np.mean(moved[False]) < 0.5
 

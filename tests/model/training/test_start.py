@@ -53,9 +53,9 @@ def test_encoder_weights_that_do_not_fit(tmp_path):
     _, tensors = _released("pvt_v2_b0")
     path = tmp_path / "weights.pth"
     spoiled = {
-        "is missing": {key: value for key, value in tensors.items() if key != "norm1.weight"},
-        "is unexpected": {**tensors, "block9.weight": torch.zeros(1)},
-        "has another shape": {**tensors, "norm1.weight": torch.zeros(1)},
+        "1 missing: norm1.weight": {key: value for key, value in tensors.items() if key != "norm1.weight"},
+        "1 unexpected: block9.weight": {**tensors, "block9.weight": torch.zeros(1)},
+        "1 of another shape: norm1.weight": {**tensors, "norm1.weight": torch.zeros(1)},
     }
     for reason, content in spoiled.items():
         torch.save(content, path)
