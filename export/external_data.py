@@ -16,7 +16,7 @@ from onnx.external_data_helper import uses_external_data
 from avsbg.export.operators import register_schemas
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import GraphRecord
-from avsbg.runtime.bundle.tensor_sizes import validate_shape
+from avsbg.runtime.bundle.record_types import validate_shape
 from avsbg.runtime.errors import BundleError
 
 # Of any tensor inside a graph, one clip: 256 GiB in float32. What passes between graphs may have less.

@@ -49,7 +49,7 @@ def with_precisions(
     from avsbg.export.precision.calibration_clips import open_clips
     from avsbg.export.precision.graphs import add_graph
     from avsbg.export.precision.quantisation import make_quantisation
-    from avsbg.runtime.bundle.update import update_bundle
+    from avsbg.runtime.bundle import update_bundle
 
     graphs = bundle.manifest.graphs
     missing = [one for one in precisions if PRECISIONS[one].is_converted and f"{GRAPH}.{one}" not in graphs]

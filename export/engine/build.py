@@ -18,11 +18,10 @@ from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.graphs import add_graph, expected_types, measure_accuracy, quantised_graph
 from avsbg.runtime.backends.tensorrt.engine import remember_built
 from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
-from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.precision import PRECISIONS
-from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.gpu import read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.streaming.frame_pair import check_streams

@@ -21,7 +21,7 @@ from avsbg.runtime.backends.tensorrt.logger import Message, message_log
 from avsbg.runtime.backends.tensorrt.plugin import load_plugin
 from avsbg.runtime.bundle.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
 from avsbg.runtime.bundle.manifest import GraphRecord
-from avsbg.runtime.bundle.tensor_sizes import validate_shape
+from avsbg.runtime.bundle.record_types import validate_shape
 
 # Called with a phase's name, the steps done and the steps there are; done equals all when the phase ends.
 Progress = Callable[[str, int, int], None]

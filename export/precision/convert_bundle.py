@@ -11,13 +11,12 @@ from avsbg.export.precision.calibration_clips import VECTORS, CalibrationError, 
 from avsbg.export.precision.convert import PrecisionError
 from avsbg.export.precision.graphs import add_graph, float32_reference, measure_accuracy
 from avsbg.export.precision.quantisation import make_quantisation
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.precision import PRECISIONS, converted_precisions
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Precision
-from avsbg.runtime.bundle.update import update_bundle
 
 
 @dataclass(frozen=True)

@@ -22,13 +22,12 @@ from avsbg.export.precision.quantize import quantisable_products, quantise, unqu
 from avsbg.export.precision.rules import Choice, find_rule, is_product
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import Bundle, BundleUpdate
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
-from avsbg.runtime.bundle.update import BundleUpdate
 
 
 def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:

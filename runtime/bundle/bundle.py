@@ -1,9 +1,4 @@
-"""Reading and writing bundles: the directory that the toolchain's parts share.
-
-with write_bundle(Path("avs-bg.bundle")) as writer:
-    onnx.save(model, writer.directory / "clip.onnx")
-    writer.add_vectors(clips=1, seed=0, inputs=..., outputs=..., intermediates=...)
-    writer.write_manifest(name="avs-bg", variant=..., weights=..., clip=..., graphs=..., ...)
+"""Reading bundles: the directory that the toolchain's parts share.
 
 bundle = Bundle.open(Path("avs-bg.bundle"))
 session_file = bundle.file(bundle.graph("clip").file)
@@ -15,17 +10,13 @@ import hashlib
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
-from avsbg.atomic import atomic_directory
 from avsbg.runtime.bundle.manifest import (
     MANIFEST,
     FileRecord,
@@ -135,76 +126,6 @@ class Bundle:
             yield _load_vectors(self.file(record.file), record)
 
 
-class BundleWriter:
-    """Collects the files of a new bundle in `directory`; made by `write_bundle`."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._vectors: list[VectorsRecord] = []
-
-    def add_vectors(
-        self,
-        *,
-        clips: int,
-        seed: int,
-        inputs: Mapping[str, NDArray[Any]],
-        outputs: Mapping[str, NDArray[Any]],
-        intermediates: Mapping[str, NDArray[Any]] | None = None,
-    ) -> None:
-        """Write `vectors/clips{clips}_seed{seed}.npz` and remember its record for the manifest."""
-        groups = {"inputs": inputs, "outputs": outputs, "intermediates": intermediates or {}}
-        name = f"vectors/clips{clips}_seed{seed}.npz"
-        (self.directory / "vectors").mkdir(exist_ok=True)
-        arrays = {f"{group}.{key}": value for group, members in groups.items() for key, value in members.items()}
-        np.savez_compressed(self.directory / name, **arrays)  # type: ignore[arg-type]
-        records = {group: tuple(map(_describe, members, members.values())) for group, members in groups.items()}
-        self._vectors.append(VectorsRecord.model_validate({"file": name, "clips": clips, "seed": seed, **records}))
-
-    def write_manifest(self, **fields: Any) -> Manifest:
-        """Hash every file in `directory` and write `manifest.json`; call it when all files are in place.
-
-        Args:
-            fields: the fields of `Manifest` except `format`, `vectors`, `files` and `created`, which are filled here.
-
-        Raises:
-            BundleError: the fields do not make a valid manifest.
-        """
-        files = {
-            file.relative_to(self.directory).as_posix(): FileRecord(sha256=sha256(file), bytes=file.stat().st_size)
-            for file in sorted(self.directory.rglob("*"))
-            if file.is_file() and file != self.directory / MANIFEST
-        }
-        created = datetime.now(timezone.utc).replace(microsecond=0)
-        try:
-            manifest = Manifest(**fields, vectors=tuple(self._vectors), files=files, created=created)
-        except ValidationError as error:
-            raise BundleError(f"the new bundle's manifest is not valid: {error}") from error
-        (self.directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-        return manifest
-
-
-@contextmanager
-def write_bundle(path: Path, *, replace: bool = False) -> Iterator[BundleWriter]:
-    """Yield a writer for a new bundle; `path` appears only when the block ends without an error.
-
-    Inside the block, after `write_manifest`, `Bundle.open(writer.directory)` reads the fresh bundle.
-
-    Raises:
-        BundleError: `path` exists and `replace` is false, or it exists and is no bundle (and so is never deleted).
-        RuntimeError: the block ended without `write_manifest`.
-    """
-    path = Path(path)
-    if path.exists():
-        if not replace:
-            raise BundleError(f"{path} exists already.", "Choose another path, or replace it with --force.")
-        if not (path / MANIFEST).is_file():
-            raise BundleError(f"{path} exists and is not a bundle, so it is not replaced.", "Choose another path.")
-    with atomic_directory(path, replace=replace) as directory:
-        yield BundleWriter(directory)
-        if not (directory / MANIFEST).is_file():
-            raise RuntimeError("write_bundle: the block ended without write_manifest")
-
-
 def _identity(path: Path) -> tuple[int, int] | None:
     """Tells a directory from the one that later takes its place, which may have the number of one that is gone."""
     try:
@@ -221,10 +142,6 @@ def sha256(path: Path) -> str:
         while block := stream.read(2**20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _describe(name: str, array: NDArray[Any]) -> TensorRecord:
-    return TensorRecord.model_validate({"name": name, "dtype": array.dtype.name, "shape": array.shape})
 
 
 def _check_file(bundle: Path, name: str, record: FileRecord) -> None:

@@ -7,8 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AwareDatetime, Field, model_validator
 
 from avsbg.runtime.bundle.quantisation_record import CalibrationRecord
-from avsbg.runtime.bundle.record_types import Count, Precision, Record, RelativePath, Sha256
-from avsbg.runtime.bundle.tensor_sizes import validate_shape
+from avsbg.runtime.bundle.record_types import Count, Precision, Record, RelativePath, Sha256, validate_shape
 
 
 class DeviceRecord(Record):

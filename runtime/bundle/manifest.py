@@ -23,8 +23,8 @@ from avsbg.runtime.bundle.record_types import (
     Record,
     RelativePath,
     Sha256,
+    validate_shape,
 )
-from avsbg.runtime.bundle.tensor_sizes import validate_shape
 from avsbg.runtime.errors import BundleError
 
 MANIFEST = "manifest.json"

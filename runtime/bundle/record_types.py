@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
 from pydantic_core import CoreSchema, PydanticKnownError
 
 from avsbg.runtime.bundle.precision import PRECISIONS, join_names
+
+# TensorRT counts a tensor's elements in 32 bits, and no clip comes near it.
+MAX_ELEMENTS = 2**31 - 1
 
 
 def _check_path(path: str) -> str:
@@ -56,3 +61,21 @@ class Record(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
     )
+
+
+def validate_shape(shape: Iterable[int | str], most: int = MAX_ELEMENTS) -> str | None:
+    """Check a shape that a file gives, before anything is allocated for it.
+
+    Args:
+        shape: sizes, and names of symbols, which count as 1.
+        most: elements that are allowed.
+
+    Returns:
+        The problem, in words; None where there is none.
+    """
+    sizes = [size for size in shape if isinstance(size, int)]
+    if negative := [size for size in sizes if size < 0]:
+        return f"has the dimension {negative[0]}"
+    if (elements := math.prod(sizes)) > most:
+        return f"has {' x '.join(map(str, sizes))} = {elements} elements, and {most} are the most"
+    return None

@@ -1,4 +1,4 @@
-"""What a backend needs of a GPU: memory, streams, events and captured graphs, behind one small interface.
+"""The interface to a GPU: memory, streams, events and captured graphs.
 
 The interface is ours so that the logic above it runs on any machine, against an implementation that checks every call.
 `avsbg.runtime.device.cuda_pycuda` is the implementation for real GPUs.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,35 +28,43 @@ class CudaError(Exception):
         self.sticky = sticky
 
 
-class Memory(ABC):
+@dataclass(eq=False)
+class Memory:
     """Memory of the GPU.
 
     Attributes:
         address: for the GPU.
         nbytes: its size.
+        owner: the allocation, as the library below knows it.
     """
 
     address: int
     nbytes: int
+    owner: Any = None
 
 
-class HostBuffer(ABC):
-    """Page-locked memory of the host, which alone is copied asynchronously."""
+@dataclass(eq=False)
+class HostBuffer:
+    """Page-locked memory of the host, which alone is copied asynchronously.
 
-    @property
-    @abstractmethod
-    def array(self) -> NDArray[np.uint8]:
-        """Its bytes. Only to be touched while no copy from or to it is under way."""
+    Attributes:
+        array: its bytes. Only to be touched while no copy from or to it is under way.
+    """
+
+    array: NDArray[np.uint8]
 
 
-class Stream(ABC):
+@dataclass(eq=False)
+class Stream:
     """A queue of work of the GPU.
 
     Attributes:
         handle: `cudaStream_t` as a number, for TensorRT.
+        owner: the stream, as the library below knows it.
     """
 
     handle: int
+    owner: Any = None
 
 
 class Device(ABC):

@@ -10,11 +10,9 @@ import importlib
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from avsbg.runtime.device.cuda import CudaError, Device, HostBuffer, Memory, Stream
 from avsbg.runtime.device.gpu import read_cuda_driver
@@ -22,28 +20,6 @@ from avsbg.runtime.errors import BackendError
 
 # CU_STREAM_NON_BLOCKING: work does not wait for that of the default stream.
 _NON_BLOCKING = 1
-
-
-@dataclass(frozen=True)
-class _Memory(Memory):
-    address: int
-    nbytes: int
-    allocation: Any
-
-
-class _HostBuffer(HostBuffer):
-    def __init__(self, array: NDArray[np.uint8]) -> None:
-        self._array = array
-
-    @property
-    def array(self) -> NDArray[np.uint8]:
-        return self._array
-
-
-@dataclass(frozen=True)
-class _Stream(Stream):
-    handle: int
-    stream: Any
 
 
 def open_device(index: int = 0) -> Device:
@@ -103,16 +79,15 @@ class PyCudaDevice(Device):
     def allocate(self, nbytes: int) -> Memory:
         with self._errors():
             allocation = self._cuda.mem_alloc(nbytes)
-        return _Memory(int(allocation), nbytes, allocation)
+        return Memory(int(allocation), nbytes, allocation)
 
     def free(self, memory: Memory) -> None:
-        assert isinstance(memory, _Memory)
         with self._errors():
-            memory.allocation.free()
+            memory.owner.free()
 
     def allocate_host(self, nbytes: int) -> HostBuffer:
         with self._errors():
-            return _HostBuffer(self._cuda.pagelocked_empty(nbytes, np.uint8))
+            return HostBuffer(self._cuda.pagelocked_empty(nbytes, np.uint8))
 
     def free_host(self, buffer: HostBuffer) -> None:
         # The array's base is the allocation.
@@ -122,41 +97,35 @@ class PyCudaDevice(Device):
     def create_stream(self) -> Stream:
         with self._errors():
             stream = self._cuda.Stream(_NON_BLOCKING)
-        return _Stream(stream.handle, stream)
+        return Stream(stream.handle, stream)
 
     def destroy_stream(self, stream: Stream) -> None:
         # pycuda destroys a stream with its last reference, which is this one's.
         del stream
 
     def synchronize(self, stream: Stream) -> None:
-        assert isinstance(stream, _Stream)
         with self._errors():
-            stream.stream.synchronize()
+            stream.owner.synchronize()
 
     def record(self, stream: Stream) -> Any:
-        assert isinstance(stream, _Stream)
         with self._errors():
-            return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING).record(stream.stream)
+            return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING).record(stream.owner)
 
     def wait(self, stream: Stream, event: Any) -> None:
-        assert isinstance(stream, _Stream)
         with self._errors():
-            stream.stream.wait_for_event(event)
+            stream.owner.wait_for_event(event)
 
     def copy_in(self, target: Memory, source: HostBuffer, nbytes: int, stream: Stream) -> None:
-        assert isinstance(stream, _Stream)
         with self._errors():
-            self._cuda.memcpy_htod_async(target.address, source.array[:nbytes], stream.stream)
+            self._cuda.memcpy_htod_async(target.address, source.array[:nbytes], stream.owner)
 
     def copy_out(self, target: HostBuffer, source: Memory, nbytes: int, stream: Stream) -> None:
-        assert isinstance(stream, _Stream)
         with self._errors():
-            self._cuda.memcpy_dtoh_async(target.array[:nbytes], source.address, stream.stream)
+            self._cuda.memcpy_dtoh_async(target.array[:nbytes], source.address, stream.owner)
 
     def copy_within(self, target: Memory, source: Memory, nbytes: int, stream: Stream) -> None:
-        assert isinstance(stream, _Stream)
         with self._errors():
-            self._cuda.memcpy_dtod_async(target.address, source.address, nbytes, stream.stream)
+            self._cuda.memcpy_dtod_async(target.address, source.address, nbytes, stream.owner)
 
     def begin_capture(self, stream: Stream) -> None:
         bindings = self._bindings()

@@ -13,9 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.bundle.update import update_bundle
 from fixtures import tiny_bundle
 from fixtures.cli import AVSBG, run_avsbg
 from fixtures.videos import steady, tone, write_video

@@ -14,9 +14,8 @@ from rich.console import Console
 
 from avsbg.export.locate import LocateError, locate, show
 from avsbg.export.precision.graphs import add_graph
-from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.bundle.update import update_bundle
 
 Change = Callable[[onnx.ModelProto], str]
 

@@ -18,9 +18,8 @@ from avsbg.export.shape import ExportError
 from avsbg.export.stream_graphs import EncodeGraph
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.bundle.precision import PRECISIONS
-from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 from avsbg.runtime.media.samples import resize

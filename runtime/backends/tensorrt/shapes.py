@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from avsbg.runtime.bundle.manifest import GraphRecord, TensorRecord
-from avsbg.runtime.bundle.tensor_sizes import validate_shape
+from avsbg.runtime.bundle.record_types import validate_shape
 from avsbg.runtime.errors import BackendError
 
 Shape = tuple[int, ...]

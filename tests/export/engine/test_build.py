@@ -23,9 +23,8 @@ from avsbg.export.precision.rules import Choice, Rule
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import named_variant
-from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 

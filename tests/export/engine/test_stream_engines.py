@@ -14,8 +14,7 @@ from avsbg.export.engine.build import build_into_bundle
 from avsbg.export.engine.request import EngineRequest
 from avsbg.export.precision.graphs import add_graph
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle.update import update_bundle
+from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.streaming.frame_pair import StreamedClip, is_feature
 
 

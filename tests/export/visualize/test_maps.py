@@ -16,9 +16,8 @@ from avsbg.export.precision.graphs import add_graph
 from avsbg.export.visualize.correlation_slice import VolumeSlicer
 from avsbg.export.visualize.maps import ATTENTION, GATE, TPAVI, MapReader, VisualizeError
 from avsbg.export.visualize.video import VisualizeOptions, visualize_video
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.bundle.update import update_bundle
 from avsbg.runtime.errors import MediaError
 from fixtures.videos import steady, tone, write_video
 

@@ -18,7 +18,7 @@ from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, largest_shapes
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import ProfileRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.bundle.tensor_sizes import MAX_ELEMENTS, validate_shape
+from avsbg.runtime.bundle.record_types import MAX_ELEMENTS, validate_shape
 from avsbg.runtime.errors import BackendError, BundleError
 from fixtures.tiny_bundle import make_bundle
 
