@@ -90,13 +90,12 @@ def run(  # noqa: PLR0917  (each is an option by name)
     videos each has such a directory in DIR. One appears only when complete, and what is complete is not done again.
     A live source ends with Ctrl-C; what had come is completed and kept.
     """
-    from avsbg.cli.run_sources import run_files, run_live
-    from avsbg.cli.segmenters import open_segmenter
+    from avsbg.cli.run_sources import open_segmenter, run_files, run_live
     from avsbg.runtime.errors import MediaError
     from avsbg.runtime.media.sources import LiveSource, parse_source
     from avsbg.runtime.segment.pipeline import Options
 
-    options = Options(threshold, silent, masks.value, rle, probabilities, overlay, backend, bool(stream))
+    options = Options(threshold, silent, masks.value, rle, probabilities, overlay)
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:

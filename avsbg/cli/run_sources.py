@@ -1,18 +1,22 @@
-"""What `avsbg run` does with files and with live sources, and what it tells about them."""
+"""`avsbg run` on files and on live sources: the network opened, the work, and what is told about it."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
+from avsbg.cli.backends import create_backend
+from avsbg.cli.interruption import Interrupted, interruptible
 from avsbg.progress import ProgressBars
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
-    from avsbg.runtime.segment.batch import BatchResult, Clip
+    from avsbg.runtime.segment.batch import BatchItem, BatchResult
     from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
     from avsbg.runtime.threads import Policy
@@ -22,6 +26,45 @@ Network = AbstractContextManager["Segmenter"]
 OPENING = "opening the bundle"
 
 
+@contextmanager
+def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **options: Any) -> Iterator[Segmenter]:
+    """Open a bundle's network on a backend.
+
+    Args:
+        path: the bundle.
+        spec: the backend, as the user names it.
+        stream: as a stream; None for a live source if the bundle has the graphs.
+        live: whether the source is live: the sound is then taken from where the frame is.
+        options: what `create_backend` takes.
+
+    Raises:
+        BundleError: the bundle cannot be opened, or was replaced meanwhile.
+        BackendError: the backend refuses what is asked for, or the bundle has no graphs for streams.
+    """
+    from avsbg.runtime import backends
+    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.errors import BundleError
+    from avsbg.runtime.segment.segmenter import ClipSegmenter, StreamSegmenter
+
+    bundle = Bundle.open(path)
+    with ExitStack() as stack:
+        segmenter: Segmenter
+        if stream or (stream is None and live and {"encode", "decode"} <= set(bundle.manifest.graphs)):
+            from avsbg.runtime.streaming.frame_pair import check_streams
+
+            check_streams(bundle)
+            # The encoder has no operator of ours, so its implementation is a matter of the decoder.
+            encoder = str(replace(backends.BackendSpec.parse(spec), operator=None))
+            encode = stack.enter_context(create_backend(encoder, bundle, graph="encode", **options))
+            decode = stack.enter_context(create_backend(spec, bundle, graph="decode", **options))
+            segmenter = StreamSegmenter(encode, decode, "timestamp" if live else "published", spec)
+        else:
+            segmenter = ClipSegmenter(stack.enter_context(create_backend(spec, bundle, **options)), spec)
+        if not bundle.is_current():
+            raise BundleError(f"{path} was updated while it was opened.", "Run the command again.")
+        yield segmenter
+
+
 def run_files(network: Network, sources: list[Path], output: Path, options: Options, *, force: bool) -> None:
     """Segment files and folders of files.
 
@@ -29,51 +72,50 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
         MediaError: several of many failed; typer.Exit: the only one did, and its error was printed.
     """
     from avsbg.runtime.errors import MediaError
-    from avsbg.runtime.segment.batch import find_clips, run_batch
-    from avsbg.runtime.segment.interruption import Interrupted, interruptible
+    from avsbg.runtime.segment.batch import find_videos, run_batch
 
-    clips = find_clips(sources, output)
-    many = clips[0].output != output
-    outcomes: list[BatchResult] = []
+    items = find_videos(sources, output)
+    many = items[0].output != output
+    results: list[BatchResult] = []
     with interruptible(), ProgressBars("s") as bars:
 
-        def report(outcome: BatchResult) -> None:
+        def report(result: BatchResult) -> None:
             bars.restart()
-            outcomes.append(outcome)
-            if outcome.error is not None:
+            results.append(result)
+            if result.error is not None:
                 bars.console.print("[bold red]error:[/] ", end="")
-                bars.console.print(outcome.error, markup=False)
-            elif outcome.summary is not None:
-                _tell(outcome.summary, outcome.clip.path, outcome.clip.output, again=outcome.state != "done")
+                bars.console.print(result.error, markup=False)
+            elif result.summary is not None:
+                _tell(result.summary, result.item.path, result.item.output, again=result.state != "done")
 
         with bars.waiting(OPENING, network) as segmenter:
             try:
-                run_batch(segmenter, clips, options, redo=force, progress=bars, report=report)
+                run_batch(segmenter, items, options, redo=force, progress=bars, report=report)
             except Interrupted:
-                done = sum(outcome.state in {"done", "finished before"} for outcome in outcomes)
+                done = sum(result.state in {"done", "finished before"} for result in results)
                 bars.console.print(
-                    f"interrupted; {done} of {len(clips)} finished and kept, nothing half-written", markup=False
+                    f"interrupted; {done} of {len(items)} finished and kept, nothing half-written", markup=False
                 )
                 raise
             finally:
                 if many:
-                    _report(output, clips, outcomes, bars)
-    failed = [str(outcome.clip.path) for outcome in outcomes if outcome.error is not None]
+                    _report(output, items, results, bars)
+    failed = [str(result.item.path) for result in results if result.error is not None]
     if failed and many:
         raise MediaError(
-            f"{len(failed)} of {len(clips)} videos failed: {', '.join(failed)}.",
+            f"{len(failed)} of {len(items)} videos failed: {', '.join(failed)}.",
             f"The reasons stand above and in {output / 'batch.json'}; run the same command again for those alone.",
         )
     if failed:
         raise typer.Exit(1)
 
 
-def _report(output: Path, clips: list[Clip], outcomes: list[BatchResult], bars: ProgressBars) -> None:
+def _report(output: Path, items: list[BatchItem], results: list[BatchResult], bars: ProgressBars) -> None:
     """Write `batch.json`; on a full disk this is not the error that the user should see."""
     from avsbg.runtime.segment.batch import REPORT, write_report
 
     try:
-        write_report(output, clips, outcomes)
+        write_report(output, items, results)
     except OSError as error:
         bars.console.print(f"{output / REPORT} was not written: {error.strerror}", markup=False)
 
@@ -97,7 +139,6 @@ def run_live(
     """
     from avsbg.runtime.errors import MediaError
     from avsbg.runtime.media.sources import parse_source
-    from avsbg.runtime.segment.interruption import Interrupted, interruptible
     from avsbg.runtime.segment.run import segment_live
 
     sound = None if microphone is None else parse_source(microphone)
@@ -126,7 +167,7 @@ def run_live(
 
 
 def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: bool = False) -> None:
-    """What was done, in a few lines."""
+    """Print what was done, in a few lines."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True, markup=False)
@@ -134,11 +175,11 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
         console.print(f"{output} was finished before; --force does it again")
         return
     spent = summary["seconds_spent"]
-    stages = ", ".join(f"{name} {spent[name]:.2f} s" for name in ("inference", "decode", "overlay") if name in spent)
+    steps = ", ".join(f"{name} {spent[name]:.2f} s" for name in ("inference", "decode", "overlay") if name in spent)
     dropped = f", {summary['dropped_seconds']} s dropped" if summary["dropped_seconds"] else ""
     console.print(
         f"{source}: {summary['seconds']} s of video{dropped} through {summary['bundle']['name']} on "
-        f"{summary['settings']['target']} in {spent['total']:.2f} s ({stages}, at the same time)"
+        f"{summary['settings']['target']} in {spent['total']:.2f} s ({steps}, at the same time)"
     )
     for path in sorted(output.iterdir()):
         console.print(f"  {path}")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from avsbg.cli import app
+from avsbg.cli.interruption import interruptible
 
 
 @app.command()
@@ -55,7 +56,6 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
-    from avsbg.runtime.segment.interruption import interruptible
 
     options = VisualizeOptions(
         graph, start, clips, tuple(_pixel(text) for text in pixel or ()), frame, stage, silent, threshold

@@ -78,10 +78,9 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
     from avsbg.runtime import backends
     from avsbg.runtime.bundle import Bundle, sha256
     from avsbg.runtime.media.container import probe
-    from avsbg.runtime.media.samples import graph_inputs, windows
+    from avsbg.runtime.media.samples import clip_inputs, read_clips
 
     bundle, target, load = Bundle.open(bundle_path), backends.BackendSpec.parse(backend), OtherLoad()
-    clip, preprocessing = bundle.manifest.clip, bundle.manifest.preprocessing
     rows: list[Row] = []
     with backends.create(target.backend, bundle, **target.options()) as network:
         for path in videos:
@@ -89,8 +88,8 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
 
             def read(path: Path = path) -> list[dict[str, object]]:
                 video = probe(path)
-                walk = windows(video, clip, preprocessing, silent=not video.has_sound)
-                return [graph_inputs(window, clip, network.contract) for window in walk]  # type: ignore[misc]
+                walk = read_clips(video, bundle.manifest, silent=not video.has_audio)
+                return [clip_inputs(samples, bundle.manifest, network.contract) for samples in walk]  # type: ignore[misc]
 
             inputs = read()
 

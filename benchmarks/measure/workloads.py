@@ -17,7 +17,7 @@ from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.media.container import probe
-from avsbg.runtime.media.samples import graph_inputs, windows
+from avsbg.runtime.media.samples import clip_inputs, read_clips
 
 EMBEDDING = "audio_embedding"
 OUTPUT = "probability"
@@ -83,8 +83,7 @@ class Workload:
         clip = bundle.manifest.clip
         clips = self.clips
         if self.video is not None:
-            preprocessing = bundle.manifest.preprocessing
-            clips = sum(1 for _ in windows(probe(self.video), clip, preprocessing))
+            clips = sum(1 for _ in read_clips(probe(self.video), bundle.manifest))
         return WorkloadRow(
             scope=self.scope,
             clips=clips,
@@ -100,9 +99,9 @@ def masks_of_video(backend: Backend, video: Path) -> list[NDArray[Any]]:
     """Decode a video and its sound, and make the masks of its frames: from the file to booleans `[T, H, W]`."""
     manifest = backend.bundle.manifest
     masks = []
-    for window in windows(probe(video), manifest.clip, manifest.preprocessing):
-        probability = backend.run(graph_inputs(window, manifest.clip, backend.contract), [OUTPUT])[OUTPUT]
-        masks.append(probability[0, : len(window.seconds)] > 0.5)
+    for samples in read_clips(probe(video), manifest):
+        probability = backend.run(clip_inputs(samples, manifest, backend.contract), [OUTPUT])[OUTPUT]
+        masks.append(probability[0, : len(samples)] > 0.5)
     return masks
 
 

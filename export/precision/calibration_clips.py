@@ -17,13 +17,13 @@ from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.quantisation_record import CalibrationFileRecord, CalibrationRecord
 from avsbg.runtime.media.container import probe
-from avsbg.runtime.media.samples import check_inputs, graph_inputs, resize, windows
+from avsbg.runtime.media.samples import check_inputs, clip_inputs, read_clips, resize
+from avsbg.runtime.media.sources import VIDEO_SUFFIXES
 
 Inputs = dict[str, NDArray[Any]]
 Report = Callable[[str], None]
 
 VECTORS = "vectors"
-SUFFIXES = frozenset({".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpg", ".ogv", ".ts", ".webm"})
 _MOST_FILES = 4096
 _SYNTAX = "Give a folder of videos, AVSBench's folder (or FOLDER:s4:val), or the word vectors."
 
@@ -73,7 +73,7 @@ def open_clips(source: str, bundle: Bundle, count: int, seed: int) -> Calibratio
     if not folder.is_dir():
         raise CalibrationError(f"{folder} is a file; clips are taken from a folder.", _SYNTAX)
     graph = bundle.graph("clip")
-    check_inputs(graph)
+    check_inputs(bundle.manifest, graph)
     if task or (found := _avsbench_task(folder)):
         return _from_avsbench(folder, task or found, split, bundle=bundle, count=count, seed=seed)
     return _from_videos(folder, bundle, graph, count, seed)
@@ -120,12 +120,12 @@ def _from_vectors(bundle: Bundle, count: int) -> CalibrationClips:
 
 
 def _from_videos(folder: Path, bundle: Bundle, graph: GraphRecord, count: int, seed: int) -> CalibrationClips:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
     # A link may lead anywhere, and a pipe would be waited for without end.
     files = [path for path in found if path.is_file() and not path.is_symlink()]
     if not files:
         raise CalibrationError(
-            f"{folder} holds no videos.", f"Calibration reads files that end in {', '.join(sorted(SUFFIXES))}."
+            f"{folder} holds no videos.", f"Calibration reads files that end in {', '.join(sorted(VIDEO_SUFFIXES))}."
         )
     random.Random(seed).shuffle(files)
     files = files[: min(count, _MOST_FILES)]
@@ -134,9 +134,9 @@ def _from_videos(folder: Path, bundle: Bundle, graph: GraphRecord, count: int, s
 
     def clips() -> Iterator[Inputs]:
         rows = (
-            graph_inputs(window, manifest.clip, graph)
+            clip_inputs(samples, manifest, graph)
             for path in files
-            for window in islice(windows(probe(path), manifest.clip, manifest.preprocessing), each)
+            for samples in islice(read_clips(probe(path), manifest), each)
         )
         return islice(rows, count)
 

@@ -170,7 +170,7 @@ class MapReader:
         """Run the network on one clip.
 
         Args:
-            inputs: what the graph takes, for one clip (`avsbg.runtime.media.samples.graph_inputs`).
+            inputs: what the graph takes, for one clip (`avsbg.runtime.media.samples.clip_inputs`).
         """
         values = self._run(inputs)
         frames = inputs["frames"].shape[1]

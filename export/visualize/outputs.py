@@ -22,7 +22,7 @@ from avsbg.export.visualize.pictures import (
     thumbnail,
 )
 from avsbg.runtime.media.container import VideoInfo
-from avsbg.runtime.media.samples import Window
+from avsbg.runtime.media.samples import Sample
 
 Array = NDArray[Any]
 Progress = Callable[[str, int, int | None], None]
@@ -33,7 +33,7 @@ _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 def write_clip(
     directory: Path,
     number: int,
-    window: Window,
+    samples: Sequence[Sample],
     maps: ClipMaps,
     *,
     reader: MapReader,
@@ -45,7 +45,7 @@ def write_clip(
     Args:
         directory: where the folder is made.
         number: of the clip.
-        window: the clip as the network saw it.
+        samples: the clip as it was read.
         maps: what was read of it.
         reader: that read it.
         threshold: of the mask.
@@ -56,8 +56,8 @@ def write_clip(
     """
     folder = directory / f"clip{number:03d}"
     folder.mkdir()
-    seconds = [shown.second for shown in window.seconds]
-    pictures = [thumbnail(shown.pixels) for shown in window.seconds]
+    seconds = [sample.number for sample in samples]
+    pictures = [thumbnail(sample.pixels) for sample in samples]
     rows, records = [], []
     total = sum(len(stages) for stages in maps.maps.values()) * len(seconds) + 1
     done = 0
@@ -105,7 +105,7 @@ def write_clip(
 
 def write_slices(
     directory: Path,
-    window: Window,
+    samples: Sequence[Sample],
     maps: ClipMaps,
     video: VideoInfo,
     *,
@@ -117,7 +117,7 @@ def write_slices(
 
     Args:
         directory: where they are written.
-        window: the clip that the frame is in.
+        samples: the clip that the frame is in.
         maps: what was read of it.
         video: whose pixels they are.
         frame: the second whose frame they are in.
@@ -127,13 +127,13 @@ def write_slices(
     Returns:
         What `visualize.json` says of them; nothing where the clip ends before that second.
     """
-    seconds = [shown.second for shown in window.seconds]
+    seconds = [sample.number for sample in samples]
     if frame not in seconds:
         return []  # the caller says so, once it knows where the video ends
-    own, frames = seconds.index(frame), window.frames.shape[1]
+    own, frames = seconds.index(frame), len(maps.probability)
     other = own + 1 if own + 1 < frames else own - 1
     # The last frame of a clip that is too short was repeated, and is then its own partner.
-    shown = window.seconds[min(other, len(seconds) - 1)]
+    partner = samples[min(other, len(seconds) - 1)]
     slicer = VolumeSlicer()
     records = []
     for x, y in pixels:
@@ -166,10 +166,10 @@ def write_slices(
         name = f"slice.second{frame:05d}.x{x}.y{y}"
         save_slices(
             directory / f"{name}.png",
-            f"correlation of pixel {x}, {y} of second {frame} with second {shown.second}, after the ReLU",
-            frame=thumbnail(window.seconds[own].pixels),
-            partner=thumbnail(shown.pixels),
-            labels=(f"second {frame}: the pixel, its position", f"second {shown.second}: correlation, its highest"),
+            f"correlation of pixel {x}, {y} of second {frame} with second {partner.number}, after the ReLU",
+            frame=thumbnail(samples[own].pixels),
+            partner=thumbnail(partner.pixels),
+            labels=(f"second {frame}: the pixel, its position", f"second {partner.number}: correlation, its highest"),
             pixel=((x + 0.5) / video.width, (y + 0.5) / video.height),
             slices=pictures,
         )
@@ -178,7 +178,7 @@ def write_slices(
             {
                 "pixel": {"x": x, "y": y},
                 "second": frame,
-                "partner": shown.second,
+                "partner": partner.number,
                 "operator": "CorrelationVolume",
                 "picture": f"{name}.png",
                 "arrays": f"{name}.npz",

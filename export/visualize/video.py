@@ -18,7 +18,7 @@ from avsbg.export.visualize.outputs import Progress, write_clip, write_slices
 from avsbg.export.visualize.pictures import check_matplotlib
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.media.container import VideoInfo, probe
-from avsbg.runtime.media.samples import Window, check_inputs, graph_inputs, windows
+from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs, read_clips
 from avsbg.runtime.segment.run import check_output, output_directory
 
 SUMMARY = "visualize.json"
@@ -77,12 +77,13 @@ def visualize_video(
 
     Raises:
         VisualizeError: the network has no such map, or a pixel, frame, stage or clip lies outside.
-        MediaError: the video cannot be read, has no sound and not `silent`, or `output` exists or cannot be written.
+        MediaError: the video cannot be read, lacks the sound that the network uses, or `output` exists or cannot be
+            written.
     """
     check_matplotlib()
     check_output(output, replace=replace, holds=SUMMARY)
     contract = bundle.graph(options.graph)
-    check_inputs(contract)
+    check_inputs(bundle.manifest, contract)
     video = probe(path)
     length = bundle.manifest.clip.frames
     first = (options.start if options.start is not None else options.frame or 0) // length
@@ -90,22 +91,23 @@ def visualize_video(
     _check(options, video, range(first * length, (first + options.clips) * length), frame)
     reader = MapReader(bundle, options.graph)
     stages = _stages(options, reader)
-    listens = any(tensor.name != "frames" for tensor in contract.inputs) and bool(bundle.manifest.variant["audio"])
-    silent = options.silent or not listens
-    walk = windows(video, bundle.manifest.clip, bundle.manifest.preprocessing, silent=silent)
+    silent = options.silent or not bundle.manifest.uses_audio
+    walk = read_clips(video, bundle.manifest, silent=silent)
     clips: list[dict[str, Any]] = []
     slices: list[dict[str, Any]] = []
     with output_directory(output, replace=replace) as directory:
-        for number, window in _chosen(walk, first, options.clips, progress):
-            maps = reader.read(graph_inputs(window, bundle.manifest.clip, contract))
+        for number, samples in _chosen(walk, first, options.clips, progress):
+            maps = reader.read(clip_inputs(samples, bundle.manifest, contract))
             _check_finite(maps, number)
             clips.append(
                 write_clip(
-                    directory, number, window, maps, reader=reader, threshold=options.threshold, progress=progress
+                    directory, number, samples, maps, reader=reader, threshold=options.threshold, progress=progress
                 )
             )
             if options.pixels and number == frame // length:
-                slices = write_slices(directory, window, maps, video, frame=frame, stages=stages, pixels=options.pixels)
+                slices = write_slices(
+                    directory, samples, maps, video, frame=frame, stages=stages, pixels=options.pixels
+                )
         if not clips or (options.pixels and frame > clips[-1]["seconds"][-1]):
             end = clips[-1]["seconds"][-1] if clips else None
             raise VisualizeError(
@@ -182,11 +184,13 @@ def _stages(options: VisualizeOptions, reader: MapReader) -> Sequence[int]:
     return range(count) if options.stage is None else (options.stage,)
 
 
-def _chosen(walk: Iterator[Window], first: int, count: int, progress: Progress) -> Iterator[tuple[int, Window]]:
-    for number, window in enumerate(islice(walk, first + count)):
+def _chosen(
+    walk: Iterator[list[Sample]], first: int, count: int, progress: Progress
+) -> Iterator[tuple[int, list[Sample]]]:
+    for number, samples in enumerate(islice(walk, first + count)):
         progress("clips", number, first + count)
         if number >= first:
-            yield number, window
+            yield number, samples
         progress("clips", number + 1, first + count)
 
 

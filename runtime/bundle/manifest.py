@@ -94,6 +94,11 @@ class TensorRecord(Record):
     dtype: DType
     shape: tuple[Dimension, ...] = Field(max_length=16)
 
+    @property
+    def single_shape(self) -> tuple[int, ...]:
+        """The shape for one clip or one stream: 1 for each symbol."""
+        return tuple(1 if isinstance(size, str) else size for size in self.shape)
+
     @model_validator(mode="after")
     def _size(self) -> TensorRecord:
         if problem := validate_shape(self.shape):
@@ -191,6 +196,12 @@ class Manifest(Record):
     files: dict[RelativePath, FileRecord] = Field(min_length=1, max_length=4096)
     versions: dict[str, str] = Field(description="tools that made the bundle")
     created: AwareDatetime
+
+    @property
+    def uses_audio(self) -> bool:
+        """Whether masks depend on sound: not those of a variant without audio, nor of graphs that take none."""
+        inputs = {tensor.name for graph in self.graphs.values() for tensor in graph.inputs}
+        return self.variant.get("audio") is not False and self.clip.audio in inputs
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:

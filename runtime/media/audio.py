@@ -1,18 +1,23 @@
-"""Reading the sound of a video: mono, at the network's rate, from the first picture on."""
+"""The sound of a video: mono, at the network's rate, from the first frame on."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import av
 import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.container import REPAIR, VideoInfo, decode, open_by_header, time_of
+from avsbg.runtime.media.container import REPAIR, VideoInfo, decode, open_video, time_of
 from avsbg.runtime.threads import Prefetch
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Encoders and clocks jitter by milliseconds; what is further off is a gap, an overlap or a clock that has drifted.
 TOLERANCE = Fraction(1, 10)
@@ -24,8 +29,10 @@ SECONDS_AHEAD = 4
 AT_ONCE = 16384
 
 
-class Sound:
-    """The sound of a video from its first picture on: mono float32, channels averaged as in the published preparation.
+class AudioReader:
+    """The sound of a video from its first frame on: mono float32, channels averaged as in the published preparation.
+
+    Inside its `with` block it is decoded in a thread of its own, a few seconds ahead.
 
     Args:
         video: what `probe` returned.
@@ -36,61 +43,56 @@ class Sound:
     """
 
     def __init__(self, video: VideoInfo, sample_rate: int) -> None:
-        if not video.has_sound:
+        if not video.has_audio:
             raise MediaError(
-                f"{video.path} has no audio track, and the network listens.",
+                f"{video.path} has no audio track, and the network uses audio.",
                 "Use --silent to run it with silence instead, or give a video with sound.",
             )
-        self._rate = sample_rate
-        self._blocks: Iterator[NDArray[Any]] = _file_blocks(video, sample_rate)
-        self._ahead: Prefetch[NDArray[Any]] | None = None
+        self._blocks: Iterator[NDArray[Any]] = iter(())
+        self._video, self._rate = video, sample_rate
         self._rest = np.zeros(0, np.float32)
+        self._stack = ExitStack()
 
-    def decode_ahead(self) -> None:
-        """From now on, decode in a thread of its own, a few seconds ahead; `close` ends it."""
-        if self._ahead is None:
-            self._ahead = Prefetch(_seconds(self._blocks, self._rate), SECONDS_AHEAD)
-            self._blocks = self._ahead.__enter__()
+    def __enter__(self) -> Self:
+        blocks = _join_blocks(_decode_audio(self._video, self._rate), self._rate)
+        self._blocks = self._stack.enter_context(Prefetch(blocks, SECONDS_AHEAD))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
     def read(self, samples: int) -> NDArray[Any]:
         """The next `samples` samples, float32 `[samples]`; silence where the track has ended."""
-        blocks, have = [self._rest], len(self._rest)
-        while have < samples and (block := next(self._blocks, None)) is not None:
+        blocks, length = [self._rest], len(self._rest)
+        while length < samples and (block := next(self._blocks, None)) is not None:
             blocks.append(block)
-            have += len(block)
+            length += len(block)
         joined = np.concatenate(blocks)
         taken, self._rest = joined[:samples], joined[samples:]
         return np.pad(taken, (0, samples - len(taken)))
 
-    def close(self) -> None:
-        """Close the file."""
-        if self._ahead is not None:
-            self._ahead.__exit__(None, None, None)
-        elif isinstance(self._blocks, Generator):
-            self._blocks.close()
 
-
-def _seconds(blocks: Iterable[NDArray[Any]], rate: int) -> Iterator[NDArray[Any]]:
+def _join_blocks(blocks: Iterable[NDArray[Any]], samples: int) -> Iterator[NDArray[Any]]:
     """The same in larger blocks: handing one over to another thread costs as much as making a small one."""
     held: list[NDArray[Any]] = []
     for block in blocks:
         held.append(block)
-        if sum(map(len, held)) >= rate:
+        if sum(map(len, held)) >= samples:
             yield np.concatenate(held)
             held = []
     if held:
         yield np.concatenate(held)
 
 
-def _file_blocks(video: VideoInfo, sample_rate: int) -> Generator[NDArray[Any], None, None]:
-    with open_by_header(video.path) as container:
+def _decode_audio(video: VideoInfo, sample_rate: int) -> Iterator[NDArray[Any]]:
+    with open_video(video) as container:
         frames = decode(container, video.path, container.streams.audio[0])
-        yield from sound_blocks(frames, str(video.path), video.start, sample_rate)
+        yield from align_audio(frames, str(video.path), video.start, sample_rate)
 
 
-def sound_blocks(
-    frames: Iterable[Any], name: str, start: Fraction, sample_rate: int
-) -> Generator[NDArray[Any], None, None]:
+def align_audio(frames: Iterable[Any], name: str, start: Fraction, sample_rate: int) -> Iterator[NDArray[Any]]:
     """Decoded sound through an `Aligner`: mono blocks that follow each other without a gap from `start` on."""
     aligner = Aligner(name, start, sample_rate, at_once=AT_ONCE)
     for frame in frames:
@@ -102,7 +104,7 @@ class Aligner:
     """Makes mono blocks at one rate of decoded sound, which follow each other without a gap from `start` on.
 
     Where the time stamps leave a gap there is silence, and where they step back the overlap is dropped, so that sound
-    and picture stay together; differences below `TOLERANCE` are taken for jitter.
+    and frames stay together; differences below `TOLERANCE` are taken for jitter.
 
     Args:
         name: the source, for messages.
@@ -171,7 +173,7 @@ class Aligner:
                 yield rest
 
 
-def _silence(samples: int, at_once: int) -> Generator[NDArray[Any], None, None]:
+def _silence(samples: int, at_once: int) -> Iterator[NDArray[Any]]:
     for start in range(0, samples, at_once):
         yield np.zeros(min(at_once, samples - start), np.float32)
 

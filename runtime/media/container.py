@@ -1,10 +1,10 @@
-"""Reading media files: what one holds, its packets and its decoded frames; memory does not grow with length."""
+"""Media files: what one holds, its packets and its decoded frames, in memory that does not grow with the length."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -18,26 +18,28 @@ from avsbg.runtime.errors import MediaError
 
 # Fixed-rate files store times rounded to their time base, and drop the odd last frame; a cut file misses more.
 MISSING_SECONDS = Fraction(1, 2)
-# The average also counts how long the last frame is shown, which files state loosely.
+# The average also counts how long the last frame lasts, which files state loosely.
 RATE_TOLERANCE = Fraction(1, 100)
-# Codecs whose parameters an MP4 header holds, with the order in which pictures are shown.
-_KNOWN_BY_HEADER = {"h264", "hevc"}
-# From 17.0 on PyAV converts a picture with a thread for each processor, and starts them anew for every one: that takes
+# Codecs whose parameters an MP4 header holds, with the order in which frames are displayed.
+HEADER_CODECS = {"h264", "hevc"}
+REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."
+# From 17.0 on PyAV converts a frame with a thread for each processor, and starts them anew for every one: that takes
 # longer than converting it, and all that is there works already.
 _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file, or a live source, holds.
+    """A description of a video file or a live source.
 
     Attributes:
         path: the file, or how the user names the live source.
         width, height: pixels, as displayed (rotation applied).
         rate: frames per second if constant, else None.
-        start: the time stamp of the first picture, seconds; all other times count from it.
-        duration: seconds of picture, if the file states it.
-        has_sound: whether there is an audio track.
+        start: the time stamp of the first frame, seconds; all other times count from it.
+        duration: seconds of video, if the file states it.
+        has_audio: whether there is an audio track.
+        header_suffices: whether the file's header tells all that FFmpeg must know to decode it.
     """
 
     path: Path | str
@@ -46,18 +48,20 @@ class VideoInfo:
     rate: Fraction | None
     start: Fraction
     duration: Fraction | None
-    has_sound: bool
+    has_audio: bool
+    header_suffices: bool = field(default=False, compare=False)
 
 
 def probe(path: Path) -> VideoInfo:
-    """What the file at `path` holds.
+    """Describe the video file at `path`.
 
     Raises:
-        MediaError: it is missing, cannot be read as a video, or has no pictures.
+        MediaError: it is missing, cannot be read as a video, or has no frames.
     """
-    with open_by_header(path) as container:
+    container, header_suffices = _open_by_header(path)
+    with container:
         stream = video_stream(container, path)
-        stream.thread_type = "NONE"  # threads would decode several pictures before they return the first
+        stream.thread_type = "NONE"  # threads would decode several frames before they return the first
         first = next(decode(container, path, stream), None)
         if first is None:
             raise MediaError(f"{path} has a video track without a single picture.")
@@ -69,7 +73,8 @@ def probe(path: Path) -> VideoInfo:
             rate=_constant_rate(stream),
             start=time_of(first, path),
             duration=_stated_duration(container, stream),
-            has_sound=bool(container.streams.audio),
+            has_audio=bool(container.streams.audio),
+            header_suffices=header_suffices,
         )
 
 
@@ -79,39 +84,46 @@ def open_media(path: Path | str) -> Any:
     Raises:
         MediaError: it is missing or not a media file.
     """
-    return _open(Path(path))
-
-
-def open_by_header(path: Path | str) -> Any:
-    """As `open_media`, but of an MP4 file of H.264 or H.265 whose header lists every picture only that is read.
-
-    FFmpeg otherwise decodes the first pictures to find out what the header says as well, which is most of what opening
-    costs. The decoded pictures and sound are the same.
-
-    Raises:
-        MediaError: as `open_media`.
-    """
     path = Path(path)
-    if path.is_file():
-        with path.open("rb") as file:
-            is_mp4 = file.read(8)[4:] == b"ftyp"
-        if is_mp4:
-            container = _open(path, format="mp4", options={"probesize": "32"})
-            videos = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
-            # Of a fragmented file it lists nothing.
-            if videos and all(one.frames and one.codec_context.name in _KNOWN_BY_HEADER for one in videos):
-                return container
-            container.close()
-    return _open(path)
-
-
-def _open(path: Path, options: dict[str, str] | None = None, **further: Any) -> Any:
     if not path.exists():
         raise MediaError(f"there is no video at {path}.")
     if not path.is_file():
         raise MediaError(f"{path} is not a file.")
+    return _open(path)
+
+
+def open_video(video: VideoInfo) -> Any:
+    """Open a file that was probed as `open_media` does, or faster, by its header alone, where that suffices.
+
+    Raises:
+        MediaError: it is gone, or not a media file any more.
+    """
+    return _open(Path(video.path), by_header=True) if video.header_suffices else open_media(video.path)
+
+
+def _open_by_header(path: Path) -> tuple[Any, bool]:
+    """A container, and whether it was opened by its header: an MP4 file of H.264 or H.265 whose header lists all.
+
+    FFmpeg otherwise decodes the first frames to find out what the header says as well, which is most of what opening
+    costs. The decoded frames and sound are the same.
+    """
+    if path.is_file():
+        with path.open("rb") as file:
+            is_mp4 = file.read(8)[4:] == b"ftyp"
+        if is_mp4:
+            container = _open(path, by_header=True)
+            videos = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
+            # Of a fragmented file it lists nothing.
+            if videos and all(one.frames and one.codec_context.name in HEADER_CODECS for one in videos):
+                return container, True
+            container.close()
+    return open_media(path), False
+
+
+def _open(path: Path, *, by_header: bool = False) -> Any:
+    options = {"protocol_whitelist": "file", **({"probesize": "32"} if by_header else {})}
     try:
-        return av.open(str(path.resolve()), options={"protocol_whitelist": "file", **(options or {})}, **further)
+        return av.open(str(path.resolve()), format="mp4" if by_header else None, options=options)
     except av.FFmpegError as error:
         raise MediaError(
             f"{path} cannot be read as a video: {error.strerror}.",
@@ -133,13 +145,13 @@ def video_stream(container: Any, path: Path | str) -> Any:
 
 
 def displayed(frame: Any) -> NDArray[Any]:
-    """A decoded picture as uint8 RGB `[height, width, 3]`, turned the way it is shown (phones record sideways)."""
+    """A decoded frame as uint8 RGB `[height, width, 3]`, turned the way it is displayed (phones record sideways)."""
     pixels: NDArray[Any] = frame.to_ndarray(format="rgb24", **_ONE_THREAD)
     return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 360 else pixels
 
 
 def displayed_size(frame: Any) -> tuple[int, int]:
-    """The width and height that `displayed` gives a decoded picture."""
+    """The width and height that `displayed` gives a decoded frame."""
     return (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
 
 
@@ -212,11 +224,8 @@ def ticks_of(frame: Any, path: Path | str) -> int:
     return int(frame.pts)
 
 
-REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."
-
-
 def check_complete(video: VideoInfo, end: Fraction) -> None:
-    """Check that the pictures, which end at `end`, reach the duration that the file states.
+    """Check that the frames, which end at `end`, reach the duration that the file states.
 
     Raises:
         MediaError: they end half a second before it, or more.
@@ -230,7 +239,7 @@ def check_complete(video: VideoInfo, end: Fraction) -> None:
 
 
 def frame_length(frame: Any, stream: Any) -> Fraction:
-    """How long a frame is shown, seconds."""
+    """The time that a frame is displayed, seconds."""
     if frame.duration:
         return Fraction(frame.duration * frame.time_base)
     return 1 / Fraction(stream.average_rate) if stream.average_rate else Fraction(0)
@@ -245,7 +254,7 @@ def _constant_rate(stream: Any) -> Fraction | None:
 
 
 def _stated_duration(container: Any, stream: Any) -> Fraction | None:
-    """Seconds of picture as the track, its tags (Matroska) or, for a lone track, the container states them."""
+    """Seconds of video as the track, its tags (Matroska) or, for a lone track, the container states them."""
     if stream.duration is not None:
         return Fraction(stream.duration * stream.time_base)
     if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):

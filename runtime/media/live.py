@@ -1,23 +1,29 @@
-"""Reading cameras, microphones and network streams: seconds for the network, and the same packets for the overlay."""
+"""Sources without an end: cameras, microphones and network streams, read as samples."""
 
 from __future__ import annotations
 
 import heapq
 import threading
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import chain
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import av
+import numpy as np
+from numpy.typing import NDArray
 
-from avsbg.runtime.bundle.manifest import ClipRecord, PreprocessingRecord
+from avsbg.runtime.bundle.manifest import Manifest
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.container import VideoInfo, displayed_size, time_of, video_stream
-from avsbg.runtime.media.live_seconds import LiveCounters, SecondPicker
-from avsbg.runtime.media.samples import Second
+from avsbg.runtime.media.audio import Aligner
+from avsbg.runtime.media.container import VideoInfo, displayed, displayed_size, time_of, video_stream
+from avsbg.runtime.media.samples import Sample, resize
 from avsbg.runtime.media.sources import WHITELIST, LiveSource
+from avsbg.runtime.media.video import frame_deadline
 from avsbg.runtime.threads import Channel, ChannelClosedError, Prefetch
 
 if TYPE_CHECKING:
@@ -29,16 +35,33 @@ TIMEOUT = (10.0, 10.0)
 PACKETS = 400
 # Packets on their way from a camera and a microphone that are read at the same time.
 MERGED = 64
+# How long a frame waits for its sound, in time stamps of the frames, until silence stands for it.
+SOUND_PATIENCE = 1
+# A greater step of the time stamps is a source that began anew.
+LARGEST_STEP = 60
+
+
+@dataclass
+class LiveCounters:
+    """Faults of a live source that it went on after.
+
+    Attributes:
+        damaged: packets that could not be decoded, and were passed over.
+        late_sound: seconds whose sound did not come in time.
+    """
+
+    damaged: int = 0
+    late_sound: int = 0
 
 
 class LiveReader:
     """An open live source. Use it as a context manager.
 
-    Its picture and sound may come from one source, or from a camera and a microphone, whose time stamps are then those
+    Its frames and sound may come from one source, or from a camera and a microphone, whose time stamps are then those
     of the wall clock.
 
     Args:
-        source: where the picture comes from, and the sound if it has some.
+        source: where the frames come from, and the sound if it has some.
         microphone: where the sound comes from instead.
         stop: set by whoever wants the source to end.
         duration: seconds after which it ends by itself; None for never.
@@ -66,19 +89,19 @@ class LiveReader:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._containers = [stack.enter_context(_open(each)) for each in (self._source, self._microphone) if each]
-            picture, sound = self._containers[0], self._containers[-1]
-            self._picture = video_stream(picture, self._source.name)
-            # The camera's own microphone is not listened to if another one was named.
-            self._sound = sound.streams.audio[0] if sound.streams.audio else None
-            if self._microphone is not None and self._sound is None:
+            video, audio = self._containers[0], self._containers[-1]
+            self._video = video_stream(video, self._source.name)
+            # The camera's own microphone is not used if another one was named.
+            self._audio = audio.streams.audio[0] if audio.streams.audio else None
+            if self._microphone is not None and self._audio is None:
                 raise MediaError(f"{self._microphone.name} gives no sound.", "A microphone is named like alsa:default.")
             self._decoders = {track.type: track.codec_context for track in self._tracks()}
             self._packets = self._merged(stack)
             self._held: list[Any] = []
-            first = self._first_picture()
+            first = self._first_frame()
             width, height = displayed_size(first)
             start = time_of(first, self._source.name)
-            self.video = VideoInfo(self._source.name, width, height, None, start, None, self._sound is not None)
+            self.video = VideoInfo(self._source.name, width, height, None, start, None, self._audio is not None)
             self._stack = stack.pop_all()
         return self
 
@@ -88,9 +111,9 @@ class LiveReader:
         self._stack.close()
 
     def _tracks(self) -> list[Any]:
-        return [track for track in (self._picture, self._sound) if track is not None]
+        return [track for track in (self._video, self._audio) if track is not None]
 
-    def _first_picture(self) -> Any:
+    def _first_frame(self) -> Any:
         for packet in self._packets:
             self._held.append(packet)
             for frame in self._decode(self._decoders[packet.stream.type], packet):
@@ -102,12 +125,12 @@ class LiveReader:
         raise MediaError(f"{self._source.name} ended before its first picture.")
 
     def _merged(self, stack: ExitStack) -> Iterator[Any]:
-        """The packets of picture and sound, read at the same time if there are two sources."""
+        """The packets of frames and sound, read at the same time if there are two sources."""
         if len(self._containers) == 1:
             return self._demux(self._containers[0], self._tracks())
         if self._microphone is not None and self._source.waits and self._microphone.waits:
             # Neither has a pace of its own, so what came first is a matter of the time stamps.
-            each = [self._demux(*pair) for pair in zip(self._containers, [[self._picture], [self._sound]], strict=True)]
+            each = [self._demux(*pair) for pair in zip(self._containers, [[self._video], [self._audio]], strict=True)]
             return heapq.merge(*each, key=lambda packet: (packet.pts or 0) * packet.time_base)
         merged: Channel[Any] = Channel(MERGED)
         for container, track in zip(self._containers, self._tracks(), strict=True):
@@ -137,55 +160,125 @@ class LiveReader:
     def _decode(self, decoder: Any, packet: Any) -> list[Any]:
         try:
             return list(decoder.decode(packet))
-        except av.FFmpegError:  # a broken packet, or one whose reference was sent before we listened
+        except av.FFmpegError:  # a broken packet, or one whose reference was sent before we were there
             self.counters.damaged += 1
             return []
 
-    def seconds(
-        self, clip: ClipRecord, preprocessing: PreprocessingRecord, *, silent: bool, copies: Channel[Any] | None
-    ) -> Iterator[Second]:
+    def samples(self, manifest: Manifest, *, silent: bool, packets: Channel[Any] | None) -> Iterator[Sample]:
         """The source second by second; ends when it does, or is told to. A source that fails ends too: see `failure`.
 
         Args:
-            clip: the bundle's clip contract.
-            preprocessing: the bundle's rules.
+            manifest: of the bundle, with its clip contract and rules.
             silent: silence in place of the sound.
-            copies: where each packet goes as well, for `frames`.
+            packets: where each packet goes as well, for `frames`.
         """
-        picker = SecondPicker(self.video, self.counters, clip, preprocessing, silent=silent)
+        assembler = _SampleAssembler(self.video, self.counters, manifest, silent=silent)
         try:
             for packet in chain(self._held, self._packets):
                 self._held = []
-                if copies is not None:
-                    if len(copies) >= PACKETS * (clip.frames + 10):
+                if packets is not None:
+                    if len(packets) >= PACKETS * (manifest.clip.frames + 10):
                         raise MediaError(
-                            f"{len(copies)} packets of {self._source.name} wait for the overlay, which is too slow.",
+                            f"{len(packets)} packets of {self._source.name} wait for the overlay, which is too slow.",
                             "Use --no-overlay.",
                         )
-                    copies.put(packet)
+                    packets.put(packet)
                 kind = packet.stream.type
                 for frame in self._decode(self._decoders[kind], packet):
-                    yield from picker.picture(frame) if kind == "video" else picker.sound(frame)
-                if self._stop.is_set() or (self._duration is not None and picker.second >= self._duration):
+                    yield from assembler.add_frame(frame) if kind == "video" else assembler.add_sound(frame)
+                if self._stop.is_set() or (self._duration is not None and assembler.second >= self._duration):
                     break
         except MediaError as error:
             self.failure = self.failure or error
         finally:
-            if copies is not None:
-                copies.close()
-        yield from picker.finish(self._duration)
+            if packets is not None:
+                packets.close()
+        yield from assembler.finish(self._duration)
 
-    def frames(self, copies: Channel[Any]) -> Iterator[Any]:
-        """The decoded pictures and sound of the packets in `copies`, from the first picture on."""
+    def frames(self, packets: Channel[Any]) -> Iterator[Any]:
+        """The decoded frames and sound of `packets`, from the first frame on."""
         decoders = {track.type: copy_decoder(track) for track in self._tracks()}
         video = self.video
-        for packet in copies:
+        for packet in packets:
             for frame in self._decode(decoders[packet.stream.type], packet):
                 if packet.stream.type == "video":
                     fits = (frame.width, frame.height) == (video.width, video.height)
                     yield frame if fits or frame.rotation % 360 else _reformatted(frame, video)
                 elif time_of(frame, self._source.name) >= video.start:
                     yield frame
+
+
+class _SampleAssembler:
+    """Puts the samples of a live source together from its decoded frames and sound.
+
+    Attributes:
+        second: the one that is being filled.
+    """
+
+    def __init__(self, video: VideoInfo, counters: LiveCounters, manifest: Manifest, *, silent: bool) -> None:
+        self.second = 0
+        self._video, self._counters, self._clip = video, counters, manifest.clip
+        self._offset = manifest.preprocessing.frame_offset
+        self._aligner = None
+        if video.has_audio and manifest.uses_audio and not silent:
+            self._aligner = Aligner(str(video.path), video.start, self._clip.sample_rate)
+        self._audio: NDArray[Any] = np.zeros(0, np.float32)
+        # For their sound: number, time, length and pixels.
+        self._waiting: deque[tuple[int, Fraction, Fraction, NDArray[Any]]] = deque()
+        self._last: Any = None
+        self._time = Fraction(0)  # when `_last` begins
+
+    def add_frame(self, frame: Any) -> Iterator[Sample]:
+        """Take a frame; yields the samples that it completes."""
+        time = time_of(frame, self._video.path) - self._video.start
+        if self._last is not None and not -1 < time - self._time < LARGEST_STEP:
+            step = f"from {float(self._time):.2f} to {float(time):.2f} s"
+            raise MediaError(
+                f"the time stamps of {self._video.path} step {step}.",
+                "It was probably started anew; start this anew as well.",
+            )
+        while self._last is not None and time > frame_deadline(self.second, self._clip.frames, None, self._offset):
+            self._choose(Fraction(1))
+        self._last, self._time = frame, time
+        yield from self._complete(time)
+
+    def add_sound(self, frame: Any) -> Iterator[Sample]:
+        """Take sound; yields the samples that it completes."""
+        if self._aligner is not None:
+            self._audio = np.concatenate([self._audio, *self._aligner.push(frame)])
+            if len(self._audio) > LARGEST_STEP * self._clip.sample_rate:
+                raise MediaError(f"{self._video.path} has sent sound, but no picture for {LARGEST_STEP} s.")
+            yield from self._complete(self._time)
+
+    def finish(self, duration: float | None) -> Iterator[Sample]:
+        """Yield what is left: as of a file, a last second counts if half of it is there."""
+        end = self._time if duration is None else min(self._time, Fraction(duration))
+        while self._last is not None and (self.second == 0 or self.second + Fraction(1, 2) <= end):
+            self._choose(max(Fraction(1, 100), min(Fraction(1), end - self.second)))
+        while self._waiting:
+            yield self._take()
+
+    def _choose(self, length: Fraction) -> None:
+        self._waiting.append((self.second, self._time, length, displayed(self._last)))
+        self.second += 1
+
+    def _complete(self, now: Fraction) -> Iterator[Sample]:
+        while self._waiting:
+            complete = self._aligner is None or len(self._audio) >= self._clip.sample_rate
+            if not complete and now < self._waiting[0][0] + 1 + SOUND_PATIENCE:
+                return
+            yield self._take()
+
+    def _take(self) -> Sample:
+        number, time, length, pixels = self._waiting.popleft()
+        count = round(length * self._clip.sample_rate)
+        audio, self._audio = self._audio[:count], self._audio[count:]
+        if self._aligner is not None and len(audio) < count:
+            self._counters.late_sound += 1
+            # What comes too late is dropped, so that what follows stays with its frame.
+            self._aligner.skip(count - len(audio))
+        audio = np.pad(audio, (0, count - len(audio)))
+        return Sample(number, time, length, pixels, resize(pixels, self._clip.width, self._clip.height), audio)
 
 
 def copy_decoder(track: Any) -> Any:
@@ -203,7 +296,7 @@ def copy_decoder(track: Any) -> Any:
 
 
 def _reformatted(frame: Any, video: VideoInfo) -> Any:
-    """A picture of a source that has changed its size, in the size that it began with."""
+    """A frame of a source that has changed its size, in the size that it began with."""
     fitting = frame.reformat(width=video.width, height=video.height)
     fitting.pts, fitting.time_base = frame.pts, frame.time_base
     return fitting

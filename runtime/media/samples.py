@@ -1,140 +1,132 @@
-"""From a video to a network's inputs: windows of T seconds, each with T frames and T seconds of sound."""
+"""From a video to a network's inputs: a sample per second, and the arrays of a clip of T samples."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.bundle.manifest import ClipRecord, GraphRecord, PreprocessingRecord
+from avsbg.runtime.bundle.manifest import GraphRecord, Manifest
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.audio import Sound
-from avsbg.runtime.media.container import VideoInfo
+from avsbg.runtime.media.audio import AudioReader
+from avsbg.runtime.media.container import VideoInfo, displayed
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
-from avsbg.runtime.media.video import SampledFrame, frame_per_second
+from avsbg.runtime.media.video import choose_frames
+from avsbg.runtime.threads import Prefetch
 
 Array = NDArray[Any]
 
+# Decoded frames that may wait to be used.
+FRAMES_AHEAD = 2
+
 
 @dataclass(frozen=True)
-class Second:
-    """A second of a video, ready for the network.
+class Sample:
+    """A second of a source, ready for the network: a frame and its sound.
 
     Attributes:
-        shown: the frame that stands for it, in the video's size.
+        number: which second, 0 for the first one.
+        time: when its frame begins, seconds from the first frame of the source.
+        length: how much of the second is there, 1 except at the source's end.
+        pixels: uint8 `[height, width, 3]`, the frame, RGB, in the source's size.
         frame: uint8 `[H, W, 3]`, the same in the network's size.
-        samples: float32 `[n]`, its sound; n is the sample rate, and less where the video ends inside the second.
+        audio: float32 `[n]`, mono; n is the sample rate times `length`.
     """
 
-    shown: SampledFrame
+    number: int
+    time: Fraction
+    length: Fraction
+    pixels: Array
     frame: Array
-    samples: Array
+    audio: Array
 
 
-@dataclass(frozen=True)
-class Window:
-    """T seconds of a video, ready for the network.
-
-    Attributes:
-        seconds: the frames that are there, one per second, in the video's size: at least 1, fewer than T only in the
-            last window.
-        frames: uint8 `[1, T, H, W, 3]`; the last frame is repeated for what is missing.
-        waveform: float32 `[1, T * sample_rate]`.
-    """
-
-    seconds: list[SampledFrame]
-    frames: Array
-    waveform: Array
-
-
-def read_seconds(
-    video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, *, silent: bool = False
-) -> Iterator[Second]:
-    """Walk a video second by second; a soundtrack that ends before the picture continues as silence.
+def read_samples(video: VideoInfo, manifest: Manifest, *, silent: bool = False) -> Iterator[Sample]:
+    """Walk a video second by second; a soundtrack that ends before the frames continues as silence.
 
     Args:
         video: what `probe` returned.
-        clip: the bundle's clip contract.
-        preprocessing: the bundle's rules.
-        silent: silence in place of the soundtrack.
+        manifest: of the bundle, with its clip contract and rules.
+        silent: silence in place of the soundtrack; what a network that uses no audio gets in any case.
 
     Raises:
         MediaError: no audio track and not `silent`, or the file cannot be decoded.
     """
-    # Opened here, not in the generator: what is missing shows before work begins.
-    sound = None if silent else Sound(video, clip.sample_rate)
-    return _walk(video, clip, preprocessing, sound)
+    # Made here, not in the generator: what is missing shows before work begins.
+    audio = AudioReader(video, manifest.clip.sample_rate) if manifest.uses_audio and not silent else None
+    return _read_samples(video, manifest, audio)
 
 
-def _walk(
-    video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, sound: Sound | None
-) -> Iterator[Second]:
-    try:
-        if sound is not None:
-            sound.decode_ahead()
-        for shown in frame_per_second(video, window=clip.frames, offset=preprocessing.frame_offset):
-            samples = round(shown.length * clip.sample_rate)
-            heard = np.zeros(samples, np.float32) if sound is None else sound.read(samples)
-            yield Second(shown, resize(shown.pixels, clip.width, clip.height), heard)
-    finally:
-        if sound is not None:
-            sound.close()
+def _read_samples(video: VideoInfo, manifest: Manifest, audio: AudioReader | None) -> Iterator[Sample]:
+    clip, offset = manifest.clip, manifest.preprocessing.frame_offset
+    with ExitStack() as stack:
+        if audio is not None:
+            stack.enter_context(audio)
+        # Frames are decoded in a thread of their own while the ones before are made RGB, and used.
+        chosen = stack.enter_context(
+            Prefetch(choose_frames(video, clip_seconds=clip.frames, offset=offset), FRAMES_AHEAD)
+        )
+        for number, time, length, decoded in chosen:
+            pixels, count = displayed(decoded), round(length * clip.sample_rate)
+            sound = np.zeros(count, np.float32) if audio is None else audio.read(count)
+            yield Sample(number, time, length, pixels, resize(pixels, clip.width, clip.height), sound)
 
 
-def windows(
-    video: VideoInfo, clip: ClipRecord, preprocessing: PreprocessingRecord, *, silent: bool = False
-) -> Iterator[Window]:
-    """Walk a video in windows of T seconds that follow each other; arguments and errors as of `read_seconds`."""
-    seconds = read_seconds(video, clip, preprocessing, silent=silent)
-    return map(partial(window_of, clip=clip), iter(lambda: list(islice(seconds, clip.frames)), []))
+def read_clips(video: VideoInfo, manifest: Manifest, *, silent: bool = False) -> Iterator[list[Sample]]:
+    """Walk a video in clips of T samples that follow each other; the last one may have fewer.
 
-
-def window_of(seconds: Sequence[Second], clip: ClipRecord) -> Window:
-    """Put up to T seconds together.
-
-    For what is missing at a video's end, the last frame and the last log-mel patch (0.96 s of sound) are repeated, as
-    the published preparation does; the masks of repeated frames mean nothing. Silence stays silence.
+    Arguments and errors are those of `read_samples`.
     """
-    frames = [second.frame for second in seconds]
-    waveform = np.concatenate([second.samples for second in seconds])
-    return Window(
-        [second.shown for second in seconds],
-        np.stack(frames + frames[-1:] * (clip.frames - len(frames)))[None],
-        repeat_last_patch(waveform, clip.frames * clip.sample_rate)[None],
-    )
+    samples = read_samples(video, manifest, silent=silent)
+    return iter(lambda: list(islice(samples, manifest.clip.frames)), [])
 
 
-def check_inputs(graph: GraphRecord) -> None:
+def check_inputs(manifest: Manifest, graph: GraphRecord) -> None:
     """Check that all that the graph takes can be made from a video.
 
     Raises:
         MediaError: it takes something else, such as audio embeddings, which need VGGish.
     """
     for tensor in graph.inputs:
-        if tensor.name not in ("frames", "waveform", "log_mel"):
+        if tensor.name not in ("frames", "waveform", "log_mel") and manifest.uses_audio:
             raise MediaError(
                 f"the bundle's graph takes {tensor.name!r}, which cannot be made from a video alone.",
                 "Export the bundle again with --audio waveform, which puts the whole audio front end into the graph.",
             )
 
 
-def graph_inputs(window: Window, clip: ClipRecord, graph: GraphRecord) -> dict[str, Array]:
-    """The arrays that the graph takes for a window.
+def clip_inputs(samples: Sequence[Sample], manifest: Manifest, graph: GraphRecord) -> dict[str, Array]:
+    """The arrays that a graph of whole clips takes for up to T samples.
+
+    For what is missing at a video's end, the last frame and the last log-mel patch (0.96 s of sound) are repeated, as
+    the published preparation does; the masks of repeated frames mean nothing. Silence stays silence.
+
+    Returns:
+        By name, as the graph takes them: `frames` uint8 `[1, T, H, W, 3]`; `waveform` float32 `[1, T * sample_rate]`
+        or `log_mel` float32 `[1, T, 1, 96, 64]`; zeros for sound that the network does not use.
 
     Raises:
         MediaError: as `check_inputs`.
     """
-    check_inputs(graph)
-    arrays = {"frames": window.frames, "waveform": window.waveform}
-    wanted = [tensor.name for tensor in graph.inputs]
-    if "log_mel" in wanted:
-        arrays["log_mel"] = log_mel(window.waveform[0])[None, : clip.frames]
-    return {name: arrays[name] for name in wanted}
+    check_inputs(manifest, graph)
+    clip, arrays = manifest.clip, {}
+    for tensor in graph.inputs:
+        if tensor.name == "frames":
+            frames = [sample.frame for sample in samples]
+            arrays["frames"] = np.stack(frames + frames[-1:] * (clip.frames - len(frames)))[None]
+        elif not manifest.uses_audio:
+            arrays[tensor.name] = np.zeros(tensor.single_shape, tensor.dtype)
+        else:
+            waveform = np.concatenate([sample.audio for sample in samples])
+            waveform = repeat_last_patch(waveform, clip.frames * clip.sample_rate)
+            arrays[tensor.name] = (waveform if tensor.name == "waveform" else log_mel(waveform)[: clip.frames])[None]
+    return arrays
 
 
 def resize(pixels: Array, width: int, height: int) -> Array:
@@ -145,7 +137,7 @@ def resize(pixels: Array, width: int, height: int) -> Array:
     """
     top, bottom, down = _taps(height, pixels.shape[0])
     left, right, along = _taps(width, pixels.shape[1])
-    # Only the rows and columns that are used are read: a large picture costs no more than a small one.
+    # Only the rows and columns that are used are read: a large frame costs no more than a small one.
     rows = pixels.take(np.stack([top, bottom]), axis=0)
     mixed, other = rows.take(left, axis=2).astype(np.float32), rows.take(right, axis=2).astype(np.float32)
     other -= mixed

@@ -1,4 +1,4 @@
-"""What users write to name a source: a file, a folder, an address, or a device."""
+"""The names of sources: a file, a folder, an address, or a device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,12 @@ from pathlib import Path
 
 from avsbg.runtime.errors import MediaError
 
-# FFmpeg's input devices that PyAV's wheels for Linux hold and that carry pictures or sound.
+# Of a folder, what else lies in it is left alone; a file that is named is taken whatever its name.
+VIDEO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv".split()  # noqa: SIM905
+)
+# FFmpeg's input devices that PyAV's wheels for Linux hold and that carry video or sound.
 DEVICES = {
     "v4l2": "a camera, e.g. v4l2:/dev/video0",
     "alsa": "a microphone, e.g. alsa:default",

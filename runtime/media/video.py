@@ -1,90 +1,76 @@
-"""Which frame stands for each second of a video, decoding no more than it takes to find it."""
+"""The frame that stands for each second of a video, found by decoding no more than it takes.
+
+The choice is the same to the bit as by decoding everything, but for what a decoder makes up where a file is damaged.
+Wanted are the last frame by each deadline, and the last of all if it stands for a second. Two kinds of decoders can do
+with less than everything:
+
+* Those of H.264, H.265 and MPEG-1, 2 and 4 leave out the frames that no other one refers to, on request and packet by
+  packet; what follows the last wanted frame is not sent to them at all.
+* Where every frame stands for itself (MJPEG, ProRes, raw video), only the wanted ones are sent.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
-
-from numpy.typing import NDArray
 
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import (
     VideoInfo,
     check_complete,
     decode_packets,
-    displayed,
     frame_length,
-    open_by_header,
+    open_video,
     packets_of,
     ticks_of,
     time_of,
     video_stream,
 )
-from avsbg.runtime.media.needed_pictures import FrameSkipper, last_tick
-from avsbg.runtime.threads import Prefetch, usable_cores
+from avsbg.runtime.threads import usable_cores
 
-# Decoded frames that may wait to be used.
-FRAMES_AHEAD = 2
-# Of a decoder, as FFmpeg itself limits them: each holds pictures.
+# Of a decoder, as FFmpeg itself limits them: each holds frames.
 MOST_THREADS = 16
+# Decoders that heed a change of `skip_frame` between packets, and that know which frames no other one refers to.
+SKIPPING_DECODERS = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video"}
+# Packets of a second and a bit, at any frame rate that a camera has.
+MOST_WAITING = 1000
+
+# The number of a second, when its frame begins, how much of the second is there, and the decoded frame.
+ChosenFrame = tuple[int, Fraction, Fraction, Any]
 
 
-@dataclass(frozen=True)
-class SampledFrame:
-    """The frame that stands for a second of the video.
-
-    Attributes:
-        second: 0 for the first one.
-        time: when the frame begins, seconds from the first picture.
-        length: how much of the second is there, 1 except at the video's end.
-        pixels: uint8 `[height, width, 3]`, RGB, in the video's size.
-    """
-
-    second: int
-    time: Fraction
-    length: Fraction
-    pixels: NDArray[Any]
-
-
-def frame_per_second(video: VideoInfo, *, window: int, offset: float = 15 / 16) -> Iterator[SampledFrame]:
+def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float = 15 / 16) -> Iterator[ChosenFrame]:
     """The frame that stands for each second of the video, decoding straight through.
 
     The published preparation cuts a video into clips, rounds the frame rate to an integer f and keeps, for second l
-    of a clip, the frame of index int(l * f + 15/16 * f). Here clips follow each other every `window` seconds, so that
-    sound and picture stay together at rates such as 29.97. At a variable rate it is the frame shown at l + 15/16.
+    of a clip, the frame of index int(l * f + 15/16 * f). Here clips follow each other every `clip_seconds`, so that
+    sound and frames stay together at rates such as 29.97. At a variable rate it is the frame at l + 15/16.
 
     A last second counts if at least half of it is there, and the first one always does; where the wanted frame is
     beyond the end, the last frame stands for it.
 
     Args:
         video: what `probe` returned.
-        window: seconds per clip, T.
+        clip_seconds: seconds per clip, T.
         offset: the place in the second.
 
     Raises:
         MediaError: the file cannot be decoded, or ends before what it states.
     """
-    # Pictures are decoded in a thread of their own while the ones before are made RGB, and used.
-    with Prefetch(_choose(video, window, offset), FRAMES_AHEAD) as chosen:
-        for second, time, length, frame in chosen:
-            yield SampledFrame(second, time, length, displayed(frame))
-
-
-def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int, Fraction, Fraction, Any]]:
-    """For each second: its number, when its frame begins, how much of the second is there, and the decoded frame."""
 
     def deadline(second: int) -> Fraction:
-        return frame_deadline(second, window, video.rate, offset)
+        return frame_deadline(second, clip_seconds, video.rate, offset)
 
-    with open_by_header(video.path) as container:
+    with open_video(video) as container:
         stream = video_stream(container, video.path)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
         second, limit, last = 0, 0, None
-        needed = FrameSkipper(stream.codec_context, video.start, deadline)
-        packets = needed.of(packets_of(container, video.path, stream))
+        skipper = FrameSkipper(stream.codec_context, video.start, deadline)
+        packets = skipper.needed(packets_of(container, video.path, stream))
         for frame in decode_packets(packets, video.path):
             ticks = ticks_of(frame, video.path)
             if last is None:
@@ -96,20 +82,119 @@ def _choose(video: VideoInfo, window: int, offset: float) -> Iterator[tuple[int,
             last = frame
         if last is None:
             raise MediaError(f"{video.path} has a video track without a single picture.")
-        shown = time_of(last, video.path) - video.start
-        end = shown + frame_length(last, stream) if needed.end is None else needed.end
+        time = time_of(last, video.path) - video.start
+        end = time + frame_length(last, stream) if skipper.end is None else skipper.end
         check_complete(video, end)
         while second == 0 or second + Fraction(1, 2) <= end:
-            whole = needed.end is not None and second < needed.passed
-            yield second, shown, Fraction(1) if whole else min(Fraction(1), end - second), last
+            whole = skipper.end is not None and second < skipper.passed
+            yield second, time, Fraction(1) if whole else min(Fraction(1), end - second), last
             second += 1
 
 
-def frame_deadline(second: int, window: int, rate: Fraction | None, offset: float) -> Fraction:
-    """The time by which a frame must have begun to be the one that stands for `second` (see `frame_per_second`)."""
+def frame_deadline(second: int, clip_seconds: int, rate: Fraction | None, offset: float) -> Fraction:
+    """The time by which a frame must have begun to be the one that stands for `second` (see `choose_frames`)."""
     if rate is None or round(rate) == 0:
         return second + Fraction(offset)
-    clip = second - second % window
+    clip = second - second % clip_seconds
     index = int((second - clip + Fraction(offset)) * round(rate))
     # Half a frame of slack: a stored time may be rounded either way.
     return clip + (index + Fraction(1, 2)) / rate
+
+
+def last_tick(time: Fraction, unit: Fraction) -> int:
+    """The last time stamp in `unit`, seconds, that is not after `time`: whole numbers compare faster than fractions."""
+    return math.floor(time / unit)
+
+
+class FrameSkipper:
+    """Passes on the packets that the wanted frames need.
+
+    A packet's decoding time is at most the presentation time of all that follow, so about a second of packets waits
+    here until it is known which are wanted. Where packets lack time stamps, everything is decoded.
+
+    Args:
+        decoder: the codec context that the packets go to.
+        start: the time stamp of the first frame, seconds.
+        deadline: the time by which a second's frame must have begun.
+
+    Attributes:
+        passed: how many seconds' deadlines the frames, sent or not, have passed.
+        end: where the last frame ends, if it was not sent; else None.
+    """
+
+    def __init__(self, decoder: Any, start: Fraction, deadline: Callable[[int], Fraction]) -> None:
+        self._decoder, self._start, self._deadline = decoder, start, deadline
+        self._intra_only = decoder.codec.intra_only
+        self._active = self._intra_only or decoder.codec.name in SKIPPING_DECODERS
+        self._waiting: deque[Any] = deque()
+        self._wanted: set[int] = set()
+        self._unit: Fraction | None = None  # of the packets' time stamps
+        self._limit = 0  # the deadline of second `passed`, in it
+        self.passed = 0
+        self.end: Fraction | None = None
+
+    def needed(self, packets: Iterator[Any]) -> Iterator[Any]:
+        """The packets to decode, of all packets of the track; with an empty one at the end."""
+        if not self._active:
+            yield from packets
+            return
+        for packet in packets:
+            if not packet.size:
+                yield from self._finish()
+            elif packet.pts is None or len(self._waiting) > MOST_WAITING:
+                self._wanted.update(held.pts for held in self._waiting)
+                yield from self._release(len(self._waiting))
+                self._decoder.skip_frame = "DEFAULT"
+            else:
+                if self._unit is None:
+                    self._unit = packet.time_base
+                    self._limit = self._limit_of(0)
+                # Matroska's first packets may lack a decoding time; the next one that has it tells.
+                while packet.dts is not None and packet.dts > self._limit:
+                    yield from self._pass()
+                self._waiting.append(packet)
+                continue
+            yield packet
+            yield from packets
+
+    def _limit_of(self, second: int) -> int:
+        assert self._unit is not None
+        return last_tick(self._start + self._deadline(second), self._unit)
+
+    def _pass(self) -> Iterator[Any]:
+        yield from self._close(self._limit)
+        self.passed += 1
+        self._limit = self._limit_of(self.passed)
+
+    def _release(self, count: int) -> Iterator[Any]:
+        for _ in range(count):
+            packet = self._waiting.popleft()
+            wanted = packet.pts in self._wanted
+            if self._intra_only and not wanted:
+                continue
+            if not self._intra_only:
+                self._decoder.skip_frame = "DEFAULT" if wanted else "NONREF"
+            yield packet
+
+    def _close(self, limit: int) -> Iterator[Any]:
+        """No more frames by `limit` will come: the last of them is wanted."""
+        early = [held.pts <= limit for held in self._waiting]
+        if any(early):  # else the frame of the second before still lasts
+            self._wanted.add(max(held.pts for held, is_early in zip(self._waiting, early, strict=True) if is_early))
+        # Those behind one that is displayed later wait with it.
+        yield from self._release([*early, False].index(False))
+
+    def _finish(self) -> Iterator[Any]:
+        last = max(self._waiting, key=lambda held: held.pts, default=None)
+        if last is None:
+            return
+        while last.pts > self._limit:
+            yield from self._pass()
+        end = Fraction((last.pts + (last.duration or 0)) * last.time_base) - self._start
+        if last.duration and self.passed > 0 and self.passed + Fraction(1, 2) > end:
+            # It stands for no second. A wanted one that waits behind frames displayed later still goes out.
+            self.end = end
+            behind = max((i for i, held in enumerate(self._waiting) if held.pts in self._wanted), default=-1)
+            yield from self._release(behind + 1)
+        else:
+            yield from self._close(last.pts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,22 +13,18 @@ from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import MediaError, OutputError
+from avsbg.runtime.media.sources import VIDEO_SUFFIXES
 from avsbg.runtime.segment.pipeline import Options, Progress
-from avsbg.runtime.segment.run import SUMMARY, segment_video
+from avsbg.runtime.segment.run import SUMMARY, segment_video, settings
 from avsbg.runtime.segment.segmenter import Segmenter
 
 REPORT = "batch.json"
-# Of a folder, what else lies in it is left alone; a file that is named is taken whatever its name.
-VIDEO_SUFFIXES = frozenset(
-    f".{name}"
-    for name in "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv".split()  # noqa: SIM905
-)
 
 State = Literal["done", "finished before", "failed", "not done"]
 
 
 @dataclass(frozen=True)
-class Clip:
+class BatchItem:
     """A video of a batch and the directory that its output goes to."""
 
     path: Path
@@ -37,15 +33,15 @@ class Clip:
 
 @dataclass
 class BatchResult:
-    """What became of a video."""
+    """The outcome of a video."""
 
-    clip: Clip
+    item: BatchItem
     state: State = "not done"
     error: str | None = None
     summary: dict[str, Any] | None = None
 
 
-def find_clips(sources: Sequence[Path], output: Path) -> list[Clip]:
+def find_videos(sources: Sequence[Path], output: Path) -> list[BatchItem]:
     """The videos among `sources`, files and folders, in order.
 
     A single file's output is `output` itself. Otherwise it is a directory in it with the file's name, for a file of a
@@ -55,8 +51,8 @@ def find_clips(sources: Sequence[Path], output: Path) -> list[Clip]:
         MediaError: a source does not exist, a folder holds no video, or two videos would share an output.
     """
     if len(sources) == 1 and not sources[0].is_dir():
-        return [Clip(sources[0], output)]
-    clips: dict[Path, Clip] = {}
+        return [BatchItem(sources[0], output)]
+    items: dict[Path, BatchItem] = {}
     for source in sources:
         if source.is_dir():
             found = [(path, path.relative_to(source)) for path in _videos_in(source)]
@@ -67,13 +63,13 @@ def find_clips(sources: Sequence[Path], output: Path) -> list[Clip]:
         else:
             found = [(source, Path(source.name))]
         for path, name in found:
-            clip = Clip(path, output / name)
-            if (other := clips.setdefault(clip.output, clip)) is not clip:
+            item = BatchItem(path, output / name)
+            if (other := items.setdefault(item.output, item)) is not item:
                 raise MediaError(
-                    f"{other.path} and {path} would both be written to {clip.output}.",
+                    f"{other.path} and {path} would both be written to {item.output}.",
                     "Run them with different -o directories, or give the folder that holds both.",
                 )
-    return list(clips.values())
+    return list(items.values())
 
 
 def _videos_in(folder: Path) -> Iterator[Path]:
@@ -81,14 +77,14 @@ def _videos_in(folder: Path) -> Iterator[Path]:
 
 
 def run_key(content: str, segmenter: Segmenter, options: Options) -> str:
-    """What tells a run from any other: SHA-256 of the video's, the bundle's manifest's, and the options."""
-    identity = {"video": content, "bundle": segmenter.bundle.manifest_sha256, "options": asdict(options)}
+    """The SHA-256 of all that tells a run from any other: the video's, the bundle's manifest's, and the settings."""
+    identity = {"video": content, "bundle": segmenter.bundle.manifest_sha256, "options": settings(segmenter, options)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def run_batch(
     segmenter: Segmenter,
-    clips: Sequence[Clip],
+    items: Sequence[BatchItem],
     options: Options,
     *,
     redo: bool = False,
@@ -102,53 +98,53 @@ def run_batch(
 
     Args:
         segmenter: the network.
-        clips: the videos.
+        items: the videos.
         options: what is made of each.
         redo: replace whatever is there.
         progress: called as work goes on, from several threads.
-        report: called with each outcome.
+        report: called with each result.
 
     Returns:
-        An outcome for each clip.
+        A result for each video.
 
     Raises:
         OutputError: nothing more can be written, e.g. since the disk is full.
     """
-    outcomes = [BatchResult(clip) for clip in clips]
-    for outcome in outcomes:
+    results = [BatchResult(item) for item in items]
+    for result in results:
         try:
-            _run_one(segmenter, outcome, options, redo=redo, progress=progress)
-        except OutputError as error:
-            outcome.state, outcome.error = "failed", str(error)
-            raise
+            _run_one(segmenter, result, options, redo=redo, progress=progress)
         except AvsbgError as error:
-            outcome.state, outcome.error = "failed", str(error)
+            result.state, result.error = "failed", str(error)
+            if isinstance(error, OutputError):
+                raise
         finally:
-            if report is not None and outcome.state != "not done":
-                report(outcome)
-    return outcomes
+            if report is not None and result.state != "not done":
+                report(result)
+    return results
 
 
 def _run_one(
-    segmenter: Segmenter, outcome: BatchResult, options: Options, *, redo: bool, progress: Progress | None
+    segmenter: Segmenter, result: BatchResult, options: Options, *, redo: bool, progress: Progress | None
 ) -> None:
-    clip = outcome.clip
-    if not clip.path.is_file():
-        raise MediaError(f"there is no video at {clip.path}.")
-    key = run_key(sha256(clip.path), segmenter, options)
-    earlier = _earlier(clip.output)
+    path, output = result.item.path, result.item.output
+    if not path.is_file():
+        raise MediaError(f"there is no video at {path}.")
+    content = sha256(path)
+    key = run_key(content, segmenter, options)
+    earlier = _earlier(output)
     if earlier is not None and not redo:
         if earlier.get("video", {}).get("key") == key:
-            outcome.state, outcome.summary = "finished before", earlier
+            result.state, result.summary = "finished before", earlier
             return
         raise MediaError(
-            f"{clip.output} exists already and is of another video, another bundle or other options.",
+            f"{output} exists already and is of another video, another bundle or other options.",
             "Choose another directory, or replace it with --force.",
         )
-    outcome.summary = segment_video(
-        segmenter, clip.path, clip.output, options, replace=redo, key=key, progress=progress
+    result.summary = segment_video(
+        segmenter, path, output, options, replace=redo, content=content, key=key, progress=progress
     )
-    outcome.state = "done"
+    result.state = "done"
 
 
 def _earlier(output: Path) -> dict[str, Any] | None:
@@ -160,13 +156,13 @@ def _earlier(output: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and isinstance(summary.get("video"), dict) else {}
 
 
-def write_report(output: Path, clips: Sequence[Clip], outcomes: Sequence[BatchResult]) -> None:
-    """Write `batch.json`: what became of each video; those without an outcome were not begun, or not finished."""
-    known = {outcome.clip: outcome for outcome in outcomes}
+def write_report(output: Path, items: Sequence[BatchItem], results: Sequence[BatchResult]) -> None:
+    """Write `batch.json`, the outcome of each video; those without a result were not begun, or not finished."""
+    known = {result.item: result for result in results}
     document = [
-        {"video": str(clip.path), "output": str(clip.output), "state": outcome.state, "error": outcome.error}
-        for clip in clips
-        for outcome in [known.get(clip, BatchResult(clip))]
+        {"video": str(item.path), "output": str(item.output), "state": result.state, "error": result.error}
+        for item in items
+        for result in [known.get(item, BatchResult(item))]
     ]
     with atomic_file(output / REPORT) as path:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

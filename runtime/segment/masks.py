@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbg.runtime.media.container import VideoInfo
-from avsbg.runtime.media.video import SampledFrame
+from avsbg.runtime.media.samples import Sample
 
 Array = NDArray[Any]
 MaskFormat = Literal["png", "video", "none"]
@@ -27,8 +27,8 @@ MASK_VIDEO, RLE = "masks.mkv", "masks.coco.json"
 class MaskWriter(Protocol):
     """Writes the masks of a video, one after the other."""
 
-    def add(self, shown: SampledFrame, mask: Array) -> None:
-        """Add the mask of a second, bool `[h, w]` in the video's size."""
+    def add(self, sample: Sample, mask: Array) -> None:
+        """Add the mask of a sample, bool `[h, w]` in the video's size."""
 
 
 class PngMasks:
@@ -38,9 +38,9 @@ class PngMasks:
         self._directory = directory
         directory.mkdir()
 
-    def add(self, shown: SampledFrame, mask: Array) -> None:
+    def add(self, sample: Sample, mask: Array) -> None:
         """Write the PNG of a second."""
-        save_grey(numbered(self._directory, shown.second), mask.astype(np.uint8) * 255)
+        save_grey(numbered(self._directory, sample.number), mask.astype(np.uint8) * 255)
 
 
 class VideoMasks:
@@ -51,11 +51,11 @@ class VideoMasks:
         self._stream = target.add_stream("ffv1", rate=1)
         self._stream.width, self._stream.height, self._stream.pix_fmt = video.width, video.height, "gray"
 
-    def add(self, shown: SampledFrame, mask: Array) -> None:
+    def add(self, sample: Sample, mask: Array) -> None:
         """Encode the mask of a second."""
-        picture = av.VideoFrame.from_ndarray(mask.astype(np.uint8) * 255, format="gray")
-        picture.pts, picture.time_base = shown.second, Fraction(1)
-        self._target.mux(self._stream.encode(picture))
+        frame = av.VideoFrame.from_ndarray(mask.astype(np.uint8) * 255, format="gray")
+        frame.pts, frame.time_base = sample.number, Fraction(1)
+        self._target.mux(self._stream.encode(frame))
 
     def finish(self) -> None:
         """Empty the encoder."""
@@ -73,16 +73,16 @@ class CocoMasks:
         self._name = Path(video.path).name
         self._count = self._images_count = 0
 
-    def add(self, shown: SampledFrame, mask: Array) -> None:
+    def add(self, sample: Sample, mask: Array) -> None:
         """Add a second's image and annotation."""
         height, width = mask.shape
         image = {
-            "id": shown.second,
+            "id": sample.number,
             "file_name": self._name,
             "height": height,
             "width": width,
-            "second": shown.second,
-            "time": round(float(shown.time), 6),
+            "second": sample.number,
+            "time": round(float(sample.time), 6),
         }
         self._images.write((",\n" if self._images_count else "") + json.dumps(image))
         self._images_count += 1
@@ -91,7 +91,7 @@ class CocoMasks:
         self._count += 1
         annotation = {
             "id": self._count,
-            "image_id": shown.second,
+            "image_id": sample.number,
             "category_id": 1,
             "iscrowd": 0,
             "area": int(mask.sum()),

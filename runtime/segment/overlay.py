@@ -1,4 +1,4 @@
-"""Pictures for people: the video with its masks tinted in, sound kept, and a contact sheet of the seconds."""
+"""Masks shown to people: the video with its masks tinted in, sound kept, and a contact sheet of the seconds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def tint(pixels: Array, mask: Array) -> Array:
 
 
 class Tinter:
-    """Mixes the tint into decoded pictures where the mask of their second is true.
+    """Mixes the tint into decoded frames where the mask of their second is true.
 
     Planar YUV is tinted as it is, which takes a third of the time of going through RGB and keeps the colours.
     """
@@ -46,7 +46,7 @@ class Tinter:
         self._mask, self._halved = mask, mask[::2, ::2]
 
     def __call__(self, frame: Any) -> Any:
-        """The tinted picture, an `av.VideoFrame` of even width and height in yuv420p."""
+        """The tinted frame, an `av.VideoFrame` of even width and height in yuv420p."""
         if frame.rotation % 360 or frame.width % 2 or frame.height % 2:
             pixels = _pad_to_even(tint(displayed(frame), self._mask))
             return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
@@ -78,7 +78,7 @@ def write_overlay(
 
     Args:
         video: what is known of the video.
-        frames: its decoded pictures and sound, each with its time stamp.
+        frames: its decoded frames and sound, each with its time stamp.
         output: an .mp4 file.
         masks: (second, bool mask in the video's size), seconds increasing; waited for. A second without a mask keeps
             the one before, and so does what follows the last one.
@@ -100,16 +100,15 @@ def write_overlay(
         raise MediaError(f"the overlay of {video.path} cannot be written: {reason}.") from error
 
 
-def frames_of_file(video: VideoInfo) -> Iterator[Any]:
-    """The decoded pictures and sound of a file, in its order.
+def decode_all(video: VideoInfo) -> Iterator[Any]:
+    """The decoded frames and sound of a file, in its order.
 
     Raises:
         MediaError: it cannot be decoded.
     """
-    path = Path(video.path)
-    with open_media(path) as source:
-        tracks = [video_stream(source, path), *source.streams.audio[:1]]
-        yield from decode(source, path, *tracks)
+    with open_media(video.path) as source:
+        tracks = [video_stream(source, video.path), *source.streams.audio[:1]]
+        yield from decode(source, video.path, *tracks)
 
 
 def _write_overlay(
@@ -119,14 +118,14 @@ def _write_overlay(
     masks: Iterator[tuple[int, Array]],
     progress: Callable[[int], None],
 ) -> None:
-    picture_out, sound_out = _add_streams(target, video)
+    video_out, audio_out = _add_streams(target, video)
     tinter, last = Tinter(), -1
     current, coming, ended = -1, None, False
     for frame in frames:
         time = time_of(frame, video.path) - video.start
         if isinstance(frame, av.AudioFrame):
             frame.pts = round(time / (frame.time_base or Fraction(1, TICKS)))
-            target.mux(sound_out.encode(frame))
+            target.mux(audio_out.encode(frame))
             continue
         second = max(0, int(time))
         while current < second and not ended:
@@ -138,26 +137,24 @@ def _write_overlay(
             coming = None
             tinter.use(mask)
             progress(current)
-        picture = tinter(frame)
+        tinted = tinter(frame)
         # Encoders refuse times that stand still, which damaged files have.
         last = max(last + 1, round(time * TICKS))
-        picture.pts, picture.time_base = last, Fraction(1, TICKS)
-        target.mux(picture_out.encode(picture))
-    for stream in filter(None, [picture_out, sound_out]):
+        tinted.pts, tinted.time_base = last, Fraction(1, TICKS)
+        target.mux(video_out.encode(tinted))
+    for stream in filter(None, [video_out, audio_out]):
         target.mux(stream.encode(None))
     progress(current + 1)
 
 
-def _add_streams(target: Any, video: VideoInfo) -> tuple[Any, Any]:
+def _add_streams(target: Any, info: VideoInfo) -> tuple[Any, Any]:
     options = {"crf": "20", "preset": "veryfast"}
-    picture: Any = target.add_stream("libx264", rate=video.rate or 30, options=options)
-    picture.width, picture.height = video.width + video.width % 2, video.height + video.height % 2
-    picture.pix_fmt = "yuv420p"
-    picture.codec_context.time_base = Fraction(1, TICKS)
-    if not video.has_sound:
-        return picture, None
-    sound: Any = target.add_stream("aac", rate=SOUND_RATE, layout="stereo")
-    return picture, sound
+    video: Any = target.add_stream("libx264", rate=info.rate or 30, options=options)
+    video.width, video.height = info.width + info.width % 2, info.height + info.height % 2
+    video.pix_fmt = "yuv420p"
+    video.codec_context.time_base = Fraction(1, TICKS)
+    audio = target.add_stream("aac", rate=SOUND_RATE, layout="stereo") if info.has_audio else None
+    return video, audio
 
 
 def _pad_to_even(pixels: Array) -> Array:

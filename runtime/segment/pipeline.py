@@ -1,4 +1,4 @@
-"""The stages of segmenting a source, at work at the same time: read, infer, write masks, encode the overlay."""
+"""The steps of segmenting a source, at work at the same time: read, infer, write masks, encode the overlay."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -18,25 +18,25 @@ from PIL import Image
 
 from avsbg.runtime.errors import EmptySourceError, MediaError
 from avsbg.runtime.media.container import VideoInfo
-from avsbg.runtime.media.samples import Second
+from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, numbered, save_grey
 from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
 from avsbg.runtime.segment.segmenter import Segmented, Segmenter
 from avsbg.runtime.threads import Channel, Policy, Prefetch, Worker
 
 Array = NDArray[Any]
-# (stage, seconds of video done, seconds in all or None while unknown)
+# (step, seconds of video done, seconds in all or None while unknown)
 Progress = Callable[[str, int, int | None], None]
 
 FRAMES, OVERLAY, SHEET = "frames.jsonl", "overlay.mp4", "overlay.png"
 
-# Seconds that a stage may be ahead of the next: enough to even out, and what bounds the memory.
+# Samples that a step may be ahead of the next: enough to even out, and what bounds the memory.
 AHEAD = 4
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is made of a video.
+    """Outputs for a video.
 
     Attributes:
         threshold: a pixel sounds where its probability exceeds this.
@@ -45,8 +45,6 @@ class Options:
         rle: also write them as COCO's run lengths.
         probabilities: also write the network's own maps times 255.
         overlay: write the video and the contact sheet with the masks tinted in.
-        target: what executes the network, as the user named it.
-        stream: as a stream rather than clip by clip.
 
     Raises:
         MediaError: the threshold is out of range.
@@ -58,94 +56,92 @@ class Options:
     rle: bool = False
     probabilities: bool = False
     overlay: bool = True
-    target: str = ""
-    stream: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
             raise MediaError(f"the threshold must lie in [0, 1), not be {self.threshold}.")
 
 
+@dataclass
 class Record:
-    """What is known of a run; its size does not depend on the run's length.
+    """Figures of a run; their size does not depend on the run's length.
 
     Attributes:
         seconds, sounding: how many there were, and how many with something that sounds.
-        area: the sum of the mask's shares of the picture.
+        area: the sum of the mask's shares of the frame.
         dropped: seconds that the network had no time for.
-        timings: seconds at work by stage, without waiting; they overlap, `total` is the clock's.
-        most_waiting: the most seconds of video that lay between two stages.
+        timings: seconds at work by step, without waiting; they overlap, `total` is the clock's.
+        most_waiting: the most samples that lay between two steps.
     """
 
-    def __init__(self) -> None:
-        self.seconds = self.sounding = self.dropped = 0
-        self.area = 0.0
-        self.timings: dict[str, float] = {}
-        self.most_waiting: dict[str, int] = {}
+    seconds: int = 0
+    sounding: int = 0
+    area: float = 0.0
+    dropped: int = 0
+    timings: dict[str, float] = field(default_factory=dict)
+    most_waiting: dict[str, int] = field(default_factory=dict)
 
 
 def write_outputs(
     segmenter: Segmenter,
     video: VideoInfo,
-    seconds: Iterator[Second],
+    samples: Iterator[Sample],
     frames: Iterable[Any],
     directory: Path,
     *,
     options: Options,
     progress: Progress | None = None,
     policy: Policy = "block",
-    copies: Channel[Any] | None = None,
+    packets: Channel[Any] | None = None,
 ) -> Record:
     """Read, infer, write masks and encode the overlay, each in a thread and at most a few seconds ahead of the next.
 
     Args:
         segmenter: the network.
         video: what is known of the source.
-        seconds: the source, second by second.
-        frames: its decoded pictures and sound, for the overlay.
+        samples: the source, second by second.
+        frames: its decoded frames and sound, for the overlay.
         directory: where the files go.
         options: which ones.
         progress: called as work goes on, from several threads.
         policy: let a source wait that is too fast, or lose its oldest seconds.
-        copies: of a live source, what `frames` waits for, to be broken off with everything else.
+        packets: of a live source, what `frames` waits for, to be broken off with everything else.
 
     Raises:
-        EmptySourceError: there was no second at all.
-        AvsbgError: the first error of any stage; all have stopped by then.
+        EmptySourceError: there was no sample at all.
+        AvsbgError: the first error of any step; all have stopped by then.
         OSError, av.FFmpegError: a file could not be written.
     """
     report = progress or (lambda *_: None)
     record, expected, start = Record(), _expected_seconds(video), time.perf_counter()
     inference = 0.0
+
+    def encode(masks: Iterator[tuple[int, Array]]) -> None:
+        write_overlay(
+            video, frames, directory / OVERLAY, masks,
+            progress=lambda done: report("overlay", done, expected), fragments=packets is not None,
+        )  # fmt: skip
+
     with ExitStack() as stack:
         writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle))
-        reader = stack.enter_context(Prefetch(seconds, AHEAD, policy))
-        overlay = None
-        if options.overlay:
-
-            def encode(masks: Iterator[tuple[int, Array]]) -> None:
-                write_overlay(
-                    video, frames, directory / OVERLAY, masks,
-                    progress=lambda done: report("overlay", done, expected), fragments=copies is not None,
-                )  # fmt: skip
-
-            overlay = stack.enter_context(Worker(encode, AHEAD))
-        sink = _Sink(directory, video, options, record)
-        sink.writers, sink.overlay = writers, overlay
-        sink.report = lambda done: report("segmenting", done, expected)
-        writer = stack.enter_context(Worker(sink.consume, AHEAD))
-        channels: list[Channel[Any]] = [stage.channel for stage in (reader, overlay, writer) if stage is not None]
-        channels += [copies] if copies is not None else []
-        # All stages are told before any is waited for.
+        reader = stack.enter_context(Prefetch(samples, AHEAD, policy))
+        overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
+        results = _ResultWriter(directory, video, options, record, writers, overlay)
+        results.report = lambda done: report("segmenting", done, expected)
+        writer = stack.enter_context(Worker(results.write, AHEAD))
+        channels: list[Channel[Any]] = [reader.channel, writer.channel]
+        channels += [overlay.channel] if overlay is not None else []
+        channels += [packets] if packets is not None else []
+        # All steps are told before any is waited for.
         for channel in channels:
             stack.callback(channel.abort)
         report("segmenting", 0, expected)
         segmenter.reset()
-        for second in chain(reader, [None]):
+        for sample in chain(reader, [None]):
             began = time.perf_counter()
-            results = list(segmenter.finish() if second is None else segmenter.push(second))
+            segmented = list(segmenter.finish() if sample is None else segmenter.push(sample))
             inference += time.perf_counter() - began
-            for result in results:
+            for result in segmented:
                 writer.put(result)
         writer.finish()
         if not record.seconds:
@@ -153,7 +149,7 @@ def write_outputs(
         record.timings = {"decode": reader.busy, "inference": inference, "write_masks": writer.busy}
         if overlay is not None:
             overlay.finish()
-            sink.sheet.save(directory / SHEET)
+            results.sheet.save(directory / SHEET)
             record.timings["overlay"] = overlay.busy
             record.timings["write_masks"] -= overlay.channel.blocked
     record.timings["total"] = time.perf_counter() - start
@@ -162,39 +158,46 @@ def write_outputs(
     return record
 
 
-class _Sink:
-    """Makes masks of what the network says, writes them, and hands them to the overlay."""
+class _ResultWriter:
+    """Makes masks of the network's probabilities, writes them, and hands them to the overlay."""
 
-    def __init__(self, directory: Path, video: VideoInfo, options: Options, record: Record) -> None:
+    def __init__(  # noqa: PLR0917
+        self,
+        directory: Path,
+        video: VideoInfo,
+        options: Options,
+        record: Record,
+        writers: list[MaskWriter],
+        overlay: Worker[tuple[int, Array]] | None,
+    ) -> None:
         self._directory, self._video, self._options, self._record = directory, video, options, record
-        self.writers: list[MaskWriter] = []
-        self.overlay: Worker[tuple[int, Array]] | None = None
+        self._writers, self._overlay = writers, overlay
         self.sheet = ContactSheet()
         self.report: Callable[[int], None] = lambda _: None
 
-    def consume(self, results: Iterator[Segmented]) -> None:
-        """Work through what the network says."""
+    def write(self, segmented: Iterator[Segmented]) -> None:
+        """Write what comes until it ends."""
         maps = self._directory / "probabilities"
         if self._options.probabilities:
             maps.mkdir()
         with (self._directory / FRAMES).open("w", encoding="utf-8") as lines:
-            for result in results:
-                shown, mask = result.shown, _mask(result.probability, self._options.threshold, self._video)
-                for writer in self.writers:
-                    writer.add(shown, mask)
+            for sample, probability in segmented:
+                mask = _mask(probability, self._options.threshold, self._video)
+                for writer in self._writers:
+                    writer.add(sample, mask)
                 if self._options.probabilities:
-                    save_grey(numbered(maps, shown.second), np.rint(result.probability * 255).astype(np.uint8))
+                    save_grey(numbered(maps, sample.number), np.rint(probability * 255).astype(np.uint8))
                 area = float(mask.mean())
                 line = {
-                    "second": shown.second,
-                    "time": round(float(shown.time), 6),
+                    "second": sample.number,
+                    "time": round(float(sample.time), 6),
                     "mask_area": area,
-                    "highest_probability": float(result.probability.max()),
+                    "highest_probability": float(probability.max()),
                 }
                 lines.write(json.dumps(line) + "\n")
-                if self.overlay is not None:
-                    self.sheet.add(shown.second, shown.pixels, mask)
-                    self.overlay.put((shown.second, mask))
+                if self._overlay is not None:
+                    self.sheet.add(sample.number, sample.pixels, mask)
+                    self._overlay.put((sample.number, mask))
                 self._record.seconds += 1
                 self._record.sounding += area > 0
                 self._record.area += area

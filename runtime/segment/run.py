@@ -1,4 +1,4 @@
-"""Segmenting a video: masks, an overlay video, a contact sheet and a summary, in a directory of their own."""
+"""A source segmented: masks, an overlay video, a contact sheet and a summary, in a directory of their own."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import EmptySourceError, MediaError, OutputError
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.live import LiveReader
-from avsbg.runtime.media.samples import read_seconds
+from avsbg.runtime.media.samples import read_samples
 from avsbg.runtime.media.sources import LiveSource
-from avsbg.runtime.segment.overlay import frames_of_file
+from avsbg.runtime.segment.overlay import decode_all
 from avsbg.runtime.segment.pipeline import Options, Progress, Record, write_outputs
 from avsbg.runtime.segment.segmenter import Segmenter
 from avsbg.runtime.threads import Channel, Policy
@@ -37,6 +37,7 @@ def segment_video(
     options: Options,
     *,
     replace: bool = False,
+    content: str | None = None,
     key: str | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
@@ -53,6 +54,7 @@ def segment_video(
         output: the directory to make; it appears only when complete.
         options: what is made.
         replace: replace `output` if it is an earlier run's.
+        content: the file's SHA-256, where it is known.
         key: goes into the summary, for whoever wants to know whether this was done before.
         progress: called as work goes on, from several threads.
 
@@ -60,19 +62,18 @@ def segment_video(
         The summary, as written to `summary.json`.
 
     Raises:
-        MediaError: the video cannot be read, has no sound and not `silent`, or `output` exists or cannot be written.
+        MediaError: the video cannot be read, lacks the sound that the network uses, or `output` exists or cannot be
+            written.
         BackendError: the network failed, or returned NaN.
     """
     check_output(output, replace=replace)
     video = probe(path)
-    manifest = segmenter.bundle.manifest
-    silent = options.silent or not segmenter.listens
-    seconds = read_seconds(video, manifest.clip, manifest.preprocessing, silent=silent)
+    samples = read_samples(video, segmenter.bundle.manifest, silent=options.silent)
     with output_directory(output, replace=replace) as directory:
         record = write_outputs(
-            segmenter, video, seconds, frames_of_file(video), directory, options=options, progress=progress
+            segmenter, video, samples, decode_all(video), directory, options=options, progress=progress
         )
-        source = {"sha256": sha256(path), "key": key}
+        source = {"sha256": content or sha256(path), "key": key}
         return write_summary(directory, segmenter, video, options=options, record=record, source=source)
 
 
@@ -95,7 +96,7 @@ def segment_live(
 
     Args:
         segmenter: the network.
-        source: where the picture comes from, and the sound unless there is a `microphone`.
+        source: where the frames come from, and the sound unless there is a `microphone`.
         output: the directory to make; it appears only when complete.
         options: what is made, as of `segment_video`.
         stop: set it to end.
@@ -109,27 +110,26 @@ def segment_live(
         The summary, and what the source failed with, if it did.
 
     Raises:
-        MediaError: the source cannot be opened, gave nothing, or has no sound and not `silent`.
+        MediaError: the source cannot be opened, gave nothing, or lacks the sound that the network uses.
         BackendError: the network failed, or returned NaN.
     """
     check_output(output, replace=replace)
     manifest = segmenter.bundle.manifest
-    silent = options.silent or not segmenter.listens
     policy = policy or ("block" if source.waits else "drop-oldest")
     with LiveReader(source, microphone, stop=stop, duration=duration) as reader:
-        if not reader.video.has_sound and not silent:
+        if not reader.video.has_audio and manifest.uses_audio and not options.silent:
             raise MediaError(
-                f"{source.name} has no sound, and the network listens.",
+                f"{source.name} has no sound, and the network uses audio.",
                 "Name a microphone with --microphone, or use --silent to run it with silence.",
             )
-        copies: Channel[Any] | None = Channel(None) if options.overlay else None
-        seconds = reader.seconds(manifest.clip, manifest.preprocessing, silent=silent, copies=copies)
-        frames = reader.frames(copies) if copies is not None else ()
+        packets: Channel[Any] | None = Channel(None) if options.overlay else None
+        samples = reader.samples(manifest, silent=options.silent, packets=packets)
+        frames = reader.frames(packets) if packets is not None else ()
         with output_directory(output, replace=replace) as directory:
             try:
                 record = write_outputs(
-                    segmenter, reader.video, seconds, frames, directory,
-                    options=options, progress=progress, policy=policy, copies=copies,
+                    segmenter, reader.video, samples, frames, directory,
+                    options=options, progress=progress, policy=policy, packets=packets,
                 )  # fmt: skip
             except EmptySourceError as error:
                 raise reader.failure or error from None
@@ -183,7 +183,7 @@ def write_summary(
     record: Record,
     source: dict[str, Any],
 ) -> dict[str, Any]:
-    """Write `summary.json`: what was run on what, and what came out in a few figures.
+    """Write `summary.json`: the network, the source, the settings, and the outcome in a few figures.
 
     Args:
         source: what else is known of the source; becomes part of `video`.
@@ -199,10 +199,10 @@ def write_summary(
             "width": video.width,
             "height": video.height,
             "frame_rate": "variable" if video.rate is None else float(video.rate),
-            "has_sound": video.has_sound,
+            "has_sound": video.has_audio,
             **source,
         },
-        "settings": asdict(options),
+        "settings": settings(segmenter, options),
         "backend": segmenter.describe(),
         "versions": {
             "avsbg": __version__,
@@ -213,9 +213,14 @@ def write_summary(
         "seconds": record.seconds,
         "sounding_seconds": record.sounding,
         "mean_mask_area": record.area / record.seconds if record.seconds else 0.0,
-        "seconds_spent": {stage: round(spent, 4) for stage, spent in record.timings.items()},
+        "seconds_spent": {step: round(spent, 4) for step, spent in record.timings.items()},
         "most_waiting": record.most_waiting,
         "dropped_seconds": record.dropped,
     }
     (directory / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
+
+
+def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
+    """What was asked for, as `summary.json` has it."""
+    return {**asdict(options), "target": segmenter.spec, "stream": segmenter.mode == "stream"}

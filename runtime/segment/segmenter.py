@@ -1,9 +1,9 @@
-"""What turns seconds of a video into masks: clip by clip, as the networks were published, or as a stream."""
+"""From samples to masks: clip by clip, as the networks were published, or as a stream."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,48 +12,41 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.media.samples import Second, check_inputs, graph_inputs, window_of
-from avsbg.runtime.media.video import SampledFrame
+from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
+from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs
+from avsbg.runtime.streaming.pairing import MAX_GAP, FramePairing, StreamFrame, StreamMask
+from avsbg.runtime.streaming.stream import Spacing
 
 Array = NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Segmented:
-    """A second with what the network says about it.
-
-    Attributes:
-        shown: the frame that stands for it.
-        probability: float32 `[H, W]`, in the network's size.
-    """
-
-    shown: SampledFrame
-    probability: Array
+# A sample and its probabilities, float32 `[H, W]`, in the network's size.
+Segmented = tuple[Sample, Array]
 
 
 class Segmenter(Protocol):
-    """What `segment_video` needs of a network. One video at a time: `push` its seconds in order, then `finish`."""
+    """A network on one source at a time: `push` its samples in order, then `finish`.
 
-    @property
-    def bundle(self) -> Bundle:
-        """The bundle that the network comes from."""
+    Attributes:
+        bundle: that the network comes from.
+        mode: `clip` or `stream`.
+        spec: the backend that executes it, as the user named it.
+    """
 
-    @property
-    def listens(self) -> bool:
-        """Whether the network takes sound at all."""
+    bundle: Bundle
+    mode: str
+    spec: str
 
     def reset(self) -> None:
-        """A new video begins: forget what was pushed."""
+        """Begin a new source: forget what was pushed."""
 
-    def push(self, second: Second) -> Iterator[Segmented]:
-        """Take the next second; yields those that have become final, in order.
+    def push(self, sample: Sample) -> Iterator[Segmented]:
+        """Take the next sample; yields those that have become final, in order.
 
         Raises:
             BackendError: the network failed, or returned NaN.
         """
 
     def finish(self) -> Iterator[Segmented]:
-        """The video has ended: yields what is left, and forgets it all."""
+        """End the source: yields what is left, and forgets it all."""
 
     def describe(self) -> dict[str, Any]:
         """What runs, as of `Backend.describe`."""
@@ -64,53 +57,120 @@ class ClipSegmenter:
 
     Args:
         backend: an open backend on a `clip` graph.
+        spec: as the user named it.
 
     Raises:
         MediaError: the graph takes something that cannot be made from a video.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        check_inputs(backend.contract)
-        self.bundle = backend.bundle
-        self.listens = any(tensor.name != "frames" for tensor in backend.contract.inputs)
+    mode = "clip"
+
+    def __init__(self, backend: Backend, spec: str = "") -> None:
+        check_inputs(backend.bundle.manifest, backend.contract)
+        self.bundle, self.spec = backend.bundle, spec
         self._backend = backend
-        self._seconds: list[Second] = []
+        self._samples: list[Sample] = []
 
     def reset(self) -> None:
-        """Forget the seconds that wait for their clip to be complete."""
-        self._seconds = []
+        """Forget the samples that wait for their clip to be complete."""
+        self._samples = []
 
-    def push(self, second: Second) -> Iterator[Segmented]:
+    def push(self, sample: Sample) -> Iterator[Segmented]:
         """Of a clip's last second all T are yielded; of others none."""
-        self._seconds.append(second)
-        if len(self._seconds) == self.bundle.manifest.clip.frames:
+        self._samples.append(sample)
+        if len(self._samples) == self.bundle.manifest.clip.frames:
             yield from self.finish()
 
     def finish(self) -> Iterator[Segmented]:
         """What is left of the last clip; its last frame is repeated for what is missing."""
-        seconds, self._seconds = self._seconds, []
-        if not seconds:
+        samples, self._samples = self._samples, []
+        if not samples:
             return
-        clip = self.bundle.manifest.clip
-        inputs = graph_inputs(window_of(seconds, clip), clip, self._backend.contract)
-        maps = np.asarray(self._backend.run(inputs, ["probability"])["probability"])[0]
-        for second, probability in zip(seconds, maps, strict=False):
-            yield checked(second.shown, probability)
+        inputs = clip_inputs(samples, self.bundle.manifest, self._backend.contract)
+        maps = self._backend.run(inputs, ["probability"])["probability"][0, : len(samples)]
+        for sample, probability in zip(samples, maps, strict=True):
+            if not np.isfinite(probability).all():
+                raise BackendError(
+                    f"the network returned NaN or infinity for the second {sample.number}.",
+                    "Check the bundle with `avsbg verify`; a lower precision may overflow.",
+                )
+            yield sample, probability
 
     def describe(self) -> dict[str, Any]:
         """What the backend says, and the mode."""
-        return {"mode": "clip", **self._backend.describe()}
+        return {"mode": self.mode, **self._backend.describe()}
 
 
-def checked(shown: SampledFrame, probability: Array) -> Segmented:
-    """Put a second and its map together.
+class StreamSegmenter:
+    """Segments a video or a live source with the graphs `encode` and `decode`, one encoder pass for each second.
+
+    A second's mask comes with the next second, and is that of clip mode, but for the last second of each clip, whose
+    partner is here the second after it. Samples come with their sound in place, so that no timeline is needed.
+
+    Args:
+        encode: an open backend on an `encode` graph.
+        decode: one of the same class, on a `decode` graph.
+        spacing: where a frame's window of sound begins: `timestamp` with its second; `published` 0.96 s after the
+            window before, from the clip's first second on, as in clip mode.
+        spec: as the user named them.
 
     Raises:
-        BackendError: the map holds NaN or infinity.
+        BackendError: the backends do not fit each other.
+        MediaError: the graph takes something that cannot be made from a video.
     """
-    if not np.isfinite(probability).all():
-        raise BackendError(
-            f"the network returned NaN or infinity for the second {shown.second}.",
-            "Check the bundle with `avsbg verify`; a lower precision may overflow.",
-        )
-    return Segmented(shown, probability)
+
+    mode = "stream"
+
+    def __init__(self, encode: Backend, decode: Backend, spacing: Spacing = "published", spec: str = "") -> None:
+        check_inputs(encode.bundle.manifest, encode.contract)
+        self.bundle, self.spec = encode.bundle, spec
+        self._encode, self._decode, self._spacing = encode, decode, spacing
+        self._pairing = FramePairing(encode, decode)
+        self.reset()
+
+    def reset(self) -> None:
+        """Begin a new stream; nothing of the old one is computed any more."""
+        self._pairing.drop()
+        self._samples: deque[Sample] = deque()  # that wait for their masks
+        self._last: int | None = None
+        self._audio = np.zeros(0, np.float32)  # from where the next published window begins
+
+    def push(self, sample: Sample) -> Iterator[Segmented]:
+        """The sample before, as a rule."""
+        audio = self._window(sample)
+        masks: list[StreamMask] = []
+        if self._last is not None and sample.number - self._last > MAX_GAP:
+            masks = self._pairing.end_segment()
+        self._last = sample.number
+        self._samples.append(sample)
+        time = sample.number + self.bundle.manifest.preprocessing.frame_offset
+        masks += self._pairing.add(StreamFrame(sample.number, 0, time, sample.frame, audio))
+        return self._segmented(masks)
+
+    def finish(self) -> Iterator[Segmented]:
+        """The last sample; its partner is the one before it."""
+        return self._segmented(self._pairing.end_segment())
+
+    def describe(self) -> dict[str, Any]:
+        """What both backends say, and the mode."""
+        return {
+            "mode": self.mode,
+            "spacing": self._spacing,
+            "encode": self._encode.describe(),
+            "decode": self._decode.describe(),
+        }
+
+    def _window(self, sample: Sample) -> Array:
+        """The sound of a sample's frame, float32 `[15600]`; silence where the source has ended."""
+        begins_clip = sample.number % self.bundle.manifest.clip.frames == 0
+        if self._spacing == "timestamp" or begins_clip or self._last != sample.number - 1:
+            self._audio = self._audio[:0]
+        audio = np.concatenate([self._audio, sample.audio])
+        self._audio = audio[PATCH_HOP:]
+        return np.pad(audio[:PATCH_SAMPLES], (0, max(0, PATCH_SAMPLES - len(audio))))
+
+    def _segmented(self, masks: list[StreamMask]) -> Iterator[Segmented]:
+        for mask in masks:
+            sample = self._samples.popleft()
+            assert sample.number == mask.index
+            yield sample, mask.probability

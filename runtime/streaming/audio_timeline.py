@@ -22,8 +22,8 @@ HELD_SECONDS = 60.0
 
 
 @dataclass
-class SoundCounters:
-    """What happened to the samples of a timeline.
+class AudioCounters:
+    """Counts of a timeline's samples.
 
     Attributes:
         received: samples that were pushed.
@@ -45,7 +45,7 @@ class _Chunk:
     is_gap: bool = False
 
 
-class SoundTimeline:
+class AudioTimeline:
     """Mono sound of one sample rate, in chunks of any size.
 
     A window begins at the sample whose time its start is, by the timestamp of the chunk that holds it, and goes on
@@ -54,12 +54,12 @@ class SoundTimeline:
 
     Attributes:
         rate: samples per second.
-        counters: what happened to the samples.
+        counters: what became of the samples.
     """
 
     def __init__(self, rate: int) -> None:
         self.rate = rate
-        self.counters = SoundCounters()
+        self.counters = AudioCounters()
         self._chunks: deque[_Chunk] = deque()
         self._end: float | None = None
         self._held = 0

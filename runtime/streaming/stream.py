@@ -23,84 +23,37 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends import Backend, create
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
-from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
-from avsbg.runtime.streaming.audio_timeline import SoundCounters, SoundTimeline
-from avsbg.runtime.streaming.frame_pair import (
-    Features,
-    check_pair,
-    check_streams,
-    decode_pair,
-    encode_frame,
-    has_partners,
-    release,
-)
+from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
+from avsbg.runtime.streaming.audio_timeline import AudioCounters, AudioTimeline
+from avsbg.runtime.streaming.frame_pair import check_streams
+from avsbg.runtime.streaming.pairing import MAX_GAP, FramePairing, Latency, StreamFrame, StreamMask
+
+__all__ = ["Latency", "Spacing", "Stream", "StreamCounters", "StreamMask", "open_stream"]
 
 Array = NDArray[Any]
-Latency = Literal["one-frame", "zero"]
 Spacing = Literal["timestamp", "published"]
-Partner = Literal["next", "previous", "itself", "none"]
 
-# Two frames further apart than this are not neighbours: the networks learned from frames one second apart.
-MAX_GAP = 2.0
 # How long a frame waits for its sound, on the frames' own clock, before silence stands for what is missing.
 PATIENCE = 2.0
 
 
-@dataclass(frozen=True)
-class StreamMask:
-    """What a stream found in one frame.
-
-    Attributes:
-        index: of the frame, counted from 0 over the whole stream.
-        segment: which unbroken run of frames it belongs to, counted from 0.
-        timestamp: of the frame, in seconds.
-        partner: which frame it was correlated with: the one after it, the one before it, itself (a segment of one
-            frame), or none (a variant without motion).
-        outputs: the outputs asked for, float32 `[H, W]` each.
-    """
-
-    index: int
-    segment: int
-    timestamp: float
-    partner: Partner
-    outputs: dict[str, Array]
-
-    @property
-    def probability(self) -> Array:
-        """The probability that a pixel sounds, float32 `[H, W]`."""
-        return self.outputs["probability"]
-
-
 @dataclass
 class StreamCounters:
-    """What a stream has done so far.
+    """Counts of a stream so far.
 
     Attributes:
         frames: taken by `push`.
         masks: returned.
         segments: unbroken runs of frames begun.
         incomplete: frames part of whose sound never came, so that silence stands for it.
-        sound: what happened to the samples.
+        sound: what became of the samples.
     """
 
     frames: int = 0
     masks: int = 0
     segments: int = 0
     incomplete: int = 0
-    sound: SoundCounters = field(default_factory=SoundCounters)
-
-
-@dataclass
-class _Frame:
-    """A frame that waits for its sound, or its features once it is encoded."""
-
-    index: int
-    segment: int
-    timestamp: float
-    pixels: Array | None
-    start: float  # of its sound
-    sound: Array | None = None
-    features: Features = field(default_factory=dict)
+    sound: AudioCounters = field(default_factory=AudioCounters)
 
 
 class Stream:
@@ -137,38 +90,31 @@ class Stream:
         frame_offset: float | None = None,
         outputs: Sequence[str] = ("probability",),
     ) -> None:
-        check_pair(encode, decode)
-        for name, value, choices in (("latency", latency, get_args(Latency)), ("spacing", spacing, get_args(Spacing))):
-            if value not in choices:
-                raise BackendError(f"unknown {name} {value!r} of a stream.", f"Choose one of: {', '.join(choices)}.")
+        self._pairing = FramePairing(encode, decode, latency, outputs)
+        if spacing not in get_args(Spacing):
+            raise BackendError(
+                f"unknown spacing {spacing!r} of a stream.", f"Choose one of: {', '.join(get_args(Spacing))}."
+            )
         for name, seconds in (("max_gap", max_gap), ("patience", patience)):
             if not seconds >= 0:
                 raise BackendError(f"{name} is a number of seconds from 0 on, not {seconds}.")
         manifest = encode.bundle.manifest
         self.bundle = encode.bundle
         self.counters = StreamCounters()
-        self._encode, self._decode = encode, decode
-        self._latency, self._spacing = latency, spacing
-        self._max_gap, self._patience = max_gap, patience
+        self._spacing, self._max_gap, self._patience = spacing, max_gap, patience
         self._offset = manifest.preprocessing.frame_offset if frame_offset is None else frame_offset
-        self._outputs = tuple(outputs)
-        self._pairs = has_partners(decode)
-        self._clip = manifest.clip
-        self._form = next(tensor.name for tensor in encode.contract.inputs if tensor.name != "frames")
-        self._listens = manifest.variant.get("audio") is not False
-        self._timeline = SoundTimeline(manifest.clip.sample_rate)
+        self._clip, self._uses_audio = manifest.clip, manifest.uses_audio
+        self._timeline = AudioTimeline(manifest.clip.sample_rate)
         self.counters.sound = self._timeline.counters
-        self._waiting: deque[_Frame] = deque()
+        self._waiting: deque[StreamFrame] = deque()
         self._origin = 0.0  # where the sound of the current segment begins
         self._newest: float | None = None  # the timestamp of the last frame pushed
-        self._last: _Frame | None = None  # the last frame encoded
-        self._before: _Frame | None = None  # its predecessor, if it has one
         self._closed = False
 
     @property
     def takes_waveform(self) -> bool:
         """Whether sound is a waveform that may come apart from the frames, and not an embedding with each frame."""
-        return self._form != "audio_embedding"
+        return self._pairing.audio.name != "audio_embedding"
 
     @property
     def waiting(self) -> int:
@@ -209,7 +155,7 @@ class Stream:
             )
         pixels = self._checked_frame(frame)
         embedding = None
-        if self._listens and not self.takes_waveform:
+        if self._uses_audio and not self.takes_waveform:
             embedding = self._checked_embedding(sound)
         elif sound is not None and self.takes_waveform:
             self._timeline.push(sound, sound_timestamp)
@@ -220,9 +166,8 @@ class Stream:
             self._origin = time - self._offset
             self.counters.segments += 1
         self._newest = time
-        start = self._window_start(time)
         index, segment = self.counters.frames, self.counters.segments - 1
-        self._waiting.append(_Frame(index, segment, time, pixels, start, embedding))
+        self._waiting.append(StreamFrame(index, segment, time, pixels, embedding, self._window_start(time)))
         self.counters.frames += 1
         return masks + self._advance()
 
@@ -289,25 +234,20 @@ class Stream:
         if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
             raise MediaError(f"a frame is uint8 [H, W, 3], RGB, not {frame.dtype} {list(frame.shape)}.")
         if frame.shape[:2] == (self._clip.height, self._clip.width):
-            return frame[None]
-        from avsbg.runtime.media.samples import (
-            resize,  # it needs Pillow and PyAV, which a stream of the right size does not
-        )
+            return frame
+        from avsbg.runtime.media.samples import resize  # it needs PyAV, which a stream of the right size does not
 
-        return resize(frame, self._clip.width, self._clip.height)[None]
+        return resize(frame, self._clip.width, self._clip.height)
 
-    def _checked_embedding(self, sound: Array | None) -> Array:
-        shape = self._sound_shape()
-        if sound is None or np.asarray(sound).dtype != np.float32 or np.asarray(sound).shape != shape[1:]:
-            what = "none" if sound is None else f"{np.asarray(sound).dtype} {list(np.asarray(sound).shape)}"
+    def _checked_embedding(self, embedding: Array | None) -> Array:
+        shape = self._pairing.audio.single_shape[1:]
+        array = np.asarray(embedding)
+        if embedding is None or array.dtype != np.float32 or array.shape != shape:
+            given = "none" if embedding is None else f"{array.dtype} {list(array.shape)}"
             raise MediaError(
-                f"this bundle takes an audio embedding float32 {list(shape[1:])} with each frame, not {what}."
+                f"this bundle takes an audio embedding float32 {list(shape)} with each frame, not {given}."
             )
-        return np.asarray(sound)[None]
-
-    def _sound_shape(self) -> tuple[int, ...]:
-        shape = next(tensor.shape for tensor in self._encode.contract.inputs if tensor.name == self._form)
-        return tuple(1 if isinstance(size, str) else size for size in shape)
+        return array
 
     def _window_start(self, time: float) -> float:
         if self._spacing == "timestamp":
@@ -323,77 +263,40 @@ class Stream:
         masks: list[StreamMask] = []
         try:
             while self._waiting:
-                sound = self._sound_of(self._waiting[0], wait=wait)
-                if sound is None:
+                if not self._find_sound(self._waiting[0], wait=wait):
                     break
-                masks += self._encode_next(self._waiting.popleft(), sound)
+                masks += self._pairing.add(self._waiting.popleft())
         except BaseException:
             self._drop()
             raise
+        self.counters.masks += len(masks)
         return masks
 
-    def _sound_of(self, frame: _Frame, *, wait: bool) -> Array | None:
-        """A frame's sound as the graph takes it; None if it has not come and the frame should wait."""
-        if not self._listens:
-            return np.zeros(self._sound_shape(), np.float32)
-        if frame.sound is not None:
-            return frame.sound
+    def _find_sound(self, frame: StreamFrame, *, wait: bool) -> bool:
+        """Give a frame its sound; False if that has not come and the frame should wait."""
+        if not self._uses_audio or frame.audio is not None:
+            return True
         self._timeline.forget(frame.start)
         before = self._timeline.counters.missing
-        samples = self._timeline.window(frame.start, PATCH_SAMPLES)
-        if samples is None:
+        frame.audio = self._timeline.window(frame.start, PATCH_SAMPLES)
+        if frame.audio is None:
             assert self._newest is not None
             overdue = self._newest - (frame.start + PATCH_SAMPLES / self._clip.sample_rate) > self._patience
             if wait and not overdue:
-                return None
-            samples = self._timeline.window(frame.start, PATCH_SAMPLES, complete=False)
-            assert samples is not None
+                return False
+            frame.audio = self._timeline.window(frame.start, PATCH_SAMPLES, complete=False)
         self.counters.incomplete += self._timeline.counters.missing > before
-        return log_mel(samples)[:1] if self._form == "log_mel" else samples[None]
-
-    def _encode_next(self, frame: _Frame, sound: Array) -> list[StreamMask]:
-        assert frame.pixels is not None
-        if self._before is not None:
-            release(self._before.features)  # so that the new features take its buffers
-            self._before = None
-        frame.features = encode_frame(self._encode, {"frames": frame.pixels, self._form: sound})
-        frame.pixels = frame.sound = None
-        self._before, self._last = self._last, frame
-        if not self._pairs:
-            return [self._mask(frame, frame, "none")]
-        if self._latency == "zero":
-            return [self._mask(frame, *((self._before, "previous") if self._before else (frame, "itself")))]
-        return [self._mask(self._before, frame, "next")] if self._before else []
+        return True
 
     def _finish_segment(self) -> list[StreamMask]:
         """The masks of all frames pushed so far; nothing of them is kept."""
         masks = self._advance(wait=False)
-        try:
-            if self._last is not None and self._pairs and self._latency == "one-frame":
-                partner: tuple[_Frame, Partner] = (self._last, "itself")
-                if self._before is not None:
-                    partner = (self._before, "previous")
-                masks.append(self._mask(self._last, *partner))
-        finally:
-            self._drop()
-        return masks
-
-    def _mask(self, frame: _Frame, partner: _Frame, kind: Partner) -> StreamMask:
-        outputs = decode_pair(self._decode, frame.features, partner.features, self._outputs)
-        if not all(np.isfinite(array).all() for array in outputs.values()):
-            raise BackendError(
-                f"the network returned NaN or infinity for the frame at {frame.timestamp} s.",
-                "Check the bundle with `avsbg verify`; a lower precision may overflow.",
-            )
-        self.counters.masks += 1
-        maps = {name: array[0] for name, array in outputs.items()}
-        return StreamMask(frame.index, frame.segment, frame.timestamp, kind, maps)
+        last = self._pairing.end_segment()
+        self.counters.masks += len(last)
+        return masks + last
 
     def _drop(self) -> None:
-        for frame in (self._before, self._last):
-            if frame is not None:
-                release(frame.features)
-        self._before = self._last = None
+        self._pairing.drop()
         self._waiting.clear()
 
 

@@ -10,18 +10,24 @@ import numpy as np
 import pytest
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.audio import Aligner, Sound, sound_blocks
-from avsbg.runtime.media.container import open_media, probe
-from avsbg.runtime.media.video import SampledFrame, frame_per_second
+from avsbg.runtime.media.audio import Aligner, AudioReader, align_audio
+from avsbg.runtime.media.container import VideoInfo, open_media, probe
+from avsbg.runtime.media.samples import Sample
 from fixtures import videos
-from fixtures.videos import grey_of, steady, tone, write_video
+from fixtures.videos import grey_of, read_mute, steady, tone, write_video
 
 NTSC = Fraction(30000, 1001)
 
 
-def index_of(second: SampledFrame) -> int:
+def index_of(sample: Sample) -> int:
     """Which frame it is (modulo 50), by its grey level."""
-    return round(float(second.pixels.mean()) / grey_of(1))
+    return round(float(sample.pixels.mean()) / grey_of(1))
+
+
+def read_audio(video: VideoInfo, samples: int) -> np.ndarray:
+    """The first samples at 16 kHz."""
+    with AudioReader(video, 16000) as audio:
+        return audio.read(samples)
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -31,7 +37,7 @@ def test_the_published_frame_choice(tmp_path: Path, rate: Fraction, suffix: str)
     video = probe(write_video(tmp_path / f"v.{suffix}", times=steady(rate, int(5 * rate) + 1), rate=rate))
     # Of six frames in a second each, Matroska's demuxer does not say how regular they are.
     assert video.rate == rate or (suffix, rate) == ("mkv", 1)
-    chosen = [index_of(second) for second in frame_per_second(video, window=5)]
+    chosen = [index_of(sample) for sample in read_mute(video)]
     f = round(rate)
     assert chosen[:5] == [int(second * f + 15 / 16 * f) % 50 for second in range(5)]
 
@@ -39,10 +45,10 @@ def test_the_published_frame_choice(tmp_path: Path, rate: Fraction, suffix: str)
 def test_clips_stay_with_the_clock_at_a_fractional_rate(tmp_path: Path) -> None:
     """At 29.97 fps the published index drifts by a frame in 33 s; choosing per clip it never does."""
     video = probe(write_video(tmp_path / "v.mp4", times=steady(NTSC, 1200), rate=NTSC, size=(16, 16)))
-    seconds = list(frame_per_second(video, window=5))
-    assert len(seconds) == 40
-    for second in seconds:
-        assert second.second + 0.85 < second.time < second.second + 1
+    samples = read_mute(video)
+    assert len(samples) == 40
+    for sample in samples:
+        assert sample.number + 0.85 < sample.time < sample.number + 1
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
@@ -51,10 +57,10 @@ def test_variable_rate_takes_the_frame_that_is_shown(tmp_path: Path, suffix: str
     video = probe(write_video(tmp_path / f"v.{suffix}", times=times))
     # A Matroska header may state a rate all the same; the choice goes by time stamps in either case.
     assert (video.rate is None) == (suffix == "mp4")
-    chosen = list(frame_per_second(video, window=5))
+    chosen = read_mute(video)
     # At 0.9375 s the frame of 0.9 is shown, at 1.9375 and 2.9375 that of 1.5, at 3.9375 that of 3.93.
-    assert [index_of(second) for second in chosen] == [2, 5, 5, 7]
-    assert [round(float(second.time), 3) for second in chosen] == [0.9, 1.5, 1.5, 3.93]
+    assert [index_of(sample) for sample in chosen] == [2, 5, 5, 7]
+    assert [round(float(sample.time), 3) for sample in chosen] == [0.9, 1.5, 1.5, 3.93]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +71,7 @@ def test_a_last_second_counts_if_half_of_it_is_there(
     tmp_path: Path, frames: int, seconds: int, last_length: float
 ) -> None:
     video = probe(write_video(tmp_path / "v.mp4", times=steady(25, frames)))
-    chosen = list(frame_per_second(video, window=5))
+    chosen = read_mute(video)
     assert len(chosen) == seconds
     assert float(chosen[-1].length) == pytest.approx(last_length, abs=1e-6)
     assert index_of(chosen[-1]) == min((seconds - 1) * 25 + 23, frames - 1) % 50
@@ -73,24 +79,23 @@ def test_a_last_second_counts_if_half_of_it_is_there(
 
 def test_a_real_video() -> None:
     video = probe(videos.real_video())
-    assert (video.width, video.height, video.rate, video.has_sound) == (1280, 720, 25, True)
-    assert [round(second.time * 25) for second in frame_per_second(video, window=5)] == [23, 48, 73, 98, 123]
-    sound = Sound(video, 16000)
-    assert len(sound.read(84992)) == 84992
-    sound.close()
+    assert (video.width, video.height, video.rate, video.has_audio) == (1280, 720, 25, True)
+    assert [round(sample.time * 25) for sample in read_mute(video)] == [23, 48, 73, 98, 123]
+    with AudioReader(video, 16000) as audio:
+        assert len(audio.read(84992)) == 84992
 
 
 def test_sound_is_resampled_and_followed_by_silence(tmp_path: Path) -> None:
     video = probe(write_video(tmp_path / "v.mkv", times=steady(25, 75), sound=tone(2, amplitude=0.5)))
-    sound = Sound(video, 16000)
-    first, second, rest = sound.read(12345), sound.read(16000), sound.read(19655)
+    with AudioReader(video, 16000) as audio:
+        first, second, rest = audio.read(12345), audio.read(16000), audio.read(19655)
+        assert len(audio.read(10)) == 10
     assert first.dtype == np.float32
     heard = np.concatenate([first, second, rest])
     time = np.arange(48000) / 16000
     expected = 0.5 * np.sin(2 * np.pi * 440 * time) * (time < 2)
     np.testing.assert_allclose(heard[100:31900], expected[100:31900], atol=2e-3)
     assert np.abs(heard[32100:]).max() < 1e-6
-    assert len(sound.read(10)) == 10
 
 
 def test_channels_are_averaged(tmp_path: Path) -> None:
@@ -98,14 +103,14 @@ def test_channels_are_averaged(tmp_path: Path) -> None:
     channels = np.zeros((6, 48000), np.float32)
     channels[3] = 0.6  # the low-frequency channel, which FFmpeg's downmix drops
     video = probe(write_video(tmp_path / "v.mkv", times=steady(25, 25), sound=channels, layout="5.1"))
-    heard = Sound(video, 16000).read(16000)
+    heard = read_audio(video, 16000)
     np.testing.assert_allclose(heard[200:-200], 0.1, atol=1e-3)
 
 
 @pytest.mark.parametrize(("start", "first_sound"), [(Fraction(1, 2), 0.5), (Fraction(0), 0.0)])
 def test_sound_that_starts_later_than_the_picture(tmp_path: Path, start: Fraction, first_sound: float) -> None:
     path = write_video(tmp_path / "v.mkv", times=steady(25, 50), sound=tone(1), sound_start=start)
-    heard = Sound(probe(path), 16000).read(32000)
+    heard = read_audio(probe(path), 32000)
     assert np.flatnonzero(np.abs(heard) > 0.1)[0] / 16000 == pytest.approx(first_sound, abs=0.01)
 
 
@@ -114,9 +119,9 @@ def test_sound_that_starts_before_the_picture(tmp_path: Path) -> None:
     times = [time + Fraction(1, 4) for time in steady(25, 50)]
     video = probe(write_video(tmp_path / "v.mkv", times=times, sound=sound))
     assert video.start == Fraction(1, 4)
-    heard = Sound(video, 16000).read(32000)
+    heard = read_audio(video, 32000)
     assert np.flatnonzero(np.abs(heard) > 0.1)[-1] / 16000 == pytest.approx(0.25, abs=0.01)
-    assert next(frame_per_second(video, window=5)).time == Fraction(23, 25)
+    assert read_mute(video)[0].time == Fraction(23, 25)
 
 
 def pieces(*parts: tuple[str, np.ndarray], unit: Fraction = Fraction(1, 48000)) -> list[av.AudioFrame]:
@@ -143,10 +148,10 @@ def pieces(*parts: tuple[str, np.ndarray], unit: Fraction = Fraction(1, 48000)) 
 )
 def test_sound_keeps_to_its_time_stamps(parts: tuple[tuple[str, float], ...], loud: list[tuple[float, float]]) -> None:
     sounds = [(begin, np.full((1, round(length * 48000)), 0.5, np.float32)) for begin, length in parts]
-    heard = np.concatenate(list(sound_blocks(pieces(*sounds), "test", Fraction(0), 16000)))
+    heard = np.concatenate(list(align_audio(pieces(*sounds), "test", Fraction(0), 16000)))
     # Where a time stamp is not the number of a sample, each is held against the clock.
     finer = pieces(*sounds, unit=Fraction(1, 96000))
-    np.testing.assert_array_equal(np.concatenate(list(sound_blocks(finer, "test", Fraction(0), 16000))), heard)
+    np.testing.assert_array_equal(np.concatenate(list(align_audio(finer, "test", Fraction(0), 16000))), heard)
     expected = np.zeros(round(loud[-1][1] * 16000))
     for begin, end in loud:
         expected[round(begin * 16000) : round(end * 16000)] = 0.5
@@ -169,7 +174,7 @@ def test_channels_are_averaged_and_resampled_in_any_order_and_pieces(tmp_path: P
     plain = [piece.to_ndarray().mean(axis=0) for frame in [*frames, None] for piece in resampler.resample(frame)]
     expected = np.concatenate(plain)
     start = frames[0].pts * frames[0].time_base
-    many = list(sound_blocks(frames, "test", start, 16000))
+    many = list(align_audio(frames, "test", start, 16000))
     one_by_one = Aligner("test", start, 16000)
     single = [block for frame in frames for block in one_by_one.push(frame)] + list(one_by_one.finish())
     np.testing.assert_array_equal(np.concatenate(many), np.concatenate(single))
@@ -183,19 +188,19 @@ def test_the_rate_of_sound_may_not_change() -> None:
     for frame in frames[5:]:
         frame.sample_rate = 44100
     with pytest.raises(MediaError, match="the sound of test cannot be resampled"):
-        list(sound_blocks(frames, "test", Fraction(0), 16000))
+        list(align_audio(frames, "test", Fraction(0), 16000))
 
 
 def test_a_gap_of_hours_is_a_damaged_time_stamp() -> None:
     frames = pieces(("0", tone(0.1)), ("7200", tone(0.1)))
     with pytest.raises(MediaError, match="gap of 7200 s"):
-        list(sound_blocks(frames, "test", Fraction(0), 16000))
+        list(align_audio(frames, "test", Fraction(0), 16000))
 
 
 def test_missing_sound_says_how_to_go_on(tmp_path: Path) -> None:
     video = probe(write_video(tmp_path / "v.mp4", times=steady(25, 25)))
     with pytest.raises(MediaError, match=r"no audio track.*--silent"):
-        Sound(video, 16000)
+        AudioReader(video, 16000)
 
 
 def test_missing_file_folder_and_other_files(tmp_path: Path) -> None:
@@ -234,7 +239,7 @@ def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(MediaError, match=r"truncated|cannot be (read|decoded)") as caught:
-        list(frame_per_second(probe(path), window=5))
+        read_mute(probe(path))
     assert caught.value.hint
 
 
@@ -242,12 +247,12 @@ def test_truncated(tmp_path: Path, suffix: str, kept: float) -> None:
 def test_an_mp4_file_that_ends_inside_its_last_packet(tmp_path: Path, options: dict[str, str]) -> None:
     """Half a frame is missing, far less than the tolerance of the stated duration; its index knows better."""
     path = write_video(tmp_path / "v.mp4", times=steady(25, 50), options=options)
-    assert len(list(frame_per_second(probe(path), window=5))) == 2
+    assert len(read_mute(probe(path))) == 2
     with av.open(str(path)) as container:
         last = max((packet.pos, packet.size) for packet in container.demux(video=0) if packet.size)
     path.write_bytes(path.read_bytes()[: last[0] + last[1] // 2])
     with pytest.raises(MediaError, match="truncated"):
-        list(frame_per_second(probe(path), window=5))
+        read_mute(probe(path))
 
 
 def test_turned_video_is_shown_upright(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Pictures that nobody needs are not decoded, and the frames that are chosen are those of decoding everything."""
+"""Frames that nobody needs are not decoded, and the frames that are chosen are those of decoding everything."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media import audio as sound
-from avsbg.runtime.media import container as media
-from avsbg.runtime.media import video as frame_choice
-from avsbg.runtime.media.audio import Sound
-from avsbg.runtime.media.container import VideoInfo, open_by_header, open_media, probe, ticks_of
-from avsbg.runtime.media.needed_pictures import last_tick
-from avsbg.runtime.media.video import SampledFrame, frame_per_second
-from fixtures.videos import real_video, steady, tone, write_video
+from avsbg.runtime.media import container
+from avsbg.runtime.media import video as video_module
+from avsbg.runtime.media.audio import AudioReader
+from avsbg.runtime.media.container import VideoInfo, open_media, open_video, probe, ticks_of
+from avsbg.runtime.media.samples import Sample
+from avsbg.runtime.media.video import FrameSkipper, last_tick
+from fixtures.videos import read_mute, real_video, steady, tone, write_video
 
 NTSC = Fraction(30000, 1001)
 
@@ -79,41 +78,37 @@ def write(path: Path, kind: Kind, times: Sequence[Fraction], rate: Fraction | in
     return path
 
 
-def everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SampledFrame], int]:
-    """The choice and how many pictures were decoded, if all are."""
+def everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Sample], int]:
+    """The samples and how many frames were decoded, if all are."""
     with monkeypatch.context() as patch:
-        patch.setattr(frame_choice.FrameSkipper, "of", lambda _, packets: packets)
-        patch.setattr(frame_choice, "open_by_header", open_media)
-        patch.setattr(media, "open_by_header", open_media)
+        patch.setattr(FrameSkipper, "needed", lambda _, packets: packets)
+        patch.setattr(container, "HEADER_CODECS", set())
         return counted(path, patch)
 
 
 def read_whole(path: Path, monkeypatch: pytest.MonkeyPatch, samples: int) -> tuple[VideoInfo, np.ndarray]:
     """What is known of a file, and its sound, opened as FFmpeg opens files."""
     with monkeypatch.context() as patch:
-        for module in (media, sound):
-            patch.setattr(module, "open_by_header", open_media)
+        patch.setattr(container, "HEADER_CODECS", set())
         return read(path, samples)
 
 
 def read(path: Path, samples: int) -> tuple[VideoInfo, np.ndarray]:
     video = probe(path)
-    track = Sound(video, 16000)
-    heard = track.read(samples)
-    track.close()
-    return video, heard
+    with AudioReader(video, 16000) as audio:
+        return video, audio.read(samples)
 
 
-def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[SampledFrame], int]:
-    """The choice, and how many pictures were decoded."""
+def counted(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Sample], int]:
+    """The samples, and how many frames were decoded."""
     seen: list[int] = []
     with monkeypatch.context() as patch:
-        patch.setattr(frame_choice, "ticks_of", lambda frame, name: seen.append(ticks_of(frame, name)) or seen[-1])
-        return list(frame_per_second(probe(path), window=5)), len(seen)
+        patch.setattr(video_module, "ticks_of", lambda frame, name: seen.append(ticks_of(frame, name)) or seen[-1])
+        return read_mute(probe(path)), len(seen)
 
 
-def assert_same(ours: list[SampledFrame], theirs: list[SampledFrame]) -> None:
-    assert [(s.second, s.time, s.length) for s in ours] == [(s.second, s.time, s.length) for s in theirs]
+def assert_same(ours: list[Sample], theirs: list[Sample]) -> None:
+    assert [(s.number, s.time, s.length) for s in ours] == [(s.number, s.time, s.length) for s in theirs]
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one.pixels, other.pixels)
 
@@ -204,7 +199,7 @@ def test_a_damaged_file_gives_the_same_seconds(tmp_path: Path, monkeypatch: pyte
         start, stop = pos + size // 2, pos + size // 2 + 8
         path.write_bytes(content[:start] + bytes(255 - value for value in content[start:stop]) + content[stop:])
         ours, theirs = counted(path, monkeypatch)[0], everything(path, monkeypatch)[0]
-        assert [(s.second, s.time, s.length) for s in ours] == [(s.second, s.time, s.length) for s in theirs]
+        assert [(s.number, s.time, s.length) for s in ours] == [(s.number, s.time, s.length) for s in theirs]
 
 
 def test_without_time_stamps_everything_is_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +207,7 @@ def test_without_time_stamps_everything_is_decoded(tmp_path: Path, monkeypatch: 
     path = write(tmp_path / "v.mp4", kind, steady(25, 60), 25)
     with open_media(path) as container:
         stream = container.streams.video[0]
-        needed = frame_choice.FrameSkipper(stream.codec_context, Fraction(0), lambda second: second + Fraction(1, 2))
+        skipper = FrameSkipper(stream.codec_context, Fraction(0), lambda second: second + Fraction(1, 2))
 
         def stripped():
             for number, packet in enumerate(container.demux(stream)):
@@ -220,7 +215,7 @@ def test_without_time_stamps_everything_is_decoded(tmp_path: Path, monkeypatch: 
                     packet.pts = None
                 yield packet
 
-        frames = [frame for packet in needed.of(stripped()) for frame in packet.decode()]
+        frames = [frame for packet in skipper.needed(stripped()) for frame in packet.decode()]
     assert 40 <= len(frames) <= 60
 
 
@@ -241,10 +236,13 @@ def test_opening_by_the_header_tells_the_same(tmp_path: Path, monkeypatch: pytes
     assert ours == theirs
     np.testing.assert_array_equal(our_sound, their_sound)
     opened: list[object] = []
-    whole = media._open
+    original = container.av.open
     monkeypatch.setattr(
-        media, "_open", lambda *args, **named: opened.append(named.get("format")) or whole(*args, **named)
+        container.av, "open", lambda *args, **named: opened.append(named.get("format")) or original(*args, **named)
     )
-    open_by_header(path).close()
-    # What a fragmented file lists in its header is not all of it, so it is opened again.
-    assert opened == (["mp4", None] if kind == "fragments" else ["mp4"])
+    # What a fragmented file lists in its header is not all of it, so it is opened again, and then at once.
+    by_header = kind != "fragments"
+    assert probe(path).header_suffices == by_header
+    assert opened == (["mp4"] if by_header else ["mp4", None])
+    open_video(ours).close()
+    assert opened[-1] == ("mp4" if by_header else None)

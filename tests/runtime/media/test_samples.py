@@ -11,64 +11,70 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.log_mel import log_mel
-from avsbg.runtime.media.samples import Window, check_inputs, graph_inputs, repeat_last_patch, resize, windows
+from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs, read_clips, repeat_last_patch, resize
 from fixtures import tiny_bundle
 from fixtures.videos import grey_of, steady, tone, write_video
 
 
-def walk(bundle: Bundle, path: Path, *, silent: bool = False) -> list[Window]:
-    manifest = bundle.manifest
-    return list(windows(probe(path), manifest.clip, manifest.preprocessing, silent=silent))
+def read(bundle: Bundle, path: Path, *, silent: bool = False) -> list[list[Sample]]:
+    return list(read_clips(probe(path), bundle.manifest, silent=silent))
 
 
-def test_windows_follow_each_other(tiny: Bundle, tmp_path: Path) -> None:
+def inputs(bundle: Bundle, path: Path, *, silent: bool = False) -> list[dict[str, np.ndarray]]:
+    """What the graph takes for each clip of a video."""
+    return [clip_inputs(clip, bundle.manifest, bundle.graph()) for clip in read(bundle, path, silent=silent)]
+
+
+def test_clips_follow_each_other(tiny: Bundle, tmp_path: Path) -> None:
     loudness = np.repeat(np.linspace(0.1, 0.8, 8), 48000)[None].astype(np.float32)
     path = write_video(tmp_path / "v.mkv", times=steady(10, 80), rate=10, sound=loudness)
-    first, second = walk(tiny, path)
-    assert [(len(w.seconds), w.seconds[0].second) for w in (first, second)] == [(5, 0), (3, 5)]
-    assert first.frames.shape == second.frames.shape == (1, 5, 16, 24, 3)
-    assert first.frames.dtype == np.uint8
-    greys = np.concatenate([first.frames, second.frames], axis=1)[0, :, 8, 12, 0]
+    assert [[sample.number for sample in clip] for clip in read(tiny, path)] == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    first, second = inputs(tiny, path)
+    assert first["frames"].shape == second["frames"].shape == (1, 5, 16, 24, 3)
+    assert first["frames"].dtype == np.uint8
+    greys = np.concatenate([first["frames"], second["frames"]], axis=1)[0, :, 8, 12, 0]
     chosen = [9, 19, 29, 39, 49, 59, 69, 79, 79, 79]
     np.testing.assert_allclose(greys, [grey_of(index) for index in chosen], atol=3)
-    heard = np.concatenate([first.waveform, second.waveform], axis=1)[0].reshape(10, 16000)
+    heard = np.concatenate([first["waveform"], second["waveform"]], axis=1)[0].reshape(10, 16000)
     np.testing.assert_allclose(heard[:, 8000], [*np.linspace(0.1, 0.8, 8), 0.8, 0.8], atol=0.01)
 
 
-def test_the_sound_of_the_last_window_repeats_its_last_patch(tiny: Bundle, tmp_path: Path) -> None:
+def test_the_sound_of_the_last_clip_repeats_its_last_patch(tiny: Bundle, tmp_path: Path) -> None:
     sound = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 4 * 48000)).astype(np.float32)
     path = write_video(tmp_path / "v.mkv", times=steady(25, 80), sound=sound)
-    (window,) = walk(tiny, path)
-    assert len(window.seconds) == 3
-    np.testing.assert_array_equal(window.waveform[0], repeat_last_patch(window.waveform[0, : (3 * 16000)], 80000))
-    patches = log_mel(window.waveform[0])
+    (clip,), (arrays,) = read(tiny, path), inputs(tiny, path)
+    assert len(clip) == 3
+    waveform = arrays["waveform"][0]
+    np.testing.assert_array_equal(waveform, repeat_last_patch(waveform[: 3 * 16000], 80000))
+    patches = log_mel(waveform)
     np.testing.assert_allclose(patches[3, :, :94], patches[2, :, :94], atol=1e-6)
     np.testing.assert_allclose(patches[4], patches[3], atol=1e-6)
 
 
 def test_sound_that_ends_before_the_picture_becomes_silence(tiny: Bundle, tmp_path: Path) -> None:
-    (window,) = walk(tiny, write_video(tmp_path / "v.mkv", times=steady(25, 125), sound=tone(2)))
-    assert np.abs(window.waveform[0, :31000]).max() > 0.5
-    assert np.abs(window.waveform[0, 33000:]).max() < 1e-6
+    (arrays,) = inputs(tiny, write_video(tmp_path / "v.mkv", times=steady(25, 125), sound=tone(2)))
+    assert np.abs(arrays["waveform"][0, :31000]).max() > 0.5
+    assert np.abs(arrays["waveform"][0, 33000:]).max() < 1e-6
 
 
 def test_silent_needs_no_sound_and_silences_what_there_is(tiny: Bundle, tmp_path: Path) -> None:
     for sound in (None, tone(1)):
-        (window,) = walk(tiny, write_video(tmp_path / "v.mp4", times=steady(25, 25), sound=sound), silent=True)
-        assert not window.waveform.any()
+        (arrays,) = inputs(tiny, write_video(tmp_path / "v.mp4", times=steady(25, 25), sound=sound), silent=True)
+        assert not arrays["waveform"].any()
 
 
 def test_the_three_audio_forms(tmp_path: Path) -> None:
     path = write_video(tmp_path / "v.mkv", times=steady(25, 125), sound=tone(5))
+    made = {}
     for audio in ("waveform", "log_mel"):
         bundle = tiny_bundle.make_bundle(tmp_path / audio, audio=audio, vectors=False)
-        (window,) = walk(bundle, path)
-        arrays = graph_inputs(window, bundle.manifest.clip, bundle.graph())
+        (arrays,) = inputs(bundle, path)
         assert list(arrays) == ["frames", audio]
-    np.testing.assert_array_equal(arrays["log_mel"][0], log_mel(window.waveform[0]))
+        made |= arrays
+    np.testing.assert_array_equal(made["log_mel"][0], log_mel(made["waveform"][0]))
     bundle = tiny_bundle.make_bundle(tmp_path / "audio_embedding", audio="audio_embedding", vectors=False)
     with pytest.raises(MediaError, match=r"'audio_embedding'.*--audio waveform"):
-        check_inputs(bundle.graph())
+        check_inputs(bundle.manifest, bundle.graph())
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (224, 224), (37, 41), (8, 300)])

@@ -13,7 +13,7 @@ import pytest
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
-from avsbg.runtime.segment.batch import BatchResult, Clip, find_clips, run_batch, write_report
+from avsbg.runtime.segment.batch import BatchItem, BatchResult, find_videos, run_batch, write_report
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from fixtures import tiny_bundle
@@ -32,51 +32,51 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def batch(bundle: Bundle, clips: list[Clip], options: Options = OPTIONS, **call: Any) -> list[BatchResult]:
+def batch(bundle: Bundle, items: list[BatchItem], options: Options = OPTIONS, **call: Any) -> list[BatchResult]:
     with create("onnxruntime", bundle) as backend:
-        return run_batch(ClipSegmenter(backend), clips, options, **call)
+        return run_batch(ClipSegmenter(backend), items, options, **call)
 
 
-def states(outcomes: list[BatchResult]) -> list[str]:
-    return [outcome.state for outcome in outcomes]
+def states(results: list[BatchResult]) -> list[str]:
+    return [result.state for result in results]
 
 
 def test_folders_files_and_their_outputs(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert find_clips([folder / "a.mp4"], out) == [Clip(folder / "a.mp4", out)]
-    clips = find_clips([folder], out)
-    assert [clip.output.relative_to(out).as_posix() for clip in clips] == ["a.mp4", "more/a.mp4"]
-    both = find_clips([folder / "a.mp4", folder / "notes.txt"], out)
-    assert [clip.output.name for clip in both] == ["a.mp4", "notes.txt"]
+    assert find_videos([folder / "a.mp4"], out) == [BatchItem(folder / "a.mp4", out)]
+    items = find_videos([folder], out)
+    assert [item.output.relative_to(out).as_posix() for item in items] == ["a.mp4", "more/a.mp4"]
+    both = find_videos([folder / "a.mp4", folder / "notes.txt"], out)
+    assert [item.output.name for item in both] == ["a.mp4", "notes.txt"]
     with pytest.raises(MediaError, match="both be written to"):
-        find_clips([folder / "a.mp4", folder / "more/a.mp4"], out)
+        find_videos([folder / "a.mp4", folder / "more/a.mp4"], out)
     (tmp_path / "empty").mkdir()
     with pytest.raises(MediaError, match="holds no video"):
-        find_clips([tmp_path / "empty"], out)
+        find_videos([tmp_path / "empty"], out)
 
 
 def test_what_is_finished_is_not_done_again(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    clips = find_clips([folder], out)
-    assert states(batch(tiny, clips)) == ["done", "done"]
-    made = {clip: (clip.output / "summary.json").stat().st_mtime_ns for clip in clips}
-    assert states(batch(tiny, clips)) == ["finished before", "finished before"]
-    assert {clip: (clip.output / "summary.json").stat().st_mtime_ns for clip in clips} == made
+    items = find_videos([folder], out)
+    assert states(batch(tiny, items)) == ["done", "done"]
+    made = {item: (item.output / "summary.json").stat().st_mtime_ns for item in items}
+    assert states(batch(tiny, items)) == ["finished before", "finished before"]
+    assert {item: (item.output / "summary.json").stat().st_mtime_ns for item in items} == made
     # A new video is done, and what was removed.
     shutil.copy(folder / "a.mp4", folder / "b.mp4")
     shutil.rmtree(out / "a.mp4")
-    assert states(batch(tiny, find_clips([folder], out))) == ["done", "done", "finished before"]
+    assert states(batch(tiny, find_videos([folder], out))) == ["done", "done", "finished before"]
     # The key is that of the content, not of the name or time.
     (folder / "b.mp4").touch()
-    assert states(batch(tiny, find_clips([folder], out))) == ["finished before"] * 3
+    assert states(batch(tiny, find_videos([folder], out))) == ["finished before"] * 3
 
 
 @pytest.mark.parametrize("change", ["content", "bundle", "options"])
 def test_what_was_made_of_something_else_is_not_taken_for_it(
     tiny: Bundle, folder: Path, tmp_path: Path, change: str
 ) -> None:
-    clips = find_clips([folder], tmp_path / "out")
-    batch(tiny, clips)
+    items = find_videos([folder], tmp_path / "out")
+    batch(tiny, items)
     bundle, options = tiny, OPTIONS
     if change == "content":
         write_video(folder / "a.mp4", times=steady(25, 100), sound=tone(4))
@@ -84,26 +84,26 @@ def test_what_was_made_of_something_else_is_not_taken_for_it(
         bundle = tiny_bundle.make_bundle(tmp_path / "other", vectors=False)
     else:
         options = Options(masks="none", overlay=False, threshold=0.4)
-    outcomes = batch(bundle, clips, options)
-    assert states(outcomes) == (["failed", "finished before"] if change == "content" else ["failed", "failed"])
-    assert "--force" in str(outcomes[0].error)
-    assert states(batch(bundle, clips, options, redo=True)) == ["done", "done"]
-    assert states(batch(bundle, clips, options)) == ["finished before", "finished before"]
+    results = batch(bundle, items, options)
+    assert states(results) == (["failed", "finished before"] if change == "content" else ["failed", "failed"])
+    assert "--force" in str(results[0].error)
+    assert states(batch(bundle, items, options, redo=True)) == ["done", "done"]
+    assert states(batch(bundle, items, options)) == ["finished before", "finished before"]
 
 
 def test_one_bad_file_does_not_end_the_rest(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
     write_video(folder / "b_mute.mp4", times=steady(25, 25))
     (folder / "c_broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:3000])
     (folder / "d_empty.mp4").touch()
-    clips = find_clips([folder], tmp_path / "out")
-    outcomes = batch(tiny, clips)
-    assert states(outcomes) == ["done", "failed", "failed", "failed", "done"]
-    assert ["--silent" in str(outcomes[1].error), "c_broken.mp4" in str(outcomes[2].error)] == [True, True]
+    items = find_videos([folder], tmp_path / "out")
+    results = batch(tiny, items)
+    assert states(results) == ["done", "failed", "failed", "failed", "done"]
+    assert ["--silent" in str(results[1].error), "c_broken.mp4" in str(results[2].error)] == [True, True]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "more"]
-    write_report(tmp_path / "out", clips, outcomes)
+    write_report(tmp_path / "out", items, results)
     document = json.loads((tmp_path / "out/batch.json").read_text())
-    assert [one["state"] for one in document] == states(outcomes)
-    assert document[3]["error"] == outcomes[3].error
+    assert [one["state"] for one in document] == states(results)
+    assert document[3]["error"] == results[3].error
 
 
 def test_a_clip_that_fails_leaves_nothing_to_the_next(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
@@ -119,16 +119,16 @@ def test_a_clip_that_fails_leaves_nothing_to_the_next(tiny: Bundle, folder: Path
                 raise BackendError("out of memory")
 
     with create("onnxruntime", tiny) as backend:
-        outcomes = run_batch(Failing(backend), find_clips([folder], tmp_path / "out"), OPTIONS)
-    assert states(outcomes) == ["failed", "done"]
-    assert outcomes[1].summary is not None
-    assert outcomes[1].summary["seconds"] == 3
+        results = run_batch(Failing(backend), find_videos([folder], tmp_path / "out"), OPTIONS)
+    assert states(results) == ["failed", "done"]
+    assert results[1].summary is not None
+    assert results[1].summary["seconds"] == 3
 
 
 def test_a_damaged_summary_is_not_an_earlier_run(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
-    clips = find_clips([folder], tmp_path / "out")
-    batch(tiny, clips)
+    items = find_videos([folder], tmp_path / "out")
+    batch(tiny, items)
     for text in ("", "[]", '{"video": 3}'):
-        (clips[0].output / "summary.json").write_text(text)
-        assert states(batch(tiny, clips)) == ["failed", "finished before"]
-    assert states(batch(tiny, clips, redo=True)) == ["done", "done"]
+        (items[0].output / "summary.json").write_text(text)
+        assert states(batch(tiny, items)) == ["failed", "finished before"]
+    assert states(batch(tiny, items, redo=True)) == ["done", "done"]

@@ -96,7 +96,7 @@ def test_picture_and_sound_stay_together(tiny: Bundle, tmp_path: Path) -> None:
     }  # fmt: skip
     assert (summary["dropped_seconds"], summary["seconds"]) == (0, 7)
     made = probe(tmp_path / "out/overlay.mp4")
-    assert (made.width, made.height, made.has_sound) == (64, 48, True)
+    assert (made.width, made.height, made.has_audio) == (64, 48, True)
     assert made.duration is not None
     assert 6.9 <= made.duration <= 8
     with av.open(str(tmp_path / "out/overlay.mp4")) as container:
@@ -118,7 +118,7 @@ def test_a_camera_and_a_microphone(tiny: Bundle, tmp_path: Path, paced: bool) ->
             stop=threading.Event(), microphone=microphone, duration=6, policy="block",
         )  # fmt: skip
     assert sounding(tmp_path / "out") == [True] * 4 + [False] * 2
-    assert probe(tmp_path / "out/overlay.mp4").has_sound
+    assert probe(tmp_path / "out/overlay.mp4").has_audio
 
 
 def test_no_sound_needs_silent_or_a_microphone(tiny: Bundle, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_udp_and_a_sender_that_falls_silent(tiny: Bundle, tmp_path: Path, monkey
     assert f"udp://127.0.0.1:{port} stopped" in str(failure)
     assert summary["seconds"] >= 2
     assert len(sounding(tmp_path / "out")) == summary["seconds"]
-    assert probe(tmp_path / "out/overlay.mp4").has_sound
+    assert probe(tmp_path / "out/overlay.mp4").has_audio
 
 
 def test_time_stamps_that_jump_are_a_source_that_began_anew(tiny: Bundle, tmp_path: Path) -> None:

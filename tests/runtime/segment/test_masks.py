@@ -15,7 +15,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
 
 from avsbg.runtime.media.container import VideoInfo
-from avsbg.runtime.media.video import SampledFrame
+from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.segment.masks import bounding_box, mask_writers, run_lengths
 
 
@@ -44,9 +44,10 @@ def write(directory: Path, masks: str, rle: bool) -> None:
     video = VideoInfo("clip.mp4", 61, 45, Fraction(25), Fraction(0), None, False)
     with mask_writers(directory, video, masks, rle) as writers:  # type: ignore[arg-type]
         for second, mask in enumerate(some_masks()):
-            shown = SampledFrame(second, second + Fraction(9, 10), Fraction(1), np.zeros((45, 61, 3), np.uint8))
+            pixels = np.zeros((45, 61, 3), np.uint8)
+            sample = Sample(second, second + Fraction(9, 10), Fraction(1), pixels, pixels, np.zeros(0, np.float32))
             for writer in writers:
-                writer.add(shown, mask)
+                writer.add(sample, mask)
 
 
 def test_png_and_lossless_video_hold_the_same(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import AvsbgError, MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.segment import overlay
-from avsbg.runtime.segment.overlay import ContactSheet, frames_of_file, write_overlay
+from avsbg.runtime.segment.overlay import ContactSheet, decode_all, write_overlay
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter
@@ -75,7 +75,7 @@ def test_masks_follow_the_network(tiny: Bundle, tmp_path: Path) -> None:
 def test_the_overlay_plays_with_its_sound(tiny: Bundle, tmp_path: Path) -> None:
     segment(tiny, loud_then_quiet(tmp_path / "v.mp4"), tmp_path / "out")
     made = probe(tmp_path / "out/overlay.mp4")
-    assert (made.width, made.height, made.has_sound, made.rate) == (64, 48, True, 50)
+    assert (made.width, made.height, made.has_audio, made.rate) == (64, 48, True, 50)
     with av.open(str(tmp_path / "out/overlay.mp4")) as container:
         assert container.streams.video[0].codec_context.name == "h264"
         frames = list(container.decode(video=0))
@@ -96,7 +96,7 @@ def test_each_second_of_the_overlay_has_its_own_mask(tmp_path: Path) -> None:
 
     masks = iter([(second, np.full((48, 64), second == 1)) for second in (0, 1)])
     done: list[int] = []
-    write_overlay(video, frames_of_file(video), tmp_path / "o.mp4", masks, progress=done.append)
+    write_overlay(video, decode_all(video), tmp_path / "o.mp4", masks, progress=done.append)
     with av.open(str(tmp_path / "o.mp4")) as container:
         pixels = [frame.to_ndarray(format="rgb24").mean((0, 1)) for frame in container.decode(video=0)]
     # The last half second has no mask of its own and keeps the one before.
@@ -129,7 +129,7 @@ def test_a_silent_track_works_and_no_track_needs_silent(tiny: Bundle, tmp_path: 
     summary = segment(tiny, mute, tmp_path / "mute", silent=True)
     assert summary["settings"]["silent"]
     assert not summary["video"]["has_sound"]
-    assert not probe(tmp_path / "mute/overlay.mp4").has_sound
+    assert not probe(tmp_path / "mute/overlay.mp4").has_audio
 
 
 def test_a_video_shorter_than_a_second(tiny: Bundle, tmp_path: Path) -> None:

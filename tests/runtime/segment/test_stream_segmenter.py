@@ -12,10 +12,8 @@ import pytest
 
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.media.samples import Second
-from avsbg.runtime.media.video import SampledFrame
-from avsbg.runtime.segment.segmenter import Segmented
-from avsbg.runtime.segment.stream_segmenter import StreamSegmenter
+from avsbg.runtime.media.samples import Sample
+from avsbg.runtime.segment.segmenter import Segmented, StreamSegmenter
 from fixtures import stream_bundle
 from fixtures.cli import run_avsbg
 
@@ -34,14 +32,14 @@ def segmenter(bundle: Bundle, spacing: str) -> Iterator[StreamSegmenter]:
         yield StreamSegmenter(encode, decode, spacing)  # type: ignore[arg-type]
 
 
-def second(index: int, length: Fraction = Fraction(1)) -> Second:
+def second(index: int, length: Fraction = Fraction(1)) -> Sample:
     """Its sound says what time it is."""
-    shown = SampledFrame(index, index + Fraction(15, 16), length, stream_bundle.frame(index))
-    return Second(shown, stream_bundle.frame(index), stream_bundle.clock(index, float(length)))
+    frame = stream_bundle.frame(index)
+    return Sample(index, index + Fraction(15, 16), length, frame, frame, stream_bundle.clock(index, float(length)))
 
 
 def heard(results: list[Segmented]) -> list[tuple[int, float]]:
-    return [(result.shown.second, round(float(result.probability[0, 0]), 3)) for result in results]
+    return [(sample.number, round(float(probability[0, 0]), 3)) for sample, probability in results]
 
 
 def test_each_second_comes_one_later_with_its_own_sound(bundle: Bundle) -> None:
@@ -81,7 +79,7 @@ def test_a_failed_video_leaves_nothing(bundle: Bundle) -> None:
         stream.reset()
         results = list(stream.push(second(0))) + list(stream.push(second(1))) + list(stream.finish())
     assert heard(results) == [(0, 0), (1, 1)]
-    assert np.isfinite(results[0].probability).all()
+    assert np.isfinite(results[0][1]).all()
 
 
 def test_the_command_says_what_cannot_be_streamed(tiny: Bundle, tmp_path: Path) -> None:

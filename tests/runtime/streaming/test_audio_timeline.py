@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.streaming import audio_timeline as sound_timeline
-from avsbg.runtime.streaming.audio_timeline import SoundTimeline
+from avsbg.runtime.streaming.audio_timeline import AudioTimeline
 
 RATE = 1000
 
@@ -27,7 +27,7 @@ def ramp(start: int, count: int) -> np.ndarray:
 )
 @example(chunks=[0], stamped=False, first=-1, count=1)
 def test_a_window_does_not_depend_on_the_chunks(chunks: list[int], stamped: bool, first: int, count: int) -> None:
-    timeline = SoundTimeline(RATE)
+    timeline = AudioTimeline(RATE)
     total = 0
     for size in chunks:
         timeline.push(ramp(total, size), total / RATE if stamped else None)
@@ -47,7 +47,7 @@ def test_a_window_does_not_depend_on_the_chunks(chunks: list[int], stamped: bool
 
 
 def test_a_gap_is_silence_and_a_jitter_is_not() -> None:
-    timeline = SoundTimeline(RATE)
+    timeline = AudioTimeline(RATE)
     timeline.push(ramp(1, 100), 0.0)
     timeline.push(ramp(101, 100), 0.105)  # 5 ms late: follows
     timeline.push(ramp(201, 100), 0.705)  # half a second is gone
@@ -60,7 +60,7 @@ def test_a_gap_is_silence_and_a_jitter_is_not() -> None:
 
 
 def test_sound_for_a_time_that_is_covered_is_dropped() -> None:
-    timeline = SoundTimeline(RATE)
+    timeline = AudioTimeline(RATE)
     timeline.push(ramp(0, 1000), 0.0)
     timeline.push(ramp(500, 1000), 0.5)
     timeline.push(ramp(0, 200), 0.0)
@@ -73,7 +73,7 @@ def test_sound_for_a_time_that_is_covered_is_dropped() -> None:
 
 def test_what_nobody_asks_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sound_timeline, "HELD_SECONDS", 5.0)
-    timeline = SoundTimeline(RATE)
+    timeline = AudioTimeline(RATE)
     for second in range(100):
         timeline.push(ramp(second * 1000, 1000))
     assert timeline.counters.overdue == 95_000
@@ -85,7 +85,7 @@ def test_what_nobody_asks_for_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_has_passed_can_be_forgotten_and_the_clock_set_anew() -> None:
-    timeline = SoundTimeline(RATE)
+    timeline = AudioTimeline(RATE)
     for second in range(10):
         timeline.push(ramp(second * 1000, 1000))
     timeline.forget(8.5)
@@ -112,4 +112,4 @@ def test_what_has_passed_can_be_forgotten_and_the_clock_set_anew() -> None:
 )
 def test_what_is_no_sound_is_refused(samples: np.ndarray, timestamp: float | None, message: str) -> None:
     with pytest.raises(MediaError, match=message):
-        SoundTimeline(RATE).push(samples, timestamp)
+        AudioTimeline(RATE).push(samples, timestamp)

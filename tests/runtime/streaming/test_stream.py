@@ -208,8 +208,8 @@ def test_only_two_frames_of_features_are_held(bundle: Bundle) -> None:
         stream.push_sound(clock(0, 40))
         for value in range(30):
             stream.push(frame(value))
-            assert stream._last is not None
-            addresses |= {array.value.data_ptr() for array in stream._last.features.values()}
+            assert stream._pairing._last is not None
+            addresses |= {array.value.data_ptr() for array in stream._pairing._last.features.values()}
     assert len(addresses) == 4  # two maps a frame
 
 
@@ -222,7 +222,7 @@ def test_a_failure_leaves_a_stream_that_can_go_on(bundle: Bundle, monkeypatch: p
             def fail(*_: object) -> None:
                 raise BackendError("the device is gone")
 
-            patch.setattr(stream._encode, "_run", fail)
+            patch.setattr(stream._pairing._encode, "_run", fail)
             with pytest.raises(BackendError, match="the device is gone"):
                 stream.push(frame(2))
         stream.push(frame(3))
