@@ -1,4 +1,4 @@
-# Everything a newcomer needs: `make demo` shows the road, `make test` proves it. Both set up by themselves.
+# Everything a newcomer needs: `make demo` runs it end to end, `make test` proves it. Both set up by themselves.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -94,8 +94,8 @@ ladder: $(NATIVE) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/
 	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
 	$(BIN)/python -m avsbg.benchmarks.report.speed_table $(LADDER)/rows.jsonl
 
-# The small network as it was trained, and its ablations; then, once its weights are committed, its scores on every step
-# of the road: rows name a commit. Both need the media of sounding stamps; EFFICIENTNET is the file of docs/training.md.
+# The small network as it was trained, and its ablations; then, once its weights are committed, its scores with every
+# backend and precision: rows name a commit. Both need the media of sounding stamps; EFFICIENTNET is the file of docs/training.md.
 TRAIN := out/train
 train-small: $(NATIVE)  ## train and ablate the small network; renew its weights and its table (hours)
 	test -f "$(EFFICIENTNET)" || { echo "give EFFICIENTNET=FILE: docs/training.md says where it comes from"; exit 2; }

@@ -13,7 +13,7 @@ from avsbg.cli import app
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Show what this machine has, what each verb can do with it, and how to mend what is missing."""
+    """Show what this machine has, what each verb can do with it, and how to install what is missing."""
     import json
     from dataclasses import asdict
 

@@ -21,7 +21,7 @@ def render(path: Path) -> str:
 def table(rows: Sequence[Row], source: str) -> str:
     """Rows as a Markdown table, ending in a line that says how to repeat it.
 
-    A row that is not stable shows what does not depend on the machine's mood (parameters, operations, memory) and no
+    A row that is not stable shows what is independent of system load (parameters, operations, memory) and no
     time; what is wrong with it is named below the table.
 
     Args:

@@ -1,0 +1,55 @@
+"""Names in the documentation lead somewhere: every path and every module that a page names exists."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from fixtures import ROOT
+
+FOLDERS = "avsbg|benchmarks|cmake|docs|export|model|runtime|scripts|tests|tools"
+TRACKED = subprocess.run(
+    ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+).stdout.splitlines() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
+PAGES = [name for name in TRACKED if name.endswith(".md") or name == "Makefile"]
+# Paths as a reader types them: from the root, with a suffix; `{a,b}.py` and `*.cu` name several.
+PATH = re.compile(
+    rf"(?<![\w/.\-])((?:{FOLDERS})/[\w./*{{}},-]*\.(?:py|pyi|md|cpp|cu|cuh|h|sh|json|jsonl|toml|cmake|html))\b"
+)
+MODULE = re.compile(r"""(?<![\w/"'])avsbg(?:\.[a-zA-Z_]\w*)+""")
+FILE = re.compile(r"`([a-z_]+\.py)`")
+PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b(?!\.md)|PAGE\.md")  # MODULE, ROWS.jsonl: to be filled in by the reader
+
+
+def expanded(path: str) -> list[str]:
+    """`a/{b,c}.py` as `a/b.py` and `a/c.py`."""
+    if (braces := re.search(r"\{([^{}]*)\}", path)) is None:
+        return [path]
+    return [
+        one for part in braces[1].split(",") for one in expanded(path[: braces.start()] + part + path[braces.end() :])
+    ]
+
+
+def is_module_or_member(name: str) -> bool:
+    """Whether `avsbg.a.b.Member` names a module, a package, or a name that occurs in one."""
+    parts = name.split(".")[1:]
+    for depth in range(len(parts), 0, -1):
+        place = ROOT.joinpath("avsbg", *parts[:depth])
+        source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
+        if source is not None:
+            rest = parts[depth:]
+            return not rest or re.search(rf"\b{re.escape(rest[0])}\b", source.read_text(encoding="utf-8")) is not None
+    return False
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_paths_and_modules_that_a_page_names_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    names = {path for match in PATH.findall(text) for path in expanded(match)}
+    missing = {name for name in names if not list(ROOT.glob(name))}
+    missing |= {name for name in MODULE.findall(text) if not is_module_or_member(name)}
+    files = {path.rsplit("/", 1)[-1] for path in TRACKED}
+    missing |= {name for name in FILE.findall(text) if name not in files}
+    assert not {name for name in missing if not PLACEHOLDER.search(name)}
