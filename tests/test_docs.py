@@ -53,3 +53,12 @@ def test_paths_and_modules_that_a_page_names_exist(page: str) -> None:
     files = {path.rsplit("/", 1)[-1] for path in TRACKED}
     missing |= {name for name in FILE.findall(text) if name not in files}
     assert not {name for name in missing if not PLACEHOLDER.search(name)}
+
+
+def test_identifiers_that_the_architecture_names_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    code = [ROOT / name for name in TRACKED if name.endswith((".py", ".cpp", ".cu", ".cuh", ".h"))]
+    words = {word for path in code if path.is_file() for word in re.findall(r"\w+", path.read_text(encoding="utf-8"))}
+    identifiers = re.findall(r"`_?([A-Za-z]\w*(?:_\w+|[a-z][A-Z]\w*))`", text)
+    assert identifiers
+    assert not {name for name in identifiers if name not in words and f"_{name}" not in words}
