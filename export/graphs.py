@@ -75,8 +75,8 @@ class ClipGraph(nn.Module):
             raise ValueError(f"the audio form {audio.value} needs an audio encoder")
         self.network = network
         self.audio = audio
-        listens = network.variant.audio
-        self.log_mel = LogMel() if listens and audio is AudioForm.WAVEFORM else None
+        uses_audio = network.variant.audio
+        self.log_mel = LogMel() if uses_audio and audio is AudioForm.WAVEFORM else None
         # Two names, so that an exported weight's name says which encoder it belongs to.
         self.vggish = audio_encoder if needed and isinstance(audio_encoder, VGGish) else None
         self.compact_audio = audio_encoder if needed and isinstance(audio_encoder, CompactAudioEncoder) else None

@@ -178,7 +178,7 @@ def _of_variant(name: str, encoder: str | None, given: dict[str, Any]) -> _Sourc
     if seed is not None and compact is not None:
         raise ExportError("--audio-encoder belongs to --checkpoint.", "With --seed the graph holds a random VGGish.")
     if vggish is not None and compact is not None:
-        raise ExportError("a network hears through one audio encoder.", "Give --vggish or --audio-encoder, not both.")
+        raise ExportError("a network has one audio encoder.", "Give --vggish or --audio-encoder, not both.")
     variant = named_variant(name, **({} if encoder is None else {"encoder": encoder}))
     return _Source(variant, checkpoint, vggish or compact, "vggish" if compact is None else "compact", seed)
 

@@ -17,12 +17,12 @@ import typer
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.errors import AvsbgError
 
-WHOLE, DEAF = "whole", "without-audio"
+WHOLE, WITHOUT_AUDIO = "whole", "without-audio"
 ANEW = "composed anew, with another seed"
 # Row -> the paper's table, and what is trained.
 _TITLES = {
     WHOLE: ("3, 4, 5", "AVS-BG, whole"),
-    DEAF: ("3", "without sound"),
+    WITHOUT_AUDIO: ("3", "without sound"),
     "without-motion": ("4", "without motion"),
     "without-bg": ("5", "without bidirectional generation"),
 }
@@ -67,21 +67,21 @@ def render_pair(path: Path) -> str:
     scorings = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     rows = {row["ablation"]: row for row in scorings}
     seconds = [row["processor_seconds"] for row in scorings if row["processor_seconds"] is not None]
-    if set(rows) != {WHOLE, DEAF}:
-        raise BenchmarkError(f"{path} must hold one row of {WHOLE} and one of {DEAF}, not {', '.join(rows)}.")
+    if set(rows) != {WHOLE, WITHOUT_AUDIO}:
+        raise BenchmarkError(f"{path} must hold one row of {WHOLE} and one of {WITHOUT_AUDIO}, not {', '.join(rows)}.")
     _check_commits(path, list(rows.values()))
-    whole, deaf = rows[WHOLE], rows[DEAF]
+    whole, without = rows[WHOLE], rows[WITHOUT_AUDIO]
     recipe, data, test = whole["run"]["recipe"], whole["run"]["data"], whole["test"]
-    if test != deaf["test"] or _shared(whole) != _shared(deaf):
+    if test != without["test"] or _shared(whole) != _shared(without):
         raise BenchmarkError(f"{path} mixes runs of different recipes or data.", "Train both the same way.")
     lines = [
         "| clips | | with sound | without sound | gained by sound, same clips |",
         "|---|---|---|---|---|",
     ]
     for title, chosen in _groups(whole["categories"]):
-        lines += _gained(title, *([row["clips"][clip] for clip in chosen] for row in (whole, deaf)))
+        lines += _gained(title, *([row["clips"][clip] for clip in chosen] for row in (whole, without)))
     misled = ""
-    anew = [row["also"] for row in (whole, deaf) if "also" in row]
+    anew = [row["also"] for row in (whole, without) if "also" in row]
     if anew:
         _check_commits(path, [{"ablation": "clips composed anew", **one} for one in anew])
         # The names of composed clips are the same in all data sets, their categories are not.
@@ -89,8 +89,8 @@ def render_pair(path: Path) -> str:
         if len(anew) < 2 or heard != unheard or heard == own:
             raise BenchmarkError(f"{path} lacks both runs' scores on the same other clips.", "Score both with --also.")
         lines += _gained(ANEW, *(one["clips"] for one in anew))
-        misled = " " + _misled([(whole, deaf), (anew[0], anew[1])])
-    chosen_on, other = whole["selected"]["miou"], deaf["selected"]["miou"]
+        misled = " " + _misled([(whole, without), (anew[0], anew[1])])
+    chosen_on, other = whole["selected"]["miou"], without["selected"]["miou"]
     heard = whole["run"]["audio_accuracy"]
     lines += [
         "",

@@ -23,8 +23,8 @@ def test_variant_runs(name, clips, frames, height, width):
     assert logits.isfinite().all()
     # clips do not influence one another, and the switches do what they say
     torch.testing.assert_close(network(video[:1], sound[:1]), logits[:1], rtol=1e-4, atol=1e-4)
-    hears = not torch.allclose(network(video, sound.flip(2)), logits, atol=1e-4)
-    assert hears == network.variant.audio
+    uses_audio = not torch.allclose(network(video, sound.flip(2)), logits, atol=1e-4)
+    assert uses_audio == network.variant.audio
     published = create_network(name, encoder="pvt_v2_b0", form="published")
     published.load_state_dict(network.state_dict())
     torch.testing.assert_close(published(video, sound), logits, rtol=1e-4, atol=2e-4)

@@ -120,7 +120,7 @@ OWN = {key: _row("whole", 0, 0.5)[key] for key in ("clips", "categories", "test"
 
 
 @pytest.mark.parametrize(
-    ("whole", "deaf", "reason"),
+    ("whole", "without", "reason"),
     [
         ({"also": _also(0.5)}, {}, "lacks both runs' scores"),
         ({"also": _also(0.5)}, {"also": _also(0.4, sounding="tiger")}, "the same other clips"),
@@ -128,8 +128,8 @@ OWN = {key: _row("whole", 0, 0.5)[key] for key in ("clips", "categories", "test"
         ({"also": _also(0.5)}, {"also": _also(0.4, commit="0123-dirty")}, "uncommitted changes"),
     ],
 )
-def test_scores_on_other_clips_that_make_no_row(tmp_path, whole, deaf, reason):
-    rows = [_row("whole", 0, 0.6, **whole), _row("without-audio", 0, 0.4, **deaf)]
+def test_scores_on_other_clips_that_make_no_row(tmp_path, whole, without, reason):
+    rows = [_row("whole", 0, 0.6, **whole), _row("without-audio", 0, 0.4, **without)]
     with pytest.raises(BenchmarkError, match=reason):
         render_pair(_write(tmp_path / "rows.jsonl", rows))
 

@@ -198,7 +198,7 @@ def test_a_device_that_vanishes(tiny: Bundle, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         live, "_open", lambda each: Vanishing(original(each), 120 if "aevalsrc" in each.name else 10**9)
     )
-    _, failure = run(tiny, f"lavfi:{WHITE}", tmp_path / "deaf", microphone=source(f"lavfi:{LOUD}"))
+    _, failure = run(tiny, f"lavfi:{WHITE}", tmp_path / "microphone", microphone=source(f"lavfi:{LOUD}"))
     assert failure is not None
     assert "No such device" in str(failure)
 
