@@ -27,24 +27,7 @@ if TYPE_CHECKING:
     from avsbg.model.front_end import LogMel, WaveformError, log_mel
     from avsbg.model.operators import correlation_volume, mean_correlation
 
-_HOMES = {
-    "audio": ("AudioEncoder", "AudioEncoderName", "VGGish", "create_audio_encoder"),
-    "avs_bg": ("AvsBg", "AvsBgStages"),
-    "avsbench": ("AvsBench", "AvsBenchStages"),
-    "checkpoint": ("CheckpointError", "LoadReport", "load_checkpoint", "save_checkpoint"),
-    "clips": ("ClipShapeError",),
-    "factory": (
-        "ParameterCount",
-        "build",
-        "count_parameters",
-        "create_network",
-        "init_deterministic",
-        "fill_from_seed",
-    ),
-    "front_end": ("LogMel", "WaveformError", "log_mel"),
-    "operators": ("correlation_volume", "mean_correlation"),
-}
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+_MODULES = ("audio", "avs_bg", "avsbench", "checkpoint", "clips", "factory", "front_end", "operators")
 
 __all__ = [
     "ENCODERS",
@@ -80,6 +63,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    if name in __all__:
+        for module in _MODULES:
+            home = import_module(f"{__name__}.{module}")
+            if hasattr(home, name):
+                return getattr(home, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

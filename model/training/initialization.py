@@ -126,10 +126,10 @@ def _scale_fusion(network: AvsBg, gain: float) -> None:
 
 
 def _initialize_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path | None) -> tuple[nn.Module, str]:
-    takes_vggish = recipe.uses_audio and recipe.audio_encoder == "vggish"
+    takes_vggish = recipe.needs_audio and recipe.audio_encoder == "vggish"
     if not takes_vggish and vggish is not None:
         raise TrainingError(f"this recipe has no use for VGGish's weights {vggish}.", "Leave out --vggish.")
-    if not recipe.uses_audio:
+    if not recipe.needs_audio:
         return ZeroAudioEncoder(), "none"
     if takes_vggish and vggish is None:
         raise TrainingError(

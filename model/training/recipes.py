@@ -92,14 +92,14 @@ class Recipe:
             raise TrainingError(f"a step of {self.task} sees {least} to {FRAMES} frames of a clip, not {self.frames}.")
 
     @property
-    def uses_audio(self) -> bool:
-        """Whether training uses the sound: as the network's input, or as the target of bidirectional generation."""
+    def needs_audio(self) -> bool:
+        """Whether training needs audio embeddings: as the network's input or bidirectional generation's target."""
         return self.variant.audio or self.variant.bidirectional
 
     @property
     def owns_audio_encoder(self) -> bool:
         """Whether the audio encoder's weights are the run's own; VGGish's are a file that exists without it."""
-        return self.uses_audio and self.audio_encoder == "compact"
+        return self.needs_audio and self.audio_encoder == "compact"
 
     @property
     def trains_audio_encoder(self) -> bool:
