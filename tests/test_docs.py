@@ -13,7 +13,7 @@ FOLDERS = "avsbg|benchmarks|cmake|docs|export|model|runtime|scripts|tests|tools"
 TRACKED = subprocess.run(
     ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
 ).stdout.splitlines() or [str(path.relative_to(ROOT)) for path in ROOT.rglob("*") if path.is_file()]
-PAGES = [name for name in TRACKED if name.endswith(".md") or name == "Makefile"]
+PAGES = [name for name in TRACKED if name.endswith((".md", ".sh", ".toml", ".yml", ".cmake")) or name == "Makefile"]
 # Paths as a reader types them: from the root, with a suffix; `{a,b}.py` and `*.cu` name several.
 PATH = re.compile(
     rf"(?<![\w/.\-])((?:{FOLDERS})/[\w./*{{}},-]*\.(?:py|pyi|md|cpp|cu|cuh|h|sh|json|jsonl|toml|cmake|html))\b"
