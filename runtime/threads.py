@@ -39,7 +39,7 @@ class ChannelClosedError(Exception):
 
 
 class Aborted(ChannelClosedError):  # noqa: N818  (no error of its own: another thread has one)
-    """Whoever is at the other end of a channel has given up."""
+    """The other end of a channel has given up."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class Channel(Generic[Item]):
 
     @property
     def dropped(self) -> int:
-        """How many items were dropped."""
+        """The number of items dropped."""
         return sum(counters.dropped for counters in self.counters.values())
 
     def __len__(self) -> int:

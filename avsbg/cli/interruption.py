@@ -19,7 +19,7 @@ class Interrupted(SystemExit):
 
 
 class Interruption:
-    """What a signal does: by default it raises `Interrupted` in the main thread.
+    """The effect of a signal: by default it raises `Interrupted` in the main thread.
 
     Attributes:
         number: the first signal that came, or None.

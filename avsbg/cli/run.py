@@ -13,7 +13,7 @@ from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Engine, Trust
 
 
 class Masks(str, Enum):
-    """How masks are written."""
+    """Forms of masks on disk."""
 
     png = "png"
     video = "video"
@@ -21,7 +21,7 @@ class Masks(str, Enum):
 
 
 class Policy(str, Enum):
-    """What happens when a live source is faster than the network."""
+    """Policies for a live source that is faster than the network."""
 
     block = "block"
     drop_oldest = "drop-oldest"

@@ -1,4 +1,4 @@
-"""What an explanation of a video writes: the folder of a clip, and the slices of pixels."""
+"""Files of a visualized video: the folder of a clip, and the slices of pixels."""
 
 from __future__ import annotations
 

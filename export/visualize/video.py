@@ -26,7 +26,7 @@ SUMMARY = "visualize.json"
 
 @dataclass(frozen=True)
 class VisualizeOptions:
-    """What is visualized.
+    """Options of a visualization.
 
     Attributes:
         graph: the bundle's graph, of whole clips.
@@ -69,7 +69,7 @@ def visualize_video(
         path: the video.
         output: the directory to make; it appears only when complete.
         options: what is visualized.
-        replace: replace `output` if it is an earlier explanation.
+        replace: replace `output` if it is an earlier visualization.
         progress: called with a stage's name, what is done of it and how much there is.
 
     Returns:
@@ -153,7 +153,7 @@ def _ran() -> dict[str, str]:
 
 
 def _check(options: VisualizeOptions, video: VideoInfo, seconds: range, frame: int) -> None:
-    """What can be told before work begins."""
+    """Check what can be told before work begins."""
     if options.start is not None and options.start < 0:
         raise VisualizeError(f"the start {options.start} is negative.", "Seconds count from 0.")
     if frame not in seconds:

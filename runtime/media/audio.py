@@ -159,7 +159,7 @@ class Aligner:
         self._next = (frame.pts, frame.sample_rate) if ticks_are_samples else None
 
     def finish(self) -> Iterator[NDArray[Any]]:
-        """What the resampler still holds."""
+        """The rest that the resampler holds."""
         return self._kept(self._resampler.finish())
 
     def skip(self, samples: int) -> None:
@@ -201,7 +201,7 @@ class _Resampler:
         return blocks + self._flush() if sum(map(len, self._held)) >= self._at_once else blocks
 
     def finish(self) -> list[NDArray[Any]]:
-        """What is still held."""
+        """The rest that is held."""
         return self._flush() + self._resample(None)
 
     def _flush(self) -> list[NDArray[Any]]:

@@ -222,5 +222,5 @@ def write_summary(
 
 
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
-    """What was asked for, as `summary.json` has it."""
+    """Settings of a run, as `summary.json` has them."""
     return {**asdict(options), "target": segmenter.spec, "stream": segmenter.mode == "stream"}

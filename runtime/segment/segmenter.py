@@ -49,7 +49,7 @@ class Segmenter(Protocol):
         """End the source: yields what is left, and forgets it all."""
 
     def describe(self) -> dict[str, Any]:
-        """What runs, as of `Backend.describe`."""
+        """Describe what runs, as `Backend.describe` does."""
 
 
 class ClipSegmenter:
@@ -76,13 +76,13 @@ class ClipSegmenter:
         self._samples = []
 
     def push(self, sample: Sample) -> Iterator[Segmented]:
-        """Of a clip's last second all T are yielded; of others none."""
+        """Yield all T samples at a clip's last one, else nothing."""
         self._samples.append(sample)
         if len(self._samples) == self.bundle.manifest.clip.frames:
             yield from self.finish()
 
     def finish(self) -> Iterator[Segmented]:
-        """What is left of the last clip; its last frame is repeated for what is missing."""
+        """Yield what is left of the last clip; its last frame is repeated for what is missing."""
         samples, self._samples = self._samples, []
         if not samples:
             return
@@ -97,7 +97,7 @@ class ClipSegmenter:
             yield sample, probability
 
     def describe(self) -> dict[str, Any]:
-        """What the backend says, and the mode."""
+        """Describe the backend and the mode."""
         return {"mode": self.mode, **self._backend.describe()}
 
 
@@ -136,7 +136,7 @@ class StreamSegmenter:
         self._audio = np.zeros(0, np.float32)  # from where the next published window begins
 
     def push(self, sample: Sample) -> Iterator[Segmented]:
-        """The sample before, as a rule."""
+        """Yield the sample before, as a rule."""
         audio = self._window(sample)
         masks: list[StreamMask] = []
         if self._last is not None and sample.number - self._last > MAX_GAP:
@@ -148,11 +148,11 @@ class StreamSegmenter:
         return self._segmented(masks)
 
     def finish(self) -> Iterator[Segmented]:
-        """The last sample; its partner is the one before it."""
+        """Yield the last sample; its partner is the one before it."""
         return self._segmented(self._pairing.end_segment())
 
     def describe(self) -> dict[str, Any]:
-        """What both backends say, and the mode."""
+        """Describe both backends and the mode."""
         return {
             "mode": self.mode,
             "spacing": self._spacing,

@@ -93,7 +93,7 @@ class StreamedClip(Backend):
         self._stack = ExitStack()
 
     def describe(self) -> dict[str, Any]:
-        """What the decoder's backend says, under both graphs' names, and the encoder's own description."""
+        """The decoder's description, under both graphs' names, and the encoder's within it."""
         graphs = f"{self._encode.graph}+{self._decode.graph}"
         return {**self._decode.describe(), "graph": graphs, "encode": self._encode.describe()}
 
@@ -159,7 +159,7 @@ def create_streamed_clip(bundle: Bundle, spec: BackendSpec, **options: Any) -> S
 
 
 def frame_inputs(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, NDArray[Any]]:
-    """What `encode` takes for one frame of clips.
+    """The inputs of `encode` for one frame of clips.
 
     Args:
         arrays: the inputs of the clip graph.

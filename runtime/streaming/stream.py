@@ -118,7 +118,7 @@ class Stream:
 
     @property
     def waiting(self) -> int:
-        """How many frames wait for their sound."""
+        """The number of frames that wait for their sound."""
         return len(self._waiting)
 
     def push(

@@ -49,7 +49,7 @@ class ThreadedStream:
 
     @property
     def counters(self) -> dict[str, ChannelCounters]:
-        """What has gone through the queues, by kind: `frame`, `sound` and `mask`."""
+        """Counts of the queues, by kind: `frame`, `sound` and `mask`."""
         return {**self._work.counters, **self._masks.counters}
 
     def __enter__(self) -> Self:

@@ -19,6 +19,7 @@ from avsbg.export.visualize.video import VisualizeOptions, visualize_video
 from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import MediaError
+from fixtures import tiny_bundle
 from fixtures.videos import steady, tone, write_video
 
 
@@ -175,6 +176,10 @@ def test_a_network_that_lacks_a_map_says_so(export_once, tiny: Bundle, tmp_path:
     with pytest.raises(MediaError, match="no audio track"):
         visualize_video(export_once("avs-bg, waveform").bundle, mute, tmp_path / "out", VisualizeOptions())
     assert not (tmp_path / "out").exists()
+    without_audio = tiny_bundle.without_audio(export_once("avs-bg, waveform").bundle, tmp_path / "bundle")
+    summary = visualize_video(without_audio, mute, tmp_path / "out", VisualizeOptions())
+    assert summary["video"]["sound"] == "silence"
+    assert list(summary["missing"]) == ["fusion_gate"]
 
 
 def test_a_tensor_that_is_not_pytorchs_stage_is_refused(export_once, tmp_path: Path) -> None:
