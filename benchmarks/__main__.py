@@ -40,27 +40,55 @@ def operator(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     side: Annotated[list[int] | None, typer.Option(help="Map size, repeatable; by default the four stages'.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Thread count, repeatable; by default 1 and 2.")] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Samples of each contender.")] = 30,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each case.")] = 30,
     pause: Annotated[float, typer.Option(min=0, help="Seconds of rest before each call.")] = 0.1,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process per contender.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process per case.")] = True,
 ) -> None:
     """Time the correlation operator against other ways to compute it, on the CPU."""
     from rich.console import Console
 
-    from avsbg.atomic import atomic_file
-    from avsbg.benchmarks.measure.operator import SIDES, run
-    from avsbg.benchmarks.report.operator_table import print_rows
-    from avsbg.benchmarks.results.operator_rows import RESULTS
+    from avsbg.benchmarks.measure.operator import RESULTS, SIDES, run
+    from avsbg.benchmarks.report.static import describe_clip, operator_tables
+    from avsbg.benchmarks.report.tables import results_console, to_console
+    from avsbg.benchmarks.results.schema import write_rows
 
     console = Console(stderr=True)
     if cores := [name for name in ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS") if os.environ.get(name)]:
         console.print(f"[yellow]{', '.join(cores)} is set: sgemm may not run this processor's fastest kernel.[/]")
     with console.status("") as status:
         rows = run(side or SIDES, threads or (1, 2), samples=samples, pause=pause, memory=memory, report=status.update)
-    with atomic_file(output or RESULTS) as temporary:
-        temporary.write_text("".join(f"{row.model_dump_json()}\n" for row in rows), encoding="utf-8")
-    print_rows(rows)
+    write_rows(output or RESULTS, rows)
+    for shown in operator_tables(rows):
+        results_console().print(to_console(shown))
+    for row in rows:
+        if row.kind == "operator-clip":
+            results_console().print(describe_clip(row))
     console.print(f"written to {output or RESULTS}")
+
+
+@app.command()
+def tables(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail where a table is not that of its rows.")
+    ] = False,
+    page: Annotated[list[str] | None, typer.Option(help="Only this page, as docs/engines.md.")] = None,
+    root: Annotated[Path, typer.Option(help="The checkout.")] = Path(),
+) -> None:
+    """Rewrite the tables of README and docs from the committed rows."""
+    from avsbg.benchmarks.report.docs import update_pages
+
+    update_pages(root, check=check, only=page or ())
+
+
+@app.command()
+def table(
+    name: Annotated[str, typer.Argument(help="Of its markers in the page, as speed or ablations.")],
+    rows: Annotated[Path, typer.Argument(help="A file of rows.")],
+) -> None:
+    """Print a table of README or docs, made from other rows."""
+    from avsbg.benchmarks.report.docs import make_table_of
+
+    typer.echo(make_table_of(name, rows))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`avsbg bench`: networks and backends measured against each other, in one process and in turn."""
+"""`avsbg bench`: networks and backends compared, in one process and in turn."""
 
 from __future__ import annotations
 
@@ -76,8 +76,9 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.measure.profile import profile_all
     from avsbg.benchmarks.measure.runner import Settings, compare
     from avsbg.benchmarks.measure.workloads import Workload
-    from avsbg.benchmarks.report.console import cost_table, latency_table, results_console
     from avsbg.benchmarks.report.directory import results_directory, write_results
+    from avsbg.benchmarks.report.speed import cost_table, latency_table
+    from avsbg.benchmarks.report.tables import results_console, to_console
     from avsbg.progress import ProgressBars
 
     directory = results_directory(output, force=force)  # refused before anything is measured
@@ -97,11 +98,11 @@ def bench(  # noqa: PLR0917  (each is an option by name)
         profiles = profile_all(chosen, workload, progress) if profile else []
     write_results(directory, rows, profiles, replace=force)
     console = results_console()
-    console.print(latency_table(rows))
-    console.print(cost_table(rows))
+    console.print(to_console(latency_table(rows)))
+    console.print(to_console(cost_table(rows)))
     written = "rows.jsonl, latency.png, latency.svg" + (", profile.jsonl" if profiles else "")
     console.print(f"{directory}: {written}. As a page: avsbg report {directory} -o REPORT", soft_wrap=True)
-    unstable = [row.label for row in rows if not row.stable]
+    unstable = [row.label for row in rows if not row.is_stable]
     if unstable:
         Console(stderr=True).print(
             f"{len(unstable)} of {len(rows)} rows unstable, not a result: {', '.join(unstable)}.\n"

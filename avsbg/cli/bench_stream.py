@@ -40,17 +40,17 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.errors import BenchmarkError
     from avsbg.benchmarks.machine.environment import default_threads
     from avsbg.benchmarks.measure.streaming import StreamBench
-    from avsbg.benchmarks.report.streaming_table import console_lines
-    from avsbg.benchmarks.results.streaming_rows import StreamingRow, read_rows, write_rows
+    from avsbg.benchmarks.report.streaming import describe_stream
+    from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
     from avsbg.runtime.bundle import Bundle
 
     if output.exists() and not (append or force):
         raise BenchmarkError(f"{output} exists already.", "Add to it with --append, or replace it with --force.")
     rates = [_rate(text) for text in rate or ["1", "10", "30", "max"]]
-    rows: list[StreamingRow] = list(read_rows(output)) if append and output.exists() else []
+    rows = read_rows(output) if append and output.exists() else []
     console = Console(highlight=False)
     with StreamBench(Bundle.open(bundle), backend, threads or default_threads()) as bench:
-        new: list[StreamingRow] = []
+        new: list[Measurement] = []
         if soak is not None:
             new.append(bench.soak(soak, lambda line: console.print(line, style="dim")))
         else:
@@ -60,8 +60,8 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
             console.print("clip mode and streaming in turn", style="dim")
             new += [bench.pairs(samples), bench.difference()]
     write_rows(output, [*rows, *new])
-    for line in console_lines(new):
-        console.print(line, soft_wrap=True)
+    for row in new:
+        console.print(describe_stream(row), soft_wrap=True)
     console.print(f"{output}: {len(rows) + len(new)} rows", soft_wrap=True)
 
 

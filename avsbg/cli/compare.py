@@ -1,4 +1,4 @@
-"""`avsbg compare`: two runs of `avsbg bench` held together."""
+"""`avsbg compare`: two runs of `avsbg bench` compared."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from avsbg.cli import app
 @app.command()
 def compare(
     first: Annotated[Path, typer.Argument(metavar="A", help="A directory of `avsbg bench`, or a file of rows.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another; its rows are judged against A's.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another; its rows are compared with A's.")],
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the verdicts as JSON.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the comparisons as JSON.")
     ] = None,
 ) -> None:
     """Say for each row of two runs whether B is faster, slower, or cannot be told from A.
@@ -25,26 +25,25 @@ def compare(
     unstable row, another machine or another workload: cannot tell.
     """
     import json
-
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from dataclasses import asdict
 
     from avsbg.atomic import atomic_file
-    from avsbg.benchmarks.report.console import results_console
-    from avsbg.benchmarks.results.compare import compare_files
-    from avsbg.benchmarks.results.rows import ROWS, read_rows
+    from avsbg.benchmarks.report.tables import Columns, make_table, results_console, to_console
+    from avsbg.benchmarks.results.compare import Comparison, compare_rows
+    from avsbg.benchmarks.results.schema import read_rows
 
-    before, after = (read_rows(path / ROWS if path.is_dir() else path) for path in (first, second))
-    found = compare_files(before, after)
-    table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("row", "verdict", "time of B over A", "why"):
-        table.add_column(heading, overflow="fold")
-    styles = {"faster": "green", "slower": "red", "cannot tell": "dim"}
-    for row in found:
-        interval = "" if row.ratio is None else f"{row.ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
-        table.add_row(Text(row.label), Text(row.verdict, style=styles[row.verdict]), interval, Text(row.reason))
-    results_console().print(table)
+    found = compare_rows(read_rows(first, "latency"), read_rows(second, "latency"))
+
+    def interval(row: Comparison) -> str:
+        return "" if row.ratio is None else f"{row.ratio:.3f} [{row.low:.3f}, {row.high:.3f}]"
+
+    columns: Columns[Comparison] = [
+        ("row", lambda row: row.label),
+        ("comparison", lambda row: row.comparison),
+        ("time of B over A", interval),
+        ("why", lambda row: row.reason),
+    ]
+    results_console().print(to_console(make_table(found, columns)))
     if json_file is not None:
         with atomic_file(json_file) as temporary:
-            temporary.write_text(json.dumps([row.as_dict() for row in found], indent=2) + "\n", encoding="utf-8")
+            temporary.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf-8")

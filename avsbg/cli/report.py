@@ -1,4 +1,4 @@
-"""`avsbg report`: rows of benchmarks as a page that a person reads."""
+"""`avsbg report`: rows of benchmarks as a page."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def report(
     that were not measured, the environment, and how to repeat each row. A row
     that is unstable is shown as such, without its time.
     """
-    from avsbg.benchmarks.report.content import gather
-    from avsbg.benchmarks.report.page import HTML, MARKDOWN, write_report
+    from avsbg.benchmarks.report.page import HTML, MARKDOWN, gather, write_report
 
     gathered = gather(rows, accuracy=accuracy, streaming=streaming)
     write_report(gathered, output, replace=force)
-    typer.echo(f"{output}: {HTML}, {MARKDOWN}; {gathered.stable} of {len(gathered.rows)} rows are a result")
+    total = len(gathered.rows)
+    typer.echo(f"{output}: {HTML}, {MARKDOWN}; {total - len(gathered.unstable)} of {total} rows are a result")

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from avsbg import __version__
-from avsbg.benchmarks.results.rows import CoresRow, EnvironmentRow
+from avsbg.benchmarks.results.schema import Environment
 from avsbg.runtime.threads import usable_cores
 
 # Packages whose version can change a figure.
@@ -32,23 +32,20 @@ _VARIABLES = ("CUDA_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", 
 _FLAGS = ("amx", "asimd", "avx", "bf16", "f16c", "fma", "i8mm", "sse4", "sve")
 
 
-def describe_environment() -> EnvironmentRow:
+def describe_environment() -> Environment:
     """This machine and what is installed on it."""
     import psutil
 
-    return EnvironmentRow(
+    return Environment(
         avsbg=__version__,
         commit=_commit(),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         processor=_processor(),
         flags=processor_flags(),
-        cores=CoresRow(
-            physical=psutil.cpu_count(logical=False),
-            logical=psutil.cpu_count(),
-            usable=len(usable_cores()),
-            affinity=tuple(sorted(usable_cores())),
-        ),
+        physical_cores=psutil.cpu_count(logical=False),
+        logical_cores=psutil.cpu_count(),
+        cores=tuple(sorted(usable_cores())),
         governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         memory=psutil.virtual_memory().total,
         load_average=os.getloadavg(),

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from avsbg.benchmarks.results.rows import EnergyRow, GpuStateRow, MachineStateRow
+from avsbg.benchmarks.results.schema import GpuState, MachineState, Metric
 
 ROOT = Path("/")
 
@@ -28,7 +28,7 @@ _REASONS = {
 }
 
 
-def read_state(root: Path = ROOT, nvml: Any = None) -> MachineStateRow:
+def read_state(root: Path = ROOT, nvml: Any = None) -> MachineState:
     """The machine as it is now.
 
     Args:
@@ -37,7 +37,7 @@ def read_state(root: Path = ROOT, nvml: Any = None) -> MachineStateRow:
     """
     import psutil
 
-    return MachineStateRow(
+    return MachineState(
         cpu_mhz=cpu_frequencies(root),
         resident=psutil.Process().memory_info().rss,
         temperatures=_temperatures(root),
@@ -57,7 +57,7 @@ def find_nvml() -> Any:
         return None
 
 
-def throttling(before: MachineStateRow, after: MachineStateRow) -> list[str]:
+def throttling(before: MachineState, after: MachineState) -> list[str]:
     """Why the measurement between two states is no result, if the machine slowed itself down."""
     found = []
     reasons = {reason for state in (before, after) if state.gpu for reason in state.gpu.throttled}
@@ -99,14 +99,14 @@ def _overcurrent_events(root: Path) -> int | None:
     return int(sum(count for count in counts if count is not None)) if counts else None
 
 
-def _jetson_state(root: Path) -> GpuStateRow | None:
+def _jetson_state(root: Path) -> GpuState | None:
     from avsbg.runtime.device.gpu import power_mode
 
     for device in sorted((root / "sys/class/devfreq").glob("*")):
         if "gpu" in device.name or device.name.endswith((".ga10b", ".gv11b")):
             hertz = _number(device / "cur_freq")
             clocks = {} if hertz is None else {"graphics": hertz / 1e6}
-            return GpuStateRow(
+            return GpuState(
                 name=_text(root / "proc/device-tree/model") or device.name,
                 driver=None,
                 clocks_mhz=clocks,
@@ -118,7 +118,7 @@ def _jetson_state(root: Path) -> GpuStateRow | None:
     return None
 
 
-def _nvml_state(nvml: Any) -> GpuStateRow:
+def _nvml_state(nvml: Any) -> GpuState:
     handle = nvml.nvmlDeviceGetHandleByIndex(0)
 
     def ask(function: str, *arguments: Any) -> Any:
@@ -131,7 +131,7 @@ def _nvml_state(nvml: Any) -> GpuStateRow:
     clocks = {name: ask("nvmlDeviceGetClockInfo", handle, kind) for name, kind in kinds.items()}
     reasons = ask("nvmlDeviceGetCurrentClocksEventReasons", handle) or 0
     limit, power = ask("nvmlDeviceGetEnforcedPowerLimit", handle), ask("nvmlDeviceGetPowerUsage", handle)
-    return GpuStateRow(
+    return GpuState(
         name=str(ask("nvmlDeviceGetName", handle)),
         driver=ask("nvmlSystemGetDriverVersion"),
         clocks_mhz={name: float(value) for name, value in clocks.items() if value is not None},
@@ -248,7 +248,7 @@ def measure_energy(
     seconds: float = 3.0,
     clock: Callable[[], float] = time.monotonic,
     rest: Callable[[float], object] = time.sleep,
-) -> EnergyRow:
+) -> dict[str, Metric]:
     """Meter a machine at rest, then one that calls without pause; meters answer more slowly than one call takes.
 
     Args:
@@ -256,6 +256,9 @@ def measure_energy(
         meter: of the machine.
         clips: per call.
         seconds: for each of the two, at the least.
+
+    Returns:
+        Joules per clip and watts at rest, by power rail; rails may feed each other, so they are not added up.
     """
     meter.start()
     began = clock()
@@ -268,15 +271,12 @@ def measure_energy(
     while calls == 0 or clock() - began < seconds:
         call()
         calls += 1
-    spent = clock() - began
-    joules = meter.stop()
-    return EnergyRow(
-        source=meter.source,
-        joules_per_clip={rail: value / (calls * clips) for rail, value in joules.items()},
-        idle_watts={rail: value / idle_seconds for rail, value in idle.items()},
-        seconds=spent,
-        calls=calls,
-    )
+    joules = {rail: value / (calls * clips) for rail, value in meter.stop().items()}
+    watts = {rail: value / idle_seconds for rail, value in idle.items()}
+    return {
+        "energy": Metric(unit="J", parts=joules, source=meter.source),
+        "idle_power": Metric(unit="W", parts=watts, source=meter.source),
+    }
 
 
 def _number(path: Path) -> float | None:

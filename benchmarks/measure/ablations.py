@@ -1,23 +1,22 @@
 """The ablations of the paper's Tables 3, 4 and 5 on sounding stamps: `python -m avsbg.benchmarks.measure.ablations`.
 
-Trains the recipe `s4/small` whole and with one switch turned off, over several seeds, and scores the test split: a row
-per run, with the score of every clip.
+Trains the recipe `s4/small` in full and with one switch turned off, over several seeds, and scores the test split: a
+row per run, with the score of every clip.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
+from avsbg.benchmarks.results.schema import ROWS, Environment, Measurement, Metric, Ran, Run, read_rows, write_rows
 from avsbg.errors import AvsbgError
 
 if TYPE_CHECKING:
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16"]
 RECIPE = "s4/small"
+SCORES = "scores.jsonl"
 # Row -> the switch of the recipe's variant that is turned off.
 ABLATIONS: dict[str, str | None] = {
-    "whole": None,
+    "full": None,
     "without-audio": "audio",
     "without-motion": "motion",
     "without-bg": "bidirectional",
@@ -50,7 +50,9 @@ def recipe_of(name: str, seed: int, *, epochs: int | None = None) -> Recipe:
     return replace(small, variant=replace(small.variant, **off), seed=seed, epochs=epochs or small.epochs)
 
 
-def run_one(recipe: Recipe, data: Path, folder: Path, encoder_weights: str, precision: Precision) -> dict[str, Any]:
+def run_one(
+    name: str, recipe: Recipe, data: Path, folder: Path, *, encoder_weights: str, precision: Precision
+) -> Measurement:
     """Train in `folder`, going on where an earlier call was interrupted, and score the test split."""
     from avsbg.model.training.initialization import initialize_modules
     from avsbg.model.training.loop import Training
@@ -64,25 +66,43 @@ def run_one(recipe: Recipe, data: Path, folder: Path, encoder_weights: str, prec
     initial = initialize_modules(recipe, encoder=encoder_weights, data=data, resume=resume)
     training = Training(recipe, initial, data, run, settings=Settings(precision=precision))
     result = training.execute(resume=resume)
-    seconds = time.process_time() - began
-    return {
-        "seed": recipe.seed,
-        **score_run(folder, data),
-        "selected": {"epoch": result.epoch, **asdict(result.score)},
-        "steps": training.total_steps,
-        "processor_seconds": None if resume else round(seconds, 1),
-        "run": run.read_record(),
-        "environment": environment.model_dump(mode="json"),
+    metrics = {
+        "steps": Metric(value=training.total_steps),
+        "epoch": Metric(value=result.epoch),
+        "validation_miou": Metric(value=result.score.miou),
+        "validation_f_score": Metric(value=result.score.f_score),
     }
+    if not resume:
+        metrics["processor_time"] = Metric(unit="s", value=round(time.process_time() - began, 1))
+    if (accuracy := run.read_record().get("audio_accuracy")) is not None:
+        metrics["audio_accuracy"] = Metric(value=accuracy)
+    return score_run(name, folder, data, clips="test", metrics=metrics, environment=environment)
 
 
-def score_run(folder: Path, data: Path) -> dict[str, Any]:
-    """What a finished run reaches on a test split: the mean, the score and the category of each clip, and the split."""
+def score_run(
+    name: str,
+    folder: Path,
+    data: Path,
+    *,
+    clips: Literal["test", "other"],
+    metrics: dict[str, Metric],
+    environment: Environment,
+) -> Measurement:
+    """The scores that a finished run reaches on the test split of a data set.
+
+    Args:
+        name: of the ablation.
+        folder: of the run.
+        data: the data set.
+        clips: whether they are those of the run's own data set, or others.
+        metrics: further ones.
+        environment: that the run, or its scoring, had.
+    """
     import torch
 
     from avsbg.model.training.data import AvsBenchDataset, describe_data
     from avsbg.model.training.evaluation import checkpoint_predictor, evaluate
-    from avsbg.model.training.run_directory import read_trained
+    from avsbg.model.training.run_directory import RunDirectory, read_trained
 
     trained = read_trained(folder)
     predict = checkpoint_predictor(
@@ -94,12 +114,29 @@ def score_run(folder: Path, data: Path) -> dict[str, Any]:
     )
     test = AvsBenchDataset(data, trained.recipe.task, "test")
     scores = evaluate(test, predict)
-    return {
-        **asdict(scores.per_clip),
-        "categories": [clip.category for clip in test.clips],
-        "clips": [[clip.score.miou, clip.score.f_score] for clip in scores.clips],
-        "test": describe_data(test),
-    }
+    means = {"miou": scores.per_clip.miou, "f_score": scores.per_clip.f_score}
+    settings = RunDirectory(folder).read_record()
+    return Measurement(
+        kind="ablation",
+        label=f"{name}-{trained.recipe.seed}",
+        case={
+            "ablation": name,
+            "seed": trained.recipe.seed,
+            "clips": clips,
+            "data": describe_data(test),
+            "categories": [clip.category for clip in test.clips],
+        },
+        metrics={
+            **{
+                score: Metric(value=mean, samples=tuple(getattr(clip.score, score) for clip in scores.clips))
+                for score, mean in means.items()
+            },
+            **metrics,
+        },
+        ran=Ran(variant=trained.recipe.variant.to_dict()),
+        run=Run(settings=settings),
+        environment=environment,
+    )
 
 
 def main(  # noqa: PLR0917  (each is an option by name)
@@ -126,24 +163,20 @@ def main(  # noqa: PLR0917  (each is an option by name)
         for name in only or ABLATIONS:
             recipe = recipe_of(name, one, epochs=epochs)
             folder = output / f"{name}-{one}"
-            done = folder / "scores.json"
+            done = folder / SCORES
             if not done.is_file():
-                _write(done, {"ablation": name, **run_one(recipe, data, folder, encoder_weights, precision)})
-            row = json.loads(done.read_text())
+                trained = run_one(name, recipe, data, folder, encoder_weights=encoder_weights, precision=precision)
+                write_rows(done, [trained])
+            rows = read_rows(done, "ablation")[:1]
             if also is not None:
-                scorer = describe_environment()
-                row["also"] = {**score_run(folder, also), "environment": scorer.model_dump(mode="json")}
-                _write(done, row)
-            typer.echo(f"{name} seed {one}: mIoU {row['miou']:.4f}, F-score {row['f_score']:.4f}")
-    rows = sorted(output.glob("*/scores.json"))
-    with atomic_file(output / "rows.jsonl") as temporary:
-        temporary.write_text("".join(path.read_text() for path in rows))
-    typer.echo(f"{output / 'rows.jsonl'}: {len(rows)} runs")
-
-
-def _write(path: Path, row: dict[str, Any]) -> None:
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps(row) + "\n")
+                environment = describe_environment()
+                rows.append(score_run(name, folder, also, clips="other", metrics={}, environment=environment))
+                write_rows(done, rows)
+            row = rows[0]
+            typer.echo(f"{name} seed {one}: mIoU {row['miou'].number:.4f}, F-score {row['f_score'].number:.4f}")
+    done_runs = sorted(output.glob(f"*/{SCORES}"))
+    write_rows(output / ROWS, [row for path in done_runs for row in read_rows(path, "ablation")])
+    typer.echo(f"{output / ROWS}: {len(done_runs)} runs")
 
 
 if __name__ == "__main__":

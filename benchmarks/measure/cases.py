@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.results.schema import Ran
 from avsbg.model import Variant
 from avsbg.runtime import backends
 from avsbg.runtime.backends import OperatorImplementation as Implementation
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle.manifest import MergeRecord
+from avsbg.runtime.bundle.manifest import MANIFEST, MergeRecord
 
 GRAPH = "clip"
 
@@ -51,6 +52,15 @@ class BenchmarkCase:
         variant = Variant.from_dict(self.bundle.manifest.variant)
         operator = self.options.get("operator") if self.backend == "torch" else None
         return replace(variant, form=str(operator)) if operator else variant
+
+
+def describe_bundle(bundle: Bundle, **changes: Any) -> Ran:
+    """The network of a bundle, by the hashes of its manifest and graphs; `changes` are other fields of `Ran`."""
+    manifest = bundle.manifest
+    files = sorted({file for graph in manifest.graphs.values() for file in graph.files})
+    hashes = {MANIFEST: bundle.manifest_sha256, **{file: manifest.files[file].sha256 for file in files}}
+    known = {"variant": manifest.variant, "weights": manifest.weights.model_dump(mode="json"), "files": hashes}
+    return Ran(network=manifest.name, **{**known, **changes})
 
 
 def list_cases(
@@ -93,7 +103,8 @@ def list_cases(
 def _settle(bundle: Bundle, target: backends.BackendSpec) -> backends.BackendSpec:
     """The target with the implementation that will run, where the bundle or the backend's default decides it."""
     if target.backend == "torch":
-        return replace(target, operator=target.operator or Implementation(str(bundle.manifest.variant.get("form"))))
+        form = bundle.manifest.variant.get("form")  # a network that PyTorch cannot build has none
+        return replace(target, operator=target.operator or (Implementation(str(form)) if form else None))
     if target.backend == "openvino":
         return replace(target, operator=None)  # it has one
     if target.backend == "onnxruntime":

@@ -16,7 +16,7 @@ _REPEATS = 6
 
 
 def measure_matrix_rates(threads: int) -> dict[str, float]:
-    """1e9 operations per second of a matrix product of 2048 x 2048, the best of a few calls, by precision.
+    """Operations per second of a matrix product of 2048 x 2048, the best of a few calls, by precision.
 
     The faster of the two libraries that PyTorch has for it in fp32: its BLAS, which on some processors leaves half of
     their vector units unused, and oneDNN. bf16 and int8 only where the processor computes in it; without PyTorch
@@ -39,18 +39,18 @@ def measure_matrix_rates(threads: int) -> dict[str, float]:
             seconds["bf16"] = _best(_product(torch.bfloat16))
         if any(flag in flags for flag in ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm")):
             seconds["int8"] = _best(_int8_product())
-        return {precision: _FLOP / least / 1e9 for precision, least in seconds.items()}
+        return {precision: _FLOP / least for precision, least in seconds.items()}
     finally:
         torch.set_num_threads(before)
 
 
 def measure_copy_rate() -> float:
-    """1e9 bytes per second, read and written, of one thread that copies memory; the best of a few."""
+    """Bytes per second, read and written, of one thread that copies memory; the best of a few."""
     import numpy as np
 
     source = np.ones(_COPIED // 8)
     target = np.empty_like(source)
-    return 2 * _COPIED / _best(lambda: np.copyto(target, source)) / 1e9
+    return 2 * _COPIED / _best(lambda: np.copyto(target, source))
 
 
 def _product(dtype: torch.dtype) -> Callable[[], object]:

@@ -21,7 +21,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 if TYPE_CHECKING:
     from avsbg.benchmarks.measure.cases import BenchmarkCase
     from avsbg.benchmarks.measure.workloads import Workload
-    from avsbg.benchmarks.results.rows import MemoryRow
+    from avsbg.benchmarks.results.schema import Metric
 
 _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")  # writing 5 sets VmHWM to what is resident now
@@ -29,18 +29,22 @@ _SOURCE = "VmRSS and VmHWM of /proc/self/status"
 _RESULT = "avsbg-memory: "  # an engine may print lines of its own
 
 
-def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) -> MemoryRow:
-    """Load and run a case in a fresh process and return what that process needed.
+def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) -> dict[str, Metric]:
+    """Load and run a case in a fresh process, and measure the memory that the process needs.
 
     Args:
         case: what to measure.
         workload: what it runs.
         runs: how often.
 
+    Returns:
+        Bytes: `imported_memory` once our own code is loaded, `loaded_memory` with the backend open, `load_peak_memory`
+        the most until then, `peak_memory` the most while running; `gpu_memory` at the end, where NVML says it.
+
     Raises:
         BenchmarkError: the process failed, or the system does not give these figures.
     """
-    from avsbg.benchmarks.results.rows import MemoryRow
+    from avsbg.benchmarks.results.schema import Metric
 
     for path in (_STATUS, _RESET):
         if not path.exists():
@@ -70,7 +74,8 @@ def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) ->
                 "Signal 9 is how a system that runs out of memory ends a process; --no-memory leaves this out.",
             )
         raise BenchmarkError(f"{what} failed: {last}")
-    return MemoryRow.model_validate_json(results[-1].removeprefix(_RESULT))
+    sizes: dict[str, int] = json.loads(results[-1].removeprefix(_RESULT))
+    return {name: Metric(unit="B", value=size, source=_SOURCE) for name, size in sizes.items()}
 
 
 def main() -> None:
@@ -95,8 +100,8 @@ def main() -> None:
             call()
         peak = _resident("VmHWM")
         gpu = _gpu_memory()
-    figures = {"imported": imported, "loaded": loaded, "load_peak": load_peak, "peak": peak, "gpu": gpu}
-    print(_RESULT + json.dumps({**figures, "runs": task["runs"], "source": _SOURCE}))
+    sizes = {"imported": imported, "loaded": loaded, "load_peak": load_peak, "peak": peak, "gpu": gpu}
+    print(_RESULT + json.dumps({f"{name}_memory": size for name, size in sizes.items() if size is not None}))
 
 
 def _gpu_memory() -> int | None:

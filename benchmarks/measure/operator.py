@@ -1,18 +1,17 @@
 """The correlation operator on the CPU: `python -m avsbg.benchmarks operator`.
 
-All contenders and a large matrix product (sgemm, whose best rate is the machine's practical peak) are sampled in turn
-in one process, at the sizes of the network's four stages. Every row keeps its samples; `operator_table.py` shows them.
+All ways to compute it and a large matrix product (sgemm, whose best rate is the machine's practical peak) are sampled
+in turn in one process, at the sizes of the network's four stages. Every row keeps its samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from pydantic import JsonValue
-
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.measure.operator_cases import (
     FIVE_PRODUCTS,
     MATERIALISED,
@@ -26,20 +25,21 @@ from avsbg.benchmarks.measure.operator_cases import (
     random_descriptors,
 )
 from avsbg.benchmarks.measure.sampling import interleave
-from avsbg.benchmarks.results.operator_rows import ClipRow, MachineRow, OperatorRow, Row
+from avsbg.benchmarks.results.schema import Measurement, Metric, Run
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
 
+RESULTS = Path(__file__).parents[1] / "results" / "operator_cpu.jsonl"
 SIDES = (56, 28, 14, 7)
 PAIRS, CHANNELS = 4, 128
 _SGEMM_SIZE = 2048
 _SGEMM_FLOP = 2 * _SGEMM_SIZE**3
 
 
-def measure(side: int, threads: int, *, samples: int, pause: float, memory: bool) -> list[OperatorRow | ClipRow]:
-    """Rows of all contenders and of sgemm at one size on a number of threads.
+def measure(side: int, threads: int, *, samples: int, pause: float, memory: bool) -> list[Measurement]:
+    """Measure all ways to compute it and sgemm at one size on a number of threads.
 
     Raises:
-        BenchmarkError: the contenders disagree, or memory was asked for and cannot be measured.
+        BenchmarkError: they disagree, or memory was asked for and cannot be measured.
     """
     import torch  # noqa: F401  (before its threads are limited)
 
@@ -60,54 +60,47 @@ def measure(side: int, threads: int, *, samples: int, pause: float, memory: bool
         times = interleave(ours_and_others | sgemm, warmup=2, samples=samples, pause=pause)
     times |= {name: [seconds / repeats for seconds in times[name]] for name in names}
     peak = [min(pair) for pair in zip(*(times[name] for name in sgemm), strict=True)]
-    rows: list[OperatorRow | ClipRow] = []
+    rows = []
     for name in times:
-        counted = memory and name not in sgemm and name != FIVE_PRODUCTS
-        peak_memory = (
-            measure_memory(name, side=side, pairs=PAIRS, channels=CHANNELS, threads=threads) if counted else None
-        )
-        rows.append(_row(name, times, peak, side=side, threads=threads, repeats=repeats, peak_memory=peak_memory))
-    ratio = asdict(paired_ratio(times[OURS], times[FIVE_PRODUCTS]))
-    rows.append(ClipRow(threads=threads, side=side, four_over_five=ratio))
-    return rows
+        metrics = _metrics(name, times, peak, side)
+        if memory and name not in sgemm and name != FIVE_PRODUCTS:
+            size = measure_memory(name, side=side, pairs=PAIRS, channels=CHANNELS, threads=threads)
+            metrics["peak_memory"] = Metric(unit="B", value=size)
+        case = {
+            "path": our_path(name) if name in (OURS, OURS_BF16, FIVE_PRODUCTS) else None,
+            "threads": threads,
+            "side": side,
+        }
+        if name in sgemm:
+            case |= {"pairs": 0, "channels": 0, "repeats": 1}
+        else:
+            case |= {"pairs": _pairs(name), "channels": CHANNELS, "repeats": repeats}
+        rows.append(Measurement(kind="operator", label=name, case=case, metrics=metrics))
+    four_over_five = Metric.of(paired_ratio(times[OURS], times[FIVE_PRODUCTS]))
+    case = {"threads": threads, "side": side}
+    return [*rows, Measurement(kind="operator-clip", case=case, metrics={"four_over_five": four_over_five})]
 
 
-def _row(
-    name: str,
-    times: Mapping[str, Sequence[float]],
-    peak: Sequence[float],
-    *,
-    side: int,
-    threads: int,
-    repeats: int,
-    peak_memory: int | None,
-) -> OperatorRow:
-    """The figures of one contender; `peak` is the faster sgemm's time in each round."""
+def _pairs(name: str) -> int:
+    return PAIRS + 1 if name == FIVE_PRODUCTS else PAIRS
+
+
+def _metrics(name: str, times: Mapping[str, Sequence[float]], peak: Sequence[float], side: int) -> dict[str, Metric]:
+    """The metrics of one way to compute; `peak` is the faster sgemm's time in each round."""
     is_sgemm = name.startswith("sgemm")
-    pairs = PAIRS + 1 if name == FIVE_PRODUCTS else PAIRS
-    flop = _SGEMM_FLOP if is_sgemm else 2 * pairs * side**4 * CHANNELS
+    flop = _SGEMM_FLOP if is_sgemm else 2 * _pairs(name) * side**4 * CHANNELS
     seconds = times[name]
     summary = summarise(seconds)
-    share = paired_ratio([s / _SGEMM_FLOP for s in peak], [s / flop for s in seconds])
+    percentiles = {"p50": summary.p50, "p90": summary.p90, "p99": summary.p99, "best": summary.minimum}
     compared = () if is_sgemm or name == FIVE_PRODUCTS else MATERIALISED
-    speedups = {other: asdict(paired_ratio(times[other], seconds)) for other in compared}
-    return OperatorRow(
-        kind="sgemm" if is_sgemm else "operator",
-        contender=name,
-        path=our_path(name) if name in (OURS, OURS_BF16, FIVE_PRODUCTS) else None,
-        threads=threads,
-        side=side,
-        pairs=0 if is_sgemm else pairs,
-        channels=0 if is_sgemm else CHANNELS,
-        flop=flop,
-        repeats=1 if is_sgemm else repeats,
-        seconds=summary.as_dict(),
-        gflops={"p50": flop / summary.p50 / 1e9, "best": flop / summary.minimum / 1e9},
-        share_of_sgemm=asdict(share) | {"best": (flop / summary.minimum) / (_SGEMM_FLOP / min(peak))},
-        speedup=speedups,
-        peak_memory=peak_memory,
-        samples=[float(f"{s:.6g}") for s in seconds],
-    )
+    return {
+        "latency": Metric(unit="s", samples=tuple(float(f"{s:.6g}") for s in seconds)),
+        "operations": Metric(unit="FLOP", value=flop),
+        **{key: Metric(unit="s", value=value) for key, value in percentiles.items()},
+        "share_of_sgemm": Metric.of(paired_ratio([s / _SGEMM_FLOP for s in peak], [s / flop for s in seconds])),
+        "best_share_of_sgemm": Metric(value=(flop / summary.minimum) / (_SGEMM_FLOP / min(peak))),
+        **{f"speedup over {other}": Metric.of(paired_ratio(times[other], seconds)) for other in compared},
+    }
 
 
 def _sgemm_calls() -> dict[str, Callable[[], object]]:
@@ -136,16 +129,14 @@ def _check_agreement(results: Mapping[str, Sequence[Any]]) -> None:
                 raise BenchmarkError(f"{name} differs from numpy by {error:g}, more than {tolerance:g}.")
 
 
-def machine_row(arguments: Mapping[str, JsonValue]) -> MachineRow:
+def describe_blas() -> list[dict[str, Any]]:
+    """The matrix libraries that are loaded."""
     import numpy  # noqa: F401  (loads the BLAS that is to be described)
     import torch  # noqa: F401
     from threadpoolctl import threadpool_info
 
-    from avsbg.benchmarks.machine.environment import describe_environment
-
     described = ("user_api", "internal_api", "version", "architecture", "num_threads", "threading_layer")
-    blas = [{key: library.get(key) for key in described} for library in threadpool_info()]
-    return MachineRow(environment=describe_environment(), blas=blas, arguments=dict(arguments))
+    return [{key: library.get(key) for key in described} for library in threadpool_info()]
 
 
 def run(
@@ -156,24 +147,26 @@ def run(
     pause: float,
     memory: bool,
     report: Callable[[str], None],
-) -> list[Row]:
-    """All rows: of each map size with each number of threads.
+) -> list[Measurement]:
+    """Measure each map size with each number of threads.
 
     Args:
         sides: map sizes.
         counts: numbers of threads.
-        samples: of each contender.
+        samples: of each case.
         pause: seconds of rest before each call.
-        memory: measure peak memory, in a process per contender.
+        memory: measure peak memory, in a process per case.
         report: called with a line of text as each size begins.
 
     Raises:
-        BenchmarkError: a contender's result is not numpy's.
+        BenchmarkError: a case's result is not numpy's.
     """
-    arguments: dict[str, JsonValue] = {"sides": [*sides], "threads": [*counts], "samples": samples, "pause": pause}
-    rows: list[Row] = [machine_row(arguments)]
+    settings = {"sides": [*sides], "threads": [*counts], "samples": samples, "pause": pause, "blas": describe_blas()}
+    common = {"run": Run(settings=settings), "environment": describe_environment()}
+    rows: list[Measurement] = []
     for count in counts:
         for size in sides:
             report(f"{size} x {size} positions, {count} thread{'s' if count > 1 else ''}")
-            rows += measure(size, count, samples=samples, pause=pause, memory=memory)
+            measured = measure(size, count, samples=samples, pause=pause, memory=memory)
+            rows += [row.model_copy(update=common) for row in measured]
     return rows

@@ -21,8 +21,9 @@ from typing import Annotated
 import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.precision_measure import GRAPH, Progress, ScoredSplit, measure
-from avsbg.benchmarks.results.precision_rows import PrecisionRow, read_rows, write_rows
+from avsbg.benchmarks.measure.cases import GRAPH
+from avsbg.benchmarks.measure.precision_measure import Progress, ScoredSplit, measure
+from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
 from avsbg.errors import AvsbgError
 from avsbg.model.training.layout import Split, Task
 from avsbg.runtime.bundle import Bundle
@@ -70,11 +71,12 @@ def with_precisions(
         yield Bundle.open(copy.path)
 
 
-def merge(old: Sequence[PrecisionRow], new: Sequence[PrecisionRow]) -> list[PrecisionRow]:
+def merge(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Measurement]:
     """Old rows but for those whose network, weights, precision and clips are a new one's, and then the new ones."""
 
-    def key(row: PrecisionRow) -> tuple[str, ...]:
-        return row.bundle.name, str(row.bundle.weights), row.precision, row.data.kind, row.data.name
+    def key(row: Measurement) -> tuple[str, ...]:
+        data = row.case["data"]
+        return row.ran.network, str(row.ran.weights), row.case["precision"], data["kind"], data["name"]
 
     renewed = {key(row) for row in new}
     return [*(row for row in old if key(row) not in renewed), *new]
@@ -104,17 +106,15 @@ def main(  # noqa: PLR0917  (each is an option by name)
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    from avsbg.benchmarks.report.precision_table import table
-
     wanted = _precisions(precision)
-    old = read_rows(output) if append and output.exists() else []
+    old = read_rows(output, "precision") if append and output.exists() else []
     opened = [Bundle.open(path) for path in bundles]
     data = None
     if dataset is not None:
         from avsbg.model.training.data import AvsBenchDataset
 
         data = AvsBenchDataset(dataset, task, split)
-    new: list[PrecisionRow] = []
+    new: list[Measurement] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task("", total=None)
@@ -132,7 +132,7 @@ def main(  # noqa: PLR0917  (each is an option by name)
                         new.append(measure(bundle, made, one, source, progress, threads=threads))
                         # What is done is kept when a later one fails or is interrupted.
                         write_rows(output, merge(old, new))
-    print(table(new))
+    typer.echo(f"{output}: {len(new)} new rows; `python -m avsbg.benchmarks table precision {output}` shows all")
 
 
 def _precisions(names: list[str] | None) -> tuple[Precision, ...]:

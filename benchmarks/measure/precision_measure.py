@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,15 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from avsbg.benchmarks.machine.environment import describe_environment
-from avsbg.benchmarks.results.precision_rows import (
-    AgreementRow,
-    DataRow,
-    GraphRow,
-    IntervalRow,
-    PrecisionRow,
-    ScoresRow,
-)
-from avsbg.benchmarks.results.rows import BundleRow
+from avsbg.benchmarks.measure.cases import GRAPH, describe_bundle
+from avsbg.benchmarks.results.schema import Facts, Measurement, Metric, Run
 from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -33,8 +26,6 @@ if TYPE_CHECKING:
     from avsbg.model.training.data import AvsBenchDataset, Sample
     from avsbg.model.training.evaluation import Evaluation, Predict
     from avsbg.runtime.backends import Backend
-
-GRAPH = "clip"
 
 Progress = Callable[[str, int, int], None]
 
@@ -103,7 +94,7 @@ def _evaluate(
 
 def measure(
     bundle: Bundle, made: Bundle, precision: Precision, split: ScoredSplit | None, progress: Progress, *, threads: int
-) -> PrecisionRow:
+) -> Measurement:
     """One row: a precision on the bundle's test vectors, or on a split.
 
     Args:
@@ -127,7 +118,7 @@ def measure(
     what = label(precision) if emulated else precision
     name = str(GraphName(GRAPH).converted(precision)) if PRECISIONS[precision].is_converted else GRAPH
     clips: list[ClipAgreement] = []
-    scores = None
+    scores: dict[str, Metric] = {}
     with accuracy_backend(made, name, precision, threads=threads) as backend:
         described = backend.describe()
         if split is None:
@@ -148,33 +139,39 @@ def measure(
     accuracy = made.graph(name).accuracy
     least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.min_miou
     clip = bundle.manifest.clip
-    return PrecisionRow(
-        started=started,
-        command=("python", "-m", "avsbg.benchmarks.measure.precision", *sys.argv[1:]),
-        environment=describe_environment(),
-        bundle=_bundle_row(bundle),
-        variant=bundle.manifest.variant,
-        height=clip.height,
-        width=clip.width,
-        frames=clip.frames,
-        precision=precision,
-        emulated=emulated,
-        backend=described,
-        graph=_graph_row(made, name, precision),
-        data=_vectors_row(bundle) if split is None else _split_row(split.dataset),
-        agreement=AgreementRow(
-            reference="PyTorch, float32",
-            clips=agreement.clips,
-            logit_error=agreement.logit_error,
-            largest=agreement.largest,
-            miou=agreement.miou,
-            flipped=agreement.flipped,
-            worst_clip=agreement.worst[0],
-            worst_miou=agreement.worst[1],
-            least_miou=least,
-            passed=agreement.finite and agreement.miou >= least,
+    return Measurement(
+        kind="precision",
+        case={
+            "precision": precision,
+            "emulated": emulated,
+            "frames": clip.frames,
+            "height": clip.height,
+            "width": clip.width,
+            "data": _describe_vectors(bundle) if split is None else _describe_split(split.dataset),
+            "clips": agreement.clips,
+            "graph": name,
+            "reference": "PyTorch, float32",
+            "worst_clip": agreement.worst[0],
+            "passed": agreement.finite and agreement.miou >= least,
+            **_calibration(made, precision),
+        },
+        metrics={
+            **_graph_metrics(made, name, precision),
+            "logit_error": Metric(value=agreement.logit_error),
+            "largest": Metric(value=agreement.largest),
+            "agreement": Metric(value=agreement.miou),
+            "worst_agreement": Metric(value=agreement.worst[1]),
+            "flipped": Metric(value=agreement.flipped),
+            "min_agreement": Metric(value=least),
+            **scores,
+        },
+        ran=describe_bundle(
+            bundle,
+            files=describe_bundle(bundle).files | {name: made.manifest.files[made.graph(name).file].sha256},
+            backend=described,
         ),
-        scores=scores,
+        run=Run(started=started, command=("python", "-m", "avsbg.benchmarks.measure.precision", *sys.argv[1:])),
+        environment=describe_environment(),
     )
 
 
@@ -192,64 +189,55 @@ def _on_vectors(bundle: Bundle, backend: Backend, what: str, progress: Progress)
     return clips
 
 
-def _scores(ours: Evaluation, reference: Evaluation) -> ScoresRow:
-    def interval(values: list[float]) -> IntervalRow:
-        return IntervalRow(**asdict(mean_interval(values)))
-
-    pairs = [(one.score, other.score) for one, other in zip(ours.clips, reference.clips, strict=True)]
-    return ScoresRow(
-        miou=interval([one.miou for one, _ in pairs]),
-        f_score=interval([one.f_score for one, _ in pairs]),
-        miou_change=interval([one.miou - other.miou for one, other in pairs]),
-        f_score_change=interval([one.f_score - other.f_score for one, other in pairs]),
-        clips=tuple((one.miou, one.f_score) for one, _ in pairs),
-    )
+def _scores(ours: Evaluation, reference: Evaluation) -> dict[str, Metric]:
+    """Means over the clips as AVS-BG's published figures, and their changes from float32 of the same clips."""
+    metrics = {}
+    for name in ("miou", "f_score"):
+        scores, others = ([getattr(clip.score, name) for clip in one.clips] for one in (ours, reference))
+        changes = [one - other for one, other in zip(scores, others, strict=True)]
+        metrics[name] = Metric.of(mean_interval(scores), scores)
+        metrics[f"{name}_change"] = Metric.of(mean_interval(changes))
+    return metrics
 
 
-def _graph_row(made: Bundle, name: str, precision: Precision) -> GraphRow:
+def _graph_metrics(made: Bundle, name: str, precision: Precision) -> dict[str, Metric]:
+    """The size of the graph, its products by their inputs' type, and those that take a higher one by the reason."""
     from avsbg.export.precision.graphs import expected_types, kept_higher
 
     record, files = made.graph(name), made.manifest.files
-    types = expected_types(made, GRAPH, precision)
+    # What is float32 in the graph, a tf32 engine rounds as it multiplies.
+    types = expected_types(made, GRAPH, precision).values()
+    products = Counter("tf32" if precision == "tf32" else kind for kind in types)
+    higher = Counter(kept_higher(made, GRAPH, precision).values())
+    size = sum(files[file].bytes for file in (record.file, *record.external_data))
+    return {
+        "graph_bytes": Metric(unit="B", value=size),
+        "products": Metric(value=products.total(), parts=dict(products)),
+        "higher": Metric(value=higher.total(), parts=dict(higher)),
+    }
+
+
+def _calibration(made: Bundle, precision: Precision) -> Facts:
+    """The calibration of int8 and fp8; nothing for other precisions."""
     quantisation = {str(key): one for key, one in made.manifest.quantisations.items()}.get(precision)
-    calibration = None
-    if quantisation is not None:
-        calibration = quantisation.calibration.model_dump(mode="json", exclude={"files"})
-        calibration |= {"method": quantisation.method, "left_out": len(quantisation.left_out)}
-    return GraphRow(
-        name=name,
-        sha256=files[record.file].sha256,
-        bytes=sum(files[file].bytes for file in (record.file, *record.external_data)),
-        # What is float32 in the graph, a tf32 engine rounds as it multiplies.
-        products=dict(Counter("tf32" if precision == "tf32" else kind for kind in types.values())),
-        higher=dict(Counter(kept_higher(made, GRAPH, precision).values())),
-        calibration=calibration,
-    )
+    if quantisation is None:
+        return {}
+    record = quantisation.calibration.model_dump(mode="json", exclude={"files"})
+    return {"calibration": record | {"method": quantisation.method, "left_out": len(quantisation.left_out)}}
 
 
-def _bundle_row(bundle: Bundle) -> BundleRow:
-    manifest = bundle.manifest
-    graph = bundle.graph(GRAPH)
-    return BundleRow(
-        name=manifest.name,
-        manifest_sha256=bundle.manifest_sha256,
-        onnx_sha256={file: manifest.files[file].sha256 for file in (graph.file, *graph.external_data)},
-        weights=manifest.weights.model_dump(mode="json"),
-    )
-
-
-def _vectors_row(bundle: Bundle) -> DataRow:
+def _describe_vectors(bundle: Bundle) -> Facts:
     records = bundle.manifest.vectors
-    return DataRow(
-        kind="vectors",
-        name="test vectors",
-        sha256={record.file: bundle.manifest.files[record.file].sha256 for record in records},
-        clips=sum(record.clips for record in records),
-    )
+    return {
+        "kind": "vectors",
+        "name": "test vectors",
+        "sha256": {record.file: bundle.manifest.files[record.file].sha256 for record in records},
+        "clips": sum(record.clips for record in records),
+    }
 
 
-def _split_row(dataset: AvsBenchDataset) -> DataRow:
+def _describe_split(dataset: AvsBenchDataset) -> Facts:
     from avsbg.model.training.data import describe_data
 
     names = {"clips' names": describe_data(dataset)["sha256"]}
-    return DataRow(kind="dataset", name=f"{dataset.task} {dataset.split}", sha256=names, clips=len(dataset))
+    return {"kind": "dataset", "name": f"{dataset.task} {dataset.split}", "sha256": names, "clips": len(dataset)}

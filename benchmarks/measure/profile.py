@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.cases import GRAPH, BenchmarkCase
+from avsbg.benchmarks.measure.cases import GRAPH, BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.runner import ran_as
 from avsbg.benchmarks.measure.workloads import Workload, random_inputs
-from avsbg.benchmarks.results.profile_rows import LayerRow, ProfileRow
+from avsbg.benchmarks.results.schema import Measurement, Metric
 from avsbg.progress import Progress
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
@@ -56,7 +56,7 @@ class Layer:
     part: str | None = None
 
 
-def profile(case: BenchmarkCase, clips: int) -> ProfileRow | None:
+def profile(case: BenchmarkCase, clips: int) -> Measurement | None:
     """Profile a case on so many clips; None if its backend has no profiler.
 
     Raises:
@@ -66,26 +66,28 @@ def profile(case: BenchmarkCase, clips: int) -> ProfileRow | None:
         return None
     source, described, runs = (_onnxruntime if case.backend == "onnxruntime" else _torch)(case, clips)
     layers = sorted(runs, key=lambda run: sum(layer.seconds for layer in run))[len(runs) // 2]
-    rows = [
-        LayerRow(name=layer.name, stage=layer.part or part, kind=layer.kind, seconds=layer.seconds / clips)
-        for layer, part in zip(layers, assign_parts([layer.name for layer in layers]), strict=True)
-    ]
+    assigned = assign_parts([layer.name for layer in layers])
     parts: dict[str, float] = {}
-    for row in rows:
-        parts[row.stage] = parts.get(row.stage, 0.0) + row.seconds
-    return ProfileRow(
+    named: dict[str, float] = {}
+    for layer, assigned_part in zip(layers, assigned, strict=True):
+        part, seconds = layer.part or assigned_part, layer.seconds / clips
+        parts[part] = parts.get(part, 0.0) + seconds
+        name = f"{part}/{layer.name} ({layer.kind})"
+        named[name] = named.get(name, 0.0) + seconds
+    slowest = dict(sorted(named.items(), key=lambda item: -item[1])[:_SLOWEST])
+    return Measurement(
+        kind="profile",
         label=case.label,
-        variant=ran_as(case),
-        backend=described,
-        source=source,
-        clips=clips,
-        runs=len(runs),
-        stages=in_order(parts),
-        slowest=tuple(sorted(rows, key=lambda row: -row.seconds)[:_SLOWEST]),
+        case={"clips": clips, "source": source, "runs": len(runs)},
+        metrics={
+            "time": Metric(unit="s", value=sum(parts.values()), parts=in_order(parts)),
+            "layers": Metric(unit="s", parts=slowest),
+        },
+        ran=describe_bundle(case.bundle, variant=ran_as(case), backend=described),
     )
 
 
-def profile_all(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> list[ProfileRow]:
+def profile_all(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> list[Measurement]:
     """The profiles of those cases whose backend has a profiler.
 
     Raises:

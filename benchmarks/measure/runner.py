@@ -11,30 +11,16 @@ from typing import Any
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import default_threads, describe_environment
 from avsbg.benchmarks.machine.sensors import throttling
-from avsbg.benchmarks.measure.cases import BenchmarkCase
+from avsbg.benchmarks.measure.cases import BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
 from avsbg.benchmarks.measure.memory import measure_memory
 from avsbg.benchmarks.measure.sampling import PAUSE, sample
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.rows import (
-    BundleRow,
-    ExecutionRow,
-    FlopsRow,
-    LatencyRow,
-    LimitsRow,
-    MemoryRow,
-    ParametersRow,
-    RatioRow,
-    Row,
-    RunRow,
-    SummaryRow,
-)
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, Run
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
-from avsbg.benchmarks.results.statistics import drift, paired_ratio, summarise
+from avsbg.benchmarks.results.statistics import paired_ratio
 from avsbg.model import VariantError
 from avsbg.progress import Progress
-from avsbg.runtime.bundle import sha256
-from avsbg.runtime.bundle.manifest import MANIFEST
 
 
 @dataclass(frozen=True)
@@ -65,7 +51,9 @@ class Settings:
             )
 
 
-def compare(cases: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress) -> list[Row]:
+def compare(
+    cases: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress
+) -> list[Measurement]:
     """Measure the cases against each other; one row each, in their order.
 
     Args:
@@ -88,7 +76,7 @@ def compare(cases: Sequence[BenchmarkCase], workload: Workload, settings: Settin
     environment = describe_environment()
     started = datetime.now(timezone.utc).replace(microsecond=0)
     flops = dict(zip(labels, _count(cases, progress), strict=True))
-    memory = dict.fromkeys(labels) | (_memory(cases, workload, progress) if settings.memory else {})
+    memory = _memory(cases, workload, progress) if settings.memory else {label: {} for label in labels}
     timed = sample(
         cases,
         workload,
@@ -99,52 +87,47 @@ def compare(cases: Sequence[BenchmarkCase], workload: Workload, settings: Settin
         progress=progress,
         threads=next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads()),
     )
-    run = RunRow(
+    run = Run(
         started=started,
         command=("avsbg", *sys.argv[1:]),
-        contenders=tuple(labels),
-        reference=reference,
-        warmup=settings.warmup,
-        patience=settings.patience,
-        pause=PAUSE,
+        settings={
+            "reference": reference,
+            "warmup": settings.warmup,
+            "patience": settings.patience,
+            "pause": PAUSE,
+            "limits": asdict(LIMITS),
+        },
         others=timed.others,
         before=timed.before,
         after=timed.after,
-        peak_gflops=timed.peak_gflops or None,
-        copy_gb_s=timed.copy_gb_s,
+        peaks=timed.peaks,
+        copy_rate=timed.copy_rate,
     )
     base = timed.cases[reference].seconds
     disturbed = throttling(timed.before, timed.after)
     rows = []
     for case in cases:
-        label, manifest = case.label, case.bundle.manifest
-        sampled = timed.cases[label]
+        label, parameters = case.label, case.bundle.manifest.parameters
+        sampled, clips = timed.cases[label], workloads[label]["clips"]
+        metrics = {
+            "latency": Metric(unit="s", samples=tuple(seconds / clips for seconds in sampled.seconds)),
+            "ratio": Metric.of(paired_ratio(sampled.seconds, base)),
+            "published_parameters": Metric(value=parameters.published),
+            "needed_parameters": Metric(value=parameters.inference),
+            **flops[label],
+            **memory[label],
+            **sampled.metrics,
+        }
+        difference, miou = (_value(metrics.get(name)) for name in ("logit_difference", "miou"))
+        problems = find_problems(sampled.seconds, others=timed.others, logit_difference=difference, miou=miou)
         rows.append(
-            Row(
+            Measurement(
+                kind="latency",
                 label=label,
-                bundle=_bundle_row(case),
-                variant=ran_as(case),
-                backend=sampled.described,
-                workload=workloads[label],
-                parameters=ParametersRow(**manifest.parameters.model_dump()),
-                flops=flops[label],
-                latency=_latency(sampled.seconds, workloads[label].clips),
-                ratio=RatioRow(reference=reference, **asdict(paired_ratio(sampled.seconds, base))),
-                memory=memory[label],
-                logit_difference=sampled.logit_difference,
-                miou=sampled.miou,
-                execution=_execution(case, sampled.described),
-                energy=sampled.energy,
-                problems=(
-                    *find_problems(
-                        sampled.seconds,
-                        others=timed.others,
-                        logit_difference=sampled.logit_difference,
-                        miou=sampled.miou,
-                    ),
-                    *disturbed,
-                ),
-                limits=LimitsRow(**asdict(LIMITS)),
+                case=workloads[label],
+                metrics=metrics,
+                problems=(*problems, *disturbed),
+                ran=_describe_case(case, sampled.described),
                 run=run,
                 environment=environment,
             )
@@ -152,9 +135,13 @@ def compare(cases: Sequence[BenchmarkCase], workload: Workload, settings: Settin
     return rows
 
 
-def _count(cases: Sequence[BenchmarkCase], progress: Progress) -> Iterator[FlopsRow | None]:
-    """Operations of each case; None where the network cannot be rebuilt here (no PyTorch, unknown variant)."""
-    counted: dict[object, FlopsRow] = {}
+def _value(metric: Metric | None) -> float | None:
+    return None if metric is None else metric.value
+
+
+def _count(cases: Sequence[BenchmarkCase], progress: Progress) -> Iterator[dict[str, Metric]]:
+    """Operations of each case; nothing where the network cannot be rebuilt here (no PyTorch, unknown variant)."""
+    counted: dict[object, dict[str, Metric]] = {}
     for number, case in enumerate(cases, start=1):
         clip = case.bundle.manifest.clip
         shape = {"frames": clip.frames, "height": clip.height, "width": clip.width}
@@ -163,16 +150,16 @@ def _count(cases: Sequence[BenchmarkCase], progress: Progress) -> Iterator[Flops
             key = (variant, *shape.values(), merges)
             if key not in counted:
                 count = merged_flops(count_flops(variant, **shape), merges, frames=clip.frames)
-                counted[key] = FlopsRow(**asdict(count))
-            row: FlopsRow | None = counted[key]
+                counted[key] = {"operations": Metric(unit="FLOP", value=count.total, parts=dict(count.parts))}
+            row = counted[key]
         except (VariantError, ModuleNotFoundError):
-            row = None
+            row = {}
         progress("counting operations", number, len(cases))
         yield row
 
 
-def _memory(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> dict[str, MemoryRow | None]:
-    measured: dict[str, MemoryRow | None] = {}
+def _memory(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> dict[str, dict[str, Metric]]:
+    measured: dict[str, dict[str, Metric]] = {}
     for number, case in enumerate(cases, start=1):
         measured[case.label] = measure_memory(case, workload)
         progress("peak memory, one process each", number, len(cases))
@@ -193,35 +180,18 @@ def ran_as(case: BenchmarkCase) -> dict[str, str | bool]:
     return case.bundle.manifest.variant | ({"form": str(operator)} if operator else {})
 
 
-def _execution(case: BenchmarkCase, described: Mapping[str, Any]) -> ExecutionRow:
-    """What was asked for and what ran, from what the backend says of itself."""
+def _describe_case(case: BenchmarkCase, described: Mapping[str, Any]) -> Ran:
+    """The network and the backend that ran, with the precision asked for and the one read back."""
     realised = described.get("realised")
     if realised is None and described.get("precision"):
         realised = {"source": "graph", "precision": described["precision"]}
-    _, _, target = case.label.partition(":")
-    return ExecutionRow(
-        target=target or None,
+    bundle = describe_bundle(case.bundle)
+    built = {name: described[f"{name}_sha256"] for name in ("engine", "plugin") if described.get(f"{name}_sha256")}
+    return describe_bundle(
+        case.bundle,
+        variant=ran_as(case),
+        files=bundle.files | built,
+        backend=dict(described),
         requested=case.options.get("precision"),
         realised=realised,
-        engine_sha256=described.get("engine_sha256"),
-        plugin_sha256=described.get("plugin_sha256"),
-        cuda_graph=described.get("cuda_graph"),
-        transfers=described.get("transfers"),
     )
-
-
-def _bundle_row(case: BenchmarkCase) -> BundleRow:
-    manifest = case.bundle.manifest
-    files = {file for graph in manifest.graphs.values() for file in graph.files}
-    return BundleRow(
-        name=manifest.name,
-        manifest_sha256=sha256(case.bundle.path / MANIFEST),
-        onnx_sha256={file: manifest.files[file].sha256 for file in sorted(files)},
-        weights=manifest.weights.model_dump(mode="json"),
-    )
-
-
-def _latency(samples: Sequence[float], clips: int) -> LatencyRow:
-    summary = summarise([sample / clips for sample in samples])
-    moved = drift(samples) if len(samples) >= 4 else None
-    return LatencyRow(samples=tuple(samples), per_clip=SummaryRow.model_validate(asdict(summary)), drift=moved)

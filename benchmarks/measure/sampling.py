@@ -19,7 +19,7 @@ from avsbg.benchmarks.machine.sensors import EnergyMeter, find_meter, find_nvml,
 from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.hardware_peak import measure_copy_rate, measure_matrix_rates
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.rows import EnergyRow, MachineStateRow
+from avsbg.benchmarks.results.schema import MachineState, Metric
 from avsbg.benchmarks.results.stability import find_problems
 from avsbg.progress import Progress
 from avsbg.runtime.backends import Backend
@@ -36,15 +36,13 @@ class CaseSamples:
     Attributes:
         seconds: of each call, in the order of the rounds.
         described: what ran, as the backend says.
-        logit_difference: see the function of that name. miou: see `mask_agreement`.
-        energy: per clip, where the machine has a meter.
+        metrics: `logit_difference` and `miou`, where they are known (see the functions `logit_difference` and
+            `mask_agreement`), and the energy, where the machine has a meter.
     """
 
     seconds: list[float]
     described: dict[str, Any]
-    logit_difference: float | None
-    miou: float | None
-    energy: EnergyRow | None
+    metrics: dict[str, Metric]
 
 
 @dataclass(frozen=True)
@@ -55,15 +53,15 @@ class RunSamples:
         cases: by label.
         others: the share of all cores that other processes used.
         before: the machine after the warm-up. after: and after the last sample.
-        peak_gflops: see `hardware_peak.measure_matrix_rates`. copy_gb_s: see `hardware_peak.measure_copy_rate`.
+        peaks: see `hardware_peak.measure_matrix_rates`. copy_rate: see `hardware_peak.measure_copy_rate`.
     """
 
     cases: dict[str, CaseSamples]
     others: float
-    before: MachineStateRow
-    after: MachineStateRow
-    peak_gflops: dict[str, float]
-    copy_gb_s: float
+    before: MachineState
+    after: MachineState
+    peaks: dict[str, float]
+    copy_rate: float
 
 
 def interleave(
@@ -157,17 +155,19 @@ def sample(
     Raises:
         BackendError: a backend cannot do what was asked for.
     """
-    described, differences, mious, calls = {}, {}, {}, {}
+    described, calls = {}, {}
+    metrics: dict[str, dict[str, Metric]] = {}
     nvml = find_nvml()
     with ExitStack() as stack:
         for number, case in enumerate(cases):
             progress("loading", number, len(cases))
             backend = stack.enter_context(case.create())
-            differences[case.label] = logit_difference(backend, workload.clips)
+            difference = logit_difference(backend, workload.clips)
             calls[case.label] = workload.prepare(backend)
             described[case.label] = backend.describe()
             precision = str(described[case.label].get("precision") or "fp32")
-            mious[case.label] = mask_agreement(backend, workload.clips, precision)
+            accuracy = {"logit_difference": difference, "miou": mask_agreement(backend, workload.clips, precision)}
+            metrics[case.label] = {name: Metric(value=value) for name, value in accuracy.items() if value is not None}
         progress("loading", len(cases), len(cases))
         rounds = _Rounds(progress, warmup, samples, read=lambda: read_state(nvml=nvml))
         seconds = interleave(
@@ -180,11 +180,11 @@ def sample(
             more=lambda times: _wants_more(times, samples + patience),
         )
         others, after = rounds.load.share(), read_state(nvml=nvml)
-        clips = {case.label: workload.describe(case.bundle).clips for case in cases}
+        clips = {case.label: workload.describe(case.bundle)["clips"] for case in cases}
         energy = _measure_energies(calls, clips, find_meter(nvml=nvml), progress)
         return RunSamples(
             {
-                label: CaseSamples(seconds[label], described[label], differences[label], mious[label], energy[label])
+                label: CaseSamples(seconds[label], described[label], {**metrics[label], **energy[label]})
                 for label in calls
             },
             others,
@@ -203,8 +203,8 @@ def _wants_more(times: Mapping[str, Sequence[float]], at_most: int) -> bool:
 
 def _measure_energies(
     calls: Mapping[str, Callable[[], object]], clips: Mapping[str, int], meter: EnergyMeter | None, progress: Progress
-) -> dict[str, EnergyRow | None]:
-    measured: dict[str, EnergyRow | None] = dict.fromkeys(calls)
+) -> dict[str, dict[str, Metric]]:
+    measured: dict[str, dict[str, Metric]] = {label: {} for label in calls}
     if meter is not None:
         for number, (label, call) in enumerate(calls.items(), start=1):
             measured[label] = measure_energy(call, meter, clips=clips[label])
@@ -247,7 +247,7 @@ def mask_agreement(backend: Backend, clips: int, precision: str) -> float | None
 class _Rounds:
     """Shows the rounds, and watches the machine from the end of the warm-up on."""
 
-    def __init__(self, progress: Progress, warmup: int, samples: int, *, read: Callable[[], MachineStateRow]) -> None:
+    def __init__(self, progress: Progress, warmup: int, samples: int, *, read: Callable[[], MachineState]) -> None:
         self._progress, self._warmup, self._samples, self._read = progress, warmup, samples, read
         self._started = time.perf_counter()
         self._title = ""

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
+from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.sampling import PAUSE, interleave
-from avsbg.benchmarks.results.rows import BundleRow, LimitsRow, RatioRow, SummaryRow
+from avsbg.benchmarks.results.schema import Kind, Measurement, Metric, Run
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
-from avsbg.benchmarks.results.statistics import paired_ratio, summarise
-from avsbg.benchmarks.results.streaming_rows import DifferenceRow, MemoryRow, PaceRow, PairsRow, SoakRow, StreamRunRow
+from avsbg.benchmarks.results.statistics import paired_ratio
 from avsbg.runtime import backends
-from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.streaming.frame_pair import check_streams
 from avsbg.runtime.streaming.stream import Latency, Stream
 from avsbg.runtime.streaming.threaded import ThreadedStream
@@ -114,30 +113,34 @@ class StreamBench:
             return np.random.default_rng(index).uniform(-0.1, 0.1, rate).astype(np.float32)
         return np.ascontiguousarray(sound[0, index * rate : (index + 1) * rate])
 
-    def run_row(self) -> StreamRunRow:
-        """What ran, for the rows."""
+    def row(self, kind: Kind, metrics: dict[str, Metric], **facts: Any) -> Measurement:
+        """A measurement of this stream.
+
+        Args:
+            kind: of it.
+            metrics: by name.
+            facts: `case` (parameters beyond the stream's own), `others` and `problems`, as the models have them.
+        """
         manifest = self.bundle.manifest
-        files = {file for graph in manifest.graphs.values() for file in graph.files}
-        return StreamRunRow(
-            started=self._started,
-            command=("avsbg", *sys.argv[1:]),
-            target=str(self.target),
-            bundle=BundleRow(
-                name=manifest.name,
-                manifest_sha256=sha256(self.bundle.path / MANIFEST),
-                onnx_sha256={file: manifest.files[file].sha256 for file in sorted(files)},
-                weights=manifest.weights.model_dump(mode="json"),
+        clip = manifest.clip
+        shape = {"height": clip.height, "width": clip.width, "frames": clip.frames, "audio": clip.audio}
+        described = {"encode": self.encode.describe(), "decode": self.decode.describe()}
+        return Measurement(
+            kind=kind,
+            case={"target": str(self.target), **shape, **facts.get("case", {})},
+            metrics=metrics,
+            problems=facts.get("problems", ()),
+            ran=describe_bundle(self.bundle, backend=described),
+            run=Run(
+                started=self._started,
+                command=("avsbg", *sys.argv[1:]),
+                settings={"limits": asdict(LIMITS)} if kind == "stream-pairs" else {},
+                others=facts.get("others"),
             ),
-            variant=manifest.variant,
-            size=(manifest.clip.height, manifest.clip.width),
-            frames_per_clip=manifest.clip.frames,
-            audio=manifest.clip.audio,
-            encode=self.encode.describe(),
-            decode=self.decode.describe(),
             environment=describe_environment(),
         )
 
-    def pace(self, rate: float | None, seconds: float, latency: Latency = "one-frame") -> PaceRow:
+    def pace(self, rate: float | None, seconds: float, latency: Latency = "one-frame") -> Measurement:
         """Offer frames at a rate, or as fast as they are taken, and time each mask.
 
         Args:
@@ -183,24 +186,21 @@ class StreamBench:
             missed = live.counters["frame"].dropped
         samples, late = _latencies(arrivals, completed, latency, None if rate is None else interval)
         intervals = np.diff([moment for _, moment in completed])
-        return PaceRow(
-            run=self.run_row(),
-            latency_mode=latency,
-            rate=rate,
-            offered=len(arrivals),
-            masks=len(completed),
-            missed=missed,
-            late=late,
-            samples=tuple(samples),
-            latency=SummaryRow.model_validate(asdict(summarise(samples))),
-            jitter=float(intervals[:-1].std()) if len(intervals) > 2 else 0.0,
-            seconds=wall,
-            cpu=(time.process_time() - processor) / wall,
-            others=load.share(),
-            memory=MemoryRow(imported=self._imported, loaded=self._loaded, peak=_resident("VmHWM")),
-        )
+        memory = {"imported": self._imported, "loaded": self._loaded, "peak": _resident("VmHWM")}
+        metrics = {
+            "latency": Metric(unit="s", samples=tuple(samples)),
+            "offered": Metric(value=len(arrivals)),
+            "masks": Metric(value=len(completed)),
+            "missed": Metric(value=missed),
+            "late": Metric(value=late),
+            "jitter": Metric(unit="s", value=float(intervals[:-1].std()) if len(intervals) > 2 else 0.0),
+            "duration": Metric(unit="s", value=wall),
+            "busy_cores": Metric(value=(time.process_time() - processor) / wall),
+            **{f"{name}_memory": Metric(unit="B", value=size) for name, size in memory.items()},
+        }
+        return self.row("stream-rate", metrics, case={"rate": rate, "latency_mode": latency}, others=load.share())
 
-    def pairs(self, samples: int, warmup: int = 3) -> PairsRow:
+    def pairs(self, samples: int, warmup: int = 3) -> Measurement:
         """Time clip mode and streaming in turn, per new frame.
 
         Args:
@@ -224,33 +224,26 @@ class StreamBench:
         problems = {
             name: find_problems(values, others=others, logit_difference=None) for name, values in seconds.items()
         }
-        return PairsRow(
-            run=self.run_row(),
-            clip=tuple(seconds["clip"]),
-            stream=tuple(seconds["stream"]),
-            clip_summary=SummaryRow.model_validate(asdict(summarise(seconds["clip"]))),
-            stream_summary=SummaryRow.model_validate(asdict(summarise(seconds["stream"]))),
-            ratio=RatioRow(reference="clip", **asdict(paired_ratio(seconds["stream"], seconds["clip"]))),
-            others=others,
-            problems=tuple(f"{name}: {problem}" for name, found in problems.items() for problem in found),
-            limits=LimitsRow(**asdict(LIMITS)),
-        )
+        metrics = {name: Metric(unit="s", samples=tuple(values)) for name, values in seconds.items()}
+        metrics["ratio"] = Metric.of(paired_ratio(seconds["stream"], seconds["clip"]))
+        named = tuple(f"{name}: {problem}" for name, found in problems.items() for problem in found)
+        return self.row("stream-pairs", metrics, problems=named, others=others)
 
-    def difference(self) -> DifferenceRow:
+    def difference(self) -> Measurement:
         """Compare the masks of `latency="zero"` with the exact ones, on a scene that moves."""
         maps = {latency: self._masks(latency, _SCENE) for latency in ("one-frame", "zero")}
         exact, quick = (np.stack(maps[latency][1:-1]) for latency in ("one-frame", "zero"))
         differences = np.abs(exact - quick)
-        return DifferenceRow(
-            run=self.run_row(),
-            frames=len(exact),
-            largest=float(differences.max()),
-            mean=float(differences.mean()),
-            flipped=float(((exact > 0.5) != (quick > 0.5)).mean()),
-            input="a bright disc that moves over a textured ground, two tones (the test vectors' generator)",
-        )
+        metrics = {
+            "frames": Metric(value=len(exact)),
+            "largest": Metric(value=float(differences.max())),
+            "mean": Metric(value=float(differences.mean())),
+            "flipped": Metric(value=float(((exact > 0.5) != (quick > 0.5)).mean())),
+        }
+        scene = "a bright disc that moves over a textured ground, two tones (the test vectors' generator)"
+        return self.row("stream-difference", metrics, case={"input": scene})
 
-    def soak(self, frames: int, report: Report) -> SoakRow:
+    def soak(self, frames: int, report: Report) -> Measurement:
         """Send a long stream, one frame a second by its timestamps, through at full speed.
 
         Args:
@@ -280,18 +273,21 @@ class StreamBench:
             incomplete = stream.counters.incomplete
         quarter = len(resident) // 4
         growth = np.median(resident[3 * quarter :]) - np.median(resident[quarter : 2 * quarter] or resident)
-        return SoakRow(
-            run=self.run_row(),
-            frames=frames,
-            stream_seconds=float(frames),
-            masks=masks,
-            lost=frames - masks,
-            dropped=dropped,
-            incomplete=incomplete,
-            seconds=time.perf_counter() - began,
-            resident=tuple(resident),
-            growth=int(growth),
-        )
+        counts = {
+            "frames": frames,
+            "masks": masks,
+            "lost": frames - masks,
+            "dropped": dropped,
+            "incomplete": incomplete,
+        }
+        metrics = {
+            **{name: Metric(value=count) for name, count in counts.items()},
+            "span": Metric(unit="s", value=float(frames)),
+            "duration": Metric(unit="s", value=time.perf_counter() - began),
+            "resident": Metric(unit="B", samples=tuple(resident)),
+            "growth": Metric(unit="B", value=int(growth)),
+        }
+        return self.row("stream-soak", metrics)
 
     def _masks(self, latency: Latency, count: int) -> list[Array]:
         with self.stream(latency) as stream:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.results.rows import Scope, WorkloadRow
+from avsbg.benchmarks.results.schema import Facts
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import TensorRecord
@@ -22,6 +22,8 @@ from avsbg.runtime.media.samples import clip_inputs, read_clips
 EMBEDDING = "audio_embedding"
 OUTPUT = "probability"
 _SEED = 0
+
+Scope = Literal["model", "end-to-end"]
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,8 @@ class Workload:
         inputs = random_inputs(backend.contract.inputs, self.clips)
         return partial(backend.run, inputs, [OUTPUT])
 
-    def describe(self, bundle: Bundle) -> WorkloadRow:
-        """The workload with the bundle's shapes, as a row has it.
+    def describe(self, bundle: Bundle) -> Facts:
+        """The parameters of the case: the workload with the bundle's shapes.
 
         Raises:
             MediaError: the video cannot be read.
@@ -84,15 +86,9 @@ class Workload:
         clips = self.clips
         if self.video is not None:
             clips = sum(1 for _ in read_clips(probe(self.video), bundle.manifest))
-        return WorkloadRow(
-            scope=self.scope,
-            clips=clips,
-            frames=clip.frames,
-            height=clip.height,
-            width=clip.width,
-            audio=clip.audio,
-            video_sha256=sha256(self.video) if self.video else None,
-        )
+        video = {"video_sha256": sha256(self.video)} if self.video else {}
+        shape = {"frames": clip.frames, "height": clip.height, "width": clip.width}
+        return {"scope": self.scope, "clips": clips, **shape, "audio": clip.audio, **video}
 
 
 def masks_of_video(backend: Backend, video: Path) -> list[NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""The directory of results: rows and their picture, complete or not there."""
+"""Directories of results: rows with their picture, and reports; each complete or not there."""
 
 from __future__ import annotations
 
@@ -8,37 +8,47 @@ from pathlib import Path
 
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.plot import plot_latency
-from avsbg.benchmarks.results.profile_rows import PROFILE, ProfileRow, write_profiles
-from avsbg.benchmarks.results.rows import ROWS, Row, write_rows
+from avsbg.benchmarks.results.schema import PROFILE, ROWS, Measurement, write_rows
+
+
+def check_replaceable(directory: Path, holds: str, kind: str, *, force: bool) -> None:
+    """Check that a directory may be written; to be called before anything is measured.
+
+    Args:
+        directory: to be written.
+        holds: a file that a directory of this kind has.
+        kind: what it holds, for the error.
+        force: whether one that is there already may be replaced.
+
+    Raises:
+        BenchmarkError: it exists and may not be replaced, or holds something else.
+    """
+    if directory.exists() and not force:
+        raise BenchmarkError(f"{directory} exists already.", "Choose another directory, or replace it with --force.")
+    if directory.exists() and not (directory / holds).is_file():
+        raise BenchmarkError(f"{directory} holds no {kind}, so it is not replaced.", "Choose another directory.")
 
 
 def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
-    """Where results will go; to be called before anything is measured.
-
-    Args:
-        wanted: the directory; None for a new one under `out/`, named after the time.
-        force: whether results that are there already may be replaced.
+    """The directory for results: the one that is wanted, or a new one under `out/`, named after the time.
 
     Raises:
-        BenchmarkError: it exists and may not be replaced, or holds something other than results.
+        BenchmarkError: as `check_replaceable`.
     """
     if wanted is None:
         return Path("out") / f"bench-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
-    if wanted.exists():
-        if not force:
-            raise BenchmarkError(f"{wanted} exists already.", "Choose another directory, or replace it with --force.")
-        if not (wanted / ROWS).is_file():
-            raise BenchmarkError(f"{wanted} holds no results, so it is not replaced.", "Choose another directory.")
+    check_replaceable(wanted, ROWS, "results", force=force)
     return wanted
 
 
 def write_results(
-    directory: Path, rows: Sequence[Row], profiles: Sequence[ProfileRow] = (), *, replace: bool = False
+    directory: Path, rows: Sequence[Measurement], profiles: Sequence[Measurement] = (), *, replace: bool = False
 ) -> None:
     """Write rows, profiles and picture; `directory` appears when all are complete."""
+    from avsbg.benchmarks.report.plots import save_latency
+
     with atomic_directory(directory, replace=replace) as temporary:
         write_rows(temporary / ROWS, rows)
         if profiles:
-            write_profiles(temporary / PROFILE, profiles)
-        plot_latency(rows, temporary / "latency.png", temporary / "latency.svg")
+            write_rows(temporary / PROFILE, profiles)
+        save_latency(rows, temporary / "latency.png", temporary / "latency.svg")

@@ -1,10 +1,10 @@
-"""The figures of README and docs, made from committed rows: `python -m avsbg.benchmarks.report.docs` rewrites them.
+"""The tables of README and docs, made from committed rows: `python -m avsbg.benchmarks tables` rewrites them.
 
 A page holds a block between two markers, on lines of their own or within a line:
 
-    <!-- figures:table7 -->
+    <!-- table:table7 -->
     ... never written by hand ...
-    <!-- /figures:table7 -->
+    <!-- /table:table7 -->
 
 `--check` writes nothing and fails where a block is not what its rows give, or where a page states a measured figure (a
 time, a size, a percentage, a ratio) outside of every block. To add a block: markers in the page, a function that
@@ -13,22 +13,22 @@ renders it, one line in `BLOCKS`.
 
 from __future__ import annotations
 
-import importlib
 import re
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.errors import AvsbgError
+from avsbg.benchmarks.report import paper, speed, static, streaming, training
+from avsbg.benchmarks.results.schema import check_published, read_rows
+from avsbg.benchmarks.static import roofline
 
 RESULTS = Path("benchmarks/results")
-COMMAND = "python -m avsbg.benchmarks.report.docs"
+COMMAND = "python -m avsbg.benchmarks tables"
 
 
 @dataclass(frozen=True)
@@ -38,51 +38,43 @@ class Block:
     Attributes:
         page: from the root of the checkout.
         name: of its markers; no two blocks of a page share one. Empty if the page is made as a whole.
-        function: `package.module:function`, imported when it is rendered. It takes the paths of `rows` and returns
-            Markdown, which stands on lines of its own or within a line, as the markers do.
-        rows: what it is made from, below benchmarks/results (or from the root, where it begins with `./`).
+        make: takes the rows of each of the files, or the path of one that holds no rows, and returns Markdown, which
+            stands on lines of its own or within a line, as the markers do.
+        files: what it is made from, below benchmarks/results.
+        committed: refuse rows that no commit can repeat.
     """
 
     page: str
     name: str
-    function: str
-    rows: tuple[str, ...]
+    make: Callable[..., str]
+    files: tuple[str, ...] = ()
+    committed: bool = True
+
+
+def _named(table: Callable[..., str], file: str) -> Callable[..., str]:
+    """The table of rows that says which file holds them."""
+    return partial(table, source=(RESULTS / file).as_posix())
 
 
 BLOCKS: tuple[Block, ...] = (
-    Block("README.md", "table7", "avsbg.benchmarks.report.table7:render", ("table7.jsonl",)),
-    Block("docs/benchmarks.md", "limits", "avsbg.benchmarks.results.stability:table", ()),
-    Block("docs/benchmarks.md", "paper", "avsbg.benchmarks.report.paper:sentence", ()),
-    Block("docs/engines.md", "engines", "avsbg.benchmarks.static.engines:render", ("engines.jsonl",)),
-    Block(
-        "docs/engines.md",
-        "live",
-        "avsbg.benchmarks.static.activation_memory:render",
-        ("live_tensors.jsonl", "engines.jsonl"),
-    ),
-    Block("docs/export.md", "merges", "avsbg.benchmarks.report.merge_table:render", ("counts.json",)),
-    Block("docs/operator.md", "kernels", "avsbg.benchmarks.report.kernel_table:render", ("kernel_static.json",)),
-    Block("docs/operator-cpu.md", "operator", "avsbg.benchmarks.report.operator_table:render", ("operator_cpu.jsonl",)),
-    Block(
-        "docs/operator-roofline.md",
-        "",
-        "avsbg.benchmarks.static.roofline:render",
-        ("./benchmarks/static/devices.json",),
-    ),
-    Block("docs/precision.md", "precision", "avsbg.benchmarks.report.precision_table:render", ("precision.jsonl",)),
-    Block("docs/running.md", "front-end", "avsbg.benchmarks.measure.decoding:render", ("front_end.jsonl",)),
-    Block("docs/running.md", "soak", "avsbg.benchmarks.measure.soak:render", ("soak.json",)),
-    Block("docs/speed.md", "speed", "avsbg.benchmarks.report.speed_table:render", ("speed.jsonl",)),
-    Block("docs/streaming.md", "streaming", "avsbg.benchmarks.report.streaming_table:render", ("streaming.jsonl",)),
-    Block(
-        "model/trained/s4-small/README.md",
-        "small",
-        "avsbg.benchmarks.report.ablation_table:render_pair",
-        ("small.jsonl",),
-    ),
-    Block("docs/training.md", "small", "avsbg.benchmarks.report.ablation_table:render_pair", ("small.jsonl",)),
-    Block("docs/training.md", "ablations", "avsbg.benchmarks.report.ablation_table:render", ("ablations.jsonl",)),
-    Block("docs/training.md", "road", "avsbg.benchmarks.measure.backend_accuracy:render", ("accuracy.jsonl",)),
+    Block("README.md", "table7", _named(speed.table7, "table7.jsonl"), ("table7.jsonl",)),
+    Block("docs/benchmarks.md", "limits", static.limit_table),
+    Block("docs/benchmarks.md", "paper", paper.describe_figures),
+    Block("docs/engines.md", "engines", static.engine_table, ("engines.jsonl",)),
+    Block("docs/engines.md", "live", static.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
+    Block("docs/export.md", "merges", static.merge_table, ("counts.json",)),
+    Block("docs/operator.md", "kernels", static.kernel_table, ("kernel_static.json",)),
+    Block("docs/operator-cpu.md", "operator", static.operator_text, ("operator_cpu.jsonl",), committed=False),
+    Block("docs/operator-roofline.md", "", roofline.render, ("../static/devices.json",)),
+    Block("docs/precision.md", "precision", training.precision_table, ("precision.jsonl",)),
+    Block("docs/running.md", "front-end", streaming.front_end_table, ("front_end.jsonl",)),
+    Block("docs/running.md", "soak", streaming.soak_text, ("soak.jsonl",), committed=False),
+    Block("docs/speed.md", "speed", _named(speed.ladder, "speed.jsonl"), ("speed.jsonl",)),
+    Block("docs/streaming.md", "streaming", streaming.streaming_text, ("streaming.jsonl",)),
+    Block("model/trained/s4-small/README.md", "small", training.audio_gain_table, ("small.jsonl",)),
+    Block("docs/training.md", "small", training.audio_gain_table, ("small.jsonl",)),
+    Block("docs/training.md", "ablations", training.ablation_table, ("ablations.jsonl",)),
+    Block("docs/training.md", "accuracy", training.accuracy_table, ("accuracy.jsonl",)),
 )
 
 # Figures that nobody measured, and why they stand by hand. Page -> the words around them, as they stand -> the reason.
@@ -102,6 +94,8 @@ STATED: dict[str, dict[str, str]] = {
         "a tenth of the network's time": "an aim",
         "beyond a tenth of a second": "a limit of the soundtrack's repair",
     },
+    "docs/training.md": {"the 95 % confidence interval": "the confidence of an interval"},
+    "model/trained/s4-small/README.md": {"the 95 % confidence interval": "the confidence of an interval"},
     # An estimate that shows its arithmetic.
     "docs/runtime-tensorrt.md": {
         "4 bytes = 2.1 MB": "arithmetic, shown",
@@ -110,7 +104,7 @@ STATED: dict[str, dict[str, str]] = {
     },
 }
 
-_MARKER = re.compile(r"<!-- (?P<close>/?)figures:(?P<name>[a-z0-9-]+) -->")
+_MARKER = re.compile(r"<!-- (?P<close>/?)table:(?P<name>[a-z0-9-]+) -->")
 _UNITS = r"ms|us|µs|MiB|MB|GiB|GB|GFLOP(?:/s)?|TFLOP(?:/s)?|GMAC|fps|mJ|J|W"
 _SHARES = r"half|third|quarter|fifth|sixth|seventh|eighth|ninth|tenth|twentieth|hundredth"
 _NUMBERS = r"\d+(?:\.\d+)?|two|three|four|five|six|seven|eight|nine|ten"
@@ -125,19 +119,21 @@ _FIGURE = re.compile(
 _CODE = re.compile(r"^(```|~~~).*?^\1|^    [^\n]*$|`[^`\n]*`", flags=re.DOTALL | re.MULTILINE)
 
 
-def render(block: Block, root: Path) -> str:
-    """What a block holds.
+def make_block(block: Block, root: Path) -> str:
+    """The content of a block.
 
     Raises:
         BenchmarkError: rows are missing, or are no result that may be published.
     """
-    paths = [root / row if row.startswith("./") else root / RESULTS / row for row in block.rows]
+    paths = [root / RESULTS / file for file in block.files]
     for path in paths:
         if not path.is_file():
-            raise BenchmarkError(f"{block.page} shows figures from {path}, which is not there.", "Commit it.")
-    module, _, function = block.function.partition(":")
-    text: str = getattr(importlib.import_module(module), function)(*paths)
-    return text.rstrip("\n")
+            raise BenchmarkError(f"{block.page} shows a table of {path}, which is not there.", "Commit it.")
+    sources = [read_rows(path) if path.suffix == ".jsonl" else path for path in paths]
+    for rows in sources:
+        if block.committed and isinstance(rows, list):
+            check_published(rows)
+    return block.make(*sources).rstrip("\n")
 
 
 def replace_block(text: str, name: str, content: str, where: str) -> str:
@@ -146,7 +142,7 @@ def replace_block(text: str, name: str, content: str, where: str) -> str:
     Raises:
         BenchmarkError: the markers are not there exactly once and in order; `where` names the text.
     """
-    begin, end = f"<!-- figures:{name} -->", f"<!-- /figures:{name} -->"
+    begin, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise BenchmarkError(
             f"{where} needs the markers {begin} and {end}, once each and in this order.", "Add them to the page."
@@ -157,9 +153,9 @@ def replace_block(text: str, name: str, content: str, where: str) -> str:
     return f"{before}{begin}{space}{content}{space}{end}{after}"
 
 
-def figures_by_hand(text: str, stated: Iterable[str] = ()) -> list[str]:
-    """The lines of a page that give a measured figure outside of every block and of code, but for what is `stated`."""
-    blocks = re.sub(r"<!-- figures:([a-z0-9-]+) -->.*?<!-- /figures:\1 -->", _only_lines, text, flags=re.DOTALL)
+def find_handwritten(text: str, stated: Iterable[str] = ()) -> list[str]:
+    """The lines of a page with a measured figure outside of every block and of code, but for what is `stated`."""
+    blocks = re.sub(r"<!-- table:([a-z0-9-]+) -->.*?<!-- /table:\1 -->", _only_lines, text, flags=re.DOTALL)
     for words in stated:
         blocks = blocks.replace(words, "")
     prose = _CODE.sub(_only_lines, blocks)
@@ -175,10 +171,10 @@ def _only_lines(match: re.Match[str]) -> str:
 
 
 def update_page(page: str, root: Path, blocks: Sequence[Block] = BLOCKS) -> tuple[str, str]:
-    """A page as it is and as its rows make it.
+    """Make the blocks of a page: its text as it is, and as its rows make it.
 
     Raises:
-        BenchmarkError: see `render` and `replace_block`; or the page has markers that no block is registered for.
+        BenchmarkError: see `make_block` and `replace_block`; or the page has markers that no block is registered for.
     """
     path = root / page
     try:
@@ -188,29 +184,32 @@ def update_page(page: str, root: Path, blocks: Sequence[Block] = BLOCKS) -> tupl
     wanted = text
     own = [block for block in blocks if block.page == page]
     for block in own:
-        content = render(block, root)
+        content = make_block(block, root)
         wanted = replace_block(wanted, block.name, content, page) if block.name else f"{content}\n"
     if unknown := {match["name"] for match in _MARKER.finditer(_CODE.sub("", text))} - {block.name for block in own}:
         raise BenchmarkError(
-            f"{page} has a block figures:{min(unknown)} that nothing makes.", f"Add a line to BLOCKS in {__file__}."
+            f"{page} has a block table:{min(unknown)} that nothing makes.", f"Add a line to BLOCKS in {__file__}."
         )
     return text, wanted
 
 
 def pages(root: Path) -> list[str]:
-    """The pages that may hold figures: the README, docs, and the cards of the networks that are kept."""
+    """The pages that may hold table: the README, docs, and the cards of the networks that are kept."""
     found = [*root.glob("docs/*.md"), *root.glob("model/trained/*/README.md")]
     return ["README.md", *sorted(path.relative_to(root).as_posix() for path in found)]
 
 
-def main(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail where a figure is not its rows'.")
-    ] = False,
-    only: Annotated[list[str] | None, typer.Option("--page", help="Only this page, as docs/engines.md.")] = None,
-    root: Annotated[Path, typer.Option(help="The checkout.")] = Path(),
-) -> None:
-    """Rewrite the figures of README and docs from the committed rows."""
+def update_pages(root: Path, *, check: bool = False, only: Sequence[str] = ()) -> None:
+    """Rewrite the tables of pages from the committed rows.
+
+    Args:
+        root: the checkout.
+        check: write nothing.
+        only: the pages, from the root; all by default.
+
+    Raises:
+        BenchmarkError: a page states a measured figure by hand, or, with `check`, a table is not that of its rows.
+    """
     wrong = []
     for page in only or pages(root):
         text, wanted = update_page(page, root)
@@ -220,16 +219,21 @@ def main(
             with atomic_file(root / page) as temporary:
                 temporary.write_text(wanted, encoding="utf-8")
             typer.echo(f"{page}: rewritten")
-        whole = any(block.page == page and not block.name for block in BLOCKS)
-        for line in [] if whole else figures_by_hand(wanted, STATED.get(page, ())):
+        is_made = any(block.page == page and not block.name for block in BLOCKS)
+        for line in [] if is_made else find_handwritten(wanted, STATED.get(page, ())):
             wrong.append(f"{page}, {line}\n    is by hand: make it a block, or name it in STATED with the reason.")
     if wrong:
         raise BenchmarkError("\n".join(wrong))
     typer.echo(f"{len(BLOCKS)} blocks are what their rows give")
 
 
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except AvsbgError as error:
-        sys.exit(f"error: {error}")
+def make_table_of(name: str, rows: Path) -> str:
+    """A table of README or docs, made from another file of rows.
+
+    Raises:
+        BenchmarkError: there is no such table of one file of rows, or the file holds none.
+    """
+    found = {block.name: block for block in BLOCKS if [Path(file).suffix for file in block.files] == [".jsonl"]}
+    if name not in found:
+        raise BenchmarkError(f"there is no table {name!r} of rows.", f"Choose from: {', '.join(sorted(found))}.")
+    return found[name].make(read_rows(rows))

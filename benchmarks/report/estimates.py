@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from avsbg.benchmarks.report.labels import network_title
-from avsbg.benchmarks.results.rows import Row
+from avsbg.benchmarks.report.tables import Columns, Table, make_table, number
+from avsbg.benchmarks.results.schema import Measurement
 from avsbg.benchmarks.static.roofline import Device, load_devices
 from avsbg.runtime.bundle.precision import PRECISIONS
 
@@ -32,37 +33,50 @@ class Estimate:
     arithmetic: str
 
 
-def estimate(row: Row, device: Device, precision: str) -> Estimate:
+def estimate(row: Measurement, device: Device, precision: str) -> Estimate:
     """The bound of a row's network on a device.
 
     Traffic is compulsory: weights read once, frames in, logits and probabilities out in fp32. Activations may stay in
     caches, so they do not count.
     """
-    assert row.flops is not None
     size, rate = PRECISIONS[precision].bytes, _RATES[precision]
     tera = 2 * device.lane_tops if rate is None else rate * device.tensor_tflops
-    pixels = row.workload.frames * row.workload.height * row.workload.width
-    traffic = row.parameters.inference * size + pixels * 3 + 2 * pixels * 4
-    compute, memory = row.flops.total / tera / 1e12, traffic / device.bandwidth_gb_s / 1e9
+    operations = row["operations"].number
+    pixels: int = row.case["frames"] * row.case["height"] * row.case["width"]
+    traffic = row["needed_parameters"].number * size + pixels * 3 + 2 * pixels * 4
+    compute, memory = operations / tera / 1e12, traffic / device.bandwidth_gb_s / 1e9
     return Estimate(
-        network=network_title(row.variant),
+        network=network_title(row.ran.variant),
         device=device.name,
         precision=precision,
         seconds=max(compute, memory),
         by="compute" if compute >= memory else "memory",
         arithmetic=(
-            f"{row.flops.total / 1e9:.1f} GFLOP / {tera:.1f} TFLOP/s = {1e3 * compute:.2f} ms; "
+            f"{operations / 1e9:.1f} GFLOP / {tera:.1f} TFLOP/s = {1e3 * compute:.2f} ms; "
             f"{traffic / 1e6:.1f} MB / {device.bandwidth_gb_s:g} GB/s = {1e3 * memory:.2f} ms"
         ),
     )
 
 
-def estimates(rows: Sequence[Row]) -> list[Estimate]:
-    """Of each network once, in the form that our engines have, on every Jetson of devices.json."""
-    networks: dict[str, Row] = {}
+def estimate_table(rows: Sequence[Measurement]) -> Table:
+    """The bounds of each network once, in the form that our engines have, on every Jetson of devices.json."""
+    networks: dict[str, Measurement] = {}
     for row in rows:
-        title = network_title(row.variant)
-        if row.flops and (title not in networks or row.variant.get("form") == "efficient"):
+        title = network_title(row.ran.variant)
+        if "operations" in row.metrics and (title not in networks or row.ran.variant.get("form") == "efficient"):
             networks[title] = row
     devices = [device for device in load_devices() if "Jetson" in device.name]
-    return [estimate(row, device, precision) for row in networks.values() for device in devices for precision in _RATES]
+    columns: Columns[Estimate] = [
+        ("network", lambda found: found.network),
+        ("device", lambda found: found.device),
+        ("precision", lambda found: found.precision),
+        ("bound ms", lambda found: number(f"{1e3 * found.seconds:.2f}")),
+        ("by", lambda found: found.by),
+        ("arithmetic", lambda found: found.arithmetic),
+    ]
+    return make_table(
+        (estimate(row, device, name) for row in networks.values() for device in devices for name in _RATES),
+        columns,
+        "ESTIMATES, not measurements: the larger of work over the published peak and compulsory traffic over the "
+        "published bandwidth. No engine beats them, and a real one will be slower.",
+    )

@@ -1,10 +1,10 @@
-"""What a row's network and its way of running are called in tables and plots."""
+"""Names of networks, backends and precisions in tables and plots."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from avsbg.benchmarks.results.rows import Row
+from avsbg.benchmarks.results.schema import Measurement
 
 _NETWORKS = {"avs-bg": "AVS-BG", "avsbench": "AVSBench"}
 _ENCODERS = {"pvt_v2": "PVT-v2", "resnet50": "ResNet-50", "tf_efficientnet_lite0": "EfficientNet-Lite0"}
@@ -45,16 +45,23 @@ def encoder_title(encoder: str) -> str:
     return encoder
 
 
-def way_title(row: Row) -> str:
-    """What runs a row and how, e.g. `ONNX Runtime, native operator`."""
-    backend, operator = str(row.backend.get("backend")), str(row.backend.get("operator"))
-    ways = _TPAVI_WAYS if row.variant.get("network") == "avsbench" else _WAYS
+def way_title(row: Measurement) -> str:
+    """The backend that ran and how it computes the operator, e.g. `ONNX Runtime, native operator`."""
+    variant, described = row.ran.variant, row.ran.backend
+    backend, operator = str(described.get("backend")), str(described.get("operator"))
+    ways = _TPAVI_WAYS if variant.get("network") == "avsbench" else _WAYS
     parts = [_ENGINES.get(backend, backend), ways.get(operator, operator)]
-    if backend != "torch" and row.variant.get("form") == "published":
+    if backend != "torch" and variant.get("form") == "published":
         parts.append("as published")
     return ", ".join(parts)
 
 
-def precision(row: Row) -> str:
-    """The precision that runs; rows of before it was recorded are fp32."""
-    return str(row.backend.get("precision") or "fp32")
+def precision(row: Measurement) -> str:
+    """The precision that ran."""
+    return str(row.ran.backend.get("precision") or "fp32")
+
+
+def weights_title(row: Measurement) -> str:
+    """Whether the weights are trained, or the seed that they are drawn with."""
+    seed = row.ran.weights.get("seed")
+    return "trained" if seed is None else f"random (seed {seed})"

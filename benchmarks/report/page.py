@@ -1,19 +1,62 @@
-"""The report's sections, as one HTML file and as Markdown."""
+"""The report: rows as sections of tables, plots and facts, written as one HTML file and as Markdown."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import content
-from avsbg.benchmarks.report.content import Report, Run, Table
+from avsbg.benchmarks.report import speed, streaming
+from avsbg.benchmarks.report.directory import check_replaceable
+from avsbg.benchmarks.report.estimates import estimate_table
 from avsbg.benchmarks.report.labels import network_title, way_title
+from avsbg.benchmarks.report.tables import Cell, Table, make_table, number, to_markdown
+from avsbg.benchmarks.results.schema import PROFILE, Measurement, read_rows
 
 HTML, MARKDOWN = "report.html", "report.md"
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """The rows of one file, with the profiles beside it."""
+
+    source: str
+    rows: list[Measurement]
+    profiles: list[Measurement]
+
+    @property
+    def first(self) -> Measurement:
+        return self.rows[0]
+
+    @property
+    def title(self) -> str:
+        """The machine and what was measured on it."""
+        row = self.first
+        clips, processor = row.case["clips"], row.environment.processor if row.environment else "?"
+        plural = "s" if clips > 1 else ""
+        threads = row.ran.backend.get("threads", "?")
+        return f"{processor}, {threads} threads, {row.case['scope']}, {clips} clip{plural} a call"
+
+
+@dataclass
+class Report:
+    """All that a page shows."""
+
+    runs: list[RunRows]
+    accuracy: list[dict[str, Any]] = field(default_factory=list)
+    streaming: list[Measurement] = field(default_factory=list)
+
+    @property
+    def rows(self) -> list[Measurement]:
+        return [row for run in self.runs for row in run.rows]
+
+    @property
+    def unstable(self) -> list[Measurement]:
+        return [row for row in self.rows if not row.is_stable]
 
 
 @dataclass(frozen=True)
@@ -37,6 +80,36 @@ class Section:
     text: str
     parts: tuple[Part, ...]
 
+    @property
+    def is_empty(self) -> bool:
+        return not any(p.svg or p.facts or p.code or (p.table and p.table.rows) for p in self.parts)
+
+
+def gather(paths: Sequence[Path], *, accuracy: Path | None = None, streaming: Path | None = None) -> Report:
+    """Read result directories (or files of rows), and what is known of accuracy and streaming.
+
+    Raises:
+        BenchmarkError: a file cannot be read, or holds no rows.
+    """
+    runs = []
+    for path in paths:
+        profile = (path if path.is_dir() else path.parent) / PROFILE
+        runs.append(
+            RunRows(path.name, read_rows(path, "latency"), read_rows(profile, "profile") if profile.is_file() else [])
+        )
+    return Report(runs, _read_objects(accuracy), read_rows(streaming) if streaming else [])
+
+
+def _read_objects(path: Path | None) -> list[dict[str, Any]]:
+    """JSON Lines of another tool; what a line has beyond what is shown is left alone."""
+    if path is None:
+        return []
+    try:
+        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise BenchmarkError(f"{path} cannot be read as JSON lines: {error}.") from error
+    return [row for row in found if isinstance(row, dict)]
+
 
 def write_report(report: Report, directory: Path, *, replace: bool = False) -> None:
     """Write report.html and report.md; `directory` appears when both are complete.
@@ -44,139 +117,160 @@ def write_report(report: Report, directory: Path, *, replace: bool = False) -> N
     Raises:
         BenchmarkError: it exists and may not be replaced, or holds something other than a report.
     """
-    if directory.exists() and not replace:
-        raise BenchmarkError(f"{directory} exists already.", "Choose another directory, or replace it with --force.")
-    if directory.exists() and not (directory / HTML).is_file():
-        raise BenchmarkError(f"{directory} holds no report, so it is not replaced.", "Choose another directory.")
+    check_replaceable(directory, HTML, "report", force=replace)
     sections = make_sections(report)
     with atomic_directory(directory, replace=replace) as temporary:
-        (temporary / HTML).write_text(html(report, sections), encoding="utf-8")
-        (temporary / MARKDOWN).write_text(markdown(report, sections), encoding="utf-8")
+        (temporary / HTML).write_text(to_html(report, sections), encoding="utf-8")
+        (temporary / MARKDOWN).write_text(to_markdown_page(report, sections), encoding="utf-8")
 
 
 def make_sections(report: Report) -> list[Section]:
     """The sections that there is something to say in."""
     from avsbg.benchmarks.report import plots
 
-    def each(make: Callable[[Run], Table]) -> list[Part]:
-        return [Part(heading=run.title if len(report.runs) > 1 else "", table=make(run)) for run in report.runs]
+    runs = report.runs
+    headings = [run.title if len(runs) > 1 else "" for run in runs]
 
-    profiled = [run for run in report.runs if run.profiles]
-    peaks = [run for run in report.runs if run.first.run.peak_gflops]
-    sections = [
-        Section(
-            "table7",
+    def table_of(make: Callable[[RunRows], Table]) -> Iterable[Part]:
+        return (Part(heading=heading, table=make(run)) for heading, run in zip(headings, runs, strict=True))
+
+    def plot_and_table(
+        chosen: Iterable[RunRows], plot: Callable[[RunRows], str], text: str, make: Callable[[RunRows], Table]
+    ) -> Iterable[Part]:
+        for run in chosen:
+            yield Part(svg=plot(run), text=text)
+            yield Part(table=make(run))
+
+    def section(title: str, text: str, parts: Iterable[Part], *, name: str = "") -> Section:
+        return Section(name or title.lower().split()[0], title, text, tuple(parts))
+
+    found = [
+        section(
             "Table 7, measured",
             "As published and with each network's own algebra used; same threads, called in turn in one process.",
-            tuple(each(content.table7)),
+            table_of(_table7),
+            name="table7",
         ),
-        Section(
-            "latency",
+        section(
             "Latency",
             "",
-            tuple(
-                part
-                for run in report.runs
-                for part in (
-                    Part(
-                        svg=plots.latency(run),
-                        text="Every sample; the bar spans the quartiles. Grey rows are unstable.",
-                    ),
-                    Part(table=content.distributions(run)),
-                )
+            plot_and_table(
+                runs,
+                lambda run: plots.latency(run.rows),
+                "Every sample; the bar spans the quartiles. Grey rows are unstable.",
+                lambda run: speed.distribution_table(run.rows),
             ),
         ),
-        Section(
-            "stages",
+        section(
             "Where the time goes",
             "",
-            tuple(
-                part
-                for run in profiled
-                for part in (
-                    Part(
-                        svg=plots.stage_bars(run),
-                        text="A per-layer profile, folded by the modules that layers are named after.",
-                    ),
-                    Part(table=content.stages(run)),
-                )
+            plot_and_table(
+                [run for run in runs if run.profiles],
+                lambda run: plots.part_bars(run.profiles),
+                "A per-layer profile, folded by the modules that layers are named after.",
+                lambda run: speed.part_table(run.profiles, run.rows),
             ),
+            name="parts",
         ),
-        Section(
-            "bound",
+        section(
             "Distance to the bound",
             "",
-            tuple(
-                part
-                for run in peaks
-                for part in (
-                    Part(
-                        svg=plots.roofline(run),
-                        text="Circles are stable rows. Peaks and bandwidth were measured in the same run.",
-                    ),
-                    Part(table=content.bound(run)),
-                )
+            plot_and_table(
+                [run for run in runs if run.first.run.peaks],
+                lambda run: plots.roofline(run.rows),
+                "Circles are stable rows. Peaks and bandwidth were measured in the same run.",
+                lambda run: speed.bound_table(run.rows),
             ),
+            name="bound",
         ),
-        Section("memory", "Memory", "", tuple(each(content.memory))),
-        Section("accuracy", "Accuracy", "", tuple(_accuracy(report))),
-        Section("streaming", "Streaming", "", tuple(_free(report.streaming, "Rows of the streaming benchmark."))),
-        Section(
-            "estimates",
+        section("Memory", "", table_of(lambda run: speed.memory_table(run.rows))),
+        section("Accuracy", "", _accuracy(report)),
+        section("Streaming", "", _streaming(report.streaming)),
+        section(
             "Bounds for devices that were not measured",
             "Arithmetic from published peaks. Nothing in this section was measured.",
-            (Part(table=content.estimate_table(report.estimates())),),
+            [Part(table=estimate_table(report.rows))],
+            name="estimates",
         ),
-        Section("environment", "Environment", "", tuple(_environment(run) for run in report.runs)),
-        Section("unstable", "Unstable rows", "", tuple(_problems(report))),
-        Section(
-            "repeat",
+        section("Environment", "", (_environment(run) for run in runs)),
+        section(
+            "Unstable rows",
+            "",
+            [Part(facts=tuple((row.label, "; ".join(row.problems)) for row in report.unstable))],
+        ),
+        section(
             "How to repeat",
             "All rows of a run come from one command.",
-            tuple(Part(heading=run.source, code=" ".join(run.first.run.command)) for run in report.runs),
+            (Part(heading=run.source, code=" ".join(run.first.run.command)) for run in runs),
+            name="repeat",
         ),
     ]
-    return [s for s in sections if any(p.svg or p.facts or p.code or (p.table and p.table.rows) for p in s.parts)]
+    return [section for section in found if not section.is_empty]
+
+
+def _table7(run: RunRows) -> Table:
+    caption = "Measured beside the paper's figures; times are medians and 90th percentiles."
+    return make_table(run.rows, speed.table7_columns(run.first), caption)
 
 
 def _accuracy(report: Report) -> list[Part]:
-    """A table of what is known, and accuracy against latency where a row of a network that was timed has a score."""
+    """A table of the scores, and accuracy against latency where a row that was timed has a score."""
     from avsbg.benchmarks.report import plots
 
-    points = []
-    for scored in report.accuracy:
-        label, score = scored.get("label"), scored.get("miou")
-        for row in report.rows:
-            if row.stable and row.label == label and isinstance(score, (int, float)):
-                points.append((row.label, 1e3 * row.latency.per_clip.p50, float(score)))
+    if not report.accuracy:
+        return []
+    scores = {row.get("label"): row.get("miou") for row in report.accuracy}
+    points = [
+        (row.label, 1e3 * row["latency"].summary.p50, float(score))
+        for row in report.rows
+        if row.is_stable and isinstance(score := scores.get(row.label), (int, float))
+    ]
     plot = [Part(svg=plots.trade(points), text="Rows that are both timed and scored.")] if points else []
-    return [*plot, *_free(report.accuracy, "Scores as `avsbg eval` gives them.")]
+    names = list(
+        dict.fromkeys(n for row in report.accuracy for n, v in row.items() if isinstance(v, (str, int, float)))
+    )
+    columns = [
+        (name.replace("_", " "), lambda row, name=name: _plain(row.get(name))) for name in names if "sha256" not in name
+    ]
+    return [*plot, Part(table=make_table(report.accuracy, columns[:10], "Scores as `avsbg eval` gives them."))]
 
 
-def _free(rows: Sequence[dict[str, Any]], caption: str) -> list[Part]:
-    return [Part(table=content.free_table(rows, caption))] if rows else []
+def _plain(value: object) -> Cell:
+    if isinstance(value, bool) or value is None:
+        return Cell("" if value is None else str(value).lower())
+    if isinstance(value, (int, float)):
+        return number(f"{value:.4g}" if isinstance(value, float) else value)
+    return Cell(str(value) if isinstance(value, str) else "")
 
 
-def _problems(report: Report) -> list[Part]:
-    facts = tuple((row.label, "; ".join(row.problems)) for row in report.rows if not row.stable)
-    return [Part(facts=facts)] if facts else []
+def _streaming(rows: Sequence[Measurement]) -> list[Part]:
+    rated = [row for row in rows if row.kind == "stream-rate"]
+    others = [row for row in rows if row.kind != "stream-rate"]
+    facts = tuple((row.kind.removeprefix("stream-"), streaming.describe_stream(row)) for row in others)
+    return [Part(table=streaming.rate_table(rated)), Part(facts=facts)]
 
 
-def _environment(run: Run) -> Part:
+def _environment(run: RunRows) -> Part:
     row = run.first
-    machine, measured = row.environment, row.run
+    machine, measured, clip = row.environment, row.run, row.case
+    assert machine is not None
+    settings = measured.settings
     facts = [
         (
             "machine",
-            f"{machine.processor}, {machine.cores.physical} cores, {machine.memory / 2**30:.0f} GiB, {machine.system}",
+            f"{machine.processor}, {machine.physical_cores} cores, {machine.memory / 2**30:.0f} GiB, {machine.system}",
         ),
         ("instruction sets", ", ".join(machine.flags)),
-        ("threads", f"{row.backend.get('threads', '?')} for every row; cores {_list(machine.cores.affinity)}"),
-        ("others", f"{measured.others:.1%} of all cores used by other processes while sampling"),
-        ("clip", f"{row.workload.frames} frames of {row.workload.height} x {row.workload.width}, {row.workload.audio}"),
+        (
+            "threads",
+            f"{row.ran.backend.get('threads', '?')} for every row; cores {', '.join(map(str, machine.cores))}",
+        ),
+        ("others", f"{measured.others or 0:.1%} of all cores used by other processes while sampling"),
+        ("clip", f"{clip['frames']} frames of {clip['height']} x {clip['width']}, {clip['audio']}"),
         (
             "sampling",
-            f"{row.latency.per_clip.n} interleaved samples after {measured.warmup} rounds of warm-up, none dropped",
+            f"{len(row['latency'].samples)} interleaved samples after {settings.get('warmup')} rounds of warm-up, none "
+            "dropped",
         ),
         ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items())),
         ("commit", str(machine.commit)),
@@ -187,36 +281,32 @@ def _environment(run: Run) -> Part:
             facts.append((f"clocks {name}", f"{min(state.cpu_mhz):.0f} to {max(state.cpu_mhz):.0f} MHz"))
         if state and state.gpu:
             facts.append((f"GPU {name}", f"{state.gpu.name}, {state.gpu.clocks_mhz} MHz, {state.gpu.power_mode}"))
-    if measured.peak_gflops:
-        peaks = ", ".join(f"{name} {peak:.0f} GFLOP/s" for name, peak in measured.peak_gflops.items())
-        facts.append(("peak", f"{peaks}; copy {measured.copy_gb_s or 0:.1f} GB/s"))
+    if measured.peaks:
+        peaks = ", ".join(f"{name} {peak / 1e9:.0f} GFLOP/s" for name, peak in measured.peaks.items())
+        facts.append(("peak", f"{peaks}; copy {(measured.copy_rate or 0) / 1e9:.1f} GB/s"))
     return Part(heading=run.title, facts=tuple(facts))
 
 
-def _list(cores: Sequence[int] | None) -> str:
-    return "not recorded" if cores is None else ", ".join(map(str, cores))
-
-
 def tiles(report: Report) -> list[tuple[str, str]]:
-    """What a reader sees first: how much of it is a result, and the most that was gained on one network."""
-    found = [(f"{report.stable} / {len(report.rows)}", "rows stable enough to be a result")]
+    """The headline: how many rows are a result, and the most that was gained on one network."""
+    stable = len(report.rows) - len(report.unstable)
+    found = [(f"{stable} / {len(report.rows)}", "rows stable enough to be a result")]
     for run in report.runs:
         first = run.first
         # Another network is no gain.
-        same = [row for row in run.rows if row.bundle.name == first.bundle.name and row.label != first.label]
-        others = [row for row in same if row.stable]
-        if others and first.stable:
-            best = min(others, key=lambda row: row.ratio.median)
-            ways = f"{network_title(first.variant)}: {way_title(best)}, against {way_title(first)}"
-            found.append((f"{1 / best.ratio.median:.2f}x", ways))
-    networks = {row.bundle.name: row for row in report.rows}
-    found += [
-        (f"{row.parameters.published / 1e6:.2f} M", f"parameters, {name}") for name, row in list(networks.items())[:4]
-    ]
+        same = [row for row in run.rows if row.ran.network == first.ran.network and row.label != first.label]
+        others = [row for row in same if row.is_stable]
+        if others and first.is_stable:
+            best = min(others, key=lambda row: row["ratio"].number)
+            ways = f"{network_title(first.ran.variant)}: {way_title(best)}, against {way_title(first)}"
+            found.append((f"{1 / best['ratio'].number:.2f}x", ways))
+    networks = {row.ran.network: row for row in report.rows}
+    for name, row in list(networks.items())[:4]:
+        found.append((f"{row['published_parameters'].number / 1e6:.2f} M", f"parameters, {name}"))
     return found
 
 
-def html(report: Report, sections: Sequence[Section]) -> str:
+def to_html(report: Report, sections: Sequence[Section]) -> str:
     """One file; styles and plots are inside it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -227,32 +317,19 @@ def html(report: Report, sections: Sequence[Section]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return templates.get_template("page.html").render(
-        runs=report.runs,
-        sections=sections,
-        tiles=tiles(report),
-        unstable=[row for row in report.rows if not row.stable],
-        total=len(report.rows),
-    )
+    return templates.get_template("page.html").render(report=report, sections=sections, tiles=tiles(report))
 
 
-def markdown(report: Report, sections: Sequence[Section]) -> str:
+def to_markdown_page(report: Report, sections: Sequence[Section]) -> str:
     """The same without the plots."""
     lines = ["# Audio-visual segmentation: benchmark report", ""]
-    lines += [f"* **{figure}** {what}" for figure, what in tiles(report)]
+    lines += [f"* **{value}** {text}" for value, text in tiles(report)]
     for section in sections:
         lines += ["", f"## {section.title}", *(["", section.text] if section.text else [])]
         for part in section.parts:
             lines += ["", f"### {part.heading}"] if part.heading else []
-            lines += ["", *_markdown_table(part.table)] if part.table and part.table.rows else []
+            if part.table and part.table.rows:
+                lines += ["", part.table.caption, "", to_markdown(part.table, details=True)]
             lines += ["", *(f"* {name}: {value}" for name, value in part.facts)] if part.facts else []
             lines += ["", f"    {part.code}"] if part.code else []
     return "\n".join(lines) + "\n"
-
-
-def _markdown_table(table: Table) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
-
-    rows = [[cell.text + (f"<br>{cell.detail}" if cell.detail else "") for cell in row] for row in table.rows]
-    return [table.caption, "", line(table.headings), "|---" * len(table.headings) + "|", *map(line, rows)]

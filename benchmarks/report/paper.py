@@ -29,7 +29,7 @@ _TABLE_7 = {
 
 
 def paper_figures(variant: Mapping[str, str | bool]) -> PaperFigures | None:
-    """What the paper states of a variant record, whichever form computes it; None where it states nothing."""
+    """The figures of a variant record, whichever form computes it; None where the paper states none."""
     from avsbg.model import VARIANTS
 
     for name, figures in _TABLE_7.items():
@@ -38,6 +38,6 @@ def paper_figures(variant: Mapping[str, str | bool]) -> PaperFigures | None:
     return None
 
 
-def sentence() -> str:
+def describe_figures() -> str:
     """The figures as the documentation cites them."""
     return ", ".join(f"{f.title} {f.parameters:.2f} M and {f.latency:.2f} ms" for f in _TABLE_7.values())

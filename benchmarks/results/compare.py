@@ -1,4 +1,4 @@
-"""Two files of rows held together: is a row faster, slower, or can it not be told?
+"""Two files of rows compared, row by row: faster, slower, or cannot tell.
 
 The rows of two files were not sampled in turn, so their samples are no pairs, and what changed between the runs (the
 machine, its load, its clocks) is part of the difference. The interval is a bootstrap over both sets of samples.
@@ -7,12 +7,11 @@ machine, its load, its clocks) is part of the difference. The interval is a boot
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Literal
 
-from avsbg.benchmarks.results.rows import Row
-
-Verdict = Literal["faster", "slower", "cannot tell"]
+from avsbg.benchmarks.results.schema import Measurement
+from avsbg.benchmarks.results.statistics import unpaired_ratio
 
 
 @dataclass(frozen=True)
@@ -21,68 +20,49 @@ class Comparison:
 
     Attributes:
         label: of both rows.
-        verdict: on the second against the first.
-        ratio: median time of the second over the first's; None where a row is unstable or missing.
-        low: of its interval. high: likewise.
+        comparison: of the second with the first.
+        ratio: of the medians, the second's time over the first's; None where a row is unstable or missing.
+        low: of its interval.
+        high: likewise.
         reason: why nothing can be told; empty where it can.
     """
 
     label: str
-    verdict: Verdict
-    ratio: float | None
-    low: float | None
-    high: float | None
-    reason: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    comparison: Literal["faster", "slower", "cannot tell"]
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
 
 
-def compare_files(first: Sequence[Row], second: Sequence[Row], *, confidence: float = 0.95) -> list[Comparison]:
-    """A verdict for each label of either file, in the order of the first."""
+def compare_rows(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Comparison]:
+    """Compare the rows of each label of either file, in the order of the first."""
     before, after = ({row.label: row for row in rows} for rows in (first, second))
     labels = [*before, *(label for label in after if label not in before)]
-    return [_judge(label, before.get(label), after.get(label), confidence) for label in labels]
+    return [_compare(label, before.get(label), after.get(label)) for label in labels]
 
 
-def _judge(label: str, first: Row | None, second: Row | None, confidence: float) -> Comparison:
+def _compare(label: str, first: Measurement | None, second: Measurement | None) -> Comparison:
     if first is None or second is None:
-        return _unknown(label, f"only in the {'second' if first is None else 'first'} file")
-    for which, row in (("first", first), ("second", second)):
-        if not row.stable:
-            return _unknown(label, f"unstable in the {which} file: {'; '.join(row.problems)}")
-    if first.workload != second.workload:
-        return _unknown(label, "the two rows do not compute the same")
-    if first.environment.processor != second.environment.processor:
-        return _unknown(label, f"measured on {first.environment.processor} and on {second.environment.processor}")
-    ratio, low, high = median_ratio(second.latency.samples, first.latency.samples, confidence=confidence)
-    verdict: Verdict = "faster" if high < 1 else "slower" if low > 1 else "cannot tell"
-    reason = f"the interval [{low:.3f}, {high:.3f}] contains 1" if verdict == "cannot tell" else ""
-    return Comparison(label, verdict, ratio, low, high, reason)
+        name = "second" if first is None else "first"
+        return Comparison(label, "cannot tell", reason=f"only in the {name} file")
+    if reason := _find_obstacle(first, second):
+        return Comparison(label, "cannot tell", reason=reason)
+    found = unpaired_ratio(second["latency"].samples, first["latency"].samples)
+    ratio, low, high = found.value, found.low, found.high
+    assert low is not None and high is not None
+    if high < 1:
+        return Comparison(label, "faster", ratio, low, high)
+    if low > 1:
+        return Comparison(label, "slower", ratio, low, high)
+    return Comparison(label, "cannot tell", ratio, low, high, f"the interval [{low:.3f}, {high:.3f}] contains 1")
 
 
-def _unknown(label: str, reason: str) -> Comparison:
-    return Comparison(label, "cannot tell", None, None, None, reason)
-
-
-def median_ratio(
-    numerator: Sequence[float], denominator: Sequence[float], *, confidence: float = 0.95, seed: int = 0
-) -> tuple[float, float, float]:
-    """The ratio of two medians of unpaired samples, with a percentile-bootstrap interval over both."""
-    import numpy as np
-    from scipy.stats import bootstrap
-
-    def ratio(a: Any, b: Any, axis: int = -1) -> Any:
-        return np.median(a, axis=axis) / np.median(b, axis=axis)
-
-    samples = (np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64))
-    interval = bootstrap(
-        samples,
-        ratio,
-        confidence_level=confidence,
-        n_resamples=2000,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(ratio(samples[0], samples[1])), float(interval.low), float(interval.high)
+def _find_obstacle(first: Measurement, second: Measurement) -> str:
+    for name, row in (("first", first), ("second", second)):
+        if not row.is_stable:
+            return f"unstable in the {name} file: {'; '.join(row.problems)}"
+    if first.case != second.case:
+        return "the two rows do not compute the same"
+    processors = [row.environment.processor if row.environment else "an unknown machine" for row in (first, second)]
+    return "" if processors[0] == processors[1] else f"measured on {' and on '.join(processors)}"

@@ -33,7 +33,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.results.statistics import Summary, summarise
+from avsbg.benchmarks.results.statistics import Interval, Summary, summarise
 
 ROWS, PROFILE = "rows.jsonl", "profile.jsonl"
 
@@ -57,12 +57,16 @@ Kind = Literal[
     "activation-memory",
 ]
 Facts = dict[str, Any]  # JSON values
+Number = int | float  # an integer stays one in the file
 
 # Kind -> the parameters and the metrics that every measurement of it has.
 KINDS: dict[Kind, tuple[frozenset[str], frozenset[str]]] = {
     "latency": (frozenset({"scope", "clips", "frames", "height", "width", "audio"}), frozenset({"latency", "ratio"})),
-    "profile": (frozenset({"clips", "source"}), frozenset({"stages", "layers"})),
-    "operator": (frozenset({"threads", "side", "pairs", "channels"}), frozenset({"latency", "operations"})),
+    "profile": (frozenset({"clips", "source"}), frozenset({"time", "layers"})),
+    "operator": (
+        frozenset({"threads", "side", "pairs", "channels"}),
+        frozenset({"latency", "p50", "p90", "operations"}),
+    ),
     "operator-clip": (frozenset({"threads", "side"}), frozenset({"four_over_five"})),
     "stream-rate": (frozenset({"rate", "latency_mode"}), frozenset({"latency", "offered", "masks", "missed"})),
     "stream-pairs": (frozenset({"frames"}), frozenset({"clip", "stream", "ratio"})),
@@ -74,7 +78,7 @@ KINDS: dict[Kind, tuple[frozenset[str], frozenset[str]]] = {
     "accuracy": (frozenset({"target", "streamed", "data"}), frozenset({"miou", "f_score"})),
     "ablation": (frozenset({"ablation", "seed", "data", "categories"}), frozenset({"miou", "f_score"})),
     "engine": (frozenset({"engine", "graph", "clips", "precision", "operator"}), frozenset({"engine_bytes"})),
-    "activation-memory": (frozenset({"graph", "clips", "node", "stage"}), frozenset({"live"})),
+    "activation-memory": (frozenset({"graph", "clips", "node", "part"}), frozenset({"live"})),
 }
 
 
@@ -88,12 +92,19 @@ class Metric(Record):
     """One quantity of a case: samples, or a value, or both; with its 95 % confidence interval where there is one."""
 
     unit: Unit = "1"
-    value: float | None = None
+    value: Number | None = None
     low: float | None = Field(default=None, description="of the 95 % confidence interval")
     high: float | None = None
-    samples: tuple[float, ...] = Field(default=(), description="in the order in which they were taken, none dropped")
-    parts: dict[str, float] = Field(default={}, description="by module, stage, layer, tensor, type or power rail")
+    samples: tuple[Number, ...] = Field(default=(), description="in the order in which they were taken, none dropped")
+    parts: dict[str, Number] = Field(
+        default={}, description="by part of the network, layer, tensor, type or power rail"
+    )
     source: str = Field(default="", description="where it was read, where that matters")
+
+    @classmethod
+    def of(cls, interval: Interval, samples: Iterable[float] = ()) -> Metric:
+        """A metric without a unit: an estimate with its interval, and what it was made from."""
+        return cls(value=interval.value, low=interval.low, high=interval.high, samples=tuple(samples))
 
     @property
     def summary(self) -> Summary:

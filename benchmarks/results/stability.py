@@ -1,4 +1,4 @@
-"""When a row is a result and when it is not: limits, and what of a row lies beyond them."""
+"""Stability of a row: limits, and what of a row lies beyond them."""
 
 from __future__ import annotations
 
@@ -36,31 +36,15 @@ class Limits:
 LIMITS = Limits()
 
 
-def table(limits: Limits = LIMITS) -> str:
-    """The limits as docs/benchmarks.md shows them."""
-    lines = [
-        "| limit | |",
-        "|---|---|",
-        f"| samples | fewer than {limits.samples} |",
-        f"| coefficient of variation | above {limits.variation:.0%} |",
-        f"| drift: median of the last quarter against the first | beyond {limits.drift:.0%} either way |",
-        "| share of all cores used by other processes while sampling, stolen time included "
-        f"| above {limits.others:.0%} |",
-        f"| logits off PyTorch, in fp32 | above {limits.logit_difference:g}, the tolerance of `avsbg verify` |",
-        f"| mean IoU with PyTorch's masks, in a reduced precision | below {limits.miou:g} |",
-    ]
-    return "\n".join(lines)
-
-
 def find_problems(
     samples: Sequence[float],
     *,
     others: float,
-    logit_difference: float | None,
+    logit_difference: float | None = None,
     miou: float | None = None,
     limits: Limits = LIMITS,
 ) -> tuple[str, ...]:
-    """Why a row with these samples is unstable, one sentence each; nothing if it is stable.
+    """List why a row with these samples is unstable, one sentence each; nothing if it is stable.
 
     Args:
         samples: seconds per call, in the order in which they were taken.

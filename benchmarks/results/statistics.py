@@ -1,15 +1,18 @@
-"""What is reported of a set of samples: percentiles, and ratios of paired samples with a confidence interval."""
+"""Statistics of samples: percentiles, and means and ratios with bootstrap confidence intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+# Of every confidence interval.
+CONFIDENCE = 0.95
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Of `n` samples, in the samples' unit. `variation` is the coefficient of variation, dimensionless."""
+    """Percentiles of `n` samples, in the samples' unit. `variation` is the coefficient of variation, dimensionless."""
 
     n: int
     minimum: float
@@ -19,9 +22,6 @@ class Summary:
     p99: float
     mean: float
     variation: float
-
-    def as_dict(self) -> dict[str, float]:
-        return asdict(self)
 
 
 def summarise(samples: Sequence[float]) -> Summary:
@@ -42,11 +42,11 @@ def summarise(samples: Sequence[float]) -> Summary:
 
 
 def drift(samples: Sequence[float], *, windows: int = 4) -> float:
-    """How far the last window of a series lies from the first, relative to the first: 0.1 is 10 % slower.
+    """The distance of the last window of a series from the first, relative to the first: 0.1 is 10 % slower.
 
     Args:
         samples: in the order in which they were taken.
-        windows: in how many equal windows the series is cut; the medians of the first and the last are compared.
+        windows: the number of equal windows; the medians of the first and the last are compared.
 
     Raises:
         ValueError: there are fewer samples than windows.
@@ -60,18 +60,15 @@ def drift(samples: Sequence[float], *, windows: int = 4) -> float:
 
 
 @dataclass(frozen=True)
-class Ratio:
-    """The median of paired ratios with its bootstrap confidence interval."""
+class Interval:
+    """An estimate with its bootstrap confidence interval, which fewer than two samples have not."""
 
-    median: float
-    low: float
-    high: float
-    confidence: float
+    value: float
+    low: float | None
+    high: float | None
 
 
-def paired_ratio(
-    numerator: Sequence[float], denominator: Sequence[float], *, confidence: float = 0.95, seed: int = 0
-) -> Ratio:
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Interval:
     """The median over pairs of numerator / denominator, with a percentile-bootstrap interval over the pairs.
 
     Raises:
@@ -84,20 +81,21 @@ def paired_ratio(
             f"paired samples need equal lengths of at least 2, not {len(numerator)} and {len(denominator)}"
         )
     ratios = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
-    return Ratio(float(np.median(ratios)), *_bootstrap(ratios, np.median, confidence, seed), confidence)
+    return Interval(float(np.median(ratios)), *_bootstrap((ratios,), np.median, seed))
 
 
-@dataclass(frozen=True)
-class Interval:
-    """The mean of samples with its bootstrap confidence interval, which fewer than two samples have not."""
+def unpaired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Interval:
+    """The ratio of two medians of samples that are no pairs, with a percentile-bootstrap interval over both."""
+    import numpy as np
 
-    mean: float
-    low: float | None
-    high: float | None
-    confidence: float
+    def ratio(a: Any, b: Any, axis: int = -1) -> Any:
+        return np.median(a, axis=axis) / np.median(b, axis=axis)
+
+    samples = (np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64))
+    return Interval(float(ratio(*samples)), *_bootstrap(samples, ratio, seed))
 
 
-def mean_interval(samples: Sequence[float], *, confidence: float = 0.95, seed: int = 0) -> Interval:
+def mean_interval(samples: Sequence[float], *, seed: int = 0) -> Interval:
     """The mean, with a percentile-bootstrap interval over the samples.
 
     Raises:
@@ -109,20 +107,18 @@ def mean_interval(samples: Sequence[float], *, confidence: float = 0.95, seed: i
         raise ValueError("no samples to average")
     values = np.asarray(samples, dtype=np.float64)
     mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean, None, None, confidence)
-    return Interval(mean, *_bootstrap(values, np.mean, confidence, seed), confidence)
+    return Interval(mean, None, None) if len(values) < 2 else Interval(mean, *_bootstrap((values,), np.mean, seed))
 
 
-def _bootstrap(values: Any, statistic: Callable[..., Any], confidence: float, seed: int) -> tuple[float, float]:
+def _bootstrap(samples: tuple[Any, ...], statistic: Callable[..., Any], seed: int) -> tuple[float, float]:
     """The percentile interval of a statistic over resamples."""
     import numpy as np
     from scipy.stats import bootstrap
 
     interval = bootstrap(
-        (values,),
+        samples,
         statistic,
-        confidence_level=confidence,
+        confidence_level=CONFIDENCE,
         n_resamples=2000,
         method="percentile",
         rng=np.random.default_rng(seed),

@@ -17,16 +17,11 @@ from typing import Annotated
 
 import onnx
 import typer
-from pydantic import BaseModel, ConfigDict, Field
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.profile import assign_parts
-from avsbg.benchmarks.results.json_lines import read_lines, write_lines
-from avsbg.benchmarks.results.rows import Sha256
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
 from avsbg.errors import AvsbgError
-
-RESULTS = Path(__file__).parents[1] / "results" / "live_tensors.jsonl"
-COMMAND = "python -m avsbg.benchmarks.static.activation_memory"
 
 # They change what a tensor is called or shaped as, and move nothing.
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
@@ -35,39 +30,6 @@ _IN_PLACE = {
     *("Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Sqrt", "Reciprocal", "Neg", "Abs", "Exp", "Log", "Erf", "Tanh"),
     *("Relu", "Sigmoid", "Clip", "Gelu", "Softmax", "BatchNormalization", "LayerNormalization"),
 }
-
-
-class LiveTensor(BaseModel):
-    """A tensor, or several that share their memory, at the moment at which most memory is in use."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str = Field(description="of the tensor as it was computed")
-    stage: str = Field(description="of the network")
-    bytes: int = Field(ge=0)
-
-
-class LiveRow(BaseModel):
-    """The largest set of tensors of a graph that live at once."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    network: str
-    graph: str
-    clips: int = Field(ge=1)
-    graph_sha256: Sha256
-    node: str = Field(description="at which the peak is reached")
-    stage: str = Field(description="of that node")
-    bytes: int = Field(ge=0, description="of all that live then; the graph's inputs and outputs are their caller's")
-    tensors: tuple[LiveTensor, ...] = Field(description="these, the largest first")
-
-    @property
-    def stages(self) -> dict[str, int]:
-        """Bytes by stage, the largest first."""
-        found: dict[str, int] = {}
-        for tensor in self.tensors:
-            found[tensor.stage] = found.get(tensor.stage, 0) + tensor.bytes
-        return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def find_peak(graph: onnx.GraphProto, clips: int) -> tuple[int, dict[str, int]]:
@@ -144,7 +106,7 @@ def _sizes(graph: onnx.GraphProto, clips: int) -> dict[str, int]:
     return found
 
 
-def live_row(path: Path, graph: str, clips: int) -> LiveRow:
+def live_row(path: Path, graph: str, clips: int) -> Measurement:
     """The row of one graph of a bundle.
 
     Raises:
@@ -165,55 +127,35 @@ def live_row(path: Path, graph: str, clips: int) -> LiveRow:
                 dim.dim_value = clips
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     index, peak = find_peak(inferred, clips)
-    stages = assign_parts([node.name for node in inferred.node])
-    maker = {name: stage for node, stage in zip(inferred.node, stages, strict=True) for name in node.output}
-    return LiveRow(
-        network=bundle.manifest.name,
-        graph=graph,
-        clips=clips,
-        graph_sha256=bundle.manifest.files[record.file].sha256,
-        node=inferred.node[index].name,
-        stage=stages[index],
-        bytes=sum(peak.values()),
-        tensors=tuple(LiveTensor(name=name, stage=maker[name], bytes=size) for name, size in peak.items()),
+    parts = assign_parts([node.name for node in inferred.node])
+    maker = {name: part for node, part in zip(inferred.node, parts, strict=True) for name in node.output}
+    return Measurement(
+        kind="activation-memory",
+        case={"graph": graph, "clips": clips, "node": inferred.node[index].name, "part": parts[index]},
+        metrics={
+            "live": Metric(
+                unit="B",
+                value=sum(peak.values()),
+                parts={f"{maker[name]}/{name}": size for name, size in peak.items()},
+            )
+        },
+        ran=Ran(network=bundle.manifest.name, files={graph: bundle.manifest.files[record.file].sha256}),
     )
 
 
-def render(rows_path: Path, engines_path: Path) -> str:
-    """Committed rows as a Markdown table, beside what the builder reported for the same graph.
-
-    An engine stands beside a graph of the same network, name and number of clips, whether or not it was built from this
-    very export; where several do, the one that takes the least memory. MB are 10^6 bytes.
-    """
-    from avsbg.benchmarks.static.engines import read_engines
-
-    engines = read_engines(engines_path)
-    lines = [
-        "| network | graph | clips | live tensors MB | in which stages | at | builder MB |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for row in read_lines(rows_path, LiveRow.model_validate_json, "live tensors", f"`{COMMAND}`"):
-        stages = ", ".join(f"{stage} {size / 1e6:.0f}" for stage, size in row.stages.items() if size >= 5e5)
-        built = [
-            engine["memory"]["activation"]
-            for engine in engines
-            if (engine["network"], engine["graph"], engine["clips"]) == (row.network, row.graph, row.clips)
-            and engine["memory"]["activation"] is not None
-        ]
-        lines.append(
-            f"| {row.network} | `{row.graph}` | {row.clips} | {row.bytes / 1e6:.0f} | {stages} | "
-            f"{row.stage}, `{row.node}` | {f'{min(built) / 1e6:.0f}' if built else 'not built'} |"
-        )
-    return "\n".join(lines)
-
-
-def describe(row: LiveRow, largest: int = 8) -> Iterable[str]:
+def describe(row: Measurement, largest: int = 8) -> Iterable[str]:
     """The row for people: the sum, and the largest tensors."""
-    yield f"{row.network}, {row.graph}, {row.clips} clips: {row.bytes / 1e6:.1f} MB live at {row.node} ({row.stage})"
-    for tensor in row.tensors[:largest]:
-        yield f"  {tensor.bytes / 1e6:8.1f} MB  {tensor.stage:12} {tensor.name}"
-    if rest := row.tensors[largest:]:
-        yield f"  {sum(tensor.bytes for tensor in rest) / 1e6:8.1f} MB  in {len(rest)} others"
+    live, case = row["live"], row.case
+    yield (
+        f"{row.ran.network}, {case['graph']}, {case['clips']} clips: {live.number / 1e6:.1f} MB live at {case['node']} "
+        f"({case['part']})"
+    )
+    tensors = list(live.parts.items())
+    for tensor, size in tensors[:largest]:
+        part, _, name = tensor.partition("/")
+        yield f"  {size / 1e6:8.1f} MB  {part:12} {name}"
+    if rest := tensors[largest:]:
+        yield f"  {sum(size for _, size in rest) / 1e6:8.1f} MB  in {len(rest)} others"
 
 
 def main(
@@ -230,7 +172,7 @@ def main(
     for row in rows:
         typer.echo("\n".join(describe(row)))
     if output is not None:
-        write_lines(output, rows)
+        write_rows(output, rows)
 
 
 if __name__ == "__main__":

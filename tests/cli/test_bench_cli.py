@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from avsbg.benchmarks.machine.environment import OtherLoad
-from avsbg.benchmarks.results.rows import read_rows
+from avsbg.benchmarks.results.schema import read_rows
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
 from fixtures import tiny_bundle
@@ -39,7 +39,7 @@ def test_compares_writes_and_says_that_three_samples_are_no_result(embedding: Bu
     assert sorted(path.name for path in out.iterdir()) == ["latency.png", "latency.svg", "rows.jsonl"]
     plain, function = read_rows(out / "rows.jsonl")
     assert (plain.label, function.label) == ("tiny:onnxruntime:plain", "tiny:onnxruntime:function")
-    assert plain.memory is not None and plain.memory.peak > plain.memory.imported > 0
+    assert plain["peak_memory"].number > plain["imported_memory"].number > 0
     assert plain.run.command[0] == "avsbg"
 
 
@@ -47,7 +47,7 @@ def test_unstable_rows_can_be_allowed_and_memory_left_out(embedding: Bundle, tmp
     code, _ = _bench(embedding.path, *QUICK, "--no-memory", "--allow-unstable", "-o", tmp_path / "out")
     assert code == 0
     (row,) = read_rows(tmp_path / "out" / "rows.jsonl")
-    assert row.memory is None and not row.stable
+    assert "peak_memory" not in row.metrics and not row.is_stable
 
 
 def test_a_busy_machine_is_no_place_to_measure(

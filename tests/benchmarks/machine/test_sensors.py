@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,8 +19,7 @@ from avsbg.benchmarks.machine.sensors import (
     read_state,
     throttling,
 )
-from avsbg.benchmarks.results.rows import MachineStateRow
-from fixtures.rows import make_row
+from avsbg.benchmarks.results.schema import MachineState
 
 
 def _write(root: Path, files: dict[str, object]) -> None:
@@ -68,10 +68,13 @@ def test_the_rails_of_a_jetson_are_named_and_integrated(tmp_path: Path) -> None:
     assert isinstance(meter, Ina3221Meter)
     assert sorted(meter.rails) == ["VDD_CPU_GPU_CV", "VDD_IN"]
     assert meter.watts() == {"VDD_IN": 10.0, "VDD_CPU_GPU_CV": 4.0}
-    row = measure_energy(lambda: None, meter, clips=1, seconds=0.2)
-    assert row.idle_watts["VDD_IN"] == pytest.approx(10.0, rel=0.2)
-    assert row.joules_per_clip["VDD_IN"] * row.calls == pytest.approx(10.0 * row.seconds, rel=0.5)
-    assert row.source == "INA3221 (sysfs)"
+    calls: list[int] = []
+    began = time.monotonic()
+    measured = measure_energy(lambda: calls.append(1), meter, clips=1, seconds=0.2)
+    seconds = (time.monotonic() - began) / 2  # at rest, and calling
+    assert measured["idle_power"].parts["VDD_IN"] == pytest.approx(10.0, rel=0.2)
+    assert measured["energy"].parts["VDD_IN"] * len(calls) == pytest.approx(10.0 * seconds, rel=0.5)
+    assert measured["energy"].source == "INA3221 (sysfs)"
 
 
 def test_where_nothing_can_be_read_nothing_is_claimed(tmp_path: Path) -> None:
@@ -114,18 +117,18 @@ def test_energy_is_counted_per_clip_over_a_clock() -> None:
     meter = find_meter(nvml=_Nvml())
     assert isinstance(meter, NvmlMeter)
     calls: list[int] = []
-    row = measure_energy(
+    measured = measure_energy(
         lambda: calls.append(1), meter, clips=2, seconds=3.0, clock=lambda: float(next(now)), rest=lambda _: None
     )
     # The counter moves 6 J between two readings, the clock a second: one second at rest, then 2 calls in 3 s.
-    assert row.calls == len(calls) == 3 and row.seconds == 4.0
-    assert row.joules_per_clip == {"GPU board": pytest.approx(6.0 / (3 * 2))}
-    assert row.idle_watts == {"GPU board": 6.0}
+    assert len(calls) == 3
+    assert measured["energy"].parts == {"GPU board": pytest.approx(6.0 / (3 * 2))}
+    assert measured["idle_power"].parts == {"GPU board": 6.0}
 
 
-def _state(**changes: Any) -> MachineStateRow:
+def _state(**changes: Any) -> MachineState:
     document = {"cpu_mhz": None, "resident": 1, "temperatures": {}, "overcurrent_events": None, "gpu": None}
-    return MachineStateRow.model_validate(document | changes)
+    return MachineState.model_validate(document | changes)
 
 
 def test_a_machine_that_slowed_itself_down_measured_nothing(tmp_path: Path) -> None:
@@ -135,8 +138,3 @@ def test_a_machine_that_slowed_itself_down_measured_nothing(tmp_path: Path) -> N
     assert throttling(_state(overcurrent_events=3), _state(overcurrent_events=5)) == [
         "2 over-current events while sampling"
     ]
-
-
-def test_rows_of_before_these_fields_are_still_read() -> None:
-    row = make_row()
-    assert row.execution is None and row.energy is None and row.run.before is None and row.notes == ()

@@ -16,16 +16,22 @@ from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
 
 
+def _measure(case: BenchmarkCase, workload: Workload) -> dict[str, float]:
+    measured = measure_memory(case, workload, runs=1)
+    assert all(metric.unit == "B" for metric in measured.values())
+    return {name.removesuffix("_memory"): metric.number for name, metric in measured.items()}
+
+
 def test_the_peak_is_that_of_the_work(embedding: Bundle) -> None:
     ballast = bytearray(b"x" * 300 * 2**20)  # ours, and so none of the child's
     case = BenchmarkCase("tiny", embedding, "onnxruntime", {"threads": 1})
-    small = measure_memory(case, Workload(clips=1), runs=1)
-    assert 0 < small.imported <= small.loaded <= small.load_peak < len(ballast)
-    assert small.loaded <= small.peak < len(ballast)
+    small = _measure(case, Workload(clips=1))
+    assert 0 < small["imported"] <= small["loaded"] <= small["load_peak"] < len(ballast)
+    assert small["loaded"] <= small["peak"] < len(ballast)
     # Every clip holds its descriptors, float32 [5, 16 * 24, 8], at least once.
     clips = 1500
-    large = measure_memory(case, Workload(clips=clips), runs=1)
-    assert large.peak - small.peak > clips * 5 * 16 * 24 * 8 * 4
+    large = _measure(case, Workload(clips=clips))
+    assert large["peak"] - small["peak"] > clips * 5 * 16 * 24 * 8 * 4
 
 
 def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
@@ -50,5 +56,5 @@ def test_what_loading_needs_is_not_what_running_needs(embedding: Bundle, monkeyp
     )
     run = subprocess.run
     monkeypatch.setattr(memory.subprocess, "run", lambda command, **options: run([command[0], "-c", script], **options))
-    figures = measure_memory(BenchmarkCase("tiny", embedding, "greedy", {}), Workload(), runs=1)
-    assert figures.load_peak - figures.peak > 150 * 2**20
+    sizes = _measure(BenchmarkCase("tiny", embedding, "greedy", {}), Workload())
+    assert sizes["load_peak"] - sizes["peak"] > 150 * 2**20

@@ -7,6 +7,7 @@ import statistics
 import pytest
 
 from avsbg.benchmarks.measure import operator
+from avsbg.benchmarks.measure.operator import RESULTS
 from avsbg.benchmarks.measure.operator_cases import (
     FIVE_PRODUCTS,
     MATERIALISED,
@@ -15,8 +16,9 @@ from avsbg.benchmarks.measure.operator_cases import (
     contender_names,
     measure_memory,
 )
-from avsbg.benchmarks.report.operator_table import markdown_table, print_rows
-from avsbg.benchmarks.results.operator_rows import RESULTS, ClipRow, MachineRow, OperatorRow, Row, read_rows
+from avsbg.benchmarks.report.static import operator_tables, operator_text
+from avsbg.benchmarks.report.tables import to_markdown
+from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.benchmarks.static import roofline
 from avsbg.errors import AvsbgError
 from avsbg.runtime.device.native_library import native_library
@@ -34,41 +36,39 @@ def _library() -> None:
         pytest.skip(str(error))
 
 
-def check_figures(rows: list[Row], sgemm_size: int = 2048) -> None:
-    """Every figure of a row again, from its samples."""
-    measured = [row for row in rows if isinstance(row, OperatorRow)]
+def check_metrics(rows: list[Measurement], sgemm_size: int = 2048) -> None:
+    """Compute every metric of a row again, from its samples."""
+    measured = [row for row in rows if row.kind == "operator"]
     for row in measured:
-        flop = 2 * row.pairs * row.side**4 * row.channels if row.kind == "operator" else 2 * sgemm_size**3
-        assert row.flop == flop
-        assert row.seconds["n"] == len(row.samples)
-        assert row.seconds["p50"] == pytest.approx(statistics.median(row.samples), rel=1e-4)
-        assert row.gflops["p50"] == pytest.approx(row.flop / row.seconds["p50"] / 1e9)
-        assert row.gflops["best"] == pytest.approx(row.flop / min(row.samples) / 1e9, rel=1e-4)
-        group = [other for other in measured if (other.side, other.threads) == (row.side, row.threads)]
-        peak = max(other.gflops["best"] for other in group if other.kind == "sgemm")
-        assert row.share_of_sgemm["best"] == pytest.approx(row.gflops["best"] / peak, rel=1e-3)
-        for held, speedup in row.speedup.items():
-            (other,) = (other for other in group if other.contender == held)
-            ratios = [slow / fast for slow, fast in zip(other.samples, row.samples, strict=True)]
-            assert speedup["median"] == pytest.approx(statistics.median(ratios), rel=1e-3)
-            assert speedup["low"] <= speedup["median"] <= speedup["high"]
+        case, samples, flop = row.case, row["latency"].samples, row["operations"].number
+        pairs = case["pairs"]
+        assert flop == (2 * pairs * case["side"] ** 4 * case["channels"] if pairs else 2 * sgemm_size**3)
+        assert row["p50"].value == pytest.approx(statistics.median(samples), rel=1e-4)
+        assert row["best"].value == pytest.approx(min(samples), rel=1e-4)
+        group = [one for one in measured if all(one.case[name] == case[name] for name in ("side", "threads"))]
+        peak = max(one["operations"].number / one["best"].number for one in group if not one.case["pairs"])
+        assert row["best_share_of_sgemm"].value == pytest.approx(flop / row["best"].number / peak, rel=1e-3)
+        for other in group:
+            speedup = row.metrics.get(f"speedup over {other.label}")
+            if speedup is not None:
+                ratios = [slow / fast for slow, fast in zip(other["latency"].samples, samples, strict=True)]
+                assert speedup.value == pytest.approx(statistics.median(ratios), rel=1e-3)
+                assert speedup.low <= speedup.value <= speedup.high
 
 
 @pytest.mark.usefixtures("_library")
-def test_every_contender_gets_a_row_whose_figures_follow_from_its_samples(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_case_gets_a_row_whose_metrics_follow_from_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator, "_SGEMM_SIZE", 64)
     monkeypatch.setattr(operator, "_SGEMM_FLOP", 2 * 64**3)
-    rows: list[Row] = [*operator.measure(7, 1, samples=2, pause=0.0, memory=False)]
-    names = [row.contender for row in rows if isinstance(row, OperatorRow) and row.kind == "operator"]
+    rows = operator.measure(7, 1, samples=2, pause=0.0, memory=False)
+    names = [row.label for row in rows if row.kind == "operator" and row.case["pairs"]]
     assert names == contender_names()
     assert {OURS, FIVE_PRODUCTS, *MATERIALISED, *TILED} <= set(names)
-    check_figures(rows, sgemm_size=64)
-    (clip,) = (row for row in rows if isinstance(row, ClipRow))
-    assert 0 < clip.four_over_five["low"] <= clip.four_over_five["median"] <= clip.four_over_five["high"]
-    print_rows(rows)
-    assert all(name.split(",")[0] in capsys.readouterr().out for name in names[:1])
+    check_metrics(rows, sgemm_size=64)
+    (ratio,) = (row["four_over_five"] for row in rows if row.kind == "operator-clip")
+    assert 0 < ratio.low <= ratio.value <= ratio.high
+    (table,) = operator_tables(rows)
+    assert all(f"| {name}" in to_markdown(table) for name in names)
 
 
 @pytest.mark.usefixtures("_library")
@@ -93,15 +93,11 @@ def test_our_working_memory_is_below_8_mb_where_the_volume_needs_157() -> None:
 
 
 def test_the_committed_rows_are_what_the_command_writes() -> None:
-    rows = read_rows(RESULTS)
-    assert isinstance(rows[0], MachineRow)
-    combinations = {(row.side, row.threads) for row in rows if isinstance(row, OperatorRow)}
+    rows = read_rows(RESULTS, "operator", "operator-clip")
+    combinations = {(row.case["side"], row.case["threads"]) for row in rows if row.kind == "operator"}
     assert combinations == {(side, threads) for side in operator.SIDES for threads in (1, 2)}
-    check_figures(rows)
-    assert markdown_table(rows) in (DOCS / "operator-cpu.md").read_text(encoding="utf-8")
-    for clip in (row for row in rows if isinstance(row, ClipRow) and row.side == 56):
-        figures = "{median:.2f} [{low:.2f}, {high:.2f}]".format(**clip.four_over_five)
-        assert figures in (DOCS / "operator-cpu.md").read_text(encoding="utf-8")
+    check_metrics(rows)
+    assert operator_text(rows) in (DOCS / "operator-cpu.md").read_text(encoding="utf-8")
 
 
 def test_the_published_figures_follow_from_each_devices_numbers() -> None:

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.profile import assign_parts, find_part, in_order, profile, read_trace
-from avsbg.benchmarks.results.profile_rows import read_profiles, write_profiles
+from avsbg.benchmarks.results.schema import read_rows, write_rows
 from avsbg.runtime.bundle import Bundle
 
 
@@ -59,12 +58,10 @@ def test_onnxruntime_is_profiled_and_what_has_no_profiler_is_left_out(
     embedding: Bundle, tmp_path: Path, scheduled: object
 ) -> None:
     row = profile(BenchmarkCase("tiny", embedding, "onnxruntime", {"threads": 1}), 2)
-    assert row is not None and row.clips == 2 and sum(row.stages.values()) > 0
-    assert {layer.kind for layer in row.slowest} & {"MatMul", "FusedMatMul", "Pad", "Sigmoid"}
+    assert row is not None and row.case["clips"] == 2 and row["time"].number > 0
+    assert sum(row["time"].parts.values()) == pytest.approx(row["time"].number)
+    kinds = {layer.rpartition("(")[2].rstrip(")") for layer in row["layers"].parts}
+    assert kinds & {"MatMul", "FusedMatMul", "Pad", "Sigmoid"}
     assert profile(BenchmarkCase("tiny", embedding, "scheduled", {}), 1) is None
-    write_profiles(tmp_path / "profile.jsonl", [row])
-    assert read_profiles(tmp_path / "profile.jsonl") == [row]
-    assert read_profiles(tmp_path / "none.jsonl") == []
-    (tmp_path / "profile.jsonl").write_text("{")
-    with pytest.raises(BenchmarkError, match="is no profile"):
-        read_profiles(tmp_path / "profile.jsonl")
+    write_rows(tmp_path / "profile.jsonl", [row])
+    assert read_rows(tmp_path / "profile.jsonl", "profile") == [row]

@@ -95,6 +95,6 @@ def test_a_paired_ratio_ignores_what_disturbs_both() -> None:
     base = disturbance * rng.normal(1.0, 0.01, 200)
     ratio = paired_ratio(list(2 * disturbance), list(base))
     assert ratio.low <= 2.0 <= ratio.high and ratio.high - ratio.low < 0.02
-    assert ratio.low <= ratio.median <= ratio.high
+    assert ratio.low <= ratio.value <= ratio.high
     with pytest.raises(ValueError, match="not 2 and 3"):
         paired_ratio([1.0, 2.0], [1.0, 2.0, 3.0])

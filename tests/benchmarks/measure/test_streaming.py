@@ -5,15 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import streaming
 from avsbg.benchmarks.measure.streaming import StreamBench
 from avsbg.benchmarks.report.docs import BLOCKS, RESULTS, update_page
-from avsbg.benchmarks.report.streaming_table import console_lines, render
-from avsbg.benchmarks.results.streaming_rows import PaceRow, SoakRow, read_rows, write_rows
+from avsbg.benchmarks.report.streaming import describe_stream, streaming_text
+from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT, stream_bundle
 
@@ -28,10 +27,11 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_an_hour_at_full_speed_loses_nothing_and_holds_no_more(bench: StreamBench) -> None:
     lines: list[str] = []
     row = bench.soak(3600, lines.append)
-    assert (row.frames, row.masks, row.lost, row.dropped, row.incomplete) == (3600, 3600, 0, 0, 0)
-    assert len(row.resident) == len(lines) == 60
-    assert row.growth < 2 * 2**20
-    assert "3600 masks, 0 lost" in console_lines([row])[0]
+    counts = [row[name].value for name in ("frames", "masks", "lost", "dropped", "incomplete")]
+    assert counts == [3600, 3600, 0, 0, 0]
+    assert len(row["resident"].samples) == len(lines) == 60
+    assert row["growth"].number < 2 * 2**20
+    assert "3600 masks, 0 lost" in describe_stream(row)
 
 
 def test_frames_that_come_faster_than_the_network_are_missed_and_counted(
@@ -48,25 +48,21 @@ def test_frames_that_come_faster_than_the_network_are_missed_and_counted(
 
     monkeypatch.setattr(type(bench.encode), "_run", slow)
     row = bench.pace(200.0, 0.5)
-    assert row.offered == row.masks + row.missed
-    assert row.missed > 0
-    assert row.late > 0
-    assert row.memory.peak >= row.memory.loaded * 0.5
+    assert row["offered"].number == row["masks"].number + row["missed"].number
+    assert row["missed"].number > 0
+    assert row["late"].number > 0
+    assert row["peak_memory"].number >= row["loaded_memory"].number * 0.5
     full = bench.pace(None, 0.3)
-    assert (full.missed, full.late, full.rate) == (0, 0, None)
-    assert full.offered == full.masks == len(full.samples) + 1
+    assert (full["missed"].value, full["late"].value, full.case["rate"]) == (0, 0, None)
+    assert full["offered"].number == full["masks"].number == len(full["latency"].samples) + 1
 
 
 def test_rows_survive_their_file(bench: StreamBench, tmp_path: Path) -> None:
-    rows: list[Any] = [bench.pace(50.0, 0.2), bench.difference(), bench.soak(16, lambda _: None)]
+    rows: list[Measurement] = [bench.pace(50.0, 0.2), bench.difference(), bench.soak(16, lambda _: None)]
     write_rows(tmp_path / "rows.jsonl", rows)
     assert read_rows(tmp_path / "rows.jsonl") == rows
-    assert all(line for line in console_lines(rows))
-    text = render(tmp_path / "rows.jsonl")
-    assert f"| 50 | {rows[0].masks / rows[0].seconds:.2f} |" in text
-    (tmp_path / "rows.jsonl").write_text('{"kind": "pace"}\n', encoding="utf-8")
-    with pytest.raises(BenchmarkError, match="holds no rows of streams"):
-        read_rows(tmp_path / "rows.jsonl")
+    assert all(map(describe_stream, rows))
+    assert f"| 50 | {rows[0]['masks'].number / rows[0]['duration'].number:.2f} |" in streaming_text(rows)
 
 
 def test_a_step_completes_one_mask() -> None:
@@ -79,12 +75,13 @@ def test_the_page_shows_the_committed_rows() -> None:
     (block,) = [block for block in BLOCKS if block.page == "docs/streaming.md"]
     text, wanted = update_page(block.page, ROOT)
     assert text == wanted
-    rows = read_rows(ROOT / RESULTS / block.rows[0])
-    soak = [row for row in rows if isinstance(row, SoakRow)]
-    assert all(row.lost == row.dropped == 0 and row.frames >= 3600 for row in soak)
-    assert {row.rate for row in rows if isinstance(row, PaceRow)} == {1.0, 10.0, 30.0, None}
+    rows = read_rows(ROOT / RESULTS / block.files[0])
+    soak = [row for row in rows if row.kind == "stream-soak"]
     assert soak
-    assert np.all([row.masks > 0 for row in rows if isinstance(row, PaceRow)])
+    assert all(row["lost"].value == row["dropped"].value == 0 and row["frames"].number >= 3600 for row in soak)
+    rated = [row for row in rows if row.kind == "stream-rate"]
+    assert {row.case["rate"] for row in rated} == {1.0, 10.0, 30.0, None}
+    assert all(row["masks"].number > 0 for row in rated)
 
 
 def test_a_bundle_without_a_stream_is_refused(tiny: Bundle) -> None:

@@ -10,23 +10,33 @@ from pathlib import Path
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import docs as figures
-from avsbg.benchmarks.report.docs import BLOCKS, STATED, Block, figures_by_hand, render, replace_block, update_page
+from avsbg.benchmarks.report import docs
+from avsbg.benchmarks.report.docs import BLOCKS, STATED, Block, find_handwritten, make_block, replace_block, update_page
 from fixtures import ROOT
 
-PAGE = "<!-- figures:sum -->\n<!-- /figures:sum -->\n\nIt took <!-- figures:one -->?<!-- /figures:one --> so far.\n"
+PAGE = "<!-- table:sum -->\n<!-- /table:sum -->\n\nIt took <!-- table:one -->?<!-- /table:one --> so far.\n"
+
+
+def _total(path: Path) -> str:
+    return f"| {sum(map(int, path.read_text().split()))} ms |"
+
+
+def _first(path: Path) -> str:
+    return f"{path.read_text().split()[0]} ms"
+
+
 OWN = (
-    Block("README.md", "sum", "test_figures_functions:total", ("rows.jsonl",)),
-    Block("README.md", "one", "test_figures_functions:first", ("rows.jsonl",)),
+    Block("README.md", "sum", _total, ("rows.txt",)),
+    Block("README.md", "one", _first, ("rows.txt",)),
 )
 
 
-@pytest.mark.parametrize("page", figures.pages(ROOT))
+@pytest.mark.parametrize("page", docs.pages(ROOT))
 def test_our_pages_show_the_committed_rows(page: str) -> None:
     text, wanted = update_page(page, ROOT)
-    assert text == wanted, f"run {figures.COMMAND}"
+    assert text == wanted, f"run {docs.COMMAND}"
     if all(block.name for block in BLOCKS if block.page == page):
-        assert figures_by_hand(text, STATED.get(page, ())) == []
+        assert find_handwritten(text, STATED.get(page, ())) == []
 
 
 def test_what_is_stated_stands_on_its_page() -> None:
@@ -37,42 +47,37 @@ def test_what_is_stated_stands_on_its_page() -> None:
 
 
 def test_every_committed_result_that_is_shown_exists() -> None:
-    assert {block.page for block in BLOCKS} <= set(figures.pages(ROOT))
-    assert all(render(block, ROOT) for block in BLOCKS)
+    assert {block.page for block in BLOCKS} <= set(docs.pages(ROOT))
+    assert all(make_block(block, ROOT) for block in BLOCKS)
 
 
 @pytest.fixture
-def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def checkout(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text(PAGE)
     (tmp_path / "benchmarks" / "results").mkdir(parents=True)
-    (tmp_path / "benchmarks" / "results" / "rows.jsonl").write_text("1\n2\n")
-    (tmp_path / "test_figures_functions.py").write_text(
-        "def total(path):\n    return f'| {sum(map(int, path.read_text().split()))} ms |'\n"
-        "def first(path):\n    return path.read_text().split()[0] + ' ms'\n"
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "benchmarks" / "results" / "rows.txt").write_text("1\n2\n")
     return tmp_path
 
 
 def test_a_block_stands_on_its_lines_or_within_one(checkout: Path) -> None:
     before, after = update_page("README.md", checkout, OWN)
     assert before == PAGE
-    assert "<!-- figures:sum -->\n| 3 ms |\n<!-- /figures:sum -->\n" in after
-    assert "It took <!-- figures:one -->1 ms<!-- /figures:one --> so far." in after
+    assert "<!-- table:sum -->\n| 3 ms |\n<!-- /table:sum -->\n" in after
+    assert "It took <!-- table:one -->1 ms<!-- /table:one --> so far." in after
     (checkout / "README.md").write_text(after)
     assert update_page("README.md", checkout, OWN) == (after, after)
-    (checkout / "benchmarks" / "results" / "rows.jsonl").write_text("1\n3\n")
+    (checkout / "benchmarks" / "results" / "rows.txt").write_text("1\n3\n")
     assert "| 4 ms |" in update_page("README.md", checkout, OWN)[1]
 
 
 def test_markers_must_be_there_and_known(checkout: Path) -> None:
-    with pytest.raises(BenchmarkError, match="figures:one that nothing makes"):
+    with pytest.raises(BenchmarkError, match="table:one that nothing makes"):
         update_page("README.md", checkout, OWN[:1])
-    for broken in ("none", "<!-- /figures:x -->\n<!-- figures:x -->", "<!-- figures:x --><!-- /figures:x -->" * 2):
+    for broken in ("none", "<!-- /table:x -->\n<!-- table:x -->", "<!-- table:x --><!-- /table:x -->" * 2):
         with pytest.raises(BenchmarkError, match=r"README\.md needs the markers"):
             replace_block(broken, "x", "new", "README.md")
-    (checkout / "benchmarks" / "results" / "rows.jsonl").unlink()
+    (checkout / "benchmarks" / "results" / "rows.txt").unlink()
     with pytest.raises(BenchmarkError, match="which is not there"):
         update_page("README.md", checkout, OWN)
 
@@ -86,14 +91,14 @@ def test_figures_by_hand_are_found_and_stated_or_made_ones_are_not() -> None:
             "```",
             "13 ms in a fence",
             "```",
-            "<!-- figures:a -->",
+            "<!-- table:a -->",
             "14 ms in a block",
-            "<!-- /figures:a -->",
+            "<!-- /table:a -->",
             "    15 ms, indented",
             "it scored mIoU 0.73",  # found
         ]
     )
-    found = figures_by_hand(text, ("a limit of 50 ms".capitalize(),))
+    found = find_handwritten(text, ("a limit of 50 ms".capitalize(),))
     assert found == ["line 1: A clip takes 253 ms.", "line 11: it scored mIoU 0.73"]
 
 
@@ -114,8 +119,8 @@ def test_figures_by_hand_are_found_and_stated_or_made_ones_are_not() -> None:
     ],
 )
 def test_percentages_and_ratios_are_figures(line: str) -> None:
-    assert figures_by_hand(line) == [f"line 1: {line}"]
-    assert figures_by_hand(line, (line,)) == []
+    assert find_handwritten(line) == [f"line 1: {line}"]
+    assert find_handwritten(line, (line,)) == []
 
 
 @pytest.mark.parametrize(
@@ -131,23 +136,25 @@ def test_percentages_and_ratios_are_figures(line: str) -> None:
     ],
 )
 def test_shapes_and_counts_are_no_figures(line: str) -> None:
-    assert figures_by_hand(line) == []
+    assert find_handwritten(line) == []
 
 
 def test_the_command_checks_without_writing(tmp_path: Path) -> None:
     """In a copy of the checkout's pages with one digit changed."""
-    for page in figures.pages(ROOT):
+    for page in docs.pages(ROOT):
         (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / page).write_text((ROOT / page).read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
     readme = tmp_path / "README.md"
     right = readme.read_text(encoding="utf-8")
-    peak = json.loads((ROOT / "benchmarks/results/table7.jsonl").read_text().splitlines()[0])["memory"]["peak"]
+    peak = json.loads((ROOT / "benchmarks/results/table7.jsonl").read_text().splitlines()[0])["metrics"]["peak_memory"][
+        "value"
+    ]
     wrong = right.replace(f"{peak / 2**20:.0f}", "9")
     readme.write_text(wrong, encoding="utf-8")
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "avsbg.benchmarks.report.docs", "--root", str(tmp_path), "--page", "README.md"]
+        command = [sys.executable, "-m", "avsbg.benchmarks", "tables", "--root", str(tmp_path), "--page", "README.md"]
         return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
 
     stale = run("--check")

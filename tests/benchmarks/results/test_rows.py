@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.console import cost_table, latency_table
 from avsbg.benchmarks.report.directory import results_directory, write_results
-from avsbg.benchmarks.results.rows import read_rows, write_rows
-from fixtures.rows import make_row, make_second_row
+from avsbg.benchmarks.report.speed import cost_table, latency_table
+from avsbg.benchmarks.report.tables import Table, to_console
+from avsbg.benchmarks.results.schema import Metric, check_published, read_rows, write_rows
+from fixtures.rows import ENVIRONMENT, make_row, make_second_row
 
 UNSTABLE = make_row(problems=("coefficient of variation 40.0%, above 10.0%",))
 
@@ -31,7 +32,11 @@ def test_rows_survive_the_file(tmp_path: Path) -> None:
     [
         ("", "holds no rows"),
         ("{", "row 1: the row: Invalid JSON"),
-        ('{"format": 2}', r"row 1: format: Input should be 1"),
+        ('{"format": 1}', r"row 1: format: Input should be 2"),
+        (
+            '{"format": 2, "kind": "engine", "metrics": {}}',
+            "row 1: .* a measurement of the kind engine lacks clips, engine",
+        ),
     ],
 )
 def test_files_that_hold_no_rows(tmp_path: Path, line: str, message: str) -> None:
@@ -40,21 +45,42 @@ def test_files_that_hold_no_rows(tmp_path: Path, line: str, message: str) -> Non
         read_rows(tmp_path / "rows.jsonl")
 
 
+def test_rows_of_another_kind_are_refused(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [make_row()])
+    with pytest.raises(BenchmarkError, match="row 1: a row of the kind latency, not profile"):
+        read_rows(tmp_path / "rows.jsonl", "profile")
+
+
+def test_numbers_keep_their_type_and_defaults_are_not_written(tmp_path: Path) -> None:
+    row = make_row(metrics={"ratio": Metric(value=2), "latency": Metric(unit="s", samples=(1, 2.5))})
+    write_rows(tmp_path / "rows.jsonl", [row])
+    metrics = json.loads((tmp_path / "rows.jsonl").read_text())["metrics"]
+    assert metrics["ratio"] == {"value": 2} and metrics["latency"] == {"unit": "s", "samples": [1, 2.5]}
+    assert isinstance(metrics["ratio"]["value"], int)
+
+
+def test_rows_of_uncommitted_code_are_not_published() -> None:
+    check_published([make_row()])
+    changed = ENVIRONMENT.model_copy(update={"commit": "0" * 40 + "-dirty"})
+    with pytest.raises(BenchmarkError, match="measured with uncommitted changes"):
+        check_published([make_row(environment=changed)])
+
+
 def test_a_missing_file_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"cannot be read.*avsbg bench"):
         read_rows(tmp_path / "rows.jsonl")
 
 
-@pytest.mark.parametrize("change", [{"extra": 1}, {"label": ""}, {"flops": {"total": -1, "parts": {}}}])
+@pytest.mark.parametrize("change", [{"extra": 1}, {"kind": "other"}, {"case": {}}, {"run": {"others": -1}}])
 def test_rows_that_are_not_valid(change: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         make_row(**change)
 
 
-def _print(*tables: object) -> str:
+def _print(*tables: Table) -> str:
     console = Console(width=200)
     with console.capture() as capture:
-        console.print(*tables)
+        console.print(*map(to_console, tables))
     return capture.get()
 
 

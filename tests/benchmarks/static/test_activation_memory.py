@@ -11,9 +11,10 @@ from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.results.json_lines import read_lines, write_lines
-from avsbg.benchmarks.static import activation_memory as live_tensors
-from avsbg.benchmarks.static.activation_memory import LiveRow, LiveTensor, find_peak, render
+from avsbg.benchmarks.report.static import activation_table, part_sizes
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, read_rows
+from avsbg.benchmarks.static import activation_memory
+from avsbg.benchmarks.static.activation_memory import find_peak
 from avsbg.runtime.bundle import Bundle
 
 
@@ -79,34 +80,36 @@ def test_a_networks_own(embedding: Bundle, tmp_path: Path):
     rows = tmp_path / "rows.jsonl"
     command = [str(path), "--graph", "clip", "--graph", "clip.plain", "--clips", "2", "-o", str(rows)]
     app = typer.Typer()
-    app.command()(live_tensors.main)
+    app.command()(activation_memory.main)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, (result.output, result.exception)
     assert "2 clips: 0.2 MB live at" in result.output
-    read = read_lines(rows, LiveRow.model_validate_json, "live tensors", "")
-    assert [row.graph for row in read] == ["clip", "clip.plain"]
+    read = read_rows(rows, "activation-memory")
+    assert [row.case["graph"] for row in read] == ["clip", "clip.plain"]
     for row in read:
-        assert row.bytes == sum(tensor.bytes for tensor in row.tensors) == sum(row.stages.values()) > 0
+        assert row["live"].value == sum(row["live"].parts.values()) == sum(part_sizes(row).values()) > 0
 
 
-def test_the_builders_number_stands_beside_the_graphs(tmp_path: Path):
-    row = LiveRow(
-        network="net",
-        graph="clip",
-        clips=1,
-        graph_sha256="0" * 64,
-        node="network.head.0/Conv",
-        stage="head",
-        bytes=3_000_000,
-        tensors=(
-            LiveTensor(name="a", stage="head", bytes=2_000_000),
-            LiveTensor(name="b", stage="neck", bytes=1_000_000),
-        ),
-    )
-    write_lines(tmp_path / "live.jsonl", [row, row.model_copy(update={"clips": 4})])
-    engines = tmp_path / "engines.jsonl"
-    template = '{{"network": "net", "graph": "clip", "clips": 1, "memory": {{"activation": {}}}}}\n'
-    engines.write_text(template.format(9_000_000) + template.format(7_000_000))
-    lines = render(tmp_path / "live.jsonl", engines).splitlines()
+def test_the_builders_number_stands_beside_the_graphs():
+    case = {"graph": "clip", "clips": 1, "node": "network.head.0/Conv", "part": "head"}
+    live = Metric(unit="B", value=3_000_000, parts={"head/a": 2_000_000, "neck/b": 1_000_000})
+    ran = Ran(network="net")
+    rows = [
+        Measurement(kind="activation-memory", case=case | {"clips": clips}, metrics={"live": live}, ran=ran)
+        for clips in (1, 4)
+    ]
+    engines = [
+        Measurement(
+            kind="engine",
+            case={"engine": "e", "graph": "clip", "clips": 1, "precision": "fp16", "operator": "plain"},
+            metrics={
+                "engine_bytes": Metric(unit="B", value=1),
+                "activation_memory": Metric(unit="B", value=size),
+            },
+            ran=ran,
+        )
+        for size in (9_000_000, 7_000_000)
+    ]
+    lines = activation_table(rows, engines).splitlines()
     assert lines[2] == "| net | `clip` | 1 | 3 | head 2, neck 1 | head, `network.head.0/Conv` | 7 |"
     assert lines[3].endswith("| not built |")

@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import json
-
-from avsbg.benchmarks.static.engines import table
+from avsbg.benchmarks.report.static import engine_table
+from avsbg.benchmarks.results.schema import read_rows
 from fixtures import ROOT
 
-ROWS = [json.loads(line) for line in (ROOT / "benchmarks" / "results" / "engines.jsonl").read_text().splitlines()]
+ROWS = read_rows(ROOT / "benchmarks" / "results" / "engines.jsonl", "engine")
 
 
 def test_the_table_in_the_documentation_is_that_of_the_rows() -> None:
-    assert table(ROWS) in (ROOT / "docs" / "engines.md").read_text()
+    assert engine_table(ROWS) in (ROOT / "docs" / "engines.md").read_text()
 
 
 def test_every_engine_got_the_precision_asked_for() -> None:
     for row in ROWS:
-        assert row["realised"]["differing"] == [], row["engine"]
+        assert row.ran.realised is not None and row.ran.realised["differing"] == [], row.label
         # tf32 is float32 in memory; products that the rules keep in float32 are fp32 in any engine.
-        expected = {"fp32" if row["precision"] == "tf32" else row["precision"], "fp32"}
-        assert set(row["realised"]["products"]) <= expected, row["engine"]
+        expected = {"fp32" if row.case["precision"] == "tf32" else row.case["precision"], "fp32"}
+        assert set(row["products"].parts) <= expected, row.label
 
 
 def test_the_plugin_halves_the_activation_memory_of_float32() -> None:
     memory = {
-        (row["clips"], row["operator"]): row["memory"]["activation"]
+        (row.case["clips"], row.case["operator"]): row["activation_memory"].number
         for row in ROWS
-        if row["network"].startswith("avs-bg-") and row["precision"] == "fp32"
+        if row.ran.network.startswith("avs-bg-") and row.case["precision"] == "fp32"
     }
     for clips in (1, 4):
         assert memory[clips, "plugin"] < 0.5 * memory[clips, "plain"]

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.speed_table import ladder
-from avsbg.benchmarks.results.rows import Row
-from fixtures.rows import make_row
+from avsbg.benchmarks.report.speed import ladder
+from avsbg.benchmarks.results.schema import Measurement, Metric
+from fixtures.rows import RUN, make_row
 
 FIRST = make_row()
 
 
-def step(label: str, median: float, **changes: object) -> Row:
+def step(label: str, median: float, **changes: Any) -> Measurement:
     """A row of the run whose reference takes a second."""
-    run = FIRST.run.model_copy(update={"peak_gflops": {"fp32": 377.2, "bf16": 754.4, "int8": 1508.8}})
-    ratio = {"reference": FIRST.label, "median": median, "low": median, "high": median, "confidence": 0.95}
-    return make_row(label, median=median, run=run, ratio=ratio, **changes)
+    run = RUN.model_copy(update={"peaks": {"fp32": 377.2e9, "bf16": 754.4e9, "int8": 1508.8e9}})
+    return make_row(label, median=median, run=run, **changes)
 
 
-def rows(**changes: object) -> list[Row]:
+def rows(**changes: Any) -> list[Measurement]:
     openvino = {"backend": "openvino", "operator": "plain", "threads": 2}
     return [
         step(FIRST.label, 1.0),
         step("avs-bg:openvino", 0.625, backend=openvino | {"precision": "fp32"}),
-        step("avs-bg:openvino:bf16", 0.5, backend=openvino | {"precision": "bf16"}, miou=0.999),
+        step(
+            "avs-bg:openvino:bf16", 0.5, backend=openvino | {"precision": "bf16"}, metrics={"miou": Metric(value=0.999)}
+        ),
         step("avs-bg:openvino:int8", 0.25, backend=openvino | {"precision": "int8", "rest": "bf16"}, **changes),
     ]
 

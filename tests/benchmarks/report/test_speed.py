@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.table7 import table
-from fixtures.rows import make_row, make_second_row
+from avsbg.benchmarks.report.speed import table7
+from fixtures.rows import RUN, VARIANT, make_row, make_second_row
 
 
 def test_measured_figures_stand_beside_the_papers() -> None:
-    lines = table([make_row(), make_second_row()], "rows.jsonl").splitlines()
+    lines = table7([make_row(), make_second_row()], "rows.jsonl").splitlines()
     assert lines[2] == (
         "| AVS-BG, PVT-v2-b5 | PyTorch eager, as published | fp32 | 85.50 / 82.00 | 188.6 | 1000.0 / 1010.0 | 1 | 1586 "
         "| 85.50 / 27.48 |"
@@ -22,21 +22,21 @@ def test_measured_figures_stand_beside_the_papers() -> None:
 
 
 def test_a_network_that_the_paper_did_not_time_has_no_figure_of_its() -> None:
-    variant = make_row().variant | {"motion": False}
-    assert table([make_row(variant=variant)], "rows.jsonl").splitlines()[2].endswith("| 1586 |  |")
+    variant = VARIANT | {"motion": False}
+    assert table7([make_row(variant=variant)], "rows.jsonl").splitlines()[2].endswith("| 1586 |  |")
 
 
 def test_an_unstable_row_shows_no_time() -> None:
-    text = table([make_row(), make_second_row(problems=("too few samples",))], "rows.jsonl")
+    text = table7([make_row(), make_second_row(problems=("too few samples",))], "rows.jsonl")
     line = text.splitlines()[3]
     assert "| unstable | unstable |" in line and "500.0" not in line and "0.500" not in line
     assert "**1 of 2 rows are unstable**" in text
     # A ratio to an unstable reference is no result either.
-    text = table([make_row(problems=("busy",)), make_second_row()], "rows.jsonl")
+    text = table7([make_row(problems=("busy",)), make_second_row()], "rows.jsonl")
     assert "| 500.0 / 505.0 | unstable |" in text
 
 
 def test_rows_of_two_runs_are_no_table() -> None:
-    elsewhere = make_row().run.model_copy(update={"others": 0.02})
+    elsewhere = RUN.model_copy(update={"others": 0.02})
     with pytest.raises(BenchmarkError, match="not of the run"):
-        table([make_row(), make_second_row(run=elsewhere)], "rows.jsonl")
+        table7([make_row(), make_second_row(run=elsewhere)], "rows.jsonl")

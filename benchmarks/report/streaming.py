@@ -1,0 +1,151 @@
+"""Tables and sentences of streams, of the way from a file to the network, and of long runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from avsbg.benchmarks.report.labels import network_title
+from avsbg.benchmarks.report.tables import Columns, Table, make_table, markdown, number, to_markdown
+from avsbg.benchmarks.results.schema import Measurement
+
+_MIB = 2**20
+_AUDIO = {"log_mel": "log-mel", "audio_embedding": "audio embeddings"}
+
+
+def streaming_text(rows: Sequence[Measurement]) -> str:
+    """The rows of `avsbg bench-stream` as the measured part of docs/streaming.md."""
+    environment = rows[0].environment
+    assert environment is not None
+    load = max(row.run.others for row in rows if row.run.others is not None)
+    parts = [
+        f"{environment.processor}, {environment.physical_cores} cores. Other programs used up to {load:.0%} of the "
+        "processor meanwhile; nothing is dropped from the samples."
+    ]
+    rated = [row for row in rows if row.kind == "stream-rate"]
+    parts += [_compare_with_clips(row) for row in rows if row.kind == "stream-pairs"]
+    parts += [f"{_title(rated[0])}, exact masks:\n\n{to_markdown(rate_table(rated))}"] if rated else []
+    parts += [describe_stream(row) for row in rows if row.kind in ("stream-difference", "stream-soak")]
+    return "\n\n".join(parts)
+
+
+def rate_table(rows: Sequence[Measurement]) -> Table:
+    """Latency, misses, load and memory at each rate of frames."""
+
+    def percentile(row: Measurement, name: str) -> str:
+        return f"{1e3 * getattr(row['latency'].summary, name):.0f}"
+
+    def memory(row: Measurement) -> str:
+        return f"{(row['peak_memory'].number - row['imported_memory'].number) / _MIB:.0f}"
+
+    columns: Columns[Measurement] = [
+        ("frames/s", lambda row: "full speed" if row.case["rate"] is None else f"{row.case['rate']:g}"),
+        ("masks/s", lambda row: number(f"{row['masks'].number / row['duration'].number:.2f}")),
+        ("p50 ms", lambda row: number(percentile(row, "p50"))),
+        ("p90", lambda row: number(percentile(row, "p90"))),
+        ("p95", lambda row: number(percentile(row, "p95"))),
+        ("p99", lambda row: number(percentile(row, "p99"))),
+        ("jitter ms", lambda row: number(f"{1e3 * row['jitter'].number:.0f}")),
+        ("missed", lambda row: number(f"{row['missed'].number} of {row['offered'].number}")),
+        ("cores busy", lambda row: number(f"{row['busy_cores'].number:.2f}")),
+        ("peak MiB", lambda row: number(memory(row))),
+    ]
+    return make_table(rows, columns)
+
+
+def describe_stream(row: Measurement) -> str:
+    """A row of `avsbg bench-stream` as a line or a sentence."""
+    if row.kind == "stream-rate":
+        return " ".join(cell.text for cell in rate_table([row]).rows[0])
+    if row.kind == "stream-pairs":
+        return _compare_with_clips(row)
+    return _describe_difference(row) if row.kind == "stream-difference" else _describe_soak(row)
+
+
+def _title(row: Measurement) -> str:
+    case = row.case
+    audio = _AUDIO.get(case["audio"], case["audio"])
+    return f"{network_title(row.ran.variant)}, {case['height']} x {case['width']}, {audio}, `{case['target']}`"
+
+
+def _compare_with_clips(row: Measurement) -> str:
+    ratio, bound = row["ratio"], 0.25
+    stream, clip = row["stream"].summary, row["clip"].summary
+    assert ratio.low is not None and ratio.high is not None
+    outcome = "within" if ratio.high <= bound else "not shown to be within" if ratio.number <= bound else "above"
+    doubts = f" These samples are not stable ({'; '.join(row.problems)})." if row.problems else ""
+    return (
+        f"{_title(row)}: a new frame costs {1e3 * stream.p50:.0f} ms in a stream and "
+        f"{1e3 * clip.p50:.0f} ms by running the clip of {row.case['frames']} again (medians of {clip.n} pairs). In "
+        f"pairs a stream takes {ratio.number:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of clip mode's time, {outcome} a "
+        f"quarter.{doubts}"
+    )
+
+
+def _describe_difference(row: Measurement) -> str:
+    trained = row.ran.weights.get("seed") is None
+    weights = "trained weights" if trained else "random weights, so it shows the size of the effect and no accuracy"
+    return (
+        f'Without latency (`latency="zero"`), on {row["frames"].number} frames of {row.case["input"]}: probabilities '
+        f"differ from the exact ones by {row['mean'].number:.2g} on average and {row['largest'].number:.2g} at most, "
+        f"and {row['flipped'].number:.2%} of the pixels change sides ({weights})."
+    )
+
+
+def _describe_soak(row: Measurement) -> str:
+    incomplete = row["incomplete"].number
+    sound = "" if row.case["audio"] == "audio_embedding" else f", {incomplete} with sound missing"
+    resident = row["resident"].samples
+    return (
+        f"A stream of {row['span'].number / 3600:.2g} h ({row['frames'].number} frames, {_title(row)}) sent through in "
+        f"{row['duration'].number / 60:.1f} minutes: {row['masks'].number} masks, {row['lost'].number} lost, "
+        f"{row['dropped'].number} dropped{sound}; resident memory {min(resident) / _MIB:.0f} to "
+        f"{max(resident) / _MIB:.0f} MiB, {row['growth'].number / _MIB:+.1f} MiB from the second quarter to the last."
+    )
+
+
+def front_end_table(rows: Sequence[Measurement]) -> str:
+    """The time to decode, resize and resample a video beside the network's, as Markdown."""
+
+    def video(row: Measurement) -> str:
+        rate = row.case["frame_rate"]
+        shown = "variable" if rate is None else f"{rate:g} fps"
+        return f"{row.case['video']}, {row.case['width']} x {row.case['height']}, {shown}"
+
+    def milliseconds(row: Measurement, metric: str) -> str:
+        return f"{1e3 * row[metric].summary.p50:.0f}"
+
+    def share(row: Measurement, ours: str, network: str) -> str:
+        pairs = zip(row[ours].samples, row[network].samples, strict=True)
+        return f"{statistics.median(one / other for one, other in pairs):.1%}"
+
+    columns: Columns[Measurement] = [
+        ("video", video),
+        ("front end, ms a clip", lambda row: milliseconds(row, "front_end")),
+        ("network, ms a clip", lambda row: milliseconds(row, "network")),
+        ("share of the network's time", lambda row: share(row, "front_end", "network")),
+        ("of its processor time", lambda row: share(row, "front_end_processor", "network_processor")),
+    ]
+    first = rows[0]
+    assert first.environment is not None
+    return (
+        f"{markdown(rows, columns)}\n\n"
+        f"{first.ran.network} on {first.case['target']}, {first.environment.processor}, {len(first.environment.cores)} "
+        f"cores, {first.run.others or 0:.0%} of them used by other processes."
+    )
+
+
+def soak_text(rows: Sequence[Measurement]) -> str:
+    """A long run of `avsbg run` and its memory as a sentence."""
+    (row,) = rows
+    resident = row["resident"].samples
+    # The most memory in the second tenth of the run, when all is loaded, and in the last tenth.
+    tenth = max(1, len(resident) // 10)
+    early, late = max(resident[tenth : 2 * tenth]), max(resident[-tenth:])
+    asked = row["asked"].number
+    return (
+        f"A soak of {asked / 3600:g} h of video at full speed ({row.ran.network}, {row.case['mode']} mode, overlay, "
+        f"lossless masks and run lengths): {row['masks'].number} masks for {asked:g} s, {row['dropped'].number} "
+        f"dropped, in {row['duration'].number:.0f} s. The most memory in the second tenth of the run was "
+        f"{early / _MIB:.0f} MiB, in the last tenth {late / _MIB:.0f} MiB."
+    )

@@ -1,0 +1,301 @@
+"""Tables of trained networks: ablations, the small network, its scores on every backend, and what a precision costs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.labels import network_title, weights_title
+from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
+from avsbg.benchmarks.results.schema import Measurement
+from avsbg.benchmarks.results.statistics import CONFIDENCE, Interval, mean_interval
+from avsbg.runtime.bundle.precision import PRECISIONS
+
+FULL, WITHOUT_AUDIO = "full", "without-audio"
+OTHER_CLIPS = "composed anew, with another seed"
+# Row -> the paper's table, and what is trained.
+_TITLES = {
+    FULL: ("3, 4, 5", "AVS-BG, full"),
+    WITHOUT_AUDIO: ("3", "without sound"),
+    "without-motion": ("4", "without motion"),
+    "without-bg": ("5", "without bidirectional generation"),
+}
+_SCORES = {"miou": "mIoU", "f_score": "F-score"}
+
+
+# ---- ablations -------------------------------------------------------------------------------------------------------
+
+
+def ablation_table(rows: Sequence[Measurement]) -> str:
+    """The ablations as Markdown, in the shape of the paper's Tables 3, 4 and 5; intervals are over the seeds.
+
+    Raises:
+        BenchmarkError: rows differ in more than ablation and seed, or an ablation lacks a seed that another has.
+    """
+    _check_alike(rows)
+    seeds = sorted({row.case["seed"] for row in rows})
+    scores = {(row.case["ablation"], row.case["seed"]): row for row in rows}
+    for name in _TITLES:
+        if missing := [seed for seed in seeds if (name, seed) not in scores]:
+            raise BenchmarkError(f"{name} with seed {missing[0]} is missing.", "Train it, and collect the rows again.")
+
+    def score(name: str, metric: str) -> str:
+        return with_interval(_student([scores[name, seed][metric].number for seed in seeds]))
+
+    def loss(name: str, metric: str) -> str:
+        losses = [scores[FULL, seed][metric].number - scores[name, seed][metric].number for seed in seeds]
+        return "" if name == FULL else with_interval(_student(losses), "+.3f")
+
+    columns: Columns[str] = [
+        ("paper's table", lambda name: _TITLES[name][0]),
+        ("trained", lambda name: _TITLES[name][1]),
+        ("mIoU", lambda name: score(name, "miou")),
+        ("less than the full network, same seed", lambda name: loss(name, "miou")),
+        ("F-score", lambda name: score(name, "f_score")),
+        ("less than the full network, same seed", lambda name: loss(name, "f_score")),
+    ]
+    return f"{markdown(_TITLES, columns)}\n\n{_ablation_notes(rows, seeds)}"
+
+
+def _check_alike(rows: Sequence[Measurement]) -> None:
+    if len({json.dumps([_shared_settings(row), row.case["data"]], sort_keys=True) for row in rows}) > 1:
+        raise BenchmarkError("runs of different recipes or data cannot be compared.", "Train all of them the same way.")
+
+
+def _shared_settings(row: Measurement) -> dict[str, Any]:
+    """The part of the settings that is the same in all runs: the recipe but for its seed and the switches."""
+    settings = row.run.settings
+    recipe = {key: value for key, value in settings["recipe"].items() if key not in ("seed", "variant")}
+    return {**recipe, "encoder": settings["recipe"]["variant"]["encoder"], "data": settings["data"]}
+
+
+def _student(values: Sequence[float]) -> Interval:
+    """The mean with Student's confidence interval over the seeds."""
+    import numpy as np
+    from scipy.stats import sem, t
+
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return Interval(mean, None, None)
+    if not np.ptp(values):
+        return Interval(mean, mean, mean)
+    low, high = t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=sem(values))
+    return Interval(mean, float(low), float(high))
+
+
+def _ablation_notes(rows: Sequence[Measurement], seeds: Sequence[int]) -> str:
+    first = rows[0]
+    recipe, test, train = first.run.settings["recipe"], first.case["data"], first.run.settings["data"]["train"]
+    spent = (
+        f"; {minutes} of one core each, the audio encoder's training included" if (minutes := _minutes(rows)) else ""
+    )
+    accuracies = [row["audio_accuracy"].number for row in rows if "audio_accuracy" in row.metrics]
+    classified = (
+        f" The audio encoder classifies {min(accuracies):.1%} of the validation split's patches or more."
+        if accuracies
+        else ""
+    )
+    return (
+        f"Mean over {len(seeds)} seeds with Student's {CONFIDENCE:.0%} interval over the seeds, {test['clips']} test "
+        f"clips of {test['height']} x {test['width']}, trained on {train['clips']} clips for {recipe['epochs']} epochs "
+        f"({first['steps'].number} steps of {recipe['batch']} clips){spent}.{classified} "
+        f"Commit {', '.join(sorted({row.commit for row in rows}))}."
+    )
+
+
+def _minutes(rows: Sequence[Measurement]) -> str:
+    """The processor time of the runs that know it; empty if none does."""
+    seconds = [row["processor_time"].number for row in rows if "processor_time" in row.metrics]
+    if not seconds:
+        return ""
+    low, high = (round(of(seconds) / 60) for of in (min, max))
+    return f"{low} minutes" if low == high else f"{low} to {high} minutes"
+
+
+# ---- the small network -----------------------------------------------------------------------------------------------
+
+
+def audio_gain_table(rows: Sequence[Measurement]) -> str:
+    """The network that is kept and the one without sound, one seed each, as Markdown; intervals are over the clips.
+
+    A run that was scored again has a later row, which counts; only the first knows how long the training took. Both may
+    have been scored on other clips too (`--also`).
+
+    Raises:
+        BenchmarkError: as `ablation_table`, or there are other rows.
+    """
+    found = {(row.case["ablation"], row.case["clips"]): row for row in rows}
+    names = {name for name, _ in found}
+    if names != {FULL, WITHOUT_AUDIO}:
+        raise BenchmarkError(f"there must be one row of {FULL} and one of {WITHOUT_AUDIO}, not {', '.join(names)}.")
+    full, without = found[FULL, "test"], found[WITHOUT_AUDIO, "test"]
+    _check_alike([full, without])
+    pairs = [(title, full, without, chosen) for title, chosen in _groups(full.case["categories"])]
+    misled = ""
+    others = [found[name, "other"] for name in (FULL, WITHOUT_AUDIO) if (name, "other") in found]
+    if others:
+        # The names of composed clips are the same in all data sets, their categories are not.
+        first, second, own = (
+            [row.case[key] for key in ("data", "categories")] for row in (others[0], others[-1], full)
+        )
+        if len(others) < 2 or first != second or first == own:
+            raise BenchmarkError("both runs need scores on the same other clips.", "Score both with --also.")
+        pairs.append((OTHER_CLIPS, others[0], others[1], list(range(len(others[0]["miou"].samples)))))
+        misled = " " + _misled([(full, without), (others[0], others[1])])
+    lines = [(*pair, metric) for pair in pairs for metric in _SCORES]
+
+    def values(row: Measurement, chosen: list[int], metric: str) -> list[float]:
+        return [row[metric].samples[clip] for clip in chosen]
+
+    def gained(full: Measurement, without: Measurement, chosen: list[int], metric: str) -> list[float]:
+        pairs = zip(values(full, chosen, metric), values(without, chosen, metric), strict=True)
+        return [with_audio - without_audio for with_audio, without_audio in pairs]
+
+    columns: Columns[tuple[str, Measurement, Measurement, list[int], str]] = [
+        ("clips", lambda line: f"{len(line[3])}, {line[0]}"),
+        ("", lambda line: _SCORES[line[4]]),
+        ("with sound", lambda line: with_interval(mean_interval(values(line[1], line[3], line[4])))),
+        ("without sound", lambda line: with_interval(mean_interval(values(line[2], line[3], line[4])))),
+        ("gained by sound, same clips", lambda line: with_interval(mean_interval(gained(*line[1:])), "+.3f")),
+    ]
+    settings, test = full.run.settings, full.case["data"]
+    return (
+        f"{markdown(lines, columns)}\n\n"
+        f"{test['height']} x {test['width']}, seed {full.case['seed']}, {full['steps'].number} steps of "
+        f"{settings['recipe']['batch']} clips, {settings['data']['train']['clips']} training clips, {_minutes(rows)} "
+        f"of one core; mean over the clips with its {CONFIDENCE:.0%} bootstrap interval. The validation split, which "
+        "chose the epoch, has backgrounds of its own, but the training split's photos and recordings: mIoU "
+        f"{full['validation_miou'].number:.3f} with sound and {without['validation_miou'].number:.3f} without there. "
+        f"The audio encoder classifies {full['audio_accuracy'].number:.1%} of its patches. "
+        f"Commit {full.commit}.{misled}"
+    )
+
+
+def _misled(sets: Sequence[tuple[Measurement, Measurement]]) -> str:
+    """The classes whose mean mIoU is lower with the sound than without on every one of the sets of clips."""
+    counts: Counter[str] = Counter()
+    worse = []
+    for full, without in sets:
+        gained = defaultdict(list)
+        scores = zip(full.case["categories"], full["miou"].samples, without["miou"].samples, strict=True)
+        for category, with_audio, without_audio in scores:
+            gained[category].append(with_audio - without_audio)
+        counts.update({category: len(values) for category, values in gained.items()})
+        worse.append({category for category, values in gained.items() if sum(values) < 0})
+    named = [f"{category} ({counts[category]} clips)" for category in sorted(set.intersection(*worse))]
+    return f"Worse with the sound on both sets of clips, by mIoU: {', '.join(named) or 'no class'}."
+
+
+def _groups(categories: Sequence[str]) -> list[tuple[str, list[int]]]:
+    """All clips, and those whose sounding object has a photo that no training clip shows, and the others."""
+    from avsbg.model.training.stamps_library import SOUNDING
+
+    own = {files.name.replace(" ", "_") for files in SOUNDING if files.test_photo is not None}
+    new = [index for index, category in enumerate(categories) if category in own]
+    known = [index for index, category in enumerate(categories) if category not in own]
+    everything = list(range(len(categories)))
+    return [("the test split", everything), ("photo seen in training", known), ("photo never seen", new)]
+
+
+# ---- backends --------------------------------------------------------------------------------------------------------
+
+
+def accuracy_table(rows: Sequence[Measurement]) -> str:
+    """A trained network's scores on every backend as Markdown, each compared with the first.
+
+    Raises:
+        BenchmarkError: the rows are of several bundles or splits.
+    """
+    if len({(row.ran.files["manifest.json"], str(row.case["data"])) for row in rows}) != 1:
+        raise BenchmarkError("rows of several bundles or splits cannot be compared.")
+    first = rows[0]
+    data = first.case["data"]
+
+    def change(row: Measurement, metric: str) -> str:
+        if row is first:
+            return ""
+        changes = [ours - theirs for ours, theirs in zip(row[metric].samples, first[metric].samples, strict=True)]
+        if max(map(abs, changes)) < 5e-5:
+            return "the same to four digits, every clip"
+        return with_interval(mean_interval(changes), "+.4f")
+
+    columns: Columns[Measurement] = [
+        ("computed by", lambda row: f"`{row.case['target']}`" + ", as a stream" * row.case["streamed"]),
+        ("mIoU", lambda row: with_interval(mean_interval(row["miou"].samples), ".4f")),
+        ("F-score", lambda row: with_interval(mean_interval(row["f_score"].samples), ".4f")),
+        (f"mIoU against {first.case['target']}, same clips", lambda row: change(row, "miou")),
+        ("F-score", lambda row: change(row, "f_score")),
+    ]
+    packages = first.environment.packages if first.environment else {}
+    names = [f"{name} {packages[name]}" for name in ("torch", "onnxruntime", "openvino") if name in packages]
+    return (
+        f"{markdown(rows, columns)}\n\n"
+        f"{len(first['miou'].samples)} clips of {data['task']} {data['split']}, {data['height']} x {data['width']}; "
+        f"mean over the clips with its 95 % bootstrap interval. {', '.join(names)}; commit {first.commit}."
+    )
+
+
+# ---- precisions ------------------------------------------------------------------------------------------------------
+
+
+def precision_table(rows: Sequence[Measurement]) -> str:
+    """The accuracy of each precision: agreement with float32 first, then scores where a data set has annotations."""
+
+    def order(row: Measurement) -> tuple[Any, ...]:
+        network = f"{network_title(row.ran.variant)}, {_size(row)}", weights_title(row)
+        return *network, row.case["data"]["kind"] != "vectors", list(PRECISIONS).index(row.case["precision"])
+
+    def threshold(row: Measurement) -> str:
+        return f"{row['min_agreement'].number:g}: {'holds' if row.case['passed'] else '**fails**'}"
+
+    def kept_higher(row: Measurement) -> str:
+        higher, products = row["higher"].number, row["products"].number
+        return f"{higher} of {products}" if higher else "none"
+
+    named: Columns[Measurement] = [
+        ("network, weights", lambda row: f"{network_title(row.ran.variant)}, {_size(row)}, {weights_title(row)}"),
+        ("clips", lambda row: f"{row.case['clips']}, {row.case['data']['name']}"),
+        ("precision", lambda row: row.case["precision"] + " (emulated)" * row.case["emulated"]),
+    ]
+    agreement: Columns[Measurement] = [
+        ("MB", lambda row: f"{row['graph_bytes'].number / 1e6:.1f}"),
+        ("logit error", lambda row: f"{row['logit_error'].number:.2g}"),
+        ("largest", lambda row: f"{row['largest'].number:.2g}"),
+        ("mIoU with fp32", lambda row: f"{row['agreement'].number:.4f}"),
+        ("worst clip", lambda row: f"{row['worst_agreement'].number:.4f}"),
+        ("flipped", lambda row: f"{row['flipped'].number:.3%}"),
+        ("gate", threshold),
+        ("in a higher type", kept_higher),
+    ]
+    scores: Columns[Measurement] = [
+        ("mIoU", lambda row: with_interval(row["miou"], ".4f")),
+        ("its change", lambda row: with_interval(row.metrics.get("miou_change"), "+.4f")),
+        ("F-score", lambda row: with_interval(row["f_score"], ".4f")),
+        ("its change", lambda row: with_interval(row.metrics.get("f_score_change"), "+.4f")),
+    ]
+    ordered = sorted(rows, key=order)
+    parts = [markdown(ordered, [*named, *agreement])]
+    if scored := [row for row in ordered if "miou" in row.metrics]:
+        parts.append("Against the annotations, the mean over clips (bootstrap interval over the clips):")
+        parts.append(markdown(scored, [*named, *scores]))
+    return "\n\n".join([*parts, _precision_notes(ordered)])
+
+
+def _size(row: Measurement) -> str:
+    return f"{row.case['height']} x {row.case['width']}"
+
+
+def _precision_notes(rows: Sequence[Measurement]) -> str:
+    versions = {f"onnxruntime {row.environment.packages.get('onnxruntime')}" for row in rows if row.environment}
+    sources = {
+        f"{row.case['precision']} of {network_title(row.ran.variant)}, {_size(row)} on {record['clips']} clips "
+        f"({record['source']})"
+        for row in rows
+        if (record := row.case.get("calibration")) is not None
+    }
+    calibrated = f" Calibrated: {'; '.join(sorted(sources))}." if sources else ""
+    commits = ", ".join(sorted({row.commit for row in rows}))
+    return f"{', '.join(sorted(versions))} on the processor; commit {commits}.{calibrated}"
