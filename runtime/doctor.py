@@ -13,13 +13,30 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from avsbg.errors import AvsbgError
 from avsbg.runtime.device.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
 from avsbg.runtime.device.native_library import NativeLibrary, native_library
-from avsbg.runtime.errors import BackendError, NativeLibraryError
+from avsbg.runtime.errors import NativeLibraryError
+
+# The findings that each use needs.
+_NEEDS = {
+    "avsbg export, convert": ["PyTorch", "ONNX", "ONNX Runtime"],
+    "avsbg train, eval": ["PyTorch"],
+    "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
+    "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
+    "avsbg verify, run, bench --backend onnxruntime-cuda": ["GPU", "ONNX Runtime's CUDA"],
+    "avsbg verify, run, bench --backend onnxruntime-tensorrt": ["GPU", "ONNX Runtime's TensorRT"],
+    "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", "ONNX"],
+    "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", "ONNX", "TensorRT plugin"],
+    "avsbg build --backend tensorrt": ["GPU", "TensorRT", "ONNX", "TensorRT plugin"],
+    "avsbg verify, run, bench --backend tensorrt": ["GPU", "TensorRT", "pycuda", "TensorRT plugin"],
+    "avsbg verify, run, bench --backend tensorrt-rtx": ["GPU", "TensorRT for RTX", "pycuda", "TensorRT plugin"],
+    "CUDA graphs with tensorrt and tensorrt-rtx": ["GPU", "pycuda", "cuda-bindings"],
+}
+
+_JETPACKS = {"R35": "5", "R36": "6", "R38": "7"}  # releases of Jetson Linux -> major versions of JetPack
 
 
 @dataclass(frozen=True)
@@ -27,11 +44,11 @@ class Finding:
     """One thing that was looked for.
 
     Attributes:
-        name: what.
+        name: of it.
         found: what was found, in words; None where it is missing.
         why: why it is missing, or what limits what was found.
-        remedy: the command that mends it, where there is one.
-        details: what programs want to know.
+        remedy: the command that installs it, where there is one.
+        details: for programs.
     """
 
     name: str
@@ -43,13 +60,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ability:
-    """What one use of the tool needs.
+    """One use of the tool, and whether this machine has what it needs.
 
     Attributes:
         use: the verb, with the option that matters.
         possible: whether it can be done here.
         why_not: what is missing; None where nothing is.
-        remedies: the commands that mend it, as far as commands do.
+        remedies: the commands that install it, as far as commands do.
     """
 
     use: str
@@ -60,7 +77,7 @@ class Ability:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What `diagnose` found."""
+    """The findings of `diagnose`, and what follows for each use."""
 
     findings: tuple[Finding, ...]
     abilities: tuple[Ability, ...]
@@ -94,22 +111,15 @@ def _system() -> Finding:
     details = {"jetson_linux": jetson, "power_mode": power_mode()}
     text = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if jetson is not None:
-        details["jetpack"] = jetpack = _jetpack(jetson)
+        details["jetpack"] = jetpack = _JETPACKS.get(jetson.split(",", maxsplit=1)[0].strip())
         text += f", Jetson Linux {jetson}{f' (JetPack {jetpack})' if jetpack else ''}"
         text += f", power mode {details['power_mode'] or 'unknown'}"
     return Finding("system", text, details=details)
 
 
-def _jetpack(release: str) -> str | None:
-    """The major version of JetPack that a release of Jetson Linux belongs to (`R36, REVISION: 4.3` -> `6`)."""
-    return {"R35": "5", "R36": "6", "R38": "7"}.get(release.split(",", maxsplit=1)[0].strip())
-
-
 def _toolkit() -> Finding:
     """CUDA's compiler, which builds the plugin and pycuda; running engines needs none."""
-    nvcc = shutil.which("nvcc") or next(
-        (str(path) for path in (Path("/usr/local/cuda/bin/nvcc"),) if path.exists()), None
-    )
+    nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if nvcc is None:
         return Finding(
             "CUDA toolkit",
@@ -193,10 +203,7 @@ def _provider(name: str, provider: str) -> Finding:
 def _tensorrt() -> tuple[str, dict[str, Any]]:
     from avsbg.runtime.backends.tensorrt.engine import import_runtime
 
-    module = import_runtime("tensorrt")
-    version = str(module.__version__)
-    if tuple(int(part) for part in version.split(".")[:2]) < (10, 3):
-        raise BackendError(f"TensorRT {version} is too old; avsbg needs 10.3 or later (JetPack 6 and later)")
+    version = str(import_runtime("tensorrt").__version__)
     return f"library {version}", {"library": version}
 
 
@@ -237,26 +244,9 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
 
 
 def _abilities(found: dict[str, Finding]) -> tuple[Ability, ...]:
-
     abilities = []
     for use, names in _NEEDS.items():
         missing = [name for name in names if found[name].found is None]
         remedies = tuple(dict.fromkeys(remedy for name in missing if (remedy := found[name].remedy) is not None))
         abilities.append(Ability(use, not missing, f"needs {', '.join(missing)}" if missing else None, remedies))
     return tuple(abilities)
-
-
-_NEEDS = {
-    "avsbg export, convert": ["PyTorch", "ONNX", "ONNX Runtime"],
-    "avsbg train, eval": ["PyTorch"],
-    "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
-    "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
-    "avsbg verify, run, bench --backend onnxruntime-cuda": ["GPU", "ONNX Runtime's CUDA"],
-    "avsbg verify, run, bench --backend onnxruntime-tensorrt": ["GPU", "ONNX Runtime's TensorRT"],
-    "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", "ONNX"],
-    "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", "ONNX", "TensorRT plugin"],
-    "avsbg build --backend tensorrt": ["GPU", "TensorRT", "ONNX", "TensorRT plugin"],
-    "avsbg verify, run, bench --backend tensorrt": ["GPU", "TensorRT", "pycuda", "TensorRT plugin"],
-    "avsbg verify, run, bench --backend tensorrt-rtx": ["GPU", "TensorRT for RTX", "pycuda", "TensorRT plugin"],
-    "CUDA graphs with tensorrt and tensorrt-rtx": ["GPU", "pycuda", "cuda-bindings"],
-}

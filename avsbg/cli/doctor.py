@@ -1,4 +1,4 @@
-"""`avsbg doctor`: what this machine has, and what can be done with it."""
+"""`avsbg doctor`: a diagnosis of this machine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def doctor(
         print(json.dumps(asdict(diagnosis), indent=2))
         return
     console = Console(highlight=False)
-    machine = Table("", "found", "to mend it", box=None, pad_edge=False)
+    machine = Table("", "found", "to install it", box=None, pad_edge=False)
     for finding in diagnosis.findings:
         why = f"[yellow]{escape(finding.why)}[/yellow]" if finding.why else ""
         found = f"missing: {why}" if finding.found is None else " ".join(filter(None, [escape(finding.found), why]))
@@ -36,11 +36,10 @@ def doctor(
     console.print(machine)
     uses = Table("can be done here", "", "", box=None, pad_edge=False)
     for ability in diagnosis.abilities:
-        mend = "; ".join(ability.remedies)
         uses.add_row(
             ability.use,
             "[green]yes[/green]" if ability.possible else "[red]no[/red]",
-            escape(". ".join(filter(None, (ability.why_not, mend)))),
+            escape(". ".join(filter(None, (ability.why_not, "; ".join(ability.remedies))))),
         )
     console.print()
     console.print(uses)

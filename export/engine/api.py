@@ -16,10 +16,6 @@ from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle.engine_record import DeviceRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.device.gpu import Gpu, power_mode, read_cuda_driver
-from avsbg.runtime.errors import BackendError
-
-# The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
-OLDEST = (10, 3)
 
 
 @dataclass(frozen=True)
@@ -52,10 +48,7 @@ def import_tensorrt(backend: str) -> TensorRT:
         module = import_tensorrt_rtx()
         return TensorRT(backend, module, module.__version__)
     tensorrt = import_runtime(backend)
-    version = str(tensorrt.__version__)
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        raise BackendError(f"TensorRT {version} is too old.", "avsbg needs 10.3 or later (JetPack 6 and later).")
-    return TensorRT(backend, tensorrt, version)
+    return TensorRT(backend, tensorrt, str(tensorrt.__version__))
 
 
 def validate_builder_options(request: EngineRequest) -> None:

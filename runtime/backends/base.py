@@ -1,4 +1,4 @@
-"""What all backends share: ownership of resources, checks against a graph's contract, tensors that stay on a device."""
+"""The base of all backends: ownership of resources, checks against a graph's contract, tensors on a device."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ def _precision_name(openvino_name: str) -> str:
 
 
 def _count_products(compiled: Any) -> dict[str, int]:
-    """How many of the compiled graph's convolutions and matrix products execute in which precision."""
+    """The numbers of the compiled graph's convolutions and matrix products, by the precision that they execute in."""
     counts: Counter[str] = Counter()
     for node in compiled.get_runtime_model().get_ops():
         info = node.get_rt_info()

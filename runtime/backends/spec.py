@@ -15,7 +15,7 @@ _REST = "rest-"
 
 
 class OperatorImplementation(str, Enum):
-    """How the correlation operator is computed; the value is the word in commands, manifests and rows."""
+    """Ways to compute the correlation operator; the value is the word in commands, manifests and rows."""
 
     EFFICIENT = "efficient"  # PyTorch, without the correlation volume
     PUBLISHED = "published"  # PyTorch, as the released code does it: the volume exists
@@ -72,7 +72,7 @@ class BackendSpec:
         return ":".join(part for part in (self.backend, self.operator, rest, self.precision) if part)
 
     def options(self) -> dict[str, Any]:
-        """What `backends.create` takes besides the backend's name."""
+        """The options that `backends.create` takes besides the backend's name."""
         return {"operator": self.operator, "precision": self.precision, "rest": self.rest}
 
 

@@ -1,4 +1,4 @@
-"""What a manifest says of a TensorRT engine: what it was built from, for which device, and what came out."""
+"""Records of TensorRT engines in a manifest: what each was built from, for which device, and what came out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from avsbg.runtime.bundle.record_types import Count, Precision, Record, Relative
 
 
 class DeviceRecord(Record):
-    """What an engine was built for."""
+    """The devices that an engine was built for."""
 
     compute_capabilities: tuple[Annotated[int, Field(ge=50, le=999)], ...] = Field(
         min_length=1, description="87 is 8.7"
@@ -59,7 +59,7 @@ class RealisedRecord(Record):
 
 
 class MemoryRecord(Record):
-    """What the builder reported, in bytes, for the profile's largest shapes; none where it did not."""
+    """Memory as the builder reported it, in bytes, for the profile's largest shapes; none where it did not."""
 
     activation: Count | None = None
     scratch: Count | None = None
@@ -67,7 +67,7 @@ class MemoryRecord(Record):
 
 
 class AccuracyRecord(Record):
-    """What a precision costs, in ONNX Runtime on the CPU: a graph's masks against PyTorch's on the test vectors.
+    """The cost of a precision, in ONNX Runtime on the CPU: a graph's masks against PyTorch's on the test vectors.
 
     Where other clips were given to judge on, all figures are of those, against the float32 graph's masks.
     """

@@ -1,7 +1,7 @@
 """The manifest of a bundle: what is in it, how to feed it, and the hash of each of its files.
 
-The models here are the format. Their JSON Schema is committed beside this file as `manifest.schema.json`; print it with
-`python -m avsbg.runtime.bundle.manifest`.
+The models here are the format. Their JSON Schema is committed beside this file as `manifest.schema.json`, which is what
+`schema()` returns.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CheckpointRecord(Record):
 
 
 class WeightsRecord(Record):
-    """Where the weights come from: a seed (random weights), or checkpoint files."""
+    """The origin of the weights: a seed (random weights), or checkpoint files."""
 
     seed: int | None = None
     checkpoints: tuple[CheckpointRecord, ...] = ()
@@ -60,7 +60,7 @@ class WeightsRecord(Record):
 
 
 class ClipRecord(Record):
-    """What one clip is: T frames, one per second, with T seconds of sound."""
+    """One clip: T frames, one per second, with T seconds of sound."""
 
     frames: int = Field(ge=1, le=4096, description="T, frames per clip")
     height: int = Field(ge=1, le=16384, description="pixels")
@@ -77,7 +77,7 @@ class ClipRecord(Record):
 
 
 class PreprocessingRecord(Record):
-    """How a video becomes `frames` (the published data preparation); normalisation is inside the graph."""
+    """The way from a video to `frames` (the published data preparation); normalisation is inside the graph."""
 
     colour_order: Literal["RGB"] = "RGB"
     scale: float = Field(default=1 / 255, description="multiplies the uint8 value before normalisation")
@@ -170,7 +170,7 @@ class VectorsRecord(Record):
 
 
 class FileRecord(Record):
-    """What a file of the bundle must be."""
+    """The size and hash that a file of the bundle must have."""
 
     sha256: Sha256
     bytes: Annotated[int, Field(ge=0, le=2**40)]
@@ -267,7 +267,3 @@ def schema() -> str:
     """The JSON Schema of the manifest, as committed in `manifest.schema.json`."""
     document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
     return json.dumps(document, indent=2) + "\n"
-
-
-if __name__ == "__main__":
-    print(schema(), end="")

@@ -1,4 +1,4 @@
-"""What a manifest says of a quantisation: which clips it was calibrated on, the ranges found, the layers left out."""
+"""Records of quantisations in a manifest: the clips of the calibration, the ranges found, the layers left out."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TrialRecord(Record):
 
 
 class QuantisationRecord(Record):
-    """How the products of the bundle's graphs are quantised; the graphs share it, since they share the products."""
+    """Quantisation of the products of the bundle's graphs, which share it, since they share the products."""
 
     calibration: CalibrationRecord
     method: Literal["mse", "max"] = Field(description="how the range of an activation follows from its histogram")

@@ -31,7 +31,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class CudaDriver:
-    """What the CUDA driver says.
+    """The answers of the CUDA driver.
 
     Attributes:
         version: the latest CUDA version that it supports, e.g. `13.0`; None where there is no driver.

@@ -249,7 +249,7 @@ def verify_backend(
 
 
 def _min_miou_on_vectors(accuracy: AccuracyRecord) -> float:
-    """What the vectors must reach: the threshold, or, where that was judged on other clips, what they gave at the time.
+    """The mean IoU that the vectors must reach: the threshold, or, where other clips were judged, what they gave then.
 
     As much again may be lost of that as the threshold allows: another backend rounds differently.
     """

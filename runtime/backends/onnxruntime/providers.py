@@ -28,7 +28,7 @@ UNFIT_FOR_FP8 = ("ClipQuantRewrite",)
 
 
 def default_options(provider: str, device: int) -> dict[str, str]:
-    """What a provider is asked for unless the user says otherwise."""
+    """The options of a provider unless the user says otherwise."""
     if provider == CPU:
         return {}
     options = {"device_id": str(device)}
@@ -89,7 +89,7 @@ def check_providers(session: Any, provider: str) -> dict[str, int]:
 
 
 def provider_list(provider: str, device: int, options: Mapping[str, str] | None) -> list[Any]:
-    """What `InferenceSession(providers=...)` takes."""
+    """The argument `providers` of `InferenceSession`."""
     chosen = {**default_options(provider, device), **(options or {})}
     return [(provider, chosen)] if chosen else [provider]
 

@@ -22,7 +22,7 @@ from avsbg.runtime.errors import BackendError
 
 @dataclass(frozen=True)
 class Step:
-    """What a captured graph holds good for; anything else needs another.
+    """The step that a captured graph executes; any other needs another graph.
 
     Attributes:
         profile: the optimisation profile.
@@ -39,7 +39,7 @@ class Step:
 
 @dataclass
 class Counts:
-    """How often a context did what.
+    """Counts of what a context did.
 
     Attributes:
         plain: steps that were enqueued call by call.

@@ -22,7 +22,9 @@ from avsbg.runtime.device.gpu import Gpu, read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
 
-# How the files of each backend begin.
+# The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
+_OLDEST = (10, 3)
+# The first bytes of each backend's files.
 _MAGIC = {"tensorrt": b"ptrt", "tensorrt-rtx": b"vtrt"}
 
 
@@ -173,7 +175,7 @@ def import_runtime(backend: str) -> Any:
     """The module `tensorrt` or `tensorrt_rtx`, for the backend of that name.
 
     Raises:
-        BackendError: it is not installed or cannot be loaded.
+        BackendError: it is not installed, cannot be loaded, or is too old.
     """
     if backend == "tensorrt-rtx":
         return import_tensorrt_rtx()
@@ -189,6 +191,9 @@ def import_runtime(backend: str) -> Any:
             f"what Python finds as tensorrt is not TensorRT: {list(getattr(tensorrt, '__path__', []))}.",
             "Rename the folder, or install TensorRT: `avsbg doctor` says how.",
         )
+    version = str(tensorrt.__version__)
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
+        raise BackendError(f"TensorRT {version} is too old.", "avsbg needs 10.3 or later (JetPack 6 and later).")
     return tensorrt
 
 

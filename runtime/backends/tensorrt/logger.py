@@ -14,7 +14,7 @@ _PYTHON_LOG = logging.getLogger("avsbg.tensorrt")
 
 
 class Message(NamedTuple):
-    """What TensorRT or a plugin said: a level of Python's `logging`, and the text."""
+    """A message of TensorRT or a plugin: a level of Python's `logging`, and the text."""
 
     level: int
     text: str

@@ -48,16 +48,16 @@ class GpuTensor(DeviceTensor):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes of the buffer are its own."""
+        """The number of the buffer's bytes that are its own."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def device(self) -> Device:
-        """Where it is."""
+        """The GPU that it is on."""
         return self._pool.device
 
     def buffer(self) -> PooledBuffer:
-        """Where it lies.
+        """The buffer that it lies in.
 
         Raises:
             BackendError: it was released, or the backend that made it was closed.

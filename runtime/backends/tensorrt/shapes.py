@@ -1,4 +1,4 @@
-"""What an engine says of its inputs and outputs, held against the graph's contract; the profile for given shapes."""
+"""An engine's inputs and outputs, held against the graph's contract; the profile for given shapes."""
 
 from __future__ import annotations
 
