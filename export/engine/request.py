@@ -64,6 +64,8 @@ class EngineRequest:
         ):
             if value not in choices:
                 raise BuildError(f"{flag} {value} does not exist.", f"Choose one of: {', '.join(choices)}.")
+        # Commands give a word, which the loop has checked.
+        object.__setattr__(self, "operator", OperatorImplementation(self.operator))
         smallest, optimal, largest = self.clips
         if not 1 <= smallest <= optimal <= largest:
             raise BuildError(
