@@ -88,7 +88,7 @@ CALIBRATION := vectors
 STEPS := torch:published torch:efficient torch:bf16 onnxruntime:plain onnxruntime:function onnxruntime:native \
     openvino openvino:bf16 openvino:int8 openvino:rest-bf16:int8
 $(LADDER_BUNDLE)/clip.int8.onnx: $(LADDER_BUNDLE)/manifest.json
-	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION) --gate 0.99
+	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION) --min-miou 0.99
 
 ladder: $(NATIVE) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
 	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
@@ -116,7 +116,7 @@ train-small: $(NATIVE)  ## train and ablate the small network; renew its weights
 
 score-small: $(NATIVE)  ## score the kept small network through every backend, precision and stream
 	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
-	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --judge $(TRAIN)/160:s4:val
+	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --accuracy $(TRAIN)/160:s4:val
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
 	$(BIN)/python -m avsbg.benchmarks.measure.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,13 +15,12 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from avsbg import __version__
-from avsbg.export import attention
 from avsbg.export import operators as onnx_operators
-from avsbg.export.graphs import ClipGraph
+from avsbg.export.editor import check_model, describe_model
+from avsbg.export.graphs import ClipGraph, DecodeGraph, EncodeGraph, StreamGraph
 from avsbg.export.merges import Merges, merge
-from avsbg.export.optimise import count_nodes, inline, optimise
+from avsbg.export.optimise import inline, optimise
 from avsbg.export.shape import ClipShape, ExportError
-from avsbg.export.stream_graphs import DecodeGraph, EncodeGraph, StreamGraph
 from avsbg.model.encoders import STAGE_STRIDES
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
@@ -130,7 +130,7 @@ def _translate(module: StreamGraph | ClipGraph, shape: ClipShape) -> ir.Model:
             input_names=list(inputs),
             output_names=list(module.outputs),
             dynamic_shapes=module.dynamic_shapes(batch),
-            custom_translation_table={**onnx_operators.translation_table(), **attention.translation_table()},
+            custom_translation_table=onnx_operators.translation_table(),
             verbose=False,
         )
     assert program is not None  # only without dynamo
@@ -187,38 +187,17 @@ class _SharedWeights:
             (self.directory / UNMERGED).write_bytes(save(self._replaced))
 
 
-def _save(model: ir.Model, path: Path, merges: Merges, operator: str) -> GraphRecord:
+def _save(model: ir.Model, path: Path, merges: Merges, operator: Literal["custom", "plain"]) -> GraphRecord:
     ir.save(model, path)
-    _check(path)
-    nodes = count_nodes(model)
-    return GraphRecord.model_validate(
-        {
-            "file": path.name,
-            "external_data": (WEIGHTS,),
-            "operator": operator,
-            "opset": model.opset_imports[""],
-            "ir_version": model.ir_version,
-            "inputs": [_describe(value) for value in model.graph.inputs],
-            "outputs": [_describe(value) for value in model.graph.outputs],
-            "node_count": sum(nodes.values()),
-            "operators": nodes,
-            "merges": merges.records,
-            "unmerged": UNMERGED if merges.records else None,
-        }
-    )
-
-
-def _describe(value: ir.Value) -> dict[str, object]:
-    assert value.dtype is not None and value.shape is not None
-    shape = [size if isinstance(size, int) else size.value for size in value.shape]
-    return {"name": value.name, "dtype": value.dtype.numpy().name, "shape": shape}
-
-
-def _check(path: Path) -> None:
-    """Check a file as strictly as onnx can, with the shape of every value inferred and compared."""
     try:
-        onnx.checker.check_model(str(path))
-        proto = onnx.load(str(path), load_external_data=False)
-        onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
+        check_model(path)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ExportError(f"the exported graph {path.name} is not valid ONNX: {error}") from error
+    return GraphRecord(
+        file=path.name,
+        external_data=(WEIGHTS,),
+        operator=operator,
+        merges=merges.records,
+        unmerged=UNMERGED if merges.records else None,
+        **describe_model(model),
+    )

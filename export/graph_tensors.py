@@ -11,7 +11,7 @@ import onnx
 from numpy.typing import NDArray
 
 from avsbg.export.operators import register_schemas
-from avsbg.runtime.backends.onnxruntime.providers import UNFIT_FOR_FP8
+from avsbg.export.sessions import Session
 from avsbg.runtime.bundle import Bundle, Vectors
 
 Array = NDArray[Any]
@@ -24,7 +24,7 @@ class GraphTensors:
     Args:
         bundle: an open bundle.
         name: of the graph.
-        clips: for how many clips `size` is told.
+        vectors: whose inputs `run` takes, and for as many clips `size` is told; without any, for one.
 
     Attributes:
         nodes: in the order of execution.
@@ -34,7 +34,7 @@ class GraphTensors:
         BundleError: the bundle has no such graph.
     """
 
-    def __init__(self, bundle: Bundle, name: str, *, clips: int = 1) -> None:
+    def __init__(self, bundle: Bundle, name: str, vectors: Vectors | None = None) -> None:
         register_schemas()
         self.name = name
         self._folder = str(bundle.path)
@@ -42,7 +42,8 @@ class GraphTensors:
         self.model = onnx.load(str(path), load_external_data=False)
         self.nodes = list(self.model.graph.node)
         self.producer = {output: number for number, node in enumerate(self.nodes) for output in node.output if output}
-        self._sizes = self._infer(clips)
+        self._inputs = {} if vectors is None else vectors.inputs
+        self._sizes = self._infer(1 if vectors is None else vectors.record.clips)
 
     def _infer(self, clips: int) -> dict[str, int]:
         """Bytes of each floating-point tensor."""
@@ -63,25 +64,21 @@ class GraphTensors:
         return sorted(known, key=self.producer.__getitem__)
 
     def size(self, name: str) -> int:
-        """How many bytes a tensor has, about."""
+        """The size of a tensor, in bytes."""
         return self._sizes[name]
 
     def open(self, names: Sequence[str]) -> Run:
         """A session that returns the values of tensors, by name, for the graph's inputs."""
-        import onnxruntime
-
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", self._folder)
-        content = model.SerializeToString()
-        session = onnxruntime.InferenceSession(
-            content, options, providers=["CPUExecutionProvider"], disabled_optimizers=UNFIT_FOR_FP8
-        )
-        return lambda inputs: dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
+        session = Session(model.SerializeToString(), weights_folder=self._folder)
+        return lambda inputs: session.run(inputs, names)
+
+    def run(self, names: Sequence[str]) -> dict[str, Array]:
+        """The values of tensors for the vectors' inputs."""
+        return self.open(names)(self._inputs)
 
     def describe(self, name: str) -> tuple[str, str]:
         """The node that computes a tensor, and its type."""
@@ -89,7 +86,7 @@ class GraphTensors:
         return node.name, f"{node.domain}::{node.op_type}" if node.domain else node.op_type
 
     def between(self, good: set[str], target: Sequence[str]) -> list[str]:
-        """What `target` is computed from, back to tensors that are known to be right, in the order of execution."""
+        """The tensors that `target` is computed from, back to those known to be right, in the order of execution."""
         found: set[str] = set()
         waiting = list(target)
         while waiting:

@@ -1,4 +1,4 @@
-"""Where a graph goes wrong: the first stage, and in it the first tensor, that is not what it should be.
+"""Locating an error in a graph: the first stage, and in it the first tensor, that differs from PyTorch's.
 
 Two steps, since a large network has gigabytes of tensors. First the stages: a graph that is right tells which of its
 tensors is which stage, by value, since PyTorch's intermediate stages are in the bundle's vectors; those tensors are
@@ -56,7 +56,7 @@ class TensorDifference:
 
 @dataclass(frozen=True)
 class Location:
-    """What was found.
+    """The place of an error.
 
     Attributes:
         graph: the failing graph.
@@ -106,7 +106,7 @@ def locate(
     vectors = next(iter(select_vectors(bundle, clips)))
     if not vectors.intermediates:
         raise LocateError(f"the vectors of {bundle.path} hold no intermediate stages.", "Export the bundle again.")
-    failing = _Model(bundle, graph, vectors)
+    failing = GraphTensors(bundle, graph, vectors)
     report("looking for a graph that is right")
     reference = _find_reference(bundle, graph, vectors)
     report("recognising the stages")
@@ -137,19 +137,7 @@ def locate(
     )
 
 
-class _Model(GraphTensors):
-    """A graph of the bundle, run on the vectors."""
-
-    def __init__(self, bundle: Bundle, name: str, vectors: Vectors) -> None:
-        self._inputs = vectors.inputs
-        super().__init__(bundle, name, clips=next(iter(vectors.inputs.values())).shape[0])
-
-    def run(self, names: Sequence[str]) -> dict[str, Array]:
-        """The values of tensors."""
-        return self.open(names)(self._inputs)
-
-
-def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> _Model | None:
+def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> GraphTensors | None:
     """An fp32 graph of the bundle whose outputs are PyTorch's, plain ones first: all their tensors can be looked at."""
     candidates = [
         name
@@ -160,14 +148,14 @@ def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> _Model | 
         and {tensor.name for tensor in record.outputs} == set(vectors.outputs)
     ]
     for name in sorted(candidates, key=lambda name: bundle.graph(name).operator != "plain"):
-        model = _Model(bundle, name, vectors)
+        model = GraphTensors(bundle, name, vectors)
         results = model.run(list(vectors.outputs))
         if all(relative_difference(results[output], wanted) <= _SAME for output, wanted in vectors.outputs.items()):
             return model
     return None
 
 
-def _candidates(model: _Model) -> list[str]:
+def _candidates(model: GraphTensors) -> list[str]:
     """Tensors that may be a stage: what one module hands to another, and small ones."""
     scope = {
         name: module_of(model.nodes[number].name)
@@ -187,8 +175,8 @@ def _candidates(model: _Model) -> list[str]:
     return model.floats(outer | small)
 
 
-def _recognise(model: _Model, vectors: Vectors) -> dict[str, str]:
-    """Which tensor is which stage, by value; the first in the order of execution where several are equal."""
+def _recognise(model: GraphTensors, vectors: Vectors) -> dict[str, str]:
+    """The tensor of each stage, recognised by value; the first in the order of execution where several are equal."""
     names: dict[str, str] = {}
     wanted = stage_names(vectors)
     for batch in _batches(model, _candidates(model)):
@@ -199,7 +187,7 @@ def _recognise(model: _Model, vectors: Vectors) -> dict[str, str]:
     return names
 
 
-def _batches(model: _Model, names: Sequence[str]) -> Iterable[list[str]]:
+def _batches(model: GraphTensors, names: Sequence[str]) -> Iterable[list[str]]:
     batch: list[str] = []
     held = 0
     for name in names:
@@ -213,7 +201,7 @@ def _batches(model: _Model, names: Sequence[str]) -> Iterable[list[str]]:
 
 
 def _compare_stages(
-    model: _Model, names: Mapping[str, str], vectors: Vectors, tolerance: float
+    model: GraphTensors, names: Mapping[str, str], vectors: Vectors, tolerance: float
 ) -> list[TensorDifference]:
     present = {stage: name for stage, name in names.items() if name in model.producer}
     found = []
@@ -226,7 +214,7 @@ def _compare_stages(
     return sorted(found, key=lambda stage: model.producer[stage.name])
 
 
-def _own_stages(model: _Model, names: Mapping[str, str]) -> list[TensorDifference]:
+def _own_stages(model: GraphTensors, names: Mapping[str, str]) -> list[TensorDifference]:
     return sorted(
         (TensorDifference(name, *model.describe(name), stage, 0.0, True) for stage, name in names.items()),
         key=lambda stage: model.producer[stage.name],
@@ -234,7 +222,7 @@ def _own_stages(model: _Model, names: Mapping[str, str]) -> list[TensorDifferenc
 
 
 def _compare_tensors(
-    failing: _Model, reference: _Model, names: Sequence[str], tolerance: float
+    failing: GraphTensors, reference: GraphTensors, names: Sequence[str], tolerance: float
 ) -> list[TensorDifference]:
     """The tensors up to and with the first that differs."""
     shared = [name for name in names if name in set(reference.floats(names))]

@@ -34,7 +34,7 @@ MERGED = ".merged"
 
 @dataclass(frozen=True)
 class Merges:
-    """What was merged.
+    """The merges of a graph.
 
     Attributes:
         weights: the names of the graph's weights now.

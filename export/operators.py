@@ -1,4 +1,4 @@
-"""The correlation operators in ONNX: schemas, translation from PyTorch, and bodies of standard operators.
+"""Operators that PyTorch and ONNX do not share: schemas, translation from PyTorch, bodies of standard operators.
 
 `avsbg::MeanCorrelation` and `avsbg::CorrelationVolume` (domain version 1) are defined by `avsbg.model.operators`. A
 node of ours carries a model-local function body, so that any runtime executes it, and the attributes by which
@@ -18,7 +18,7 @@ import onnx.parser
 
 DOMAIN = "avsbg"
 DOMAIN_VERSION = 1
-# What the TensorRT plugin registers itself as.
+# The name under which the TensorRT plugin registers itself.
 PLUGIN_ATTRIBUTES = {"plugin_namespace": "", "plugin_version": "1"}
 
 # A body holds one block of the volume at a time. 2**21 values of one pair (8 MB in fp32) keep its peak memory near
@@ -107,9 +107,14 @@ def register_schemas() -> None:
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What `torch.onnx.export` needs to translate the two PyTorch operators."""
+    """The translations that `torch.onnx.export` needs: of the two correlation operators, and of fused attention.
+
+    The exporter's own translation of attention reads the key's shape at run time to transpose it, which costs nine
+    nodes an attention and hides the pattern from engines that know it.
+    """
     import onnxscript
     import torch
+    from onnxscript import opset20 as op
 
     import avsbg.model.operators  # noqa: F401  (defines torch.ops.avsbg)
 
@@ -123,7 +128,18 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
     def correlation_volume(a, b, relu=False):  # type: ignore[no-untyped-def]
         return volume(a, b, relu=int(relu), **PLUGIN_ATTRIBUTES)
 
+    def attention(  # type: ignore[no-untyped-def]  # noqa: PLR0917  (PyTorch's signature)
+        query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False
+    ):
+        if attn_mask is not None or dropout_p or is_causal or enable_gqa:
+            raise NotImplementedError("attention with a mask, dropout or grouped queries")
+        scale = query.shape[-1] ** -0.5 if scale is None else scale
+        scaled = op.Mul(query, op.Constant(value_float=float(scale)))
+        scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
+        return op.MatMul(op.Softmax(scores, axis=-1), value)
+
     return {
+        torch.ops.aten.scaled_dot_product_attention.default: attention,
         torch.ops.avsbg.mean_correlation.default: mean_correlation,
         torch.ops.avsbg.correlation_volume.default: correlation_volume,
     }
@@ -140,61 +156,51 @@ _PLUGIN_SCHEMA_ATTRIBUTES = [
 ]
 
 
-def _descriptors() -> list[onnx.defs.OpSchema.FormalParameter]:
-    return [
-        _Schema.FormalParameter("a", "T", "Descriptors [N, P, C] of one frame of each pair."),
-        _Schema.FormalParameter("b", "T", "Descriptors [N, Q, C] of its partner."),
-    ]
-
-
-def _mean_correlation_schema() -> onnx.defs.OpSchema:
+def _schema(
+    name: str,
+    doc: str,
+    outputs: list[onnx.defs.OpSchema.FormalParameter],
+    shapes: Callable[[Any, Any, Any], list[tuple[Any, ...]]],
+    attributes: list[onnx.defs.OpSchema.Attribute],
+) -> onnx.defs.OpSchema:
+    """A schema whose outputs are float32, with the shapes that `shapes` makes of N, P and Q."""
     schema = _Schema(
-        "MeanCorrelation",
+        name,
         DOMAIN,
         DOMAIN_VERSION,
-        "Means over q, and over p, of relu(<a[n, p], b[n, q]>), accumulated in fp32.",
-        inputs=_descriptors(),
-        outputs=[
-            _Schema.FormalParameter("mean_a", "tensor(float)", "The mean over q, [N, P]."),
-            _Schema.FormalParameter(
-                "mean_b",
-                "tensor(float)",
-                "The mean over p, [N, Q].",
-                param_option=_Schema.FormalParameterOption.Optional,
-            ),
+        doc,
+        inputs=[
+            _Schema.FormalParameter("a", "T", "Descriptors [N, P, C] of one frame of each pair."),
+            _Schema.FormalParameter("b", "T", "Descriptors [N, Q, C] of its partner."),
         ],
+        outputs=outputs,
         type_constraints=_INPUT_TYPES,
-        attributes=_PLUGIN_SCHEMA_ATTRIBUTES,
+        attributes=[*attributes, *_PLUGIN_SCHEMA_ATTRIBUTES],
     )
 
     def infer(context: Any) -> None:
-        pairs, p, q = _pair_dimensions(context)
-        context.set_output_type(0, _fp32_tensor(pairs, p))
-        if context.get_num_outputs() > 1:
-            context.set_output_type(1, _fp32_tensor(pairs, q))
+        for index, shape in enumerate(shapes(*_pair_dimensions(context))[: context.get_num_outputs()]):
+            context.set_output_type(index, _fp32_tensor(*shape))
 
     schema.set_type_and_shape_inference_function(infer)
     return schema
+
+
+def _mean_correlation_schema() -> onnx.defs.OpSchema:
+    optional = _Schema.FormalParameterOption.Optional
+    outputs = [
+        _Schema.FormalParameter("mean_a", "tensor(float)", "The mean over q, [N, P]."),
+        _Schema.FormalParameter("mean_b", "tensor(float)", "The mean over p, [N, Q].", param_option=optional),
+    ]
+    doc = "Means over q, and over p, of relu(<a[n, p], b[n, q]>), accumulated in fp32."
+    return _schema("MeanCorrelation", doc, outputs, lambda n, p, q: [(n, p), (n, q)], [])
 
 
 def _correlation_volume_schema() -> onnx.defs.OpSchema:
     relu = _Schema.Attribute("relu", onnx.helper.make_attribute("relu", 0), "1: negative entries are set to 0.")
-    schema = _Schema(
-        "CorrelationVolume",
-        DOMAIN,
-        DOMAIN_VERSION,
-        "<a[n, p], b[n, q]>, accumulated in fp32.",
-        inputs=_descriptors(),
-        outputs=[_Schema.FormalParameter("volume", "tensor(float)", "The correlation volume [N, P, Q].")],
-        type_constraints=_INPUT_TYPES,
-        attributes=[relu, *_PLUGIN_SCHEMA_ATTRIBUTES],
-    )
-
-    def infer(context: Any) -> None:
-        context.set_output_type(0, _fp32_tensor(*_pair_dimensions(context)))
-
-    schema.set_type_and_shape_inference_function(infer)
-    return schema
+    outputs = [_Schema.FormalParameter("volume", "tensor(float)", "The correlation volume [N, P, Q].")]
+    doc = "<a[n, p], b[n, q]>, accumulated in fp32."
+    return _schema("CorrelationVolume", doc, outputs, lambda n, p, q: [(n, p, q)], [relu])
 
 
 def _pair_dimensions(context: Any) -> tuple[Any, Any, Any]:

@@ -54,12 +54,6 @@ def inline(model: ir.Model, weights: Collection[str]) -> None:
     _clear_metadata(model)
 
 
-def count_nodes(model: ir.Model) -> dict[str, int]:
-    """Nodes per operator, most frequent first; those of other domains as `domain::operator`."""
-    counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph)
-    return dict(counts.most_common())
-
-
 def _transpose_weights(graph: ir.Graph) -> None:
     """Store the matrices of linear layers as the graph multiplies by them; the optimiser would make them anonymous."""
     for node in list(graph):

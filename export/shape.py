@@ -1,4 +1,4 @@
-"""What an export fixes about a clip, and the error of an export. Free of torch, so that mistakes are told at once."""
+"""The shape of clips that an export fixes, and its errors. Free of torch, so that mistakes are told at once."""
 
 from __future__ import annotations
 

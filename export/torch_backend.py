@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
-from avsbg.export.stream_graphs import graph_module
+from avsbg.export.graphs import AudioForm, ClipGraph, graph_module, needs_audio_encoder
 from avsbg.export.weights import load_graph_weights, read_graph_weights
 from avsbg.model import Variant, VariantError, build, create_audio_encoder
 from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
@@ -104,7 +103,7 @@ class TorchBackend(Backend):
         self._module: ClipGraph | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What runs."""
+        """The module as it runs."""
         return {
             "backend": self.name,
             "version": torch.__version__,

@@ -136,7 +136,7 @@ def _show(console: Console, bundle: Path, name: str, record: EngineRecord) -> No
             "  accuracy: not measured; `avsbg verify` holds the two graphs of a stream together against PyTorch"
         )
     else:
-        verdict = "" if accuracy.passed else f" [bold red]below the gate of {accuracy.min_miou}[/bold red]"
+        verdict = "" if accuracy.passed else f" [bold red]below the threshold of {accuracy.min_miou}[/bold red]"
         console.print(
             f"  the graph {'(emulated) ' if accuracy.emulated else ''}against PyTorch: mIoU of the masks "
             f"{accuracy.miou:.4f}{verdict}, {accuracy.flipped:.2%} of "

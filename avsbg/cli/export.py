@@ -152,7 +152,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
 
 @dataclass(frozen=True)
 class _Source:
-    """Which network, and where its weights come from."""
+    """A network, and the origin of its weights."""
 
     variant: Variant
     checkpoint: Path | None = None

@@ -43,7 +43,7 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     ] = "clip",
     threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
     silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier explanation.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier visualization.")] = False,
 ) -> None:
     """Show what a network attends to: its attention maps as heat maps over the frames (the paper's Figure 6).
 
@@ -80,7 +80,7 @@ def _pixel(text: str) -> tuple[int, int]:
 
 
 def _tell(console: Any, summary: dict[str, Any], folder: Path) -> None:
-    """What was found, in a few lines."""
+    """Print the summary in a few lines."""
     from avsbg.export.visualize.maps import TITLES
 
     for clip in summary["clips"]:

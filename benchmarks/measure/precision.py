@@ -47,9 +47,9 @@ def with_precisions(
         progress: called with what is being done, the steps done and the steps there are.
     """
     from avsbg.export.external_data import check_external_data
-    from avsbg.export.precision.calibration_clips import open_clips
+    from avsbg.export.precision.calibrate import ClipSource, open_clips
     from avsbg.export.precision.graphs import add_graph
-    from avsbg.export.precision.quantisation import make_quantisation
+    from avsbg.export.precision.sensitivity import calibrate_bundle
     from avsbg.runtime.bundle import update_bundle
 
     graphs = bundle.manifest.graphs
@@ -64,9 +64,9 @@ def with_precisions(
             for done, one in enumerate(missing):
                 progress(f"expressing the graph in {one}", done, len(missing))
                 if PRECISIONS[one].quantization is not None and one not in bundle.manifest.quantisations:
-                    clips = open_clips(calibrate, copy, CALIBRATION_CLIPS, seed=0)
-                    least = PRECISIONS[one].min_miou
-                    update.quantisations[one] = make_quantisation(copy, one, clips, least, progress)
+                    clips = open_clips(ClipSource(calibrate, CALIBRATION_CLIPS), copy)
+                    min_miou = PRECISIONS[one].min_miou
+                    update.quantisations[one] = calibrate_bundle(copy, one, clips, min_miou, progress)
                 add_graph(update, GRAPH, one)
         yield Bundle.open(copy.path)
 

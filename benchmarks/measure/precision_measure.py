@@ -109,9 +109,8 @@ def measure(
         BackendError: ONNX Runtime cannot run the graph.
         DatasetError: the bundle does not take the data set's clips.
     """
-    from avsbg.export.precision.accuracy import clip_agreement, summarise
+    from avsbg.export.precision.accuracy import accuracy_backend, clip_agreement, summarize
     from avsbg.export.precision.emulated import label
-    from avsbg.export.precision.graphs import accuracy_backend
 
     started = datetime.now(timezone.utc)
     emulated = PRECISIONS[precision].emulated
@@ -135,7 +134,7 @@ def measure(
                 ),
                 split.scores,
             )
-    agreement = summarise(clips)
+    agreement = summarize(clips)
     accuracy = made.graph(name).accuracy
     least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.min_miou
     clip = bundle.manifest.clip

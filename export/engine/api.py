@@ -82,7 +82,7 @@ def validate_builder_options(request: EngineRequest) -> None:
 
 
 def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
-    """What the engine will be built for.
+    """Choose the device that the engine is built for.
 
     Raises:
         BuildError: this machine has no GPU and none is named, or the backend cannot build for one that is.

@@ -15,7 +15,8 @@ from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import count_types, differing_products, product_types
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
-from avsbg.export.precision.graphs import add_graph, expected_types, measure_accuracy, quantised_graph
+from avsbg.export.precision.accuracy import measure_accuracy
+from avsbg.export.precision.graphs import add_graph, expected_types, quantized_graph
 from avsbg.runtime.backends.tensorrt.engine import remember_built
 from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
 from avsbg.runtime.bundle import Bundle, sha256, update_bundle
@@ -73,7 +74,7 @@ def build_into_bundle(
     check_external_data(bundle, bundle.graph(source))
     converted = None
     if PRECISIONS[request.precision].quantization is not None:
-        converted = quantised_graph(bundle, source, request.precision)
+        converted = quantized_graph(bundle, source, request.precision)
         check_external_data(bundle, bundle.graph(converted))
     library = None
     if request.operator == "plugin":
@@ -154,7 +155,7 @@ def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
 
 
 def _measured_before(bundle: Bundle, staged: Bundle, graph: str) -> AccuracyRecord | None:
-    """What `avsbg convert` found the same graph to cost, on the clips that it was given; None where it is another."""
+    """The accuracy that `avsbg convert` measured of the same graph, on its clips; None where it is another graph."""
     record = bundle.manifest.graphs.get(graph)
     if record is None or record.accuracy is None or record.files != staged.graph(graph).files:
         return None

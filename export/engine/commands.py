@@ -13,68 +13,35 @@ from avsbg.runtime.bundle.engine_record import ProfileRecord
 
 # Where the plugin library is on the user's machine is theirs to know.
 PLUGIN_FILE = "libavsbg_tensorrt.so"
+_SHAPES = {"min": "smallest", "opt": "optimal", "max": "largest"}
 
 
 def command_lines(request: EngineRequest, onnx_file: str, profile: Mapping[str, ProfileRecord]) -> dict[str, str]:
     """The command lines, by the tool's name, to be run inside the bundle.
 
     Args:
-        request: what was asked for.
+        request: the build's options.
         onnx_file: the graph that was built.
         profile: the shapes of the inputs.
     """
     engine = onnx_file.removesuffix(".onnx") + ".engine"
-    return {
-        "trtexec": shlex.join(_trtexec(request, onnx_file, engine, profile)),
-        "polygraphy": shlex.join(_polygraphy(request, onnx_file, engine, profile)),
-    }
-
-
-def _trtexec(request: EngineRequest, onnx_file: str, engine: str, profile: Mapping[str, ProfileRecord]) -> list[str]:
-    def shapes(which: str) -> str:
-        return ",".join(f"{name}:{'x'.join(map(str, getattr(record, which)))}" for name, record in profile.items())
-
-    words = [
-        "trtexec",
-        f"--onnx={onnx_file}",
-        f"--saveEngine={engine}",
-        "--stronglyTyped",
-        f"--minShapes={shapes('smallest')}",
-        f"--optShapes={shapes('optimal')}",
-        f"--maxShapes={shapes('largest')}",
-    ]
-    if request.precision != "tf32":
-        words.append("--noTF32")
-    if request.operator == "plugin":
-        words.append(f"--dynamicPlugins={PLUGIN_FILE}")
-    if request.workspace_mb is not None:
-        words.append(f"--memPoolSize=workspace:{request.workspace_mb}M")
-    if request.aux_streams is not None:
-        words.append(f"--maxAuxStreams={request.aux_streams}")
-    if request.version_compatible:
-        words.append("--versionCompatible")
-    if request.strip_weights:
-        words.append("--stripWeights")
-    return words
-
-
-def _polygraphy(request: EngineRequest, onnx_file: str, engine: str, profile: Mapping[str, ProfileRecord]) -> list[str]:
-    def shapes(which: str) -> list[str]:
-        return [f"{name}:[{','.join(map(str, getattr(record, which)))}]" for name, record in profile.items()]
-
-    words = ["polygraphy", "convert", onnx_file, "--convert-to", "trt", "-o", engine, "--strongly-typed"]
-    for flag, which in (("min", "smallest"), ("opt", "optimal"), ("max", "largest")):
-        words += [f"--trt-{flag}-shapes", *shapes(which)]
-    if request.precision == "tf32":
-        words.append("--tf32")
-    if request.operator == "plugin":
-        words += ["--plugins", PLUGIN_FILE]
-    if request.workspace_mb is not None:
-        words += ["--pool-limit", f"workspace:{request.workspace_mb}M"]
-    if request.aux_streams is not None:
-        words += ["--max-aux-streams", str(request.aux_streams)]
-    if request.version_compatible:
-        words.append("--version-compatible")
-    if request.strip_weights:
-        words.append("--strip-plan")
-    return words
+    trtexec = ["trtexec", f"--onnx={onnx_file}", f"--saveEngine={engine}", "--stronglyTyped"]
+    polygraphy = ["polygraphy", "convert", onnx_file, "--convert-to", "trt", "-o", engine, "--strongly-typed"]
+    for flag, which in _SHAPES.items():
+        shapes = {name: [str(size) for size in getattr(record, which)] for name, record in profile.items()}
+        trtexec.append(f"--{flag}Shapes=" + ",".join(f"{name}:{'x'.join(shape)}" for name, shape in shapes.items()))
+        polygraphy += [f"--trt-{flag}-shapes", *(f"{name}:[{','.join(shape)}]" for name, shape in shapes.items())]
+    workspace, streams, is_tf32 = request.workspace_mb, request.aux_streams, request.precision == "tf32"
+    for holds, of_trtexec, of_polygraphy in (
+        (not is_tf32, ["--noTF32"], []),
+        (is_tf32, [], ["--tf32"]),
+        (request.operator == "plugin", [f"--dynamicPlugins={PLUGIN_FILE}"], ["--plugins", PLUGIN_FILE]),
+        (workspace is not None, [f"--memPoolSize=workspace:{workspace}M"], ["--pool-limit", f"workspace:{workspace}M"]),
+        (streams is not None, [f"--maxAuxStreams={streams}"], ["--max-aux-streams", str(streams)]),
+        (request.version_compatible, ["--versionCompatible"], ["--version-compatible"]),
+        (request.strip_weights, ["--stripWeights"], ["--strip-plan"]),
+    ):
+        if holds:
+            trtexec += of_trtexec
+            polygraphy += of_polygraphy
+    return {"trtexec": shlex.join(trtexec), "polygraphy": shlex.join(polygraphy)}

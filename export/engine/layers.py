@@ -1,4 +1,4 @@
-"""Which types an engine's layers really have, read from what TensorRT says of its own engine.
+"""The realised types of an engine's layers, read from TensorRT's own descriptions.
 
 A layer names the ONNX nodes that it executes. So each product of the graph (convolution, matrix product, correlation)
 can be followed to the layers that compute it, and the types of their inputs held against the type asked for.
@@ -198,5 +198,5 @@ def differing_products(realised: Mapping[str, tuple[str, ...]], expected: Mappin
 
 
 def count_types(realised: Mapping[str, tuple[str, ...]]) -> dict[str, int]:
-    """How many products are computed in each type."""
+    """The number of layers of the graph that are computed in each type."""
     return dict(Counter(" and ".join(types) or "unknown" for types in realised.values()).most_common())

@@ -1,4 +1,4 @@
-"""What an engine is asked to be."""
+"""The options of an engine build, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far the logits of a precision lie from a reference, clip by clip: what gates and tables are made of."""
+"""The accuracy of a precision: how far masks and logits lie from a reference, clip by clip, in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbg.export.precision.calibrate import CalibrationClips, Progress
+from avsbg.export.precision.emulated import EmulatedBackend
+from avsbg.runtime.backends import Backend
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.verify.iou import mask_iou
 
-# What stands for the difference of an output that is not finite, in records that hold finite numbers only.
+# Stands for the difference of an output that is not finite, in records that hold finite numbers only.
 _NOT_FINITE = float(np.finfo(np.float32).max)
 
 
@@ -78,7 +86,7 @@ class Agreement:
     finite: bool
 
 
-def summarise(clips: Sequence[ClipAgreement]) -> Agreement:
+def summarize(clips: Sequence[ClipAgreement]) -> Agreement:
     """The figures of clips of one size.
 
     Raises:
@@ -102,3 +110,85 @@ def summarise(clips: Sequence[ClipAgreement]) -> Agreement:
         worst=(worst.name, worst.miou),
         finite=finite,
     )
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Clips to measure accuracy on, and the logits `[T, H, W]` of the float32 graph for each."""
+
+    clips: CalibrationClips
+    logits: list[NDArray[np.generic]]
+
+
+def float32_reference(bundle: Bundle, clips: CalibrationClips, progress: Progress) -> Reference:
+    """Run the float32 `clip` graph on clips in ONNX Runtime, which export compared with PyTorch.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
+    """
+    logits = []
+    with OnnxRuntimeBackend(bundle, "clip") as backend:
+        for index, inputs in enumerate(clips.clips()):
+            progress("running the float32 graph on the clips to measure on", index, clips.record.clips)
+            logits.append(backend.run(inputs, ["logits"])["logits"][0])
+    return Reference(clips, logits)
+
+
+def measure_accuracy(
+    bundle: Bundle,
+    graph: str,
+    min_miou: float | None = None,
+    *,
+    precision: Precision | None = None,
+    reference: Reference | None = None,
+    progress: Progress = lambda *_: None,
+) -> AccuracyRecord:
+    """Run a graph on the bundle's vectors and compare with PyTorch's outputs: in ONNX Runtime, or emulated there.
+
+    Args:
+        bundle: an open bundle.
+        graph: one that takes clips.
+        min_miou: the accuracy threshold; by default the precision's own.
+        precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
+        reference: clips to measure on in place of the vectors.
+        progress: called with a description, the clips done and the clips there are.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
+    """
+    precision = precision or bundle.graph(graph).precision
+    min_miou = PRECISIONS[precision].min_miou if min_miou is None else min_miou
+    with accuracy_backend(bundle, graph, precision) as backend:
+        on_vectors = [
+            clip_agreement(f"{one.record.file}, clip {clip}", ours, theirs)
+            for one in bundle.vectors()
+            for clip, (ours, theirs) in enumerate(
+                zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
+            )
+        ]
+        agreement = summarize(on_vectors) if reference is None else _agreement_on(reference, backend, progress)
+    return AccuracyRecord(
+        largest_difference=agreement.largest,
+        flipped=agreement.flipped,
+        miou=agreement.miou,
+        min_miou=min_miou,
+        passed=agreement.finite and agreement.miou >= min_miou,
+        emulated=PRECISIONS[precision].emulated,
+        measured_on=None if reference is None else reference.clips.record,
+        vectors_miou=summarize(on_vectors).miou if reference is not None and on_vectors else None,
+    )
+
+
+def _agreement_on(reference: Reference, backend: Backend, progress: Progress) -> Agreement:
+    found = []
+    for index, (inputs, theirs) in enumerate(zip(reference.clips.clips(), reference.logits, strict=True)):
+        progress("comparing with the float32 graph", index, len(reference.logits))
+        found.append(clip_agreement(f"clip {index}", backend.run(inputs, ["logits"])["logits"][0], theirs))
+    return summarize(found)
+
+
+def accuracy_backend(bundle: Bundle, graph: str, precision: Precision, *, threads: int | None = None) -> Backend:
+    """A backend that computes a graph in a precision on the CPU, though it missed its accuracy threshold."""
+    if PRECISIONS[precision].emulated:
+        return EmulatedBackend(bundle, graph, precision=precision, threads=threads)
+    return OnnxRuntimeBackend(bundle, graph, threads=threads, allow_failed_accuracy=True)

@@ -12,19 +12,11 @@ from collections import Counter
 
 import numpy as np
 import onnx_ir as ir
-import onnx_ir.passes.common
-from onnxscript.rewriter import rewrite
-from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
 
-from avsbg.errors import AvsbgError
-from avsbg.export.operators import register_schemas
+from avsbg.export.editor import GraphEditor, PrecisionError, fold_batch_norms, infer_types
 from avsbg.export.precision.rules import FLOATS, assign, find_rule, output_type, typed_inputs
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.streaming.frame_pair import is_feature
-
-
-class PrecisionError(AvsbgError):
-    """A graph cannot be expressed in the precision asked for."""
 
 
 def convert(model: ir.Model, precision: str) -> dict[str, int]:
@@ -56,7 +48,7 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     for node in types:
         rule = find_rule(node)
         decided["follows its inputs" if rule is None else rule.name] += 1
-    caster = _Caster(model.graph, low)
+    caster = _Caster(model.graph)
     for node in list(model.graph):
         own = types.get(node)
         for index in typed_inputs(node) if own is not None else ():
@@ -71,19 +63,6 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     return dict(decided.most_common())
 
 
-def fold_batch_norms(model: ir.Model) -> None:
-    """Fold each batch normalisation behind a convolution into the convolution's weights, in float32, in place."""
-    functions = dict(model.functions)
-    names = {node.inputs[1]: node.name for node in model.graph if node.op_type == "Conv"}
-    rewrite(model, pattern_rewrite_rules=[fuse_batchnorm_into_conv_rule])
-    model.functions.update(functions)
-    known = {str(value.name): name for value, name in names.items() if value is not None}
-    for node in model.graph:
-        if node.op_type == "Conv" and node.inputs[1] is not None:
-            # Engines report by node names; the rule makes up its own.
-            node.name = known.get(str(node.inputs[1].name), node.name)
-
-
 def _raise_opset(model: ir.Model, opset: int) -> None:
     # Up to opset 22, the operators that we export changed in nothing but types.
     model.opset_imports[""] = max(opset, model.opset_imports[""])
@@ -91,21 +70,11 @@ def _raise_opset(model: ir.Model, opset: int) -> None:
         function.opset_imports[""] = model.opset_imports[""]
 
 
-def infer_types(model: ir.Model) -> None:
-    """Values that came from inlined functions have no type yet, and a value without one would not be cast."""
-    register_schemas()
-    ir.passes.common.ShapeInferencePass()(model)
-    unknown = [value.name for node in model.graph for value in node.outputs if value.dtype is None and value.uses()]
-    if unknown:
-        raise PrecisionError(f"the type of {unknown[0]} cannot be inferred.", "Export the bundle again.")
-
-
 class _Caster:
     """Gives values in the type that a node wants, each cast once."""
 
-    def __init__(self, graph: ir.Graph, low: ir.DataType) -> None:
-        self._graph = graph
-        self._low = low
+    def __init__(self, graph: ir.Graph) -> None:
+        self._editor = GraphEditor(graph)
         self._made: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
 
     def as_type(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
@@ -119,25 +88,27 @@ class _Caster:
 
     def finish_outputs(self, features: ir.DataType) -> None:
         """Return a stream's features in the type given and every other output in float32, under its name."""
-        for index, value in enumerate(list(self._graph.outputs)):
+        graph = self._editor.graph
+        for index, value in enumerate(list(graph.outputs)):
             wanted = features if is_feature(str(value.name)) else ir.DataType.FLOAT
             if value.dtype in FLOATS and value.dtype is not wanted:
-                name, value.name = value.name, f"{value.name}.{str(value.dtype.name).lower()}"
+                name, value.name = str(value.name), f"{value.name}.{str(value.dtype.name).lower()}"
                 node = ir.node("Cast", [value], attributes={"to": int(wanted)}, name=f"{name}/Cast")
                 output = node.outputs[0]
                 output.name, output.type, output.shape = name, ir.TensorType(wanted), value.shape
-                self._graph.append(node)
-                self._graph.outputs[index] = output
+                graph.append(node)
+                graph.outputs[index] = output
 
     def drop_unused_weights(self) -> None:
         """Remove the float32 weights whose converted form took their place, and give it their name."""
+        initializers = self._editor.graph.initializers
         for (value, _), converted in self._made.items():
             if value.is_initializer() and not value.uses():
                 name = str(value.name)
-                del self._graph.initializers[name]
-                del self._graph.initializers[str(converted.name)]
+                del initializers[name]
+                del initializers[str(converted.name)]
                 converted.name = name
-                self._graph.initializers[name] = converted
+                initializers[name] = converted
 
     def _converted_weight(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         assert value.const_value is not None
@@ -149,21 +120,17 @@ class _Caster:
                 f"the weight {value.name} reaches {np.abs(array).max():.3g}, beyond {wanted.name.lower()}'s range.",
                 "Choose --precision bf16, whose range is float32's, or fp32.",
             )
-        name = f"{value.name}.{wanted.name.lower()}"
-        tensor = ir.tensor(narrow, dtype=wanted, name=name)
-        converted = ir.Value(name=name, shape=value.shape, type=ir.TensorType(wanted), const_value=tensor)
-        self._graph.register_initializer(converted)
-        return converted
+        return self._editor.add_weight(f"{value.name}.{wanted.name.lower()}", narrow, wanted)
 
     def _cast(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         producer = value.producer()
         stem = value.name if producer is None or not producer.name else producer.name
-        node = ir.node("Cast", [value], attributes={"to": int(wanted)}, name=f"{stem}/Cast_{wanted.name.lower()}")
-        output = node.outputs[0]
-        output.name, output.shape = f"{value.name}.{wanted.name.lower()}", value.shape
-        output.type = ir.TensorType(wanted)
-        if producer is None:
-            self._graph.insert_before(self._graph[0], node)
-        else:
-            self._graph.insert_after(producer, node)
-        return output
+        kind = wanted.name.lower()
+        return self._editor.insert(
+            "Cast",
+            [value],
+            f"{value.name}.{kind}",
+            wanted,
+            node_name=f"{stem}/Cast_{kind}",
+            attributes={"to": int(wanted)},
+        )

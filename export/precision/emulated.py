@@ -1,10 +1,9 @@
-"""What bf16 and tf32 cost, where no runtime computes in them: their rounding, emulated in a float32 graph.
+"""The rounding of bf16 and tf32, which no runtime on the CPU computes in, emulated in a float32 graph.
 
-ONNX Runtime has neither type's products on the processor. What a strongly typed engine does in them is known, though:
-products multiply operands that have the type and accumulate in float32, and what the graph says is bfloat16 is stored
-so. An emulated graph computes in float32 and rounds where the engine would; every value that the engine holds in the
-type lies on the type's grid. The order of sums is the engine's own, and so is whether it rounds between two operators
-that it fuses: the emulation rounds after each.
+A strongly typed engine multiplies operands that have the type, accumulates in float32, and stores as bfloat16 what the
+graph says is bfloat16. An emulated graph computes in float32 and rounds where the engine would; every value that the
+engine holds in the type lies on the type's grid. The order of sums is the engine's own, and so is whether it rounds
+between two operators that it fuses: the emulation rounds after each.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from avsbg.export.precision.convert import convert, fold_batch_norms, infer_types
-from avsbg.export.precision.rules import is_product
-from avsbg.export.precision.sessions import Session, throw_away_session
+from avsbg.export.editor import GraphEditor, fold_batch_norms, infer_types
+from avsbg.export.precision.convert import convert
+from avsbg.export.precision.rules import is_compute_layer
+from avsbg.export.sessions import Session, temporary_session
 from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.precision import PRECISIONS
@@ -37,7 +37,7 @@ _TF32_DROPPED = 13
 
 
 def label(precision: str) -> str:
-    """How an emulated precision is named wherever it is shown."""
+    """The name of an emulated precision in tables, records and messages."""
     return f"{precision} (emulated)"
 
 
@@ -74,7 +74,7 @@ def _store_in_float32(graph: ir.Graph) -> None:
             assert value.const_value is not None
             array = value.const_value.numpy().astype(np.float32)
             value.const_value, value.type = ir.tensor(array, dtype=FLOAT, name=name), ir.TensorType(FLOAT)
-    inserter = _Inserter(graph)
+    editor = GraphEditor(graph)
     for node in list(graph):
         casts = node.op_type == "Cast" and node.attributes.get_int("to") == int(BFLOAT16)
         if casts:
@@ -83,85 +83,62 @@ def _store_in_float32(graph: ir.Graph) -> None:
             if value.dtype is BFLOAT16:
                 value.type = ir.TensorType(FLOAT)
                 if casts or node.op_type not in _MOVES:
-                    inserter.store_in_bfloat16(value)
+                    _store_in_bfloat16(editor, value)
 
 
 def _round_operands(graph: ir.Graph) -> None:
-    """Round both operands of each float32 product to tf32."""
-    inserter = _Inserter(graph)
+    """Round both operands of each float32 layer to tf32."""
+    editor = GraphEditor(graph)
     rounded: dict[ir.Value, ir.Value] = {}
-    for node in [node for node in graph if is_product(node)]:
+    nudge = editor.add_weight("tf32.nudge", np.asarray(2.0**-30, np.float64))
+    splitter = editor.add_weight("tf32.split", np.asarray(2.0**42 + 1, np.float64))
+    for node in [node for node in graph if is_compute_layer(node)]:
         for index in (0, 1):
             value = node.inputs[index]
             if value is None or value.dtype is not FLOAT:
                 continue
             if value not in rounded:
-                constant = value.is_initializer()
-                rounded[value] = inserter.weight_in_tf32(value) if constant else inserter.rounded_to_tf32(value)
+                if value.is_initializer():
+                    assert value.const_value is not None
+                    array = round_tf32(value.const_value.numpy())
+                    rounded[value] = editor.add_weight(f"{value.name}.tf32", array)
+                else:
+                    rounded[value] = _round_to_tf32(editor, value, nudge, splitter)
             node.replace_input_with(index, rounded[value])
-    for value in rounded:
-        if value.is_initializer() and not value.uses() and not value.is_graph_output():
-            del graph.initializers[str(value.name)]
+    editor.drop_unused_weights()
 
 
-class _Inserter:
-    """Inserts the operators that round a value, behind the node that computes it."""
+def _store_in_bfloat16(editor: GraphEditor, value: ir.Value) -> None:
+    """Let all that reads `value` read it rounded: to nearest, ties to even, as in every conversion to bfloat16."""
+    users = [(use.node, use.idx) for use in value.uses()]
+    low = _cast(editor, value, f"{value.name}.bf16", BFLOAT16)
+    stored = _cast(editor, low, f"{value.name}.stored", FLOAT)
+    for node, index in users:
+        node.replace_input_with(index, stored)
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self._graph = graph
-        self._constants: dict[float, ir.Value] = {}
 
-    def store_in_bfloat16(self, value: ir.Value) -> None:
-        """Let all that reads `value` read it rounded: to nearest, ties to even, as in every conversion to bfloat16."""
-        users = [(use.node, use.idx) for use in value.uses()]
-        low = self._insert("Cast", [value], f"{value.name}.bf16", BFLOAT16)
-        stored = self._insert("Cast", [low], f"{value.name}.stored", FLOAT)
-        for node, index in users:
-            node.replace_input_with(index, stored)
+def _round_to_tf32(editor: GraphEditor, value: ir.Value, nudge: ir.Value, splitter: ir.Value) -> ir.Value:
+    """As `round_tf32`, in double precision, where neither range nor ties are in the way.
 
-    def rounded_to_tf32(self, value: ir.Value) -> ir.Value:
-        """As `round_tf32`, in double precision, where neither range nor ties are in the way.
+    The value is moved away from zero by less than what tells it from the next float32, which decides the ties. Then
+    Veltkamp's splitting (T. J. Dekker, "A floating-point technique for extending the available precision", 1971) keeps
+    the 11 leading of a double's 53 bits: g - (g - x) with g = c x and c = 2^42 + 1.
+    """
 
-        The value is moved away from zero by less than what tells it from the next float32, which decides the ties.
-        Then Veltkamp's splitting (T. J. Dekker, "A floating-point technique for extending the available precision",
-        1971) keeps the 11 leading of a double's 53 bits: g - (g - x) with g = c x and c = 2^42 + 1.
-        """
-        double = self._insert("Cast", [value], f"{value.name}.double", DOUBLE)
-        # Not one product with 1 + 2^-30, which ONNX Runtime takes for 1 and removes.
-        nudge = self._insert("Mul", [double, self._constant("nudge", 2.0**-30)], f"{value.name}.nudge", DOUBLE)
-        x = self._insert("Add", [nudge, double], f"{value.name}.nudged", DOUBLE)
-        g = self._insert("Mul", [x, self._constant("split", 2.0**42 + 1)], f"{value.name}.split", DOUBLE)
-        low = self._insert("Sub", [g, x], f"{value.name}.split_low", DOUBLE)
-        high = self._insert("Sub", [g, low], f"{value.name}.split_high", DOUBLE)
-        return self._insert("Cast", [high], f"{value.name}.tf32", FLOAT)
+    def compute(operator: str, left: ir.Value, right: ir.Value, name: str) -> ir.Value:
+        return editor.insert(operator, [left, right], f"{value.name}.{name}", DOUBLE)
 
-    def weight_in_tf32(self, value: ir.Value) -> ir.Value:
-        """A weight, rounded; its name tells it from the one that others may still read."""
-        assert value.const_value is not None
-        return self._initializer(f"{value.name}.tf32", round_tf32(value.const_value.numpy()), FLOAT)
+    double = _cast(editor, value, f"{value.name}.double", DOUBLE)
+    # Not one product with 1 + 2^-30, which ONNX Runtime takes for 1 and removes.
+    x = compute("Add", compute("Mul", double, nudge, "nudge"), double, "nudged")
+    g = compute("Mul", x, splitter, "split")
+    low = compute("Sub", g, x, "split_low")
+    high = compute("Sub", g, low, "split_high")
+    return _cast(editor, high, f"{value.name}.tf32", FLOAT)
 
-    def _insert(self, operator: str, inputs: list[ir.Value], name: str, kind: ir.DataType) -> ir.Value:
-        attributes = {"to": int(kind)} if operator == "Cast" else {}
-        node = ir.node(operator, inputs, attributes=attributes, name=name)
-        output = node.outputs[0]
-        output.name, output.type, output.shape = name, ir.TensorType(kind), inputs[0].shape
-        producer = inputs[0].producer()
-        if producer is None:
-            self._graph.insert_before(self._graph[0], node)
-        else:
-            self._graph.insert_after(producer, node)
-        return output
 
-    def _constant(self, name: str, number: float) -> ir.Value:
-        if number not in self._constants:
-            self._constants[number] = self._initializer(f"tf32.{name}", np.asarray(number, np.float64), DOUBLE)
-        return self._constants[number]
-
-    def _initializer(self, name: str, array: NDArray[Any], kind: ir.DataType) -> ir.Value:
-        tensor = ir.tensor(array, dtype=kind, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(kind), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
+def _cast(editor: GraphEditor, value: ir.Value, name: str, dtype: ir.DataType) -> ir.Value:
+    return editor.insert("Cast", [value], name, dtype, attributes={"to": int(dtype)})
 
 
 def check_rounding(precision: str) -> None:
@@ -179,7 +156,7 @@ def check_rounding(precision: str) -> None:
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 20}, name="rounding")
     model = ir.Model(graph, ir_version=10)
     emulate(model, precision)
-    with throw_away_session(model, threads=1) as session:
+    with temporary_session(model, threads=1) as session:
         found = session.run({"x": values.astype(np.float32).reshape(-1, 1)})["logits"].reshape(-1)
     wanted = round_tf32(values) if precision == "tf32" else values.astype(BFLOAT16.numpy()).astype(np.float32)
     if not np.array_equal(found, wanted):
@@ -218,7 +195,7 @@ class EmulatedBackend(Backend):
         self._session: Session | None = None
 
     def describe(self) -> dict[str, Any]:
-        """What runs; `precision` says that it is emulated."""
+        """The backend as it runs; `precision` says that it is emulated."""
         return {
             "backend": self.name,
             "version": onnxruntime.__version__,
@@ -231,7 +208,7 @@ class EmulatedBackend(Backend):
         check_rounding(self._precision)
         model = ir.load(self.bundle.file(self.contract.file))
         emulate(model, self._precision)
-        self._session = self._stack.enter_context(throw_away_session(model, threads=self._threads))
+        self._session = self._stack.enter_context(temporary_session(model, threads=self._threads))
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         assert self._session is not None

@@ -1,33 +1,96 @@
-"""The graphs of a bundle in other precisions: made from the float32 graphs, added to the bundle, checked."""
+"""The graphs of a bundle in other precisions: made from the float32 graphs, checked, added to the bundle, measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from avsbg.export.operators import register_schemas
-from avsbg.export.optimise import count_nodes
-from avsbg.export.precision.accuracy import Agreement, clip_agreement, summarise
-from avsbg.export.precision.calibrate import Progress
-from avsbg.export.precision.calibration_clips import CalibrationClips
-from avsbg.export.precision.convert import PrecisionError, convert, fold_batch_norms, infer_types
-from avsbg.export.precision.emulated import EmulatedBackend
-from avsbg.export.precision.quantize import quantisable_products, quantise, unquantised_products
-from avsbg.export.precision.rules import Choice, find_rule, is_product
-from avsbg.runtime.backends import Backend
-from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle import Bundle, BundleUpdate
-from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.export.editor import PrecisionError, check_model, describe_model, fold_batch_norms, infer_types
+from avsbg.export.external_data import check_external_data
+from avsbg.export.precision.accuracy import float32_reference, measure_accuracy
+from avsbg.export.precision.calibrate import VECTORS, CalibrationError, ClipSource, Progress, open_clips
+from avsbg.export.precision.convert import convert
+from avsbg.export.precision.quantize import quantizable_layers, quantize, unquantized_layers
+from avsbg.export.precision.rules import Choice, find_rule, is_compute_layer
+from avsbg.export.precision.sensitivity import calibrate_bundle
+from avsbg.runtime.bundle import Bundle, BundleUpdate, update_bundle
 from avsbg.runtime.bundle.graph_name import GraphName
-from avsbg.runtime.bundle.manifest import TensorRecord
-from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.manifest import GraphRecord
+from avsbg.runtime.bundle.precision import PRECISIONS, converted_precisions
+from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Precision
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The graphs that were added, by name, and the calibration behind them."""
+
+    graphs: dict[str, GraphRecord]
+    quantisation: QuantisationRecord | None
+
+
+def convert_bundle(
+    path: Path,
+    precision: Precision,
+    *,
+    calibration: ClipSource | None = None,
+    accuracy_clips: ClipSource | None = None,
+    min_miou: float | None = None,
+    progress: Progress,
+) -> Converted:
+    """Add every float32 graph of a bundle in another precision; graphs of the same name are replaced.
+
+    Args:
+        path: the bundle, which changes only when everything has succeeded.
+        precision: one of `converted_precisions()`.
+        calibration: for int8 and fp8; None uses the bundle's own, made earlier.
+        accuracy_clips: the clips that accuracy is measured on; None takes the bundle's test vectors.
+        min_miou: the accuracy threshold, a mean IoU with PyTorch's masks; by default the precision's.
+        progress: called with a description, the steps done and the steps there are.
+
+    Raises:
+        PrecisionError: no such precision, a threshold that is no share, or a bundle that was not calibrated.
+        CalibrationError: the clips cannot be used, or the precision needs none.
+        BundleError: the bundle is not valid.
+    """
+    if precision not in (known := converted_precisions()):
+        raise PrecisionError(f"--precision {precision} is not one to convert to.", f"Choose: {', '.join(known)}.")
+    spec = PRECISIONS[precision]
+    if min_miou is not None and not 0 <= min_miou <= 1:
+        raise PrecisionError(f"--min-miou must lie between 0 and 1, not {min_miou}.")
+    if calibration is not None and spec.quantization is None:
+        raise CalibrationError(f"--calibrate has no effect with --precision {precision}.", "Leave it out.")
+    bundle = Bundle.open(path)
+    sources = [name for name, record in bundle.manifest.graphs.items() if record.precision == "fp32"]
+    for name in sources:
+        check_external_data(bundle, bundle.graph(name))
+    reference = None
+    if accuracy_clips is not None and accuracy_clips.source != VECTORS:
+        progress("reading the clips to measure accuracy on", 0, accuracy_clips.count)
+        reference = float32_reference(bundle, open_clips(accuracy_clips, bundle), progress)
+    with update_bundle(bundle) as update:
+        if calibration is not None:
+            progress("reading the calibration clips", 0, calibration.count)
+            clips = open_clips(calibration, bundle)
+            update.quantisations[precision] = calibrate_bundle(
+                bundle, precision, clips, spec.min_miou if min_miou is None else min_miou, progress
+            )
+        names = []
+        for done, source in enumerate(sources):
+            progress(f"expressing the graphs in {precision}", done, len(sources))
+            names.append(add_graph(update, source, precision))
+        staged = update.open()
+        for done, name in enumerate(names):
+            progress("comparing with PyTorch on the test vectors", done, len(names))
+            # The graphs of a stream take other inputs than the vectors hold.
+            if GraphName.parse(name).role == "clip" and (bundle.manifest.vectors or reference):
+                accuracy = measure_accuracy(staged, name, min_miou, reference=reference, progress=progress)
+                update.graphs[name] = update.graphs[name].model_copy(update={"accuracy": accuracy})
+        graphs = dict(update.graphs)
+        quantisations = bundle.manifest.quantisations | update.quantisations
+    return Converted(graphs, quantisations.get(precision))
 
 
 def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
@@ -58,39 +121,25 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
         ir.save(model, target)
     else:
         if PRECISIONS[precision].quantization is not None:
-            _quantise(update, model, precision)
+            _quantize(update, model, precision)
         else:
             convert(model, precision)
         external = (f"{name}.bin",)
         ir.save(model, target, external_data=external[0])
-    _check(target)
-    operators = count_nodes(model)
+    check_model(target)
     update.graphs[name] = record.model_copy(
         update={
             "file": target.name,
             "external_data": external,
             "precision": precision,
-            "inputs": _typed(record.inputs, model.graph.inputs),
-            "outputs": _typed(record.outputs, model.graph.outputs),
-            "opset": model.opset_imports[""],
-            "node_count": sum(operators.values()),
-            "operators": operators,
             "accuracy": None,
+            **describe_model(model),
         }
     )
     return name
 
 
-def _typed(records: Iterable[TensorRecord], values: Iterable[ir.Value]) -> tuple[TensorRecord, ...]:
-    """The records with the types that the values now have."""
-    types = {str(value.name): value.dtype for value in values}
-    return tuple(
-        record.model_copy(update={"dtype": dtype.numpy().name}) if (dtype := types[record.name]) else record
-        for record in records
-    )
-
-
-def _quantise(update: BundleUpdate, model: ir.Model, precision: str) -> None:
+def _quantize(update: BundleUpdate, model: ir.Model, precision: str) -> None:
     record = (update.bundle.manifest.quantisations | update.quantisations).get(precision)
     if record is None:
         raise PrecisionError(
@@ -99,18 +148,10 @@ def _quantise(update: BundleUpdate, model: ir.Model, precision: str) -> None:
         )
     fold_batch_norms(model)
     infer_types(model)
-    quantise(model, precision, record.ranges, set(record.ranges) - set(record.left_out))
+    quantize(model, precision, record.ranges, set(record.ranges) - set(record.left_out))
 
 
-def _check(path: Path) -> None:
-    """Check what was just written as strictly as onnx can; a failure is a mistake of ours, not the user's."""
-    register_schemas()
-    onnx.checker.check_model(str(path))
-    model = onnx.load(str(path), load_external_data=False)
-    onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
-
-
-def quantised_graph(bundle: Bundle, source: str, precision: Precision) -> str:
+def quantized_graph(bundle: Bundle, source: str, precision: Precision) -> str:
     """The name of the int8 or fp8 form of a graph, which `avsbg convert` made.
 
     Raises:
@@ -126,10 +167,10 @@ def quantised_graph(bundle: Bundle, source: str, precision: Precision) -> str:
 
 
 def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[str, str]:
-    """In which type an engine of a precision must compute each product of a graph, by the table of rules.
+    """The type in which an engine of a precision must compute each layer of a graph, by the table of rules.
 
-    In int8 and fp8, that is the precision for the products that a range was recorded for and that were not left out,
-    and what lies between for all others.
+    In int8 and fp8, that is the precision for the layers that a range was recorded for and that were not left out, and
+    the type between them for all others.
 
     Args:
         bundle: that has the float32 graph.
@@ -139,19 +180,20 @@ def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[st
     model = ir.load(bundle.file(bundle.graph(source).file))
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]
-        quantised = quantisable_products(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
-        return {str(n.name): precision if n.name in quantised else record.between for n in model.graph if is_product(n)}
+        quantized = quantizable_layers(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
+        layers = [str(node.name) for node in model.graph if is_compute_layer(node)]
+        return {name: precision if name in quantized else record.between for name in layers}
     low = precision if PRECISIONS[precision].is_converted else "fp32"
     expected: dict[str, str] = {}
     for node in model.graph:
-        if is_product(node):
+        if is_compute_layer(node):
             rule = find_rule(node)
             expected[str(node.name)] = low if rule is not None and rule.choice is Choice.LOW else "fp32"
     return expected
 
 
 def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, str]:
-    """The products of a graph that take a higher type than the precision, with the reason.
+    """The layers of a graph that take a higher type than the precision, with the reason.
 
     Args:
         bundle: that has the float32 graph, and for int8 and fp8 the calibration.
@@ -164,89 +206,7 @@ def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, 
     graph = ir.load(bundle.file(bundle.graph(source).file)).graph
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]
-        reasons = unquantised_products(graph, precision, record.ranges)
+        reasons = unquantized_layers(graph, precision, record.ranges)
         return {name: reasons.get(name, "left out by measurement") for name in kept}
     rules = {str(node.name): find_rule(node) for node in graph if node.name in kept}
     return {name: "" if rule is None else f"{rule.name}: {rule.reason}" for name, rule in rules.items()}
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Clips to judge on, and the logits `[T, H, W]` of the float32 graph for each."""
-
-    clips: CalibrationClips
-    logits: list[NDArray[np.generic]]
-
-
-def float32_reference(bundle: Bundle, clips: CalibrationClips, progress: Progress) -> Reference:
-    """Run the float32 `clip` graph on clips in ONNX Runtime, which export compared with PyTorch.
-
-    Raises:
-        BackendError: ONNX Runtime cannot run the graph.
-    """
-    logits = []
-    with OnnxRuntimeBackend(bundle, "clip") as backend:
-        for index, inputs in enumerate(clips.clips()):
-            progress("running the float32 graph on the clips to judge on", index, clips.record.clips)
-            logits.append(backend.run(inputs, ["logits"])["logits"][0])
-    return Reference(clips, logits)
-
-
-def measure_accuracy(
-    bundle: Bundle,
-    graph: str,
-    gate: float | None = None,
-    *,
-    precision: Precision | None = None,
-    reference: Reference | None = None,
-    progress: Progress = lambda *_: None,
-) -> AccuracyRecord:
-    """Run a graph on the bundle's vectors and compare with PyTorch's outputs: in ONNX Runtime, or emulated there.
-
-    Args:
-        bundle: an open bundle.
-        graph: one that takes clips.
-        gate: the least mean IoU; by default the precision's own.
-        precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
-        reference: clips to judge on in place of the vectors.
-        progress: called with what is being done, the clips done and the clips there are.
-
-    Raises:
-        BackendError: ONNX Runtime cannot run the graph.
-    """
-    precision = precision or bundle.graph(graph).precision
-    least = PRECISIONS[precision].min_miou if gate is None else gate
-    with accuracy_backend(bundle, graph, precision) as backend:
-        on_vectors = [
-            clip_agreement(f"{one.record.file}, clip {clip}", ours, theirs)
-            for one in bundle.vectors()
-            for clip, (ours, theirs) in enumerate(
-                zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
-            )
-        ]
-        agreement = summarise(on_vectors) if reference is None else _agreement_on(reference, backend, progress)
-    return AccuracyRecord(
-        largest_difference=agreement.largest,
-        flipped=agreement.flipped,
-        miou=agreement.miou,
-        min_miou=least,
-        passed=agreement.finite and agreement.miou >= least,
-        emulated=PRECISIONS[precision].emulated,
-        judged_on=None if reference is None else reference.clips.record,
-        vectors_miou=summarise(on_vectors).miou if reference is not None and on_vectors else None,
-    )
-
-
-def _agreement_on(reference: Reference, backend: Backend, progress: Progress) -> Agreement:
-    found = []
-    for index, (inputs, theirs) in enumerate(zip(reference.clips.clips(), reference.logits, strict=True)):
-        progress("comparing with the float32 graph", index, len(reference.logits))
-        found.append(clip_agreement(f"clip {index}", backend.run(inputs, ["logits"])["logits"][0], theirs))
-    return summarise(found)
-
-
-def accuracy_backend(bundle: Bundle, graph: str, precision: Precision, *, threads: int | None = None) -> Backend:
-    """What shows, on the processor, what a graph gives in a precision; a gate that it failed is no hindrance."""
-    if PRECISIONS[precision].emulated:
-        return EmulatedBackend(bundle, graph, precision=precision, threads=threads)
-    return OnnxRuntimeBackend(bundle, graph, threads=threads, allow_failed_accuracy=True)

@@ -1,4 +1,4 @@
-"""Which node of a graph computes in which type: one table of rules, and what follows from it for the nodes between.
+"""The type that each node of a graph computes in: one table of rules, and what follows for the nodes between.
 
 A node falls into the first rule of `RULES` that matches it. Nodes that no rule matches move, select or combine values
 element by element; they follow their inputs: where all of them are float32, so is the result, else it is the low type.
@@ -18,7 +18,7 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 
 
 class Choice(Enum):
-    """What a rule decides."""
+    """The type of inputs that a rule decides on."""
 
     LOW = "low"  # inputs in the low type
     FP32 = "fp32"  # inputs in float32
@@ -114,23 +114,23 @@ def find_rule(node: ir.Node) -> Rule | None:
     return next((rule for rule in RULES if rule.matches(node)), None)
 
 
-PRODUCTS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
+_COMPUTE_OPERATORS = frozenset({"Conv", "ConvTranspose", "MatMul", "Gemm"})
 # Builds with TensorRT for RTX 1.7.1 computed fp8 convolutions of 7 x 7 and 8 x 8 taps in what lies between, and the
 # networks' smaller ones in fp8. Where the limit is was not found out; of the encoders only EfficientNet-Lite0 has
 # filters in between (5 x 5), and a build says if they are not fp8.
 _FP8_TAPS = 32
 
 
-def is_product(node: ir.Node) -> bool:
+def is_compute_layer(node: ir.Node) -> bool:
     """Whether a node is a matrix product, a convolution or a correlation."""
-    return node.op_type in PRODUCTS or node.domain == "avsbg"
+    return node.op_type in _COMPUTE_OPERATORS or node.domain == "avsbg"
 
 
-def why_not_quantised(node: ir.Node, precision: str) -> str | None:
-    """Why a product may not take int8 or fp8 inputs; None for one that may.
+def quantization_obstacle(node: ir.Node, precision: str) -> str | None:
+    """Say why a layer may not take quantized inputs; None for one that may.
 
     Args:
-        node: a product of a float32 graph.
+        node: of a float32 graph, a matrix product, a convolution or a correlation.
         precision: `int8` or `fp8`.
     """
     rule = find_rule(node)

@@ -1,8 +1,8 @@
-"""Which products stay out of a quantisation: a rule by measurement, group by group.
+"""Sensitivity analysis: a bundle's calibration, and the layers that stay out of it because accuracy demands it.
 
-Each group of products is quantised alone, and what that does to the logits is measured on a few clips. Then all groups
-are quantised together, but for those that miss the gate alone, and judged on all clips. While the masks still miss it,
-twice as many groups are left out, those that cost most alone first; then bisection finds how few suffice.
+Each group of layers is quantized alone, and its effect on the logits is measured on a few clips. Then all groups are
+quantized together, but for those that miss the accuracy threshold alone, and measured on all clips. While the masks
+still miss it, twice as many groups are left out, those that cost most alone first; then bisection finds the fewest.
 """
 
 from __future__ import annotations
@@ -10,17 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from avsbg.export.precision.calibrate import Progress, load_folded
-from avsbg.export.precision.quantize import quantisable_products, quantise
-from avsbg.export.precision.sessions import throw_away_session
-from avsbg.runtime.bundle.quantisation_record import LayerGroupRecord, TrialRecord
+from avsbg.export.editor import PrecisionError, load_folded
+from avsbg.export.precision.calibrate import VECTORS, CalibrationClips, Progress, calibrate
+from avsbg.export.precision.quantize import quantizable_layers, quantize, unquantized_layers
+from avsbg.export.sessions import temporary_session
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.precision import quantization_of
+from avsbg.runtime.bundle.quantisation_record import LayerGroupRecord, QuantisationRecord, TrialRecord
 from avsbg.runtime.verify.iou import mask_iou
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -28,16 +32,84 @@ Inputs = Mapping[str, NDArray[Any]]
 _FINE = (["decoder"], ["head"])
 # Clips that each group alone is run on; more make the rule slower in proportion.
 CLIPS = 4
+# Between quantized layers: ONNX Runtime quantizes only around float32, and a file serves every runtime.
+ACTIVATION_DTYPE: Literal["fp32", "fp16"] = "fp32"
+# Of the calibration clips, how many the whole is measured on; their inputs are held in memory.
+MAX_MEASURED = 32
+
+
+def calibrate_bundle(
+    bundle: Bundle, precision: str, clips: CalibrationClips, min_miou: float, progress: Progress
+) -> QuantisationRecord:
+    """Calibrate the bundle's `clip` graph, whose layers all its graphs share, and leave out those that cost too much.
+
+    Args:
+        bundle: an open bundle.
+        precision: a quantized one.
+        clips: to calibrate on.
+        min_miou: the accuracy threshold, on the first `MAX_MEASURED` of these clips and all test vectors.
+        progress: called with a description, the steps done and the steps there are.
+
+    Raises:
+        CalibrationError: an activation is not finite.
+        PrecisionError: every layer would have to be left out, so that nothing would be computed in the precision.
+    """
+    path = bundle.file(bundle.graph("clip").file)
+    ranges = calibrate(load_folded(path), precision, clips, progress)
+    measured = _measured_clips(bundle, clips)
+    selected = select_excluded_layers(path, precision, ranges, measured, min_miou=min_miou, progress=progress)
+    if all(group.left_out for group in selected.groups.values()):
+        raise PrecisionError(
+            f"no product can be computed in {precision}: the masks keep a mean IoU of {min_miou:g} only if all of them "
+            "are left out.",
+            "Give a lower --min-miou, or calibrate on clips whose masks are not nearly empty: there few pixels decide.",
+        )
+    return QuantisationRecord(
+        calibration=clips.record,
+        method=quantization_of(precision).calibration,
+        between=ACTIVATION_DTYPE,
+        groups=selected.groups,
+        min_miou=min_miou,
+        miou=selected.miou,
+        measured_clips=len(measured),
+        trials=selected.trials,
+        left_out=selected.left_out,
+        not_quantised=_not_quantised(bundle, precision, ranges),
+        ranges=ranges,
+    )
+
+
+def _measured_clips(bundle: Bundle, clips: CalibrationClips) -> list[Inputs]:
+    """The clips that the rule for sensitive layers is measured on, among them all that decide the accuracy at last.
+
+    One test vector comes first, then the calibration clips, so that the few that every group is measured on hold both.
+    """
+    vectors = [
+        {name: array[index : index + 1] for name, array in one.inputs.items()}
+        for one in bundle.vectors()
+        for index in range(one.record.clips)
+    ]
+    real = [] if clips.record.source == VECTORS else list(islice(clips.clips(), MAX_MEASURED))
+    return [*vectors[:1], *real, *vectors[1:]]
+
+
+def _not_quantised(bundle: Bundle, precision: str, ranges: Mapping[str, float]) -> dict[str, str]:
+    """The layers of all the bundle's graphs that have no range, with the reason."""
+    found: dict[str, str] = {}
+    for record in bundle.manifest.graphs.values():
+        if record.precision == "fp32":
+            found |= unquantized_layers(ir.load(bundle.file(record.file)).graph, precision, ranges)
+    return found
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """What the rule decided.
+class Selection:
+    """The outcome of the rule.
 
     Attributes:
         groups: each group with its cost.
-        left_out: the products that are not quantised.
-        miou: what the masks reach with the others quantised.
+        left_out: the layers that are not quantized.
+        miou: of the masks with the others quantized.
         trials: every number of groups that was tried, in the order of the trials.
     """
 
@@ -47,13 +119,13 @@ class Chosen:
     trials: tuple[TrialRecord, ...]
 
 
-def group_of(product: str) -> str:
-    """The group of a product, from the module in its name: one of a few dozen in the largest network.
+def group_of(layer: str) -> str:
+    """The group of a layer, from the module in its name: one of a few dozen in the largest network.
 
     A transformer's stage has its attention, its linear layers and its depthwise convolutions; everything else goes by
     the first parts of its name.
     """
-    parts = product.split("/", maxsplit=1)[0].split(".")
+    parts = layer.split("/", maxsplit=1)[0].split(".")
     if "blocks" in parts:
         at = parts.index("blocks")
         kind = "depthwise" if "dwconv" in parts else ".".join(parts[at + 2 : at + 3])
@@ -62,49 +134,55 @@ def group_of(product: str) -> str:
     return ".".join(parts[:depth])
 
 
-def make_groups(products: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Products by group, in their order."""
+def make_groups(layers: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """Layers by group, in their order."""
     groups: dict[str, list[str]] = {}
-    for product in products:
-        groups.setdefault(group_of(product), []).append(product)
+    for layer in layers:
+        groups.setdefault(group_of(layer), []).append(layer)
     return {name: tuple(members) for name, members in groups.items()}
 
 
-def choose(
-    path: Path, precision: str, ranges: Mapping[str, float], clips: Sequence[Inputs], *, gate: float, progress: Progress
-) -> Chosen:
-    """Decide which products of the float32 graph in `path` to leave out.
+def select_excluded_layers(
+    path: Path,
+    precision: str,
+    ranges: Mapping[str, float],
+    clips: Sequence[Inputs],
+    *,
+    min_miou: float,
+    progress: Progress,
+) -> Selection:
+    """Decide on the layers of the float32 graph in `path` to leave out.
 
     Args:
         path: of the ONNX file.
-        precision: `int8` or `fp8`.
+        precision: a quantized one.
         ranges: as `calibrate` returns them.
-        clips: one clip each. The first `CLIPS` rank the groups, all of them judge the whole.
-        gate: the mean IoU with the masks of float32 that the quantised graph must reach on all clips.
+        clips: one clip each. The first `CLIPS` rank the groups; the whole is measured on all of them.
+        min_miou: the accuracy threshold: the mean IoU with the masks of float32 that must be reached on all clips.
         progress: called with the steps done.
     """
     measure = _Measure(path, precision, ranges, clips)
-    groups = make_groups(list(quantisable_products(ir.load(path).graph, precision)))
-    what = "quantising each group of layers alone"
+    groups = make_groups(list(quantizable_layers(ir.load(path).graph, precision)))
+    what = "quantizing each group of layers alone"
     costs: dict[str, tuple[float, float]] = {}
     for done, (name, members) in enumerate(groups.items()):
         progress(what, done, len(groups))
         costs[name] = measure(members, CLIPS)
     progress(what, len(groups), len(groups))
-    # What misses the gate alone stays out in any case; of the rest, what costs most goes first.
-    queue = sorted(groups, key=lambda name: (costs[name][1] < gate, costs[name][0]), reverse=True)
-    least = sum(costs[name][1] < gate for name in groups)
+    # What misses the threshold alone stays out in any case; of the rest, what costs most goes first.
+    queue = sorted(groups, key=lambda name: (costs[name][1] < min_miou, costs[name][0]), reverse=True)
+    least = sum(costs[name][1] < min_miou for name in groups)
     trials: list[TrialRecord] = []
 
     def try_count(count: int) -> float:
         last = f", {trials[-1].groups} reach {trials[-1].miou:.4f}" if trials else ""
         progress(f"leaving out {count} of {len(queue)} groups{last}", len(trials), most_trials(len(queue)))
-        _, miou = measure([product for name in queue[count:] for product in groups[name]])
+        _, miou = measure([layer for name in queue[count:] for layer in groups[name]])
         out = sum(len(groups[name]) for name in queue[:count])
         trials.append(TrialRecord(groups=count, products=out, miou=miou))
         return miou
 
-    count = fewest(try_count, least, len(queue), gate)
+    count = bisect_exclusions(try_count, least, len(queue), min_miou)
     progress("leaving out what costs most", 1, 1)
     left_out = set(queue[:count])
     records = {
@@ -113,30 +191,30 @@ def choose(
         )
         for name, members in groups.items()
     }
-    products = tuple(product for name, members in groups.items() if name in left_out for product in members)
+    layers = tuple(layer for name, members in groups.items() if name in left_out for layer in members)
     miou = next(trial.miou for trial in trials if trial.groups == count)
-    return Chosen(records, products, miou, tuple(trials))
+    return Selection(records, layers, miou, tuple(trials))
 
 
-def fewest(score: Callable[[int], float], least: int, most: int, gate: float) -> int:
-    """The smallest count tried whose score reaches the gate; `most` where no smaller one does.
+def bisect_exclusions(score: Callable[[int], float], least: int, most: int, threshold: float) -> int:
+    """The smallest count tried whose score reaches the threshold; `most` where no smaller one does.
 
     Counts double from `least` until one reaches it. Then the last that missed it and the first that did close in on
     each other by halves, until they are neighbours. Where a larger count can score less than a smaller one, the result
-    reaches the gate all the same, but a smaller one that was not tried may do so too.
+    reaches the threshold all the same, but a smaller one that was not tried may do so too.
 
     Args:
         score: called once for each count tried, `most_trials(most)` times at the most.
         least: the first count.
         most: the last one; it is taken whatever its score is.
-        gate: what the score has to reach.
+        threshold: of the score.
     """
     missed, count = None, least
-    while score(count) < gate and count < most:
+    while score(count) < threshold and count < most:
         missed, count = count, min(most, count + max(1, count))
     while missed is not None and count - missed > 1:
         middle = (missed + count) // 2
-        if score(middle) < gate:
+        if score(middle) < threshold:
             missed = middle
         else:
             count = middle
@@ -144,12 +222,12 @@ def fewest(score: Callable[[int], float], least: int, most: int, gate: float) ->
 
 
 def most_trials(most: int) -> int:
-    """How often `fewest` asks for a score at the most: the doubled counts, and the last step's halves."""
+    """The most scores that `bisect_exclusions` asks for: the doubled counts, and the last step's halves."""
     return 2 * max(most, 1).bit_length() + 1
 
 
 class _Measure:
-    """Quantises products of one graph and says what that does to its logits: (relative rms error, mean IoU)."""
+    """Quantizes layers of one graph and measures the effect on its logits: (relative rms error, mean IoU)."""
 
     def __init__(self, path: Path, precision: str, ranges: Mapping[str, float], clips: Sequence[Inputs]) -> None:
         self._model = load_folded(path)
@@ -157,8 +235,8 @@ class _Measure:
         self._reference = self._run(())
         self._scale = max(float(np.std(np.concatenate(self._reference))), float(np.finfo(np.float32).tiny))
 
-    def __call__(self, products: Collection[str], clips: int | None = None) -> tuple[float, float]:
-        logits = self._run(products, clips)
+    def __call__(self, layers: Collection[str], clips: int | None = None) -> tuple[float, float]:
+        logits = self._run(layers, clips)
         pairs = list(zip(logits, self._reference[:clips], strict=True))
         squares = [float(np.square(ours - theirs, dtype=np.float64).mean()) for ours, theirs in pairs]
         error = math.sqrt(sum(squares) / len(squares)) / self._scale
@@ -167,9 +245,9 @@ class _Measure:
             return float(np.finfo(np.float32).max), 0.0
         return error, float(miou)
 
-    def _run(self, products: Collection[str], clips: int | None = None) -> list[NDArray[np.float32]]:
+    def _run(self, layers: Collection[str], clips: int | None = None) -> list[NDArray[np.float32]]:
         model = self._model.clone()
-        if products:
-            quantise(model, self._precision, self._ranges, products)
-        with throw_away_session(model) as session:
+        if layers:
+            quantize(model, self._precision, self._ranges, layers)
+        with temporary_session(model) as session:
             return [session.run(clip)["logits"] for clip in self._clips[:clips]]

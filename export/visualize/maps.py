@@ -12,10 +12,19 @@ from itertools import count
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, stage_difference, stage_names
+from avsbg.export.operators import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    PLUGIN_ATTRIBUTES,
+    correlation_volume_body,
+    register_schemas,
+)
+from avsbg.export.sessions import Session
 from avsbg.runtime.bundle import Bundle, Vectors
 from avsbg.runtime.bundle.graph_name import GraphName
 
@@ -26,6 +35,7 @@ GATE, ATTENTION, TPAVI = "fusion_gate", "correlation_attention", "tpavi_response
 TITLES = {GATE: "fusion gate", ATTENTION: "correlation attention", TPAVI: "TPAVI response"}
 # What a tensor in fp32 may differ by from PyTorch's stage, as a share of that stage's largest value.
 TOLERANCE = 1e-3
+_OPSET, _IR_VERSION = 20, 10
 _MEAN, _FEATURES = "mean_correlation", "fused"
 
 
@@ -35,7 +45,7 @@ class VisualizeError(AvsbgError):
 
 @dataclass(frozen=True)
 class ClipMaps:
-    """What the network computed inside for one clip of T frames.
+    """The attention maps and features of one clip of T frames.
 
     Attributes:
         probability: float32 `[T, H, W]`.
@@ -128,12 +138,12 @@ class MapReader:
         return str(found[0])
 
     def _entry(self, scope: str) -> str:
-        """What a module is given: the first tensor that its nodes take from elsewhere."""
+        """The input of a module: the first tensor that its nodes take from elsewhere."""
         first = next(node for node in self._graph.nodes if module_of(node.name) == scope)
         return str(first.input[0])
 
     def _before_affine(self, name: str) -> str:
-        """What `sigmoid(x * weight + bias)` was computed from."""
+        """The x of `sigmoid(x * weight + bias)`."""
         producer, nodes = self._graph.producer, self._graph.nodes
         name = nodes[producer[name]].input[0]
         while nodes[producer[name]].op_type in ("Add", "Mul", "Cast"):
@@ -209,3 +219,45 @@ def _missing(bundle: Bundle) -> dict[str, str]:
         if not variant["audio"]:
             missing[TPAVI] = "without sound every position attends to every other, which is no map"
     return missing
+
+
+class VolumeSlicer:
+    """Computes slices of the volume with the operator `CorrelationVolume`, in ONNX Runtime."""
+
+    def __init__(self) -> None:
+        self._session = Session(_volume_model().SerializeToString())
+
+    def __call__(self, frame: Array, partner: Array, row: int, column: int) -> Array:
+        """Correlate a position with all of the partner.
+
+        Args:
+            frame, partner: features `[C, h, w]`.
+            row, column: of the position in `frame`.
+
+        Returns:
+            `[h, w]`: `<frame[:, row, column], partner[:, y, x]>`, negative values included. After the ReLU, its mean
+            is what the network's mean correlation has at that position.
+        """
+        a = np.ascontiguousarray(frame[:, row, column], np.float32).reshape(1, 1, -1)
+        b = np.ascontiguousarray(partner.reshape(partner.shape[0], -1).T, np.float32)[None]
+        volume = self._session.run({"a": a, "b": b}, ["volume"])["volume"]
+        return volume.reshape(partner.shape[1:])
+
+
+def _volume_model() -> onnx.ModelProto:
+    register_schemas()
+    make, floats = onnx.helper, onnx.TensorProto.FLOAT
+    node = make.make_node("CorrelationVolume", ["a", "b"], ["volume"], domain=DOMAIN, relu=0, **PLUGIN_ATTRIBUTES)
+    graph = make.make_graph(
+        [node],
+        "slice",
+        [
+            make.make_tensor_value_info(name, floats, ["pairs", rows, "channels"])
+            for name, rows in (("a", "p"), ("b", "q"))
+        ],
+        [make.make_tensor_value_info("volume", floats, ["pairs", "p", "q"])],
+    )
+    opsets = [make.make_opsetid("", _OPSET), make.make_opsetid(DOMAIN, DOMAIN_VERSION)]
+    return make.make_model(
+        graph, opset_imports=opsets, ir_version=_IR_VERSION, functions=[correlation_volume_body(_OPSET)]
+    )

@@ -4,29 +4,43 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from avsbg import __version__
-from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError
-from avsbg.export.visualize.outputs import Progress, write_clip, write_slices
-from avsbg.export.visualize.pictures import check_matplotlib
+from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError, VolumeSlicer
+from avsbg.export.visualize.pictures import (
+    Row,
+    SlicePicture,
+    check_matplotlib,
+    colour_scale,
+    heat,
+    save_picture,
+    save_sheet,
+    save_slices,
+    thumbnail,
+)
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs, read_clips
 from avsbg.runtime.segment.run import check_output, output_directory
 
+Array = NDArray[Any]
+Progress = Callable[[str, int, int | None], None]
+
 SUMMARY = "visualize.json"
+_QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
 class VisualizeOptions:
-    """Options of a visualization.
+    """The parts of a video to visualize, and how.
 
     Attributes:
         graph: the bundle's graph, of whole clips.
@@ -68,9 +82,9 @@ def visualize_video(
         bundle: an open bundle.
         path: the video.
         output: the directory to make; it appears only when complete.
-        options: what is visualized.
+        options: of the visualization.
         replace: replace `output` if it is an earlier visualization.
-        progress: called with a stage's name, what is done of it and how much there is.
+        progress: called with a phase's name, the steps done and the steps there are.
 
     Returns:
         The summary, as written to `visualize.json`.
@@ -96,16 +110,16 @@ def visualize_video(
     clips: list[dict[str, Any]] = []
     slices: list[dict[str, Any]] = []
     with output_directory(output, replace=replace) as directory:
-        for number, samples in _chosen(walk, first, options.clips, progress):
+        for number, samples in _select_clips(walk, first, options.clips, progress):
             maps = reader.read(clip_inputs(samples, bundle.manifest, contract))
             _check_finite(maps, number)
             clips.append(
-                write_clip(
+                _write_clip(
                     directory, number, samples, maps, reader=reader, threshold=options.threshold, progress=progress
                 )
             )
             if options.pixels and number == frame // length:
-                slices = write_slices(
+                slices = _write_slices(
                     directory, samples, maps, video, frame=frame, stages=stages, pixels=options.pixels
                 )
         if not clips or (options.pixels and frame > clips[-1]["seconds"][-1]):
@@ -153,7 +167,7 @@ def _ran() -> dict[str, str]:
 
 
 def _check(options: VisualizeOptions, video: VideoInfo, seconds: range, frame: int) -> None:
-    """Check what can be told before work begins."""
+    """Refuse what lies outside of the video before work begins."""
     if options.start is not None and options.start < 0:
         raise VisualizeError(f"the start {options.start} is negative.", "Seconds count from 0.")
     if frame not in seconds:
@@ -184,7 +198,7 @@ def _stages(options: VisualizeOptions, reader: MapReader) -> Sequence[int]:
     return range(count) if options.stage is None else (options.stage,)
 
 
-def _chosen(
+def _select_clips(
     walk: Iterator[list[Sample]], first: int, count: int, progress: Progress
 ) -> Iterator[tuple[int, list[Sample]]]:
     for number, samples in enumerate(islice(walk, first + count)):
@@ -202,3 +216,135 @@ def _check_finite(maps: ClipMaps, number: int) -> None:
                     f"the {TITLES[kind]} of stage {stage} holds NaN or infinity in clip {number}.",
                     "Check the bundle with `avsbg verify`; a lower precision may overflow.",
                 )
+
+
+def _write_clip(
+    directory: Path,
+    number: int,
+    samples: Sequence[Sample],
+    maps: ClipMaps,
+    *,
+    reader: MapReader,
+    threshold: float,
+    progress: Progress,
+) -> dict[str, Any]:
+    """Write a clip's folder: sheet, a picture of each map, arrays. Returns its entry in `visualize.json`."""
+    folder = directory / f"clip{number:03d}"
+    folder.mkdir()
+    seconds = [sample.number for sample in samples]
+    pictures = [thumbnail(sample.pixels) for sample in samples]
+    rows, records = [], []
+    total = sum(len(stages) for stages in maps.maps.values()) * len(seconds) + 1
+    done = 0
+    for kind, stages in maps.maps.items():
+        for stage, whole in enumerate(stages):
+            values = whole[: len(seconds)]  # the rest is of a frame that was repeated
+            low, high = colour_scale(values)
+            rows.append(Row(kind, stage, values, low, high))
+            files = []
+            for second, picture, one in zip(seconds, pictures, values, strict=True):
+                file = folder / f"{kind}.stage{stage}.second{second:05d}.png"
+                save_picture(file, heat(picture, one, low, high))
+                files.append(file.relative_to(directory).as_posix())
+                done += 1
+                progress("pictures", done, total)
+            records.append(
+                {
+                    "map": kind,
+                    "stage": stage,
+                    "tensors": list(reader.tensors[f"{kind}.{stage}"]),
+                    "shape": list(values.shape),
+                    "mean": float(values.mean()),
+                    "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in _QUANTILES},
+                    "colour_scale": [low, high],
+                    "pictures": files,
+                }
+            )
+    masks = maps.probability[: len(seconds)] > threshold
+    title = f"{reader.name}: clip {number}, seconds {seconds[0]} to {seconds[-1]}"
+    save_sheet(folder / "sheet.png", title, seconds=seconds, pictures=pictures, masks=masks, rows=rows)
+    progress("pictures", total, total)
+    arrays = {f"{row.kind}.{row.stage}": row.maps for row in rows}
+    arrays |= {f"mean_correlation.{i}": one[: len(seconds)] for i, one in enumerate(maps.mean_correlation)}
+    arrays["probability"] = maps.probability[: len(seconds)]
+    np.savez_compressed(folder / "maps.npz", **arrays)  # type: ignore[arg-type]
+    return {
+        "clip": number,
+        "seconds": seconds,
+        "sheet": f"{folder.name}/sheet.png",
+        "arrays": f"{folder.name}/maps.npz",
+        "sounding_share": float(masks.mean()),
+        "maps": records,
+    }
+
+
+def _write_slices(
+    directory: Path,
+    samples: Sequence[Sample],
+    maps: ClipMaps,
+    video: VideoInfo,
+    *,
+    frame: int,
+    stages: Sequence[int],
+    pixels: Sequence[tuple[int, int]],
+) -> list[dict[str, Any]]:
+    """Write the slices of pixels of the frame of a second, if the clip holds it. Returns their entries."""
+    seconds = [sample.number for sample in samples]
+    if frame not in seconds:
+        return []  # the caller says so, once it knows where the video ends
+    own, frames = seconds.index(frame), len(maps.probability)
+    other = own + 1 if own + 1 < frames else own - 1
+    # The last frame of a clip that is too short was repeated, and is then its own partner.
+    partner = samples[min(other, len(seconds) - 1)]
+    slicer = VolumeSlicer()
+    records = []
+    for x, y in pixels:
+        pictures, results = [], []
+        arrays: dict[str, Array] = {}
+        for stage in stages:
+            features = maps.features[stage]
+            height, width = features.shape[-2:]
+            row, column = y * height // video.height, x * width // video.width
+            values = slicer(features[own], features[other], row, column)
+            positive = np.maximum(values, 0)
+            best = np.unravel_index(int(values.argmax()), values.shape)
+            pictures.append(SlicePicture(stage, positive, (row, column)))
+            arrays[f"correlation.{stage}"] = values
+            results.append(
+                {
+                    "stage": stage,
+                    "position": {"row": row, "column": column, "of": [height, width]},
+                    "mean_after_relu": float(positive.mean()),
+                    "mean_correlation": float(maps.mean_correlation[stage][own, row, column]),
+                    "correlation_attention": float(maps.maps[ATTENTION][stage][own, row, column]),
+                    "negative_share": float((values < 0).mean()),
+                    "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in _QUANTILES},
+                    "highest": {
+                        "x": float((best[1] + 0.5) * video.width / width),
+                        "y": float((best[0] + 0.5) * video.height / height),
+                    },
+                }
+            )
+        name = f"slice.second{frame:05d}.x{x}.y{y}"
+        save_slices(
+            directory / f"{name}.png",
+            f"correlation of pixel {x}, {y} of second {frame} with second {partner.number}, after the ReLU",
+            frame=thumbnail(samples[own].pixels),
+            partner=thumbnail(partner.pixels),
+            labels=(f"second {frame}: the pixel, its position", f"second {partner.number}: correlation, its highest"),
+            pixel=((x + 0.5) / video.width, (y + 0.5) / video.height),
+            slices=pictures,
+        )
+        np.savez_compressed(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
+        records.append(
+            {
+                "pixel": {"x": x, "y": y},
+                "second": frame,
+                "partner": partner.number,
+                "operator": "CorrelationVolume",
+                "picture": f"{name}.png",
+                "arrays": f"{name}.npz",
+                "stages": results,
+            }
+        )
+    return records

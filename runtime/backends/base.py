@@ -240,18 +240,18 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
         "least_miou": accuracy.min_miou,
         "flipped": accuracy.flipped,
         **({"emulated": True} if accuracy.emulated else {}),
-        **({"judged_clips": accuracy.judged_on.clips} if accuracy.judged_on else {}),
+        **({"judged_clips": accuracy.measured_on.clips} if accuracy.measured_on else {}),
     }
     if accuracy.passed:
         return {"gate": "passed", **figures}
     if not allow_failed:
         how = " (emulated)" if accuracy.emulated else ""
-        clips = accuracy.judged_on
+        clips = accuracy.measured_on
         whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips"
         raise BackendError(
             f"{what} did not pass its gate: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}, and "
             f"{accuracy.min_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
-            "Use a higher precision, judge it on your own clips (convert --judge), or --force to run it all the same.",
+            "Use a higher precision, measure on your own clips (convert --accuracy), or --force to run it anyway.",
         )
     return {"gate": FAILED, **figures}
 

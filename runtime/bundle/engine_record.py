@@ -86,7 +86,12 @@ class AccuracyRecord(Record):
     emulated: bool = Field(
         default=False, description="float32 that rounds as an engine of the precision would, since the CPU has none"
     )
-    judged_on: CalibrationRecord | None = Field(default=None, description="the clips; none: the test vectors")
+    measured_on: CalibrationRecord | None = Field(
+        validation_alias="judged_on",
+        serialization_alias="judged_on",
+        default=None,
+        description="the clips; none: the test vectors",
+    )
     vectors_miou: float | None = Field(
         default=None, ge=0, le=1, description="what the test vectors gave where other clips were judged on"
     )

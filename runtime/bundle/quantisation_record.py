@@ -60,8 +60,11 @@ class QuantisationRecord(Record):
         description="what the rule had to reach on the clips it was measured on",
     )
     miou: Share = Field(description="what it reached there")
-    judged_clips: Count | None = Field(
-        default=None, description="how many clips these are: all test vectors, and calibration clips"
+    measured_clips: Count | None = Field(
+        validation_alias="judged_clips",
+        serialization_alias="judged_clips",
+        default=None,
+        description="how many clips these are: all test vectors, and calibration clips",
     )
     trials: tuple[TrialRecord, ...] = Field(
         default=(), max_length=256, description="numbers of groups that were left out on trial, in that order"

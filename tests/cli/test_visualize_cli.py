@@ -25,7 +25,7 @@ def test_mistakes_are_a_paragraph(tiny: Bundle, tmp_path: Path) -> None:
 def test_torch_is_not_needed() -> None:
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "import avsbg.export.visualize.video, avsbg.export.visualize.correlation_slice as c\n"
+        "import avsbg.export.visualize.video, avsbg.export.visualize.maps as c\n"
         "import numpy as np; one = np.ones((3, 2, 2), np.float32)\n"
         "assert (c.VolumeSlicer()(one, one, 1, 1) == 3).all()"
     )

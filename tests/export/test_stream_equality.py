@@ -13,9 +13,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from avsbg.export.graphs import EncodeGraph
 from avsbg.export.precision.graphs import add_graph
 from avsbg.export.shape import ExportError
-from avsbg.export.stream_graphs import EncodeGraph
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle, update_bundle

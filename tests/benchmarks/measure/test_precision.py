@@ -14,7 +14,7 @@ from avsbg.benchmarks.measure import precision
 from avsbg.benchmarks.report.training import precision_table
 from avsbg.benchmarks.results.schema import read_rows
 from avsbg.benchmarks.results.statistics import mean_interval
-from avsbg.export.precision.accuracy import clip_agreement, summarise
+from avsbg.export.precision.accuracy import clip_agreement, summarize
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
 from fixtures import tiny_bundle
@@ -97,10 +97,10 @@ def test_agreement_by_hand() -> None:
     ours = np.array([[[-2.0, 1.0], [1.0, 2.0]]])
     one, same = clip_agreement("one", ours, reference), clip_agreement("same", reference, reference)
     assert (one.miou, one.flipped, one.largest, one.squares) == (pytest.approx(2 / 3), 1, 2.0, 4.0)
-    both = summarise([same, one])
+    both = summarize([same, one])
     assert both.logit_error == pytest.approx(np.sqrt(4 / 8) / np.std(reference))
     assert both.worst == ("one", pytest.approx(2 / 3)) and both.flipped == 1 / 8 and both.finite
-    broken = summarise([clip_agreement("nan", np.full_like(ours, np.nan), reference)])
+    broken = summarize([clip_agreement("nan", np.full_like(ours, np.nan), reference)])
     assert not broken.finite and broken.largest == np.finfo(np.float32).max
 
 

@@ -12,13 +12,13 @@ import pytest
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'avsbg[rtx]'")
 
 from avsbg.export.bundle_writer import export_bundle
+from avsbg.export.editor import PrecisionError
 from avsbg.export.engine import build as build_module
 from avsbg.export.engine.build import BuiltEngine, build_into_bundle
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.graphs import AudioForm
-from avsbg.export.precision.convert import PrecisionError
-from avsbg.export.precision.convert_bundle import Calibration, convert_bundle
-from avsbg.export.precision.graphs import add_graph
+from avsbg.export.precision.calibrate import ClipSource
+from avsbg.export.precision.graphs import add_graph, convert_bundle
 from avsbg.export.precision.rules import Choice, Rule
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
@@ -49,7 +49,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bundles") / "bundle"
     export_bundle(module, path, weights=weights, shape=ClipShape(2, 64, 64))
     for precision in ("int8", "fp8"):
-        converted = convert_bundle(path, precision, calibration=Calibration("vectors"), progress=lambda *_: None)  # type: ignore[arg-type]
+        converted = convert_bundle(path, precision, calibration=ClipSource("vectors"), progress=lambda *_: None)  # type: ignore[arg-type]
         assert converted.quantisation is not None
     return path
 

@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from avsbg.export.precision.convert import PrecisionError, convert
+from avsbg.export.editor import PrecisionError
+from avsbg.export.precision.convert import convert
 from avsbg.export.precision.rules import RULES, find_rule
 
 FLOAT, HALF, BF16 = ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16

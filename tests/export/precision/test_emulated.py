@@ -14,9 +14,9 @@ import torch
 from onnx import TensorProto, helper
 
 from avsbg.export.precision import emulated
+from avsbg.export.precision.accuracy import measure_accuracy
 from avsbg.export.precision.emulated import EmulatedBackend, emulate, label, round_tf32
-from avsbg.export.precision.graphs import measure_accuracy
-from avsbg.export.precision.sessions import throw_away_session
+from avsbg.export.sessions import temporary_session
 from avsbg.runtime.backends.base import check_accuracy
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
@@ -45,7 +45,7 @@ def _model(nodes: list[onnx.NodeProto], weights: dict[str, np.ndarray], inputs: 
 
 
 def _run(model: ir.Model, x: np.ndarray) -> np.ndarray:
-    with throw_away_session(model, threads=1) as session:
+    with temporary_session(model, threads=1) as session:
         return session.run({"x": x})["logits"]
 
 

@@ -14,10 +14,9 @@ import onnx_ir as ir
 import pytest
 
 from avsbg.errors import AvsbgError
-from avsbg.export.precision.calibration_clips import open_clips
-from avsbg.export.precision.histogram import BINS, MagnitudeHistogram
+from avsbg.export.precision.calibrate import BINS, MagnitudeHistogram, open_clips
 from avsbg.export.precision.sensitivity import group_of
-from avsbg.export.precision.sessions import throw_away_session
+from avsbg.export.sessions import temporary_session
 from avsbg.runtime.backends import create
 from avsbg.runtime.backends.base import check_accuracy
 from avsbg.runtime.bundle import Bundle, sha256
@@ -61,7 +60,7 @@ def test_groups_follow_modules() -> None:
 def converted(export_once, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
     source = export_once("avs-bg as published, embedding").bundle.path
     path = Path(shutil.copytree(source, tmp_path_factory.mktemp("int8") / "bundle"))
-    options = ["--precision", "int8", "--calibrate", "vectors", "--gate", "0.5"]
+    options = ["--precision", "int8", "--calibrate", "vectors", "--min-miou", "0.5"]
     result = run_avsbg("convert", path, *options)
     assert result.code == 0, result.output
     assert "the test vectors are synthetic" in result.output
@@ -80,7 +79,7 @@ def test_int8_graphs_keep_the_gate_and_say_how(converted: Path) -> None:
     left_out = sum(group.left_out for group in record.groups.values())
     assert [trial.miou for trial in record.trials if trial.groups == left_out] == [record.miou]
     assert {trial.products for trial in record.trials if trial.groups == left_out} == {len(record.left_out)}
-    assert record.judged_clips == sum(vectors.clips for vectors in bundle.manifest.vectors)
+    assert record.measured_clips == sum(vectors.clips for vectors in bundle.manifest.vectors)
     graph = bundle.graph("clip.int8")
     assert graph.accuracy is not None and graph.accuracy.passed and graph.accuracy.largest_difference > 0
     model = onnx.load(str(bundle.file(graph.file)), load_external_data=False)
@@ -132,7 +131,7 @@ def test_a_streams_masks_keep_the_gate(converted: Path, tmp_path: Path, precisio
         options = [
             "--precision",
             precision,
-            *(["--calibrate", "vectors", "--gate", "0.5"] if precision == "fp8" else []),
+            *(["--calibrate", "vectors", "--min-miou", "0.5"] if precision == "fp8" else []),
         ]
         result = run_avsbg("convert", path, *options)
         assert result.code == 0, result.output
@@ -171,7 +170,7 @@ def test_an_activation_with_bounds_before_an_fp8_quantisation_runs() -> None:
     model = onnx.parser.parse_model(_BOUNDED)
     model.graph.initializer.append(onnx.helper.make_tensor("zero", onnx.TensorProto.FLOAT8E4M3FN, [], [0.0]))
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(4, dtype=np.float32), "weight"))
-    with throw_away_session(ir.from_proto(model)) as session:
+    with temporary_session(ir.from_proto(model)) as session:
         logits = session.run({"x": np.array([[-1.0, 2.0, 7.0, 3.3]], np.float32)})["logits"]
     np.testing.assert_array_equal(logits, np.array([[0.0, 2.0, 6.0, 3.25]], np.float32))  # 26.4 eighths become 26
 
@@ -181,7 +180,7 @@ def test_calibration_on_videos(export_once, tmp_path: Path) -> None:  # type: ig
     folder = tmp_path / "videos"
     (folder / "below").mkdir(parents=True)
     shutil.copy(videos.real_video(), folder / "below" / "bunny.mp4")
-    options = ["--precision", "int8", "--calibrate", str(folder), "--calibration-clips", "2", "--gate", "0"]
+    options = ["--precision", "int8", "--calibrate", str(folder), "--calibration-clips", "2", "--min-miou", "0"]
     result = run_avsbg("convert", path, *options)
     assert result.code == 0, result.output
     bundle = Bundle.open(path)
@@ -191,7 +190,7 @@ def test_calibration_on_videos(export_once, tmp_path: Path) -> None:  # type: ig
     assert (file.name, file.sha256) == ("below/bunny.mp4", sha256(videos.real_video()))
     assert record.calibration.clips == 2
     vectors = sum(one.clips for one in bundle.manifest.vectors)
-    assert record.judged_clips == vectors + record.calibration.clips
+    assert record.measured_clips == vectors + record.calibration.clips
     assert {"clip.int8", "encode.int8", "decode.int8"} <= set(bundle.manifest.graphs)
     # Ranges are those of the video, not of the vectors.
     assert "the test vectors are synthetic" not in result.output
@@ -204,14 +203,14 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     convert = ["convert", str(path), "--precision", "fp16"]
     assert run_avsbg(*convert).code == 0
     on_vectors = Bundle.open(path).graph("clip.fp16").accuracy
-    result = run_avsbg(*convert, "--judge", tmp_path / "videos", "--judge-clips", "2")
+    result = run_avsbg(*convert, "--accuracy", tmp_path / "videos", "--accuracy-clips", "2")
     assert result.code == 0, result.output
     assert "the float32 graph's on 2 clips (videos)" in result.output
     bundle = Bundle.open(path)
     accuracy = bundle.graph("clip.fp16").accuracy
-    assert on_vectors is not None and accuracy is not None and accuracy.judged_on is not None
-    assert on_vectors.judged_on is None and accuracy.vectors_miou == on_vectors.miou
-    assert accuracy.judged_on.source == "videos" and accuracy.judged_on.clips == 2
+    assert on_vectors is not None and accuracy is not None and accuracy.measured_on is not None
+    assert on_vectors.measured_on is None and accuracy.vectors_miou == on_vectors.miou
+    assert accuracy.measured_on.source == "videos" and accuracy.measured_on.clips == 2
     clips = list(open_clips(str(tmp_path / "videos"), bundle, 2, 0).clips())
     with create("onnxruntime", bundle) as full, create("onnxruntime", bundle, precision="fp16") as half:
         pairs = [[of.run(one, ["logits"])["logits"] for of in (full, half)] for one in clips]
@@ -265,10 +264,13 @@ def test_a_backend_executes_int8_by_name(converted: Path) -> None:
         (["--precision", "int8", "--calibrate", "nowhere:s4:dev"], "no split 'dev'"),
         (["--precision", "int8", "--calibrate", "vectors", "--calibration-clips", "0"], "at least 1, not 0"),
         (["--precision", "fp16", "--calibrate", "vectors"], "--calibrate has no effect"),
-        (["--precision", "fp16", "--judge", "nowhere"], "there is no folder nowhere"),
-        (["--precision", "fp16", "--judge", "nowhere", "--judge-clips", "0"], "at least 1, not 0"),
+        (["--precision", "fp16", "--accuracy", "nowhere"], "there is no folder nowhere"),
+        (["--precision", "fp16", "--accuracy", "nowhere", "--accuracy-clips", "0"], "at least 1, not 0"),
         (["--precision", "int4"], "--precision int4"),
-        (["--precision", "fp16", "--gate", "2"], "--gate must lie between 0 and 1"),
+        (["--precision", "fp16", "--min-miou", "2"], "--min-miou must lie between 0 and 1"),
+        # Names that these options had before.
+        (["--precision", "fp16", "--gate", "2"], "--min-miou must lie between 0 and 1"),
+        (["--precision", "fp16", "--judge", "nowhere", "--judge-clips", "0"], "at least 1, not 0"),
     ],
 )
 def test_requests_that_cannot_be_honoured(bundle_copy: Path, options: list[str], message: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avsbg.export.precision.sensitivity import fewest, most_trials
+from avsbg.export.precision.sensitivity import bisect_exclusions, most_trials
 
 
 class Scores:
@@ -24,7 +24,7 @@ class Scores:
 def test_where_more_left_out_is_never_worse_the_fewest_are_found(most: int, data: st.DataObject) -> None:
     least, needed = data.draw(st.integers(0, most)), data.draw(st.integers(0, most))
     scores = Scores([float(count >= needed) for count in range(most + 1)])
-    assert fewest(scores, least, most, 1.0) == max(least, needed)
+    assert bisect_exclusions(scores, least, most, 1.0) == max(least, needed)
     assert len(scores.tried) == len(set(scores.tried)) <= most_trials(most)
 
 
@@ -32,7 +32,7 @@ def test_where_more_left_out_is_never_worse_the_fewest_are_found(most: int, data
 def test_what_is_chosen_reaches_the_gate_or_is_all(values: list[float], data: st.DataObject) -> None:
     most = len(values) - 1
     scores = Scores(values)
-    chosen = fewest(scores, data.draw(st.integers(0, most)), most, 0.5)
+    chosen = bisect_exclusions(scores, data.draw(st.integers(0, most)), most, 0.5)
     assert chosen in scores.tried
     assert values[chosen] >= 0.5 or chosen == most
     assert len(scores.tried) <= most_trials(most)
@@ -43,5 +43,5 @@ def test_what_is_chosen_reaches_the_gate_or_is_all(values: list[float], data: st
 )
 def test_counts_double_and_come_back_by_halves(needed: int, tried: list[int]) -> None:
     scores = Scores([float(count >= needed) for count in range(11)])
-    assert fewest(scores, 0, 10, 1.0) == needed
+    assert bisect_exclusions(scores, 0, 10, 1.0) == needed
     assert scores.tried == tried

@@ -13,8 +13,7 @@ import torch
 from PIL import Image
 
 from avsbg.export.precision.graphs import add_graph
-from avsbg.export.visualize.correlation_slice import VolumeSlicer
-from avsbg.export.visualize.maps import ATTENTION, GATE, TPAVI, MapReader, VisualizeError
+from avsbg.export.visualize.maps import ATTENTION, GATE, TPAVI, MapReader, VisualizeError, VolumeSlicer
 from avsbg.export.visualize.video import VisualizeOptions, visualize_video
 from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from avsbg.export.engine.layers import layers_from_inspector
 from avsbg.export.engine.request import EngineRequest
-from avsbg.export.precision.quantize import quantise
+from avsbg.export.precision.quantize import quantize
 from avsbg.runtime.backends.spec import BackendSpec
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -83,7 +83,7 @@ def test_graphs_are_quantized_to_a_made_up_precision(made_up: PrecisionSpec) -> 
     node = ir.node("MatMul", [x, weight], name="product")
     node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 4])
     graph = ir.Graph([x], node.outputs, nodes=[node], initializers=[weight], opset_imports={"": 20}, name="g")
-    assert quantise(ir.Model(graph, ir_version=10), "fp7", {"product": 2.0}, ["product"]) == 1
+    assert quantize(ir.Model(graph, ir_version=10), "fp7", {"product": 2.0}, ["product"]) == 1
     stored = graph.initializers["w.quantised"].const_value
     assert stored is not None and stored.dtype is ir.DataType.FLOAT8E5M2
     assert stored.numpy().astype(np.float32).max() == made_up.quantization.max_level  # type: ignore[union-attr]

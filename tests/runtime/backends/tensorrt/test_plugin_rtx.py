@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from onnx import TensorProto, helper
 
-from avsbg.export.engine.parser import ParseError, parse_onnx
+from avsbg.export.engine.builder import ParseError, parse_onnx
 from avsbg.runtime.backends.tensorrt.logger import message_log
 from avsbg.runtime.backends.tensorrt.plugin import OPERATORS, load_plugin
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx

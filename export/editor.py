@@ -1,0 +1,156 @@
+"""Editing an ONNX graph in memory: what merging, conversion, quantization and emulation have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import onnx_ir.passes.common
+from numpy.typing import NDArray
+from onnxscript.rewriter import rewrite
+from onnxscript.rewriter.rules.common import fuse_batchnorm_into_conv_rule
+
+from avsbg.errors import AvsbgError
+from avsbg.export.operators import register_schemas
+from avsbg.runtime.bundle.manifest import TensorRecord
+
+
+class PrecisionError(AvsbgError):
+    """A graph cannot be expressed in the precision asked for."""
+
+
+class GraphEditor:
+    """Adds weights and nodes to a graph; whatever is added has a name, a type and a shape.
+
+    Args:
+        graph: the graph, which is changed in place.
+    """
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+
+    def add_weight(self, name: str, array: NDArray[Any], dtype: ir.DataType | None = None) -> ir.Value:
+        """Add an initialiser of this name; its type is the array's unless it is one that numpy does not know."""
+        tensor = ir.tensor(array, dtype=dtype, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.graph.register_initializer(value)
+        return value
+
+    def insert(
+        self,
+        operator: str,
+        inputs: list[ir.Value],
+        name: str,
+        dtype: ir.DataType,
+        *,
+        shape: ir.Shape | None = None,
+        node_name: str | None = None,
+        before: ir.Node | None = None,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> ir.Value:
+        """Insert a node with one output.
+
+        Args:
+            operator: of ONNX's own domain.
+            inputs: of the node.
+            name: of the output.
+            dtype: of the output.
+            shape: of the output; by default the first input's.
+            node_name: of the node; by default the output's.
+            before: the node that it is inserted before; by default it follows the one that computes the first input.
+            attributes: of the node.
+
+        Returns:
+            The output.
+        """
+        node = ir.node(operator, inputs, attributes=attributes, name=node_name or name)
+        output = node.outputs[0]
+        output.name, output.type = name, ir.TensorType(dtype)
+        output.shape = inputs[0].shape if shape is None else shape
+        producer = inputs[0].producer()
+        if before is not None or producer is None:
+            self.graph.insert_before(before or self.graph[0], node)
+        else:
+            self.graph.insert_after(producer, node)
+        return output
+
+    def drop_unused_weights(self) -> None:
+        """Remove the initialisers that nothing reads any more."""
+        for name, value in list(self.graph.initializers.items()):
+            if not value.uses() and not value.is_graph_output():
+                del self.graph.initializers[name]
+
+
+def load_folded(path: Path) -> ir.Model:
+    """A float32 graph with batch normalisations folded and every type known, as quantization takes it."""
+    model = ir.load(path)
+    fold_batch_norms(model)
+    infer_types(model)
+    return model
+
+
+def fold_batch_norms(model: ir.Model) -> None:
+    """Fold each batch normalisation behind a convolution into the convolution's weights, in float32, in place."""
+    functions = dict(model.functions)
+    names = {node.inputs[1]: node.name for node in model.graph if node.op_type == "Conv"}
+    rewrite(model, pattern_rewrite_rules=[fuse_batchnorm_into_conv_rule])
+    model.functions.update(functions)
+    known = {str(value.name): name for value, name in names.items() if value is not None}
+    for node in model.graph:
+        if node.op_type == "Conv" and node.inputs[1] is not None:
+            # Engines report by node names; the rule makes up its own.
+            node.name = known.get(str(node.inputs[1].name), node.name)
+
+
+def infer_types(model: ir.Model) -> None:
+    """Give a type to values that came from inlined functions: a value without one would not be cast.
+
+    Raises:
+        PrecisionError: the type of a value does not follow from the graph.
+    """
+    register_schemas()
+    ir.passes.common.ShapeInferencePass()(model)
+    unknown = [value.name for node in model.graph for value in node.outputs if value.dtype is None and value.uses()]
+    if unknown:
+        raise PrecisionError(f"the type of {unknown[0]} cannot be inferred.", "Export the bundle again.")
+
+
+def count_nodes(model: ir.Model) -> dict[str, int]:
+    """Nodes per operator, most frequent first; those of other domains as `domain::operator`."""
+    counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph)
+    return dict(counts.most_common())
+
+
+def describe_model(model: ir.Model) -> dict[str, Any]:
+    """The fields of a `GraphRecord` that follow from the model itself."""
+    nodes = count_nodes(model)
+    return {
+        "opset": model.opset_imports[""],
+        "ir_version": model.ir_version,
+        "inputs": tuple(_describe(value) for value in model.graph.inputs),
+        "outputs": tuple(_describe(value) for value in model.graph.outputs),
+        "node_count": sum(nodes.values()),
+        "operators": nodes,
+    }
+
+
+def _describe(value: ir.Value) -> TensorRecord:
+    assert value.dtype is not None and value.shape is not None
+    shape = [size if isinstance(size, int) else size.value for size in value.shape]
+    return TensorRecord.model_validate({"name": value.name, "dtype": value.dtype.numpy().name, "shape": shape})
+
+
+def check_model(path: Path) -> None:
+    """Check a file as strictly as onnx can, with the shape of every value inferred and compared.
+
+    Raises:
+        onnx.checker.ValidationError, onnx.shape_inference.InferenceError: it is not valid.
+    """
+    register_schemas()
+    onnx.checker.check_model(str(path))
+    proto = onnx.load(str(path), load_external_data=False)
+    onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
