@@ -29,10 +29,6 @@ VECTOR_SEED = 0
 _TOOLS = ("numpy", "onnx", "onnx-ir", "onnxscript", "timm", "torch")
 
 
-def _ignore(line: str) -> None:
-    """Take a line of progress and show it to no one."""
-
-
 def export_bundle(
     graph: ClipGraph,
     path: Path,
@@ -42,7 +38,7 @@ def export_bundle(
     stream: bool = False,
     merging: bool = True,
     replace_existing: bool = False,
-    report: Report = _ignore,
+    report: Report = lambda _: None,
 ) -> Manifest:
     """Export a network and its front end to the bundle `path`.
 

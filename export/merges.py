@@ -25,6 +25,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from avsbg.export.editor import GraphEditor
 from avsbg.runtime.bundle.manifest import MergeRecord
 
 Array = NDArray[np.float32]
@@ -58,7 +59,7 @@ def merge(model: ir.Model, weights: list[str]) -> Merges:
     for node in list(model.graph):
         merger.columns(node)
         merger.enlarged(node)
-    merger.drop_unused()
+    merger.editor.drop_unused_weights()
     held = [name for name in weights if name not in merger.replaced]
     return Merges([*held, *merger.merged], tuple(merger.records), merger.replaced)
 
@@ -101,6 +102,7 @@ def _along(weight: Array, axis: int, taps: object) -> Array:
 
 class _Merger:
     def __init__(self, graph: ir.Graph, weights: set[str]) -> None:
+        self.editor = GraphEditor(graph)
         self._graph, self._weights = graph, weights
         self.records: list[MergeRecord] = []
         self.replaced: dict[str, Array] = {}
@@ -186,11 +188,6 @@ class _Merger:
             )
         )
 
-    def drop_unused(self) -> None:
-        """Remove the initialisers that nothing reads any more."""
-        for name in [name for name, value in self._graph.initializers.items() if not value.uses()]:
-            del self._graph.initializers[name]
-
     def _is_convolution(self, node: ir.Node, kernel: tuple[int, int]) -> bool:
         """Whether a node is a convolution that keeps the size of its map, with parameters that nothing else reads."""
         if node.op_type != "Conv" or node.domain not in ("", "ai.onnx") or _size(node.outputs[0]) == (0, 0):
@@ -238,7 +235,7 @@ class _Merger:
         assert old is not None
         name = str(old.name)
         self.replaced[name] = self._parameter(node, index)
-        node.replace_input_with(index, self._initialiser(f"{name}{MERGED}", np.ascontiguousarray(array)))
+        node.replace_input_with(index, self.editor.add_weight(f"{name}{MERGED}", np.ascontiguousarray(array)))
         self.merged.append(f"{name}{MERGED}")
         return [name]
 
@@ -272,15 +269,9 @@ class _Merger:
             arrays = (np.array(numbers, np.int64) for numbers in ([1, 1], [-1, -1], [2, 3]))
             first = sum(name.startswith("constant.") for name in self._graph.initializers)
             self._window = tuple(
-                self._initialiser(f"constant.{number}", array) for number, array in enumerate(arrays, start=first)
+                self.editor.add_weight(f"constant.{number}", array) for number, array in enumerate(arrays, start=first)
             )
         return self._window
-
-    def _initialiser(self, name: str, array: NDArray[np.float32] | NDArray[np.int64]) -> ir.Value:
-        tensor = ir.tensor(array, name=name)
-        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
-        self._graph.register_initializer(value)
-        return value
 
 
 def _only_user(value: ir.Value) -> ir.Node | None:

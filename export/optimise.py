@@ -12,6 +12,8 @@ import onnx_ir as ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
 
+from avsbg.export.editor import GraphEditor
+
 # The optimiser's patterns take a constant this close to 0 or 1 for it: `x / (s + 1e-10)` would become `x / s`.
 _ABSOLUTE, _RELATIVE = 1e-8, 1e-5
 # Where the exporter notes the modules that a node comes from: outermost first, the node's own name last.
@@ -56,6 +58,7 @@ def inline(model: ir.Model, weights: Collection[str]) -> None:
 
 def _transpose_weights(graph: ir.Graph) -> None:
     """Store the matrices of linear layers as the graph multiplies by them; the optimiser would make them anonymous."""
+    editor = GraphEditor(graph)
     for node in list(graph):
         source = node.inputs[0] if node.op_type == "Transpose" else None
         if source is None or not source.is_initializer() or source.const_value is None:
@@ -63,13 +66,7 @@ def _transpose_weights(graph: ir.Graph) -> None:
         if tuple(node.attributes["perm"].as_ints()) != (1, 0):
             continue
         array = np.ascontiguousarray(source.const_value.numpy().T)
-        transposed = ir.Value(
-            name=f"{source.name}.T",
-            shape=ir.Shape(array.shape),
-            type=source.type,
-            const_value=ir.tensor(array, name=f"{source.name}.T"),
-        )
-        graph.register_initializer(transposed)
+        transposed = editor.add_weight(f"{source.name}.T", array)
         node.outputs[0].replace_all_uses_with(transposed)
         graph.remove(node, safe=True)
         if not source.uses():
@@ -87,8 +84,7 @@ def _folding(model: ir.Model, weights: Collection[str]) -> Iterator[None]:
         nearly = [name for name, value in graph.initializers.items() if _is_nearly_neutral(value)]
         with _as_inputs(graph, nearly):
             yield
-    for name in [name for name, value in graph.initializers.items() if not value.uses()]:
-        del graph.initializers[name]
+    GraphEditor(graph).drop_unused_weights()
     constants = [value for name, value in graph.initializers.items() if name not in weights]
     for number, value in enumerate(constants):
         value.name = f"constant.{number}"

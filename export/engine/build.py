@@ -12,7 +12,7 @@ from avsbg import __version__
 from avsbg.export.engine.api import choose_device, import_tensorrt, validate_builder_options
 from avsbg.export.engine.builder import Built, Progress, build_engine
 from avsbg.export.engine.commands import command_lines
-from avsbg.export.engine.layers import count_types, differing_products, product_types
+from avsbg.export.engine.layers import count_types, differing_nodes, realised_types
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import measure_accuracy
@@ -164,10 +164,10 @@ def _measured_before(bundle: Bundle, staged: Bundle, graph: str) -> AccuracyReco
 
 
 def _realised(built: Built, expected: dict[str, str]) -> RealisedRecord:
-    types = product_types(built.layers, expected)
+    types = realised_types(built.layers, expected)
     return RealisedRecord(
         source=built.source,
         layers=len(built.layers),
         products=count_types(types),
-        differing=differing_products(types, expected),
+        differing=differing_nodes(types, expected),
     )

@@ -164,7 +164,7 @@ def _type_name(word: str) -> str | None:
     return next(computed, _OTHER_TYPES.get(word))
 
 
-def product_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
+def realised_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """In which types the layers that compute each product take their inputs.
 
     Args:
@@ -188,7 +188,7 @@ def product_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str,
     return realised
 
 
-def differing_products(realised: Mapping[str, tuple[str, ...]], expected: Mapping[str, str]) -> tuple[str, ...]:
+def differing_nodes(realised: Mapping[str, tuple[str, ...]], expected: Mapping[str, str]) -> tuple[str, ...]:
     """The products that are computed in another type than expected, as `node: type`."""
     return tuple(
         f"{name}: {' and '.join(realised[name]) or 'no layer names it'}"

@@ -255,8 +255,8 @@ def test_a_bundle_that_changes_meanwhile_is_left_alone(bundle: Path, monkeypatch
         return real(*arguments, **options)
 
     raise_later: list[bool] = []
-    real = build_module.product_types
-    monkeypatch.setattr(build_module, "product_types", meddle)
+    real = build_module.realised_types
+    monkeypatch.setattr(build_module, "realised_types", meddle)
     from avsbg.runtime.errors import BundleError
 
     with pytest.raises(BundleError, match="changed by another process"):

@@ -12,10 +12,10 @@ from avsbg.export.engine import api as api_module
 from avsbg.export.engine.api import TensorRT, choose_device, import_tensorrt, validate_builder_options
 from avsbg.export.engine.layers import (
     count_types,
-    differing_products,
+    differing_nodes,
     layers_from_inspector,
     layers_from_log,
-    product_types,
+    realised_types,
 )
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
@@ -137,12 +137,12 @@ Name: w, LayerType: wait, Inputs: [], Constants: [], Outputs: [], TacticName: , 
 def test_types_are_read_from_the_builders_log() -> None:
     layers = layers_from_log(["something else", LOG])
     assert [layer.kind for layer in layers] == ["gemm", "kgen", "correlation", "wait"]
-    types = product_types(layers, ["a/MatMul", "c/Conv", "d/MatMul"])
+    types = realised_types(layers, ["a/MatMul", "c/Conv", "d/MatMul"])
     # A product's type is that of the kernel that multiplies: not of its scalar factor, not of a cast before it.
     assert types == {"a/MatMul": ("fp16",), "c/Conv": ("fp32",), "d/MatMul": ()}
     assert count_types(types) == {"fp16": 1, "fp32": 1, "unknown": 1}
     expected = dict.fromkeys(types, "fp16")
-    assert differing_products(types, expected) == ("c/Conv: fp32", "d/MatMul: no layer names it")
+    assert differing_nodes(types, expected) == ("c/Conv: fp32", "d/MatMul: no layer names it")
 
 
 def _line(node: str, kind: str, inputs: list[str], constants: list[str]) -> str:
@@ -172,7 +172,7 @@ def test_quantised_products_are_told_from_dequantised_ones(
 ) -> None:
     tensors = [[_tensor(*text.split()) for text in part] for part in (inputs, constants)]
     layers = layers_from_log([_line("a/MatMul", "gemm", *tensors)])
-    assert product_types(layers, ["a/MatMul"]) == {"a/MatMul": types}
+    assert realised_types(layers, ["a/MatMul"]) == {"a/MatMul": types}
 
 
 def test_types_are_read_from_the_engine_inspector() -> None:
