@@ -137,20 +137,17 @@ class Channel(Generic[Item]):
             counters.most = max(counters.most, self._sizes[kind])
             self._changed.notify_all()
 
-    def get(self, timeout: float | None = None) -> Item:
+    def get(self) -> Item:
         """Take the oldest item out, waiting for one.
 
         Raises:
             ChannelClosedError: the channel was closed and is empty.
             BaseException: it is empty, and what it was closed with.
-            TimeoutError: none came in time.
         """
         with self._changed:
             start = time.perf_counter()
-            arrived = self._changed.wait_for(lambda: self._closed or bool(self._items), timeout)
+            self._changed.wait_for(lambda: self._closed or bool(self._items))
             self.waited += time.perf_counter() - start
-            if not arrived:
-                raise TimeoutError
             if not self._items:
                 raise self.error or ChannelClosedError
             kind, item = self._items.popleft()

@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from avsbg.runtime.backends import Backend, BackendSpec
     from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.streaming.frame_pair import StreamedClip
 
 BACKEND_SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
 BACKEND_HELP = (
@@ -46,7 +47,7 @@ def create_backend(
 
 def create_streamed(
     text: str, bundle: Bundle, *, trust: bool = False, allow_failed_accuracy: bool = False, **options: Any
-) -> Backend:
+) -> StreamedClip:
     """Create the backend as `create_backend` does, but to execute clips frame by frame through a stream's graphs."""
     from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 

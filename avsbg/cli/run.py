@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,21 +9,6 @@ import typer
 
 from avsbg.cli import app
 from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Engine, Trust
-
-
-class Masks(str, Enum):
-    """Forms of masks on disk."""
-
-    png = "png"
-    video = "video"
-    none = "none"
-
-
-class Policy(str, Enum):
-    """Policies for a live source that is faster than the network."""
-
-    block = "block"
-    drop_oldest = "drop-oldest"
 
 
 @app.command()
@@ -45,8 +29,9 @@ def run(  # noqa: PLR0917  (each is an option by name)
     threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
     silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
     masks: Annotated[
-        Masks, typer.Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all.")
-    ] = Masks.png,
+        Literal["png", "video", "none"],
+        typer.Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all."),
+    ] = "png",
     rle: Annotated[bool, typer.Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
     overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4 and overlay.png.")] = True,
     probabilities: Annotated[
@@ -67,7 +52,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         float | None, typer.Option(min=1, metavar="SECONDS", help="End a live source after so many seconds.")
     ] = None,
     policy: Annotated[
-        Policy | None,
+        Literal["block", "drop-oldest"] | None,
         typer.Option(
             help="What a live source that is too fast does: wait, or lose seconds. By default cameras and datagrams "
             "lose, and what can wait waits."
@@ -95,7 +80,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.media.sources import LiveSource, parse_source
     from avsbg.runtime.segment.pipeline import Options
 
-    options = Options(threshold, silent, masks.value, rle, probabilities, overlay)
+    options = Options(threshold, silent, masks, rle, probabilities, overlay)
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:
@@ -114,7 +99,6 @@ def run(  # noqa: PLR0917  (each is an option by name)
         allow_failed_accuracy=force,
     )
     if live:
-        chosen: Literal["block", "drop-oldest"] | None = None if policy is None else policy.value
-        run_live(network, live[0], output, options, microphone, duration=duration, policy=chosen, force=force)
+        run_live(network, live[0], output, options, microphone, duration=duration, policy=policy, force=force)
     else:
         run_files(network, [source for source in parsed if isinstance(source, Path)], output, options, force=force)

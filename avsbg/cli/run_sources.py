@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from avsbg.cli.backends import create_backend
+from avsbg.cli.backends import create_backend, create_streamed
 from avsbg.cli.interruption import Interrupted, interruptible
 from avsbg.progress import ProgressBars
 
@@ -41,7 +40,6 @@ def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **
         BundleError: the bundle cannot be opened, or was replaced meanwhile.
         BackendError: the backend refuses what is asked for, or the bundle has no graphs for streams.
     """
-    from avsbg.runtime import backends
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.errors import BundleError
     from avsbg.runtime.segment.segmenter import ClipSegmenter, StreamSegmenter
@@ -50,14 +48,8 @@ def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **
     with ExitStack() as stack:
         segmenter: Segmenter
         if stream or (stream is None and live and {"encode", "decode"} <= set(bundle.manifest.graphs)):
-            from avsbg.runtime.streaming.frame_pair import check_streams
-
-            check_streams(bundle)
-            # The encoder has no operator of ours, so its implementation is a matter of the decoder.
-            encoder = str(replace(backends.BackendSpec.parse(spec), operator=None))
-            encode = stack.enter_context(create_backend(encoder, bundle, graph="encode", **options))
-            decode = stack.enter_context(create_backend(spec, bundle, graph="decode", **options))
-            segmenter = StreamSegmenter(encode, decode, "timestamp" if live else "published", spec)
+            pair = stack.enter_context(create_streamed(spec, bundle, **options))
+            segmenter = StreamSegmenter(pair.encode, pair.decode, "timestamp" if live else "published", spec)
         else:
             segmenter = ClipSegmenter(stack.enter_context(create_backend(spec, bundle, **options)), spec)
         if not bundle.is_current():

@@ -115,8 +115,6 @@ class AudioTimeline:
         skip = 0
         if self._chunks:
             skip = round((start - self._chunks[first].time) * self.rate)
-        elif not complete:
-            first = 0
         missing = 0
         if skip < 0:
             missing = have = min(count, -skip)

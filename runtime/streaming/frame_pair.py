@@ -79,6 +79,9 @@ class StreamedClip(Backend):
         encode: a backend, not yet open, of the graph `encode`.
         decode: one of the same class, of the graph `decode`.
 
+    Attributes:
+        encode, decode: the two, which are open while this is.
+
     Raises:
         BackendError: the two do not fit each other.
     """
@@ -88,19 +91,19 @@ class StreamedClip(Backend):
     def __init__(self, encode: Backend, decode: Backend) -> None:
         super().__init__(encode.bundle, "clip")
         check_pair(encode, decode)
-        self._encode, self._decode = encode, decode
+        self.encode, self.decode = encode, decode
         self.accuracy_check = decode.accuracy_check or encode.accuracy_check
         self._stack = ExitStack()
 
     def describe(self) -> dict[str, Any]:
         """The decoder's description, under both graphs' names, and the encoder's within it."""
-        graphs = f"{self._encode.graph}+{self._decode.graph}"
-        return {**self._decode.describe(), "graph": graphs, "encode": self._encode.describe()}
+        graphs = f"{self.encode.graph}+{self.decode.graph}"
+        return {**self.decode.describe(), "graph": graphs, "encode": self.encode.describe()}
 
     def _open(self) -> None:
         with ExitStack() as stack:
-            stack.enter_context(self._encode)
-            stack.enter_context(self._decode)
+            stack.enter_context(self.encode)
+            stack.enter_context(self.decode)
             self._stack = stack.pop_all()
 
     def _close(self) -> None:
@@ -116,12 +119,12 @@ class StreamedClip(Backend):
     def _masks(self, arrays: dict[str, NDArray[Any]], outputs: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
         """Each frame's outputs: of all but the last with the next as partner, of the last with the one before."""
         frames = self.bundle.manifest.clip.frames
-        before = encode_frame(self._encode, frame_inputs(arrays, 0))
+        before = encode_frame(self.encode, frame_inputs(arrays, 0))
         for index in range(1, frames):
-            new = encode_frame(self._encode, frame_inputs(arrays, index))
-            yield decode_pair(self._decode, before, new, outputs)
+            new = encode_frame(self.encode, frame_inputs(arrays, index))
+            yield decode_pair(self.decode, before, new, outputs)
             if index == frames - 1:
-                yield decode_pair(self._decode, new, before, outputs)
+                yield decode_pair(self.decode, new, before, outputs)
                 release(new)
             release(before)
             before = new

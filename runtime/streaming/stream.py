@@ -13,19 +13,19 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.backends import Backend, create
+from avsbg.runtime.backends import Backend, BackendSpec
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
 from avsbg.runtime.streaming.audio_timeline import AudioCounters, AudioTimeline
-from avsbg.runtime.streaming.frame_pair import check_streams
+from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 from avsbg.runtime.streaming.pairing import MAX_GAP, FramePairing, Latency, StreamFrame, StreamMask
 
 __all__ = ["Latency", "Spacing", "Stream", "StreamCounters", "StreamMask", "open_stream"]
@@ -323,11 +323,10 @@ def open_stream(
     Raises:
         BackendError: the bundle has no graphs for streams, or the backend refuses what is asked for.
     """
-    check_streams(bundle)
-    common = {**(backend_options or {}), "precision": precision}
-    with ExitStack() as stack:
-        encode = stack.enter_context(create(backend, bundle, graph="encode", **common))
-        decode = stack.enter_context(create(backend, bundle, graph="decode", operator=operator, **common))
-        stream = Stream(encode, decode, **options)
-        stack.callback(stream.abandon)
-        yield stream
+    spec = BackendSpec.parse(":".join(filter(None, (backend, operator, precision))))
+    with create_streamed_clip(bundle, spec, **(backend_options or {})) as pair:
+        stream = Stream(pair.encode, pair.decode, **options)
+        try:
+            yield stream
+        finally:
+            stream.abandon()
