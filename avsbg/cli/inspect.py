@@ -38,7 +38,6 @@ def inspect(
         "weights": _describe_weights(manifest.weights),
         "clip": f"{clip.frames} frames of {clip.height} x {clip.width}, one per second; sound as {clip.audio}",
         "parameters": f"{manifest.parameters.inference:,} for inference, {manifest.parameters.published:,} published",
-        "FLOPs per clip": "not counted" if manifest.flops is None else f"{manifest.flops:,}",
         "test vectors": ", ".join(f"batch {record.clips}" for record in manifest.vectors) or "none",
         "made": f"{manifest.created:%Y-%m-%d %H:%M} UTC with "
         + ", ".join(f"{tool} {version}" for tool, version in manifest.versions.items()),

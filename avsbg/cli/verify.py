@@ -60,19 +60,22 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     between its masks and PyTorch's, which must reach the gate in the manifest. Exits with 1 if one fails. What cannot
     run on this machine is listed as not run, and never as passed.
     """
-    from avsbg.runtime.bundle import Bundle, sha256
-    from avsbg.runtime.bundle.manifest import MANIFEST
+    from rich.console import Console
+
+    from avsbg.runtime.backends.tensorrt.engine import find_engine
+    from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.device.gpu import read_cuda_driver
     from avsbg.runtime.verify.verify import VerifyCase, list_cases, select_vectors
 
     opened = Bundle.open(bundle)
     select_vectors(opened, clips or ())
     chosen = [VerifyCase(text, text) for text in backend or ()]
-    driver = read_cuda_driver()
-    everything = list_cases(opened, driver)
-    chosen += [_find(name, everything, opened) for name in engine or ()]
+    everything = list_cases(opened, read_cuda_driver())
+    for name in engine or ():
+        find_engine(opened, name)  # or an error that names those there are
+        chosen.append(next(case for case in everything if case.options.get("engine") == name))
     asked = bool(chosen)
-    console = _console()
+    console = Console(highlight=False)
     results: list[dict[str, Any]] = []
     masks: dict[str, Any] = {}
     not_run: dict[str, str] = {}
@@ -101,7 +104,7 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     passed = bool(results) and not failed
     if json_file is not None:
         document = {
-            "bundle": {"name": opened.manifest.name, "manifest_sha256": sha256(opened.path / MANIFEST)},
+            "bundle": {"name": opened.manifest.name, "manifest_sha256": opened.manifest_sha256},
             "tolerance": tolerance,
             "passed": passed,
             "results": results,
@@ -111,19 +114,6 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     _conclude(console, results, not_run, tolerance)
     if not passed:
         raise typer.Exit(1)
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False)
-
-
-def _find(name: str, everything: list[VerifyCase], bundle: Bundle) -> VerifyCase:
-    from avsbg.runtime.backends.tensorrt.engine import find_engine
-
-    find_engine(bundle, name)
-    return next(case for case in everything if case.options.get("engine") == name)
 
 
 def _create(bundle: Bundle, case: VerifyCase, threads: int | None, trust: bool) -> Backend:

@@ -34,23 +34,13 @@ class HostTensor(DeviceTensor):
 
     def __init__(self, array: NDArray[Any]) -> None:
         super().__init__(array.dtype, array.shape)
-        self._array = array
-
-    @property
-    def array(self) -> NDArray[Any]:
-        """The array itself.
-
-        Raises:
-            BackendError: it was released.
-        """
-        self._check()
-        return self._array
+        self.array = array
 
     def _copy(self) -> NDArray[Any]:
-        return self._array.copy()
+        return self.array.copy()
 
     def _return_buffer(self) -> None:
-        del self._array
+        del self.array
 
 
 class OpenVinoBackend(Backend):
