@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import speed, streaming
+from avsbg.benchmarks.report import plots, speed, streaming
 from avsbg.benchmarks.report.directory import check_replaceable
 from avsbg.benchmarks.report.estimates import estimate_table
 from avsbg.benchmarks.report.labels import network_title, way_title
-from avsbg.benchmarks.report.tables import Cell, Table, make_table, number, to_markdown
+from avsbg.benchmarks.report.tables import Table, make_table, number, to_markdown
 from avsbg.benchmarks.results.schema import PROFILE, Measurement, read_rows
 
 HTML, MARKDOWN = "report.html", "report.md"
@@ -78,7 +78,7 @@ class Section:
     id: str
     title: str
     text: str
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
 
     @property
     def is_empty(self) -> bool:
@@ -126,97 +126,75 @@ def write_report(report: Report, directory: Path, *, replace: bool = False) -> N
 
 def make_sections(report: Report) -> list[Section]:
     """The sections that there is something to say in."""
-    from avsbg.benchmarks.report import plots
-
-    runs = report.runs
-    headings = [run.title if len(runs) > 1 else "" for run in runs]
-
-    def table_of(make: Callable[[RunRows], Table]) -> Iterable[Part]:
-        return (Part(heading=heading, table=make(run)) for heading, run in zip(headings, runs, strict=True))
-
-    def plot_and_table(
-        chosen: Iterable[RunRows], plot: Callable[[RunRows], str], text: str, make: Callable[[RunRows], Table]
-    ) -> Iterable[Part]:
-        for run in chosen:
-            yield Part(svg=plot(run), text=text)
-            yield Part(table=make(run))
-
-    def section(title: str, text: str, parts: Iterable[Part], *, name: str = "") -> Section:
-        return Section(name or title.lower().split()[0], title, text, tuple(parts))
-
-    found = [
-        section(
+    problems = tuple((row.label, "; ".join(row.problems)) for row in report.unstable)
+    sections = [
+        Section(
+            "table7",
             "Table 7, measured",
             "As published and with each network's own algebra used; same threads, called in turn in one process.",
-            table_of(_table7),
-            name="table7",
+            _per_run(report, _table7),
         ),
-        section(
-            "Latency",
-            "",
-            plot_and_table(
-                runs,
-                lambda run: plots.latency(run.rows),
-                "Every sample; the bar spans the quartiles. Grey rows are unstable.",
-                lambda run: speed.distribution_table(run.rows),
-            ),
-        ),
-        section(
-            "Where the time goes",
-            "",
-            plot_and_table(
-                [run for run in runs if run.profiles],
-                lambda run: plots.part_bars(run.profiles),
-                "A per-layer profile, folded by the modules that layers are named after.",
-                lambda run: speed.part_table(run.profiles, run.rows),
-            ),
-            name="parts",
-        ),
-        section(
-            "Distance to the bound",
-            "",
-            plot_and_table(
-                [run for run in runs if run.first.run.peaks],
-                lambda run: plots.roofline(run.rows),
-                "Circles are stable rows. Peaks and bandwidth were measured in the same run.",
-                lambda run: speed.bound_table(run.rows),
-            ),
-            name="bound",
-        ),
-        section("Memory", "", table_of(lambda run: speed.memory_table(run.rows))),
-        section("Accuracy", "", _accuracy(report)),
-        section("Streaming", "", _streaming(report.streaming)),
-        section(
+        Section("latency", "Latency", "", _per_run(report, _latency)),
+        Section("parts", "Where the time goes", "", _per_run(report, _profile)),
+        Section("bound", "Distance to the bound", "", _per_run(report, _bound)),
+        Section("memory", "Memory", "", _per_run(report, lambda run: [Part(table=speed.memory_table(run.rows))])),
+        Section("accuracy", "Accuracy", "", _accuracy(report)),
+        Section("streaming", "Streaming", "", _streaming(report.streaming)),
+        Section(
+            "estimates",
             "Bounds for devices that were not measured",
             "Arithmetic from published peaks. Nothing in this section was measured.",
             [Part(table=estimate_table(report.rows))],
-            name="estimates",
         ),
-        section("Environment", "", (_environment(run) for run in runs)),
-        section(
-            "Unstable rows",
-            "",
-            [Part(facts=tuple((row.label, "; ".join(row.problems)) for row in report.unstable))],
-        ),
-        section(
+        Section("environment", "Environment", "", _per_run(report, _environment)),
+        Section("unstable", "Unstable rows", "", [Part(facts=problems)]),
+        Section(
+            "repeat",
             "How to repeat",
             "All rows of a run come from one command.",
-            (Part(heading=run.source, code=" ".join(run.first.run.command)) for run in runs),
-            name="repeat",
+            [Part(heading=run.source, code=" ".join(run.first.run.command)) for run in report.runs],
         ),
     ]
-    return [section for section in found if not section.is_empty]
+    return [section for section in sections if not section.is_empty]
 
 
-def _table7(run: RunRows) -> Table:
+def _per_run(report: Report, make: Callable[[RunRows], list[Part]]) -> list[Part]:
+    """The parts of each run, the first of them below the run's title where there are several."""
+    parts = []
+    for run in report.runs:
+        made = make(run)
+        if made and len(report.runs) > 1:
+            made[0] = replace(made[0], heading=run.title)
+        parts += made
+    return parts
+
+
+def _table7(run: RunRows) -> list[Part]:
     caption = "Measured beside the paper's figures; times are medians and 90th percentiles."
-    return make_table(run.rows, speed.table7_columns(run.first), caption)
+    return [Part(table=make_table(run.rows, speed.table7_columns(run.first), caption))]
+
+
+def _latency(run: RunRows) -> list[Part]:
+    text = "Every sample; the bar spans the quartiles. Grey rows are unstable."
+    return [Part(svg=plots.latency(run.rows), text=text), Part(table=speed.distribution_table(run.rows))]
+
+
+def _profile(run: RunRows) -> list[Part]:
+    if not run.profiles:
+        return []
+    text = "A per-layer profile, folded by the modules that layers are named after."
+    return [Part(svg=plots.part_bars(run.profiles), text=text), Part(table=speed.part_table(run.profiles, run.rows))]
+
+
+def _bound(run: RunRows) -> list[Part]:
+    if not run.first.run.peaks:
+        return []
+    text = "Circles are stable rows. Peaks and bandwidth were measured in the same run."
+    return [Part(svg=plots.roofline(run.rows), text=text), Part(table=speed.bound_table(run.rows))]
 
 
 def _accuracy(report: Report) -> list[Part]:
     """A table of the scores, and accuracy against latency where a row that was timed has a score."""
-    from avsbg.benchmarks.report import plots
-
     if not report.accuracy:
         return []
     scores = {row.get("label"): row.get("miou") for row in report.accuracy}
@@ -226,21 +204,16 @@ def _accuracy(report: Report) -> list[Part]:
         if row.is_stable and isinstance(score := scores.get(row.label), (int, float))
     ]
     plot = [Part(svg=plots.trade(points), text="Rows that are both timed and scored.")] if points else []
-    names = list(
-        dict.fromkeys(n for row in report.accuracy for n, v in row.items() if isinstance(v, (str, int, float)))
-    )
-    columns = [
-        (name.replace("_", " "), lambda row, name=name: _plain(row.get(name))) for name in names if "sha256" not in name
-    ]
-    return [*plot, Part(table=make_table(report.accuracy, columns[:10], "Scores as `avsbg eval` gives them."))]
+    named = {name: value for row in report.accuracy for name, value in row.items() if "sha256" not in name}
+    names = [name for name, value in named.items() if isinstance(value, (str, int, float))][:10]
+    columns = [(name.replace("_", " "), lambda row, name=name: _plain(row.get(name))) for name in names]
+    return [*plot, Part(table=make_table(report.accuracy, columns, "Scores as `avsbg eval` gives them."))]
 
 
-def _plain(value: object) -> Cell:
-    if isinstance(value, bool) or value is None:
-        return Cell("" if value is None else str(value).lower())
-    if isinstance(value, (int, float)):
-        return number(f"{value:.4g}" if isinstance(value, float) else value)
-    return Cell(str(value) if isinstance(value, str) else "")
+def _plain(value: object) -> object:
+    if isinstance(value, float):
+        return number(f"{value:.4g}")
+    return value if isinstance(value, (str, int)) else None
 
 
 def _streaming(rows: Sequence[Measurement]) -> list[Part]:
@@ -250,41 +223,32 @@ def _streaming(rows: Sequence[Measurement]) -> list[Part]:
     return [Part(table=streaming.rate_table(rated)), Part(facts=facts)]
 
 
-def _environment(run: RunRows) -> Part:
+def _environment(run: RunRows) -> list[Part]:
     row = run.first
     machine, measured, clip = row.environment, row.run, row.case
     assert machine is not None
-    settings = measured.settings
-    facts = [
-        (
-            "machine",
-            f"{machine.processor}, {machine.physical_cores} cores, {machine.memory / 2**30:.0f} GiB, {machine.system}",
-        ),
-        ("instruction sets", ", ".join(machine.flags)),
-        (
-            "threads",
-            f"{row.ran.backend.get('threads', '?')} for every row; cores {', '.join(map(str, machine.cores))}",
-        ),
-        ("others", f"{measured.others or 0:.1%} of all cores used by other processes while sampling"),
-        ("clip", f"{clip['frames']} frames of {clip['height']} x {clip['width']}, {clip['audio']}"),
-        (
-            "sampling",
-            f"{len(row['latency'].samples)} interleaved samples after {settings.get('warmup')} rounds of warm-up, none "
-            "dropped",
-        ),
-        ("packages", ", ".join(f"{name} {version}" for name, version in machine.packages.items())),
-        ("commit", str(machine.commit)),
-        ("started", str(measured.started)),
-    ]
+    samples, warmup = len(row["latency"].samples), measured.settings.get("warmup")
+    size = f"{machine.physical_cores} cores, {machine.memory / 2**30:.0f} GiB"
+    facts = {
+        "machine": f"{machine.processor}, {size}, {machine.system}",
+        "instruction sets": ", ".join(machine.flags),
+        "threads": f"{row.ran.backend.get('threads', '?')} for every row; cores {', '.join(map(str, machine.cores))}",
+        "others": f"{measured.others or 0:.1%} of all cores used by other processes while sampling",
+        "clip": f"{clip['frames']} frames of {clip['height']} x {clip['width']}, {clip['audio']}",
+        "sampling": f"{samples} interleaved samples after {warmup} rounds of warm-up, none dropped",
+        "packages": ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
+        "commit": str(machine.commit),
+        "started": str(measured.started),
+    }
     for name, state in (("before", measured.before), ("after", measured.after)):
         if state and state.cpu_mhz:
-            facts.append((f"clocks {name}", f"{min(state.cpu_mhz):.0f} to {max(state.cpu_mhz):.0f} MHz"))
+            facts[f"clocks {name}"] = f"{min(state.cpu_mhz):.0f} to {max(state.cpu_mhz):.0f} MHz"
         if state and state.gpu:
-            facts.append((f"GPU {name}", f"{state.gpu.name}, {state.gpu.clocks_mhz} MHz, {state.gpu.power_mode}"))
+            facts[f"GPU {name}"] = f"{state.gpu.name}, {state.gpu.clocks_mhz} MHz, {state.gpu.power_mode}"
     if measured.peaks:
         peaks = ", ".join(f"{name} {peak / 1e9:.0f} GFLOP/s" for name, peak in measured.peaks.items())
-        facts.append(("peak", f"{peaks}; copy {(measured.copy_rate or 0) / 1e9:.1f} GB/s"))
-    return Part(heading=run.title, facts=tuple(facts))
+        facts["peak"] = f"{peaks}; copy {(measured.copy_rate or 0) / 1e9:.1f} GB/s"
+    return [Part(facts=tuple(facts.items()))]
 
 
 def tiles(report: Report) -> list[tuple[str, str]]:
