@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS := cpu,openvino,export,bench,rtx,train,dev
 READY  := $(VENV)/.ready
 
-.PHONY: native demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test lint typecheck check clean help
+.PHONY: native demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -139,8 +139,13 @@ lint: $(READY)  ## ruff, and that the tables of README and docs are those of the
 typecheck: $(READY)  ## mypy --strict
 	$(BIN)/mypy -p avsbg -p tools
 
+# Files of tests are spread over two processes, the slowest first; threads of both together would be too many for two cores.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test-fast: $(NATIVE)  ## every verb once, and all tests that take a moment: two minutes
+	$(TESTS) -m "not (gpu or slow or native or engine)"
+
 test: $(NATIVE)  ## the test suite
-	$(BIN)/python -m pytest -m "not gpu" --durations=15
+	$(TESTS) -m "not gpu" --durations=15
 
 bench-smoke: $(NATIVE)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind
 	$(BIN)/python -m avsbg.benchmarks counts

@@ -9,6 +9,10 @@ import pytest
 from avsbg.runtime.bundle import Bundle
 from fixtures import skips, tiny_bundle
 
+SLOW_MARKERS = ("engine", "native", "slow")
+# They export or train a network.
+SLOW_FIXTURES = {"export_once", "uninterrupted"}
+
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
@@ -20,6 +24,23 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 def bundle_copy(tiny: Bundle, tmp_path: Path) -> Path:
     """A copy of the tiny bundle for tests that damage it."""
     return Path(shutil.copytree(tiny.path, tmp_path / "copy"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what rests on a slow fixture; where workers share the files, the slowest come first."""
+    for item in items:
+        if SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("slow")
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    ranks: dict[Path, int] = {}
+    for item in items:
+        rank = min(
+            (k for k, name in enumerate(SLOW_MARKERS) if item.get_closest_marker(name)), default=len(SLOW_MARKERS)
+        )
+        ranks[item.path] = min(rank, ranks.get(item.path, rank))
+    items.sort(key=lambda item: ranks[item.path])
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

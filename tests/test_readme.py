@@ -54,6 +54,7 @@ def test_the_commands_run(tmp_path):
     assert (tmp_path / "bench" / "rows.jsonl").stat().st_size > 0
 
 
+@pytest.mark.slow
 def test_the_python_examples_run():
     (example,) = _blocks("python")
     namespace: dict[str, object] = {}

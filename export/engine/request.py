@@ -77,6 +77,8 @@ class EngineRequest:
             raise BuildError(f"--aux-streams must lie between 0 and {MOST_AUX_STREAMS}, not {self.aux_streams}.")
         if repeated := len(self.compute_capabilities) - len(set(self.compute_capabilities)):
             raise BuildError(f"--compute-capability repeats {repeated} of its values.")
+        # A command gives the word alone.
+        object.__setattr__(self, "operator", OperatorImplementation(self.operator))
 
     def engine_name(self, compute_capabilities: tuple[int, ...]) -> str:
         """The name of the engine in the bundle: what tells it from the bundle's other engines."""

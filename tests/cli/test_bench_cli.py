@@ -30,6 +30,7 @@ def _bench(*arguments: object) -> tuple[int, str]:
     return result.code, result.output
 
 
+@pytest.mark.slow
 def test_compares_writes_and_says_that_three_samples_are_no_result(embedding: Bundle, tmp_path: Path) -> None:
     out = tmp_path / "out"
     targets = ["--backend", "onnxruntime:plain", "--backend", "onnxruntime:function"]
@@ -43,6 +44,7 @@ def test_compares_writes_and_says_that_three_samples_are_no_result(embedding: Bu
     assert plain.run.command[0] == "avsbg"
 
 
+@pytest.mark.slow
 def test_unstable_rows_can_be_allowed_and_memory_left_out(embedding: Bundle, tmp_path: Path) -> None:
     code, _ = _bench(embedding.path, *QUICK, "--no-memory", "--allow-unstable", "-o", tmp_path / "out")
     assert code == 0
@@ -50,6 +52,7 @@ def test_unstable_rows_can_be_allowed_and_memory_left_out(embedding: Bundle, tmp
     assert "peak_memory" not in row.metrics and not row.is_stable
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_no_place_to_measure(
     embedding: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,6 +16,7 @@ from fixtures.cli import run_avsbg
 SMALL = ["--encoder", "pvt_v2_b0", "--audio", "embedding", "--frames", "2", "--size", "32x64"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_becomes_a_bundle(tmp_path):
     network = create_network("avsbench-without-audio", encoder="pvt_v2_b0")
     fill_from_seed(network, 0)

@@ -19,6 +19,8 @@ from fixtures import tiny_bundle
 from fixtures.cli import AVSBG, run_avsbg
 from fixtures.videos import steady, tone, write_video
 
+pytestmark = pytest.mark.slow
+
 ENDLESS = "lavfi:testsrc2=size=320x240:rate=25[out0];sine=frequency=440,volume=8[out1]"
 
 

@@ -14,6 +14,7 @@ from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import named_variant
 from avsbg.runtime.bundle import Bundle
+from fixtures.shared import make_once
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,11 @@ def export_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Exp
         if key not in made:
             name, switches, audio, shape = EXPORTS[key]
             module, weights = from_seed(named_variant(name, encoder="pvt_v2_b0", **switches), audio, seed=1)
-            path: Path = tmp_path_factory.mktemp("export") / "bundle"
-            export_bundle(module, path, weights=weights, shape=shape, stream=name != "avsbench")
+
+            def export(path: Path) -> None:
+                export_bundle(module, path, weights=weights, shape=shape, stream=name != "avsbench")
+
+            path = make_once(tmp_path_factory, key.replace(", ", "-").replace(" ", "-"), export)
             made[key] = Exported(Bundle.open(path), module)
         return made[key]
 

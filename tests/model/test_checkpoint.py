@@ -31,6 +31,7 @@ def small():
     return network
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["avs-bg", "avsbench"])
 @pytest.mark.parametrize("encoder", ["pvt_v2_b0", "resnet50"])
 def test_published_names_with_their_unused_tensors(tmp_path, name, encoder):
@@ -66,6 +67,7 @@ def test_round_trip_through_safetensors(tmp_path, small):
     assert [path.name for path in tmp_path.iterdir()] == ["w.safetensors"]
 
 
+@pytest.mark.slow
 def test_vggish_with_the_release_files_extra_keys(tmp_path):
     vggish = VGGish()
     state = vggish.state_dict() | {"pproc.pca_means": torch.zeros(128, 1)}

@@ -14,6 +14,8 @@ from avsbg.model.published import ignored_keys, published_keys
 from avsbg.model.visual_to_audio import latent_loss
 from fixtures.golden import GOLDEN, SALT, assert_summary, audio, frames, load, masks
 
+pytestmark = pytest.mark.slow
+
 CASES = {"c1": 1, "b2": 2}
 ENCODERS = ("pvt_v2_b5", "resnet50")
 

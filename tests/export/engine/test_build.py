@@ -28,6 +28,8 @@ from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 
+pytestmark = [pytest.mark.engine, pytest.mark.slow]
+
 CLIPS = (1, 2, 4)
 
 

@@ -18,6 +18,8 @@ from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.streaming.frame_pair import StreamedClip, is_feature
 
 
+@pytest.mark.slow
+@pytest.mark.engine
 @pytest.mark.parametrize("graph", ["encode", "decode"])
 def test_a_streams_graph_is_built(export_once, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, graph: str) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))

@@ -14,6 +14,8 @@ import pytest
 
 from fixtures.emulation import Emulator, Problem
 
+pytestmark = pytest.mark.native
+
 Words = npt.NDArray[np.uint32]
 
 

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from fixtures.emulation import DTYPES, Emulator, Problem, wrong_elements
 
+pytestmark = pytest.mark.native
+
 # One element, one less and one more than each tile (32 and 64 targets, 128 queries), several tiles; channels that fill
 # units, chunks and registers exactly, in part, and not at all.
 SHAPES = [

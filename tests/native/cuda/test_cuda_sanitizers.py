@@ -10,6 +10,8 @@ import pytest
 
 from fixtures.emulation import KERNELS, VARIANTS, Emulator, Problem, Run, compile_program, wrong_elements
 
+pytestmark = [pytest.mark.native, pytest.mark.slow]
+
 # Both ways to walk the channels, both operators, ragged in every direction. On one processor a block walks over
 # several tiles; on 16 the tiles are shared out.
 SANITIZED = [

@@ -62,6 +62,8 @@ def test_the_main_loop_holds_what_its_tile_needs(row: dict[str, Any]) -> None:
         assert loop["ldmatrix"] == (16 + 16 if resident else 8 + 4)
 
 
+@pytest.mark.slow
+@pytest.mark.native
 def test_the_table_is_what_the_compiler_makes(tmp_path: Path) -> None:
     """Orin's rows, compiled now. Another version of nvcc may choose other registers; the counts must hold."""
     if shutil.which("nvcc") is None:

@@ -294,6 +294,7 @@ def build_native_test(name: str, compiler: str, flags: list[str]) -> Path:
     return program
 
 
+@pytest.mark.native
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "sanitizers", ["address,undefined", "thread"], ids=["no memory error or undefined behaviour", "no data race"]
@@ -308,6 +309,7 @@ def test_the_native_program_under_sanitizers(sanitizers: str) -> None:
     assert result.stdout.splitlines() == [f"{path}: good" for path in PATHS]
 
 
+@pytest.mark.native
 @pytest.mark.slow
 def test_the_neon_path_under_an_emulator() -> None:
     compiler, emulator = shutil.which("aarch64-linux-gnu-g++"), shutil.which("qemu-aarch64")

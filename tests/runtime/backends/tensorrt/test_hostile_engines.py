@@ -220,6 +220,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_fuzzed_manifest_is_read_or_refused(bundle: Path, data: st.DataObject) -> None:

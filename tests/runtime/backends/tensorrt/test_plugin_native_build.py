@@ -71,6 +71,8 @@ def test_no_library_of_tensorrt_or_cuda_is_needed(plugin):
     assert not [name for name in needed if re.search(r"nvinfer|tensorrt|cuda|cudart", name)]
 
 
+@pytest.mark.slow
+@pytest.mark.native
 def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path):
     """The script that builds on a device, here for one architecture."""
     needs("cmake", "ninja", "g++")
@@ -86,6 +88,8 @@ def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path
     assert (tmp_path / "runtime/lib/libavsbg_tensorrt.so").is_file()
 
 
+@pytest.mark.slow
+@pytest.mark.native
 def test_jetson_build_answers_under_emulation(plugin, tmp_path):
     """Cross-built for Orin and Thor; the C++ test runs in it under qemu, and JetPack's system libraries suffice."""
     command = ["scripts/cross-build-jetson.sh"]

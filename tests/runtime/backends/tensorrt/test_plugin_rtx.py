@@ -14,6 +14,8 @@ from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 
+pytestmark = pytest.mark.engine
+
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'avsbg[rtx]'")
 
 STAGES = (56 * 56, 28 * 28, 14 * 14, 7 * 7)
