@@ -167,6 +167,7 @@ def test_what_lies_beside_the_tensors_is_named(tmp_path):
     assert "weights_only" not in str(raised.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("nest", [None, "state_dict", "model", "model_state_dict", "generator"])
 def test_wrapped_state_dicts_are_read_as_if_saved_alone(tmp_path, small, prefix, nest):

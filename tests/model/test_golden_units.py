@@ -124,6 +124,7 @@ def test_visual_to_audio_with_gradients():
             assert_summary(golden, "S4.grad_pred", mask.grad, 1e-4, 1e-8)
 
 
+@pytest.mark.slow
 def test_vggish():
     golden = load("vggish_c1")
     vggish = VGGish().eval()
