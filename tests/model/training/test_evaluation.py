@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 
 from avsbg.benchmarks.measure.accuracy import bundle_predictor
-from avsbg.benchmarks.measure.backend_accuracy import measure, table
+from avsbg.benchmarks.measure.backend_accuracy import measure
+from avsbg.benchmarks.report.training import accuracy_table
 from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.graphs import AudioForm
 from avsbg.export.shape import ClipShape
@@ -70,9 +71,9 @@ def test_torch_and_onnxruntime_give_the_same_figures(data, tmp_path):
     rows = [
         measure(Bundle.open(bundle), dataset, "onnxruntime", streamed=streamed, threads=1) for streamed in (False, True)
     ]
-    assert [clip[1] for clip in rows[0].clips] == pytest.approx(figures[4:], abs=1e-4)
-    assert "| `onnxruntime`, as a stream |" in table(rows)
-    assert table(rows).count("the same to four digits, every clip") == 2
+    assert list(rows[0]["f_score"].samples) == pytest.approx(figures[4:], abs=1e-4)
+    assert "| `onnxruntime`, as a stream |" in accuracy_table(rows)
+    assert accuracy_table(rows).count("the same to four digits, every clip") == 2
 
 
 def test_averages_over_clips_and_over_batches(data):
