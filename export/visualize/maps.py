@@ -165,7 +165,7 @@ class MapReader:
         return {stage: stage_difference(values[self.tensors[stage][0]], stage, vectors) for stage in known}
 
     def _check_differences(self, bundle: Bundle, graph: str) -> None:
-        # A lower precision is judged by its masks (`avsbg verify`); here its difference is only reported.
+        # A lower precision is checked by its masks (`avsbg verify`); here its difference is only reported.
         if bundle.graph(graph).precision != "fp32":
             return
         for stage, difference in self.differences.items():

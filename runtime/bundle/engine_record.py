@@ -69,7 +69,7 @@ class MemoryRecord(Record):
 class AccuracyRecord(Record):
     """The cost of a precision, in ONNX Runtime on the CPU: a graph's masks against PyTorch's on the test vectors.
 
-    Where other clips were given to judge on, all figures are of those, against the float32 graph's masks.
+    Where other clips were given to measure on, all figures are of those, against the float32 graph's masks.
     """
 
     largest_difference: float = Field(description="of a logit")
@@ -80,7 +80,7 @@ class AccuracyRecord(Record):
         serialization_alias="least_miou",
         ge=0,
         le=1,
-        description="the gate: what the precision must reach",
+        description="the accuracy threshold: what the precision must reach",
     )
     passed: bool
     emulated: bool = Field(
@@ -93,7 +93,7 @@ class AccuracyRecord(Record):
         description="the clips; none: the test vectors",
     )
     vectors_miou: float | None = Field(
-        default=None, ge=0, le=1, description="what the test vectors gave where other clips were judged on"
+        default=None, ge=0, le=1, description="what the test vectors gave where other clips were measured on"
     )
 
 
