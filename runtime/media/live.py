@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import av
@@ -105,9 +104,7 @@ class LiveReader:
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     def _tracks(self) -> list[Any]:

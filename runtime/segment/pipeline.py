@@ -126,8 +126,9 @@ def write_outputs(
         writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle))
         reader = stack.enter_context(Prefetch(samples, AHEAD, policy))
         overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
-        results = _ResultWriter(directory, video, options, record, writers, overlay)
-        results.report = lambda done: report("segmenting", done, expected)
+        results = _ResultWriter(
+            directory, video, options, record, writers, overlay, lambda done: report("segmenting", done, expected)
+        )
         writer = stack.enter_context(Worker(results.write, AHEAD))
         channels: list[Channel[Any]] = [reader.channel, writer.channel]
         channels += [overlay.channel] if overlay is not None else []
@@ -158,34 +159,30 @@ def write_outputs(
     return record
 
 
+@dataclass
 class _ResultWriter:
     """Makes masks of the network's probabilities, writes them, and hands them to the overlay."""
 
-    def __init__(  # noqa: PLR0917
-        self,
-        directory: Path,
-        video: VideoInfo,
-        options: Options,
-        record: Record,
-        writers: list[MaskWriter],
-        overlay: Worker[tuple[int, Array]] | None,
-    ) -> None:
-        self._directory, self._video, self._options, self._record = directory, video, options, record
-        self._writers, self._overlay = writers, overlay
-        self.sheet = ContactSheet()
-        self.report: Callable[[int], None] = lambda _: None
+    directory: Path
+    video: VideoInfo
+    options: Options
+    record: Record
+    writers: list[MaskWriter]
+    overlay: Worker[tuple[int, Array]] | None
+    report: Callable[[int], None]
+    sheet: ContactSheet = field(default_factory=ContactSheet)
 
     def write(self, segmented: Iterator[Segmented]) -> None:
         """Write what comes until it ends."""
-        maps = self._directory / "probabilities"
-        if self._options.probabilities:
+        maps = self.directory / "probabilities"
+        if self.options.probabilities:
             maps.mkdir()
-        with (self._directory / FRAMES).open("w", encoding="utf-8") as lines:
+        with (self.directory / FRAMES).open("w", encoding="utf-8") as lines:
             for sample, probability in segmented:
-                mask = _mask(probability, self._options.threshold, self._video)
-                for writer in self._writers:
+                mask = _mask(probability, self.options.threshold, self.video)
+                for writer in self.writers:
                     writer.add(sample, mask)
-                if self._options.probabilities:
+                if self.options.probabilities:
                     save_grey(numbered(maps, sample.number), np.rint(probability * 255).astype(np.uint8))
                 area = float(mask.mean())
                 line = {
@@ -195,13 +192,13 @@ class _ResultWriter:
                     "highest_probability": float(probability.max()),
                 }
                 lines.write(json.dumps(line) + "\n")
-                if self._overlay is not None:
+                if self.overlay is not None:
                     self.sheet.add(sample.number, sample.pixels, mask)
-                    self._overlay.put((sample.number, mask))
-                self._record.seconds += 1
-                self._record.sounding += area > 0
-                self._record.area += area
-                self.report(self._record.seconds)
+                    self.overlay.put((sample.number, mask))
+                self.record.seconds += 1
+                self.record.sounding += area > 0
+                self.record.area += area
+                self.report(self.record.seconds)
 
 
 def _mask(probability: Array, threshold: float, video: VideoInfo) -> Array:

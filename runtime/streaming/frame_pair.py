@@ -44,11 +44,6 @@ def check_pair(encode: Backend, decode: Backend) -> None:
             )
 
 
-def has_partners(decode: Backend) -> bool:
-    """Whether a frame's mask needs a second frame: not in a variant without motion."""
-    return any(tensor.name.startswith("partner.") for tensor in decode.contract.inputs)
-
-
 def encode_frame(encode: Backend, inputs: Inputs) -> Features:
     """The features of one new frame, on the device where they were computed."""
     names = [tensor.name for tensor in encode.contract.outputs]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import log_mel
-from avsbg.runtime.streaming.frame_pair import Features, check_pair, decode_pair, encode_frame, has_partners, release
+from avsbg.runtime.streaming.frame_pair import Features, check_pair, decode_pair, encode_frame, release
 
 Array = NDArray[Any]
 Latency = Literal["one-frame", "zero"]
@@ -103,7 +103,8 @@ class FramePairing:
         self._uses_audio = encode.bundle.manifest.uses_audio
         self._encode, self._decode = encode, decode
         self._latency, self._outputs = latency, tuple(outputs)
-        self._has_partners = has_partners(decode)
+        # Without motion a frame's mask needs no second frame.
+        self._has_partners = any(tensor.name.startswith("partner.") for tensor in decode.contract.inputs)
         self._last: StreamFrame | None = None  # the last frame encoded
         self._before: StreamFrame | None = None  # its predecessor, if it has one
 
