@@ -103,9 +103,9 @@ train-small: $(NATIVE)  ## train and ablate the small network; renew its weights
 	test -d $(TRAIN)/160 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/160 --task s4 --clips 2400 100 200 --size 160 $$(cat out/media.options)
 	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --clips 2400 100 200 --size 96 $$(cat out/media.options)
 	test -d $(TRAIN)/anew || $(BIN)/avsbg data sounding-stamps $(TRAIN)/anew --task s4 --clips 1 1 200 --size 160 --seed 1 $$(cat out/media.options)
-	$(BIN)/python -m avsbg.benchmarks.measure.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
+	$(BIN)/python -m tools.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
 	    --seed 0 --only full --only without-audio --also $(TRAIN)/anew
-	$(BIN)/python -m avsbg.benchmarks.measure.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
+	$(BIN)/python -m tools.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
 	    --epochs 3
 	$(BIN)/python -m avsbg.benchmarks table ablations $(TRAIN)/ablations/rows.jsonl
 	rm -rf $(SMALL).new && $(BIN)/python scripts/keep_trained.py $(TRAIN)/small/full-0 $(SMALL).new
@@ -118,7 +118,7 @@ score-small: $(NATIVE)  ## score the kept small network through every backend, p
 	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --accuracy $(TRAIN)/160:s4:val
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
-	$(BIN)/python -m avsbg.benchmarks.measure.backend_accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
+	$(BIN)/python -m avsbg.benchmarks accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl
 	$(BIN)/python -m avsbg.benchmarks tables --page docs/training.md
 

@@ -1,9 +1,9 @@
-"""Benchmarks beside `avsbg bench`: `python -m avsbg.benchmarks COMMAND`."""
+"""Benchmarks beside those of `avsbg`: `python -m avsbg.benchmarks COMMAND`."""
 
 from __future__ import annotations
 
-import os
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,12 +11,26 @@ import typer
 
 from avsbg.errors import AvsbgError
 
-app = typer.Typer(no_args_is_help=True, help=__doc__)
+app = typer.Typer(no_args_is_help=True, help="Benchmarks beside `avsbg bench` and `avsbg bench-stream`.")
+
+Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file of rows to write.")]
+Data = Annotated[Path, typer.Option(metavar="ROOT", help="The folder that holds Single-source or Multi-sources.")]
+Threads = Annotated[int, typer.Option(min=1, help="Of every backend.")]
 
 
-@app.callback()
-def main() -> None:
-    """Choose a command."""
+class TaskName(str, Enum):
+    """The tasks of AVSBench."""
+
+    S4 = "s4"
+    MS3 = "ms3"
+
+
+class SplitName(str, Enum):
+    """The splits of AVSBench."""
+
+    TRAIN = "train"
+    VAL = "val"
+    TEST = "test"
 
 
 @app.command()
@@ -35,35 +49,114 @@ def counts(
 
 @app.command()
 def operator(  # noqa: PLR0917  (each is an option by name)
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="JSON Lines file, not the committed one.")
-    ] = None,
+    output: Output = Path("benchmarks/results/operator_cpu.jsonl"),
     side: Annotated[list[int] | None, typer.Option(help="Map size, repeatable; by default the four stages'.")] = None,
     threads: Annotated[list[int] | None, typer.Option(help="Thread count, repeatable; by default 1 and 2.")] = None,
-    samples: Annotated[int, typer.Option(min=2, help="Samples of each case.")] = 30,
+    samples: Annotated[int, typer.Option(min=2, help="Samples of each way to compute it.")] = 30,
     pause: Annotated[float, typer.Option(min=0, help="Seconds of rest before each call.")] = 0.1,
-    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process per case.")] = True,
+    memory: Annotated[bool, typer.Option(help="Measure peak memory, in a process for each way.")] = True,
 ) -> None:
     """Time the correlation operator against other ways to compute it, on the CPU."""
-    from rich.console import Console
+    import os
 
-    from avsbg.benchmarks.measure.operator import RESULTS, SIDES, run
+    from avsbg.benchmarks.measure.operator import SIDES, measure_operator
     from avsbg.benchmarks.report.static import describe_clip, operator_tables
     from avsbg.benchmarks.report.tables import results_console, to_console
     from avsbg.benchmarks.results.schema import write_rows
+    from avsbg.progress import ProgressBars
 
-    console = Console(stderr=True)
     if cores := [name for name in ("OPENBLAS_CORETYPE", "MKL_ENABLE_INSTRUCTIONS") if os.environ.get(name)]:
-        console.print(f"[yellow]{', '.join(cores)} is set: sgemm may not run this processor's fastest kernel.[/]")
-    with console.status("") as status:
-        rows = run(side or SIDES, threads or (1, 2), samples=samples, pause=pause, memory=memory, report=status.update)
-    write_rows(output or RESULTS, rows)
-    for shown in operator_tables(rows):
-        results_console().print(to_console(shown))
+        typer.echo(f"{', '.join(cores)} is set: sgemm may not run this processor's fastest kernel.", err=True)
+    with ProgressBars(quiet=True) as progress:
+        rows = measure_operator(side or SIDES, threads or (1, 2), progress, samples=samples, pause=pause, memory=memory)
+    write_rows(output, rows)
+    for table in operator_tables(rows):
+        results_console().print(to_console(table))
     for row in rows:
         if row.kind == "operator-clip":
             results_console().print(describe_clip(row))
-    console.print(f"written to {output or RESULTS}")
+
+
+@app.command()
+def precision(  # noqa: PLR0917  (each is an option by name)
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles; they are not changed.")],
+    output: Output,
+    append: Annotated[bool, typer.Option("--append", help="Keep rows that are not renewed.")] = False,
+    precision: Annotated[list[str] | None, typer.Option(help="May be repeated. By default all.")] = None,
+    calibrate: Annotated[
+        str, typer.Option(metavar="FOLDER", help="For int8 and fp8 where a bundle has none: as `avsbg convert`.")
+    ] = "vectors",
+    dataset: Annotated[
+        Path | None, typer.Option(metavar="ROOT", help="Also a data set: the folder of AVSBench, or in its layout.")
+    ] = None,
+    task: Annotated[TaskName, typer.Option(help="Of the data set: one sounding object, or several.")] = TaskName.MS3,
+    split: Annotated[SplitName, typer.Option(help="Of the data set.")] = SplitName.TEST,
+    threads: Threads = 1,
+) -> None:
+    """Measure what each precision costs in accuracy."""
+    from avsbg.benchmarks.measure.precision import measure_precisions
+    from avsbg.benchmarks.report.training import precision_table
+    from avsbg.model.training.data import AvsBenchDataset
+    from avsbg.progress import ProgressBars
+
+    with ProgressBars() as progress:
+        rows = measure_precisions(
+            bundles,
+            output,
+            progress,
+            precisions=precision or (),
+            calibrate=calibrate,
+            dataset=None if dataset is None else AvsBenchDataset(dataset, task.value, split.value),
+            threads=threads,
+            append=append,
+        )
+    typer.echo(precision_table(rows))
+
+
+@app.command()
+def accuracy(  # noqa: PLR0917  (each is an option by name)
+    bundle: Annotated[Path, typer.Argument(help="Exported with --stream, with the graphs that the targets need.")],
+    data: Data,
+    task: Annotated[TaskName, typer.Option(help="One sounding object, or several.")],
+    output: Output,
+    split: Annotated[SplitName, typer.Option(help="Whose clips.")] = SplitName.TEST,
+    backend: Annotated[list[str] | None, typer.Option(help="BACKEND[:IMPLEMENTATION][:PRECISION], several.")] = None,
+    stream: Annotated[list[str] | None, typer.Option(help="Likewise, frame by frame.")] = None,
+    threads: Threads = 1,
+) -> None:
+    """Score a trained network through every backend, and as a stream, on a split."""
+    from avsbg.benchmarks.measure.accuracy import STREAMS, TARGETS, measure_accuracy
+    from avsbg.benchmarks.report.training import accuracy_table
+    from avsbg.benchmarks.results.schema import write_rows
+    from avsbg.model.training.data import AvsBenchDataset
+    from avsbg.runtime.bundle import Bundle
+
+    opened, dataset = Bundle.open(bundle), AvsBenchDataset(data, task.value, split.value)
+    wanted = [(target, False) for target in backend or TARGETS] + [(target, True) for target in stream or STREAMS]
+    rows = []
+    for target, streamed in wanted:
+        typer.echo(f"{target}{' as a stream' * streamed} on {len(dataset)} clips", err=True)
+        rows.append(measure_accuracy(opened, dataset, target, streamed=streamed, threads=threads))
+    write_rows(output, rows)
+    typer.echo(accuracy_table(rows))
+
+
+@app.command("activation-memory")
+def activation_memory(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles.")],
+    graph: Annotated[list[str] | None, typer.Option(help="Of each bundle, several times; by default `clip`.")] = None,
+    clips: Annotated[list[int] | None, typer.Option(min=1, help="Several times; by default 1.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file of rows to write.")] = None,
+) -> None:
+    """List the tensors of a graph that live at once."""
+    from avsbg.benchmarks.results.schema import write_rows
+    from avsbg.benchmarks.static.activation_memory import describe, live_row
+
+    rows = [live_row(path, name, count) for path in bundles for count in clips or [1] for name in graph or ["clip"]]
+    for row in rows:
+        typer.echo("\n".join(describe(row)))
+    if output is not None:
+        write_rows(output, rows)
 
 
 @app.command()

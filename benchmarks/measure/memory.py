@@ -12,9 +12,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from avsbg.benchmarks.errors import BenchmarkError
 
@@ -27,6 +28,56 @@ _STATUS = Path("/proc/self/status")
 _RESET = Path("/proc/self/clear_refs")  # writing 5 sets VmHWM to what is resident now
 _SOURCE = "VmRSS and VmHWM of /proc/self/status"
 _RESULT = "avsbg-memory: "  # an engine may print lines of its own
+
+
+def read_memory(field: Literal["VmRSS", "VmHWM"]) -> int:
+    """Bytes that this process has in memory now (VmRSS), or had at the most since `reset_peak` (VmHWM).
+
+    Raises:
+        BenchmarkError: the system does not say it.
+    """
+    lines = _STATUS.read_text(encoding="ascii").splitlines() if _STATUS.exists() and _RESET.exists() else []
+    for line in lines:
+        if line.startswith(f"{field}:"):
+            return int(line.split()[1]) * 1024  # the file has kB
+    raise BenchmarkError(
+        f"memory is read through {_STATUS} and {_RESET}, which this system lacks.",
+        "Measure on Linux, or use --no-memory.",
+    )
+
+
+def reset_peak() -> None:
+    """Let the peak begin again with what is in memory now."""
+    _RESET.write_text("5", encoding="ascii")
+
+
+def run_child(module: str, task: Mapping[str, Any], label: str) -> dict[str, int]:
+    """Run a module, whose end is `serve_child`, in a fresh process, and return the bytes that it counted by name.
+
+    Raises:
+        BenchmarkError: the process failed; `label` names what it measured.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", module], input=json.dumps(task), capture_output=True, text=True, check=False
+    )
+    results = [line for line in process.stdout.splitlines() if line.startswith(_RESULT)]
+    if process.returncode or not results:
+        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        what = f"the process that measures the memory of {label}"
+        if process.returncode < 0:
+            raise BenchmarkError(
+                f"{what} was ended by signal {-process.returncode}: {last}",
+                "Signal 9 is how a system that runs out of memory ends a process; --no-memory leaves this out.",
+            )
+        raise BenchmarkError(f"{what} failed: {last}", "--no-memory leaves this measurement out.")
+    sizes: dict[str, int] = json.loads(results[-1].removeprefix(_RESULT))
+    return sizes
+
+
+def serve_child(function: Callable[..., Mapping[str, int | None]]) -> None:
+    """Call a function with the task on standard input, and write the sizes that it returns on standard output."""
+    sizes = function(**json.load(sys.stdin))
+    print(_RESULT + json.dumps({name: size for name, size in sizes.items() if size is not None}))
 
 
 def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) -> dict[str, Metric]:
@@ -46,9 +97,7 @@ def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) ->
     """
     from avsbg.benchmarks.results.schema import Metric
 
-    for path in (_STATUS, _RESET):
-        if not path.exists():
-            raise BenchmarkError(f"peak memory is read through {path}, which this system lacks.", "Use --no-memory.")
+    read_memory("VmHWM")  # refused here where the system cannot say it
     task = {
         "label": case.label,
         "bundle": str(case.bundle.path),
@@ -57,55 +106,39 @@ def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) ->
         "workload": asdict(workload) | {"video": str(workload.video) if workload.video else None},
         "runs": runs,
     }
-    process = subprocess.run(
-        [sys.executable, "-m", "avsbg.benchmarks.measure.memory"],
-        input=json.dumps(task),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    results = [line for line in process.stdout.splitlines() if line.startswith(_RESULT)]
-    if process.returncode or not results:
-        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        what = f"the process that measures the memory of {case.label}"
-        if process.returncode < 0:
-            raise BenchmarkError(
-                f"{what} was ended by signal {-process.returncode}: {last}",
-                "Signal 9 is how a system that runs out of memory ends a process; --no-memory leaves this out.",
-            )
-        raise BenchmarkError(f"{what} failed: {last}")
-    sizes: dict[str, int] = json.loads(results[-1].removeprefix(_RESULT))
-    return {name: Metric(unit="B", value=size, source=_SOURCE) for name, size in sizes.items()}
+    sizes = run_child("avsbg.benchmarks.measure.memory", task, case.label)
+    return {f"{name}_memory": Metric(unit="B", value=size, source=_SOURCE) for name, size in sizes.items()}
 
 
-def main() -> None:
-    """The child: read a task from standard input, write the result as a line on standard output."""
+def _run_case(
+    *, label: str, bundle: str, backend: str, options: dict[str, Any], workload: dict[str, Any], runs: int
+) -> dict[str, int | None]:
+    """The child's work."""
     from avsbg.benchmarks.measure.cases import BenchmarkCase
     from avsbg.benchmarks.measure.workloads import Workload
     from avsbg.runtime.bundle import Bundle
 
-    task = json.load(sys.stdin)
-    workload = dict(task["workload"])
-    video = workload.pop("video")
-    work = Workload(**workload, video=Path(video) if video else None)
-    imported = _resident("VmRSS")
-    bundle = Bundle.open(Path(task["bundle"]))
-    with BenchmarkCase(task["label"], bundle, task["backend"], task["options"]).create() as backend:
-        call = work.prepare(backend)
+    work = Workload(**workload | {"video": Path(workload["video"]) if workload["video"] else None})
+    imported = read_memory("VmRSS")
+    with BenchmarkCase(label, Bundle.open(Path(bundle)), backend, options).create() as opened:
+        call = work.prepare(opened)
         gc.collect()
-        loaded = _resident("VmRSS")
-        load_peak = _resident("VmHWM")  # read after it: what collecting touches counts for both, so the peak is no less
-        _RESET.write_text("5", encoding="ascii")
-        for _ in range(task["runs"]):
+        loaded = read_memory("VmRSS")
+        load_peak = read_memory("VmHWM")  # after it: what collecting touches counts for both, so the peak is no less
+        reset_peak()
+        for _ in range(runs):
             call()
-        peak = _resident("VmHWM")
-        gpu = _gpu_memory()
-    sizes = {"imported": imported, "loaded": loaded, "load_peak": load_peak, "peak": peak, "gpu": gpu}
-    print(_RESULT + json.dumps({f"{name}_memory": size for name, size in sizes.items() if size is not None}))
+        return {
+            "imported": imported,
+            "loaded": loaded,
+            "load_peak": load_peak,
+            "peak": read_memory("VmHWM"),
+            "gpu": _gpu_memory(),
+        }
 
 
 def _gpu_memory() -> int | None:
-    """What this process holds of the first GPU's memory; None where NVML cannot say."""
+    """The share of the first GPU's memory that this process holds; None where NVML cannot say."""
     from avsbg.benchmarks.machine.sensors import find_nvml
 
     nvml = find_nvml()
@@ -115,12 +148,9 @@ def _gpu_memory() -> int | None:
     return next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None)
 
 
-def _resident(field: str) -> int:
-    """A size from the status file, in bytes (the file has kB)."""
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{_STATUS} has no {field}")
+def main() -> None:
+    """Serve as the child."""
+    serve_child(_run_case)
 
 
 if __name__ == "__main__":

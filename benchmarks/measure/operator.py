@@ -1,4 +1,4 @@
-"""The correlation operator on the CPU: `python -m avsbg.benchmarks operator`.
+"""The correlation operator on the CPU, computed in several ways.
 
 All ways to compute it and a large matrix product (sgemm, whose best rate is the machine's practical peak) are sampled
 in turn in one process, at the sizes of the network's four stages. Every row keeps its samples.
@@ -17,7 +17,7 @@ from avsbg.benchmarks.measure.operator_cases import (
     MATERIALISED,
     OURS,
     OURS_BF16,
-    contender_names,
+    case_names,
     create,
     limit_threads,
     measure_memory,
@@ -27,6 +27,7 @@ from avsbg.benchmarks.measure.operator_cases import (
 from avsbg.benchmarks.measure.sampling import interleave
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
+from avsbg.progress import Progress
 
 RESULTS = Path(__file__).parents[1] / "results" / "operator_cpu.jsonl"
 SIDES = (56, 28, 14, 7)
@@ -35,46 +36,61 @@ _SGEMM_SIZE = 2048
 _SGEMM_FLOP = 2 * _SGEMM_SIZE**3
 
 
-def measure(side: int, threads: int, *, samples: int, pause: float, memory: bool) -> list[Measurement]:
-    """Measure all ways to compute it and sgemm at one size on a number of threads.
+def measure_operator(
+    sides: Sequence[int], threads: Sequence[int], progress: Progress, *, samples: int, pause: float, memory: bool
+) -> list[Measurement]:
+    """Measure all ways to compute the operator, and sgemm.
+
+    Args:
+        sides: of the maps, in positions.
+        threads: numbers of threads.
+        progress: called between the sizes.
+        samples: of each way.
+        pause: seconds of rest before each call.
+        memory: whether to measure peak memory, in a process for each way.
 
     Raises:
-        BenchmarkError: they disagree, or memory was asked for and cannot be measured.
+        BenchmarkError: the ways disagree, or memory was asked for and cannot be measured.
     """
+    settings = {"sides": [*sides], "threads": [*threads], "samples": samples, "pause": pause, "blas": _describe_blas()}
+    shared = {"run": Run(settings=settings), "environment": describe_environment()}
+    rows = []
+    for done, (count, side) in enumerate((count, side) for count in threads for side in sides):
+        progress("sizes and numbers of threads", done, len(threads) * len(sides))
+        rows += measure_size(side, count, samples=samples, pause=pause, memory=memory)
+    return [row.model_copy(update=shared) for row in rows]
+
+
+def measure_size(side: int, threads: int, *, samples: int, pause: float, memory: bool) -> list[Measurement]:
+    """Measure one size on a number of threads; see `measure_operator`."""
     import torch  # noqa: F401  (before its threads are limited)
 
     a, b = (random_descriptors(PAIRS, side, CHANNELS, seed) for seed in (1, 2))
     five = tuple(random_descriptors(PAIRS + 1, side, CHANNELS, seed) for seed in (1, 2))
-    names = contender_names()
     repeats = max(1, SIDES[0] ** 4 // (64 * side**4))
     with limit_threads(threads):
-        contenders = {name: create(name, side, threads) for name in names}
-        _check_agreement({name: contender(a, b) for name, contender in contenders.items()})
+        ways = {name: create(name, side, threads) for name in case_names()}
+        _check_agreement({name: compute(a, b) for name, compute in ways.items()})
 
         def call(name: str) -> Callable[[], object]:
             inputs = five if name == FIVE_PRODUCTS else (a, b)
-            return lambda: [contenders[name](*inputs) for _ in range(repeats)]
+            return lambda: [ways[name](*inputs) for _ in range(repeats)]
 
-        ours_and_others = {name: call(name) for name in names}
         sgemm = _sgemm_calls()
-        times = interleave(ours_and_others | sgemm, warmup=2, samples=samples, pause=pause)
-    times |= {name: [seconds / repeats for seconds in times[name]] for name in names}
+        times = interleave({name: call(name) for name in ways} | sgemm, warmup=2, samples=samples, pause=pause)
+    times |= {name: [seconds / repeats for seconds in times[name]] for name in ways}
     peak = [min(pair) for pair in zip(*(times[name] for name in sgemm), strict=True)]
     rows = []
     for name in times:
         metrics = _metrics(name, times, peak, side)
-        if memory and name not in sgemm and name != FIVE_PRODUCTS:
+        case: dict[str, Any] = {"path": None, "threads": threads, "side": side, "pairs": 0, "channels": 0, "repeats": 1}
+        if name in ways:
+            case |= {"pairs": _pairs(name), "channels": CHANNELS, "repeats": repeats}
+        if name in (OURS, OURS_BF16, FIVE_PRODUCTS):
+            case["path"] = our_path(name)
+        if memory and name in ways and name != FIVE_PRODUCTS:
             size = measure_memory(name, side=side, pairs=PAIRS, channels=CHANNELS, threads=threads)
             metrics["peak_memory"] = Metric(unit="B", value=size)
-        case = {
-            "path": our_path(name) if name in (OURS, OURS_BF16, FIVE_PRODUCTS) else None,
-            "threads": threads,
-            "side": side,
-        }
-        if name in sgemm:
-            case |= {"pairs": 0, "channels": 0, "repeats": 1}
-        else:
-            case |= {"pairs": _pairs(name), "channels": CHANNELS, "repeats": repeats}
         rows.append(Measurement(kind="operator", label=name, case=case, metrics=metrics))
     four_over_five = Metric.of(paired_ratio(times[OURS], times[FIVE_PRODUCTS]))
     case = {"threads": threads, "side": side}
@@ -123,13 +139,13 @@ def _check_agreement(results: Mapping[str, Sequence[Any]]) -> None:
     expected = [np.asarray(mean) for mean in results["numpy"]]
     for name, means in results.items():
         tolerance = 2e-2 if name == OURS_BF16 else 1e-4
-        for mean, wanted in zip(means, expected, strict=False):  # one contender returns mean_a alone
+        for mean, wanted in zip(means, expected, strict=False):  # one returns mean_a alone
             error = float(np.abs(np.asarray(mean) - wanted).max())
             if not error <= tolerance:
                 raise BenchmarkError(f"{name} differs from numpy by {error:g}, more than {tolerance:g}.")
 
 
-def describe_blas() -> list[dict[str, Any]]:
+def _describe_blas() -> list[dict[str, Any]]:
     """The matrix libraries that are loaded."""
     import numpy  # noqa: F401  (loads the BLAS that is to be described)
     import torch  # noqa: F401
@@ -137,36 +153,3 @@ def describe_blas() -> list[dict[str, Any]]:
 
     described = ("user_api", "internal_api", "version", "architecture", "num_threads", "threading_layer")
     return [{key: library.get(key) for key in described} for library in threadpool_info()]
-
-
-def run(
-    sides: Sequence[int],
-    counts: Sequence[int],
-    *,
-    samples: int,
-    pause: float,
-    memory: bool,
-    report: Callable[[str], None],
-) -> list[Measurement]:
-    """Measure each map size with each number of threads.
-
-    Args:
-        sides: map sizes.
-        counts: numbers of threads.
-        samples: of each case.
-        pause: seconds of rest before each call.
-        memory: measure peak memory, in a process per case.
-        report: called with a line of text as each size begins.
-
-    Raises:
-        BenchmarkError: a case's result is not numpy's.
-    """
-    settings = {"sides": [*sides], "threads": [*counts], "samples": samples, "pause": pause, "blas": describe_blas()}
-    common = {"run": Run(settings=settings), "environment": describe_environment()}
-    rows: list[Measurement] = []
-    for count in counts:
-        for size in sides:
-            report(f"{size} x {size} positions, {count} thread{'s' if count > 1 else ''}")
-            measured = measure(size, count, samples=samples, pause=pause, memory=memory)
-            rows += [row.model_copy(update=common) for row in measured]
-    return rows

@@ -2,35 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.measure.memory import read_memory, reset_peak, run_child, serve_child
 
 Descriptors = NDArray[np.float32]
-BenchmarkCase = Callable[[Descriptors, Descriptors], Any]
+MeanCorrelation = Callable[[Descriptors, Descriptors], Any]
 
 OURS = "avsbg"
 OURS_BF16 = "avsbg, bf16"
 FIVE_PRODUCTS = "avsbg, mean_a alone"
-# Forms that hold the whole volume, and those that hold a part of it at a time.
+# Those that hold the whole volume, and those that hold a part of it at a time.
 MATERIALISED = ("numpy", "torch", "onnxruntime")
 TILED = ("torch, tiled", "onnxruntime, exported body")
 
 _OPSET = 20
-_STATUS = Path("/proc/self/status")
 
 
-def contender_names() -> list[str]:
-    """Every contender that this machine can run, ours first."""
+def case_names() -> list[str]:
+    """Every way that this machine can run, ours first."""
     from avsbg.runtime.backends.onnxruntime.operator import available_paths
 
     bf16 = [OURS_BF16] if any(path.endswith("bf16") for path in available_paths()) else []
@@ -38,15 +34,15 @@ def contender_names() -> list[str]:
 
 
 def our_path(name: str) -> str:
-    """The instruction set that one of our contenders runs on this machine."""
+    """The instruction set that one of our own runs on this machine."""
     from avsbg.runtime.backends.onnxruntime.operator import available_paths
 
     paths = available_paths()
     return next(path for path in paths if path.endswith("bf16")) if name == OURS_BF16 else paths[0]
 
 
-def create(name: str, side: int, threads: int) -> BenchmarkCase:
-    """A contender for maps of `side` times `side` positions, on that many threads.
+def create(name: str, side: int, threads: int) -> MeanCorrelation:
+    """A way to compute maps of `side` times `side` positions, on that many threads.
 
     It takes `a [N, P, C]` and `b [N, Q, C]` and returns both means, except `FIVE_PRODUCTS`. PyTorch's and BLAS's
     threads are those of the process: `limit_threads` sets them.
@@ -99,7 +95,7 @@ def _torch_tiled(a: Descriptors, b: Descriptors) -> tuple[Any, Any]:
         return mean_correlation(torch.from_numpy(a), torch.from_numpy(b))
 
 
-def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, blocks: int = 0) -> BenchmarkCase:
+def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, blocks: int = 0) -> MeanCorrelation:
     """A session on one node: with our library if `path` is given, else on its body of standard operators."""
     import onnx
     import onnxruntime
@@ -123,7 +119,7 @@ def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, b
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    # Its threads would go on spinning into the time of the next contender.
+    # Its threads would go on spinning into the time of the next one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if path:
         register(options, path)
@@ -131,7 +127,9 @@ def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, b
     return lambda a, b: session.run(outputs, {"a": a, "b": b})
 
 
-# ---- peak memory ----------------------------------------------------------------------------------------------------
+def random_descriptors(pairs: int, side: int, channels: int, seed: int) -> Descriptors:
+    """Normally distributed float32 `[pairs, side * side, channels]`."""
+    return np.random.default_rng(seed).standard_normal((pairs, side * side, channels), dtype=np.float32)
 
 
 def measure_memory(name: str, *, side: int, pairs: int, channels: int, threads: int) -> int:
@@ -141,40 +139,22 @@ def measure_memory(name: str, *, side: int, pairs: int, channels: int, threads: 
         BenchmarkError: the process failed, or this system does not tell a process its peak.
     """
     task = {"name": name, "side": side, "pairs": pairs, "channels": channels, "threads": threads}
-    command = [sys.executable, "-m", "avsbg.benchmarks.measure.operator_cases", json.dumps(task)]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
-    if process.returncode:
-        last = (process.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise BenchmarkError(
-            f"the process that measures the memory of {name} failed with exit code {process.returncode}: {last}",
-            "--no-memory leaves this measurement out.",
-        )
-    return int(process.stdout.split()[-1])
+    return run_child("avsbg.benchmarks.measure.operator_cases", task, name)["peak"]
 
 
-def random_descriptors(pairs: int, side: int, channels: int, seed: int) -> Descriptors:
-    return np.random.default_rng(seed).standard_normal((pairs, side * side, channels), dtype=np.float32)
-
-
-def _child(name: str, side: int, pairs: int, channels: int, threads: int) -> int:
+def _run_case(name: str, side: int, pairs: int, channels: int, threads: int) -> dict[str, int | None]:
+    """The child's work."""
     if name.startswith("torch"):
         import torch  # noqa: F401  (before its threads are limited)
     with limit_threads(threads):
         a, b = (random_descriptors(pairs, side, channels, seed) for seed in (1, 2))
-        contender = create(name, side, threads)
-        contender(a[:1, :49], b[:1, :49])  # what is loaded or started at the first call
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts again from here
-        before = _status("VmRSS")
-        contender(a, b)
-        return _status("VmHWM") - before
-
-
-def _status(field: str) -> int:
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"{_STATUS} has no {field}")
+        compute = create(name, side, threads)
+        compute(a[:1, :49], b[:1, :49])  # what is loaded or started at the first call
+        reset_peak()
+        before = read_memory("VmRSS")
+        compute(a, b)
+        return {"peak": read_memory("VmHWM") - before}
 
 
 if __name__ == "__main__":
-    print(_child(**json.loads(sys.argv[1])))
+    serve_child(_run_case)

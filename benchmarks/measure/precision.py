@@ -1,11 +1,8 @@
-"""What each precision costs in accuracy: `python -m avsbg.benchmarks.measure.precision BUNDLE ... -o precision.jsonl`.
+"""Accuracy of precisions: their logits and masks against PyTorch's in float32.
 
 Each precision of each bundle is run on the processor on the bundle's test vectors (and, if asked for, on a split of a
-data set), bf16 and tf32 emulated, and its logits and masks are held against PyTorch's in float32. Precisions that a
-bundle has no graph in yet are made in a copy of it, which is thrown away.
-
-    python -m avsbg.benchmarks.measure.precision BUNDLE -o benchmarks/results/precision.jsonl --append
-    python -m avsbg.benchmarks.measure.precision BUNDLE -o ... --append --dataset D --task ms3 --calibrate D:ms3:val
+data set), bf16 and tf32 emulated. Precisions that a bundle has no graph in yet are made in a copy of it, which is
+thrown away.
 """
 
 from __future__ import annotations
@@ -13,25 +10,83 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import numpy as np
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure.cases import GRAPH
-from avsbg.benchmarks.measure.precision_measure import Progress, ScoredSplit, measure
-from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
-from avsbg.errors import AvsbgError
-from avsbg.model.training.layout import Split, Task
+from avsbg.benchmarks.machine.environment import describe_environment
+from avsbg.benchmarks.measure.cases import GRAPH, describe_bundle
+from avsbg.benchmarks.results.schema import Facts, Measurement, Metric, Run, read_rows, write_rows
+from avsbg.benchmarks.results.statistics import mean_interval
+from avsbg.progress import Progress
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 
+if TYPE_CHECKING:
+    from avsbg.export.precision.accuracy import ClipAgreement
+    from avsbg.model.training.data import AvsBenchDataset, Sample
+    from avsbg.model.training.evaluation import Evaluation
+    from avsbg.runtime.backends import Backend
+
+Logits = np.ndarray[Any, Any]
 # At most, where a bundle was not calibrated.
 CALIBRATION_CLIPS = 16
+
+
+def measure_precisions(
+    paths: Sequence[Path],
+    output: Path,
+    progress: Progress,
+    *,
+    precisions: Sequence[str] = (),
+    calibrate: str = "vectors",
+    dataset: AvsBenchDataset | None = None,
+    threads: int = 1,
+    append: bool = False,
+) -> list[Measurement]:
+    """Measure precisions of bundles, and write the rows; what is done is kept when a later one fails.
+
+    Args:
+        paths: of the bundles, which are not changed.
+        output: the file of rows.
+        progress: called with what is being done.
+        precisions: to measure; all if none is named.
+        calibrate: what int8 and fp8 are calibrated on where they were not, as `avsbg convert --calibrate` takes it.
+        dataset: to measure on beside the test vectors.
+        threads: of the runtime.
+        append: keep the rows in the file, but for those that are measured again.
+
+    Raises:
+        BenchmarkError: there is no such precision.
+    """
+    if unknown := [name for name in precisions if name not in PRECISIONS]:
+        raise BenchmarkError(f"--precision {unknown[0]} does not exist.", f"Choose: {', '.join(PRECISIONS)}.")
+    wanted = tuple(one for one in PRECISIONS if not precisions or one in precisions)
+    old = read_rows(output, "precision") if append and output.exists() else []
+    new: list[Measurement] = []
+    for bundle in [Bundle.open(path) for path in paths]:
+
+        def report(what: str, done: int, total: int | None, name: str = bundle.manifest.name) -> None:
+            progress(f"{name}: {what}", done, total)
+
+        with with_precisions(bundle, wanted, calibrate, report) as made, tempfile.TemporaryDirectory() as folder:
+            sources: list[ScoredSplit | None] = [None] if bundle.manifest.vectors else []
+            if dataset is not None:
+                sources.append(ScoredSplit.open(bundle, dataset, Path(folder), report, threads))
+            for source in sources:
+                for one in wanted:
+                    new.append(measure(bundle, made, one, source, report, threads=threads))
+                    write_rows(output, _merge(old, new))
+    return new
 
 
 @contextmanager
@@ -71,7 +126,7 @@ def with_precisions(
         yield Bundle.open(copy.path)
 
 
-def merge(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Measurement]:
+def _merge(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Measurement]:
     """Old rows but for those whose network, weights, precision and clips are a new one's, and then the new ones."""
 
     def key(row: Measurement) -> tuple[str, ...]:
@@ -82,67 +137,209 @@ def merge(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Measur
     return [*(row for row in old if key(row) not in renewed), *new]
 
 
-def main(  # noqa: PLR0917  (each is an option by name)
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles; they are not changed.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the rows go, as JSON lines.")],
-    append: Annotated[
-        bool, typer.Option("--append", help="Keep the rows in FILE, but for those that are measured again.")
-    ] = False,
-    precision: Annotated[
-        list[str] | None, typer.Option(help=f"One of {', '.join(PRECISIONS)}; may be repeated. By default all.")
-    ] = None,
-    calibrate: Annotated[
-        str, typer.Option(metavar="FOLDER", help="For int8 and fp8 where a bundle has none: as `avsbg convert`.")
-    ] = "vectors",
-    dataset: Annotated[
-        Path | None, typer.Option(metavar="ROOT", help="Also a data set: the folder of AVSBench, or in its layout.")
-    ] = None,
-    task: Annotated[Task, typer.Option(help="Of the data set: one sounding object, or several.")] = "ms3",
-    split: Annotated[Split, typer.Option(help="Of the data set.")] = "test",
-    threads: Annotated[int, typer.Option(min=1, help="Of the runtime.")] = 1,
-) -> None:
-    """Measure what each precision costs, write rows, print them as the table of docs/precision.md."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split of a data set, with PyTorch's logits and scores for it.
 
-    wanted = _precisions(precision)
-    old = read_rows(output, "precision") if append and output.exists() else []
-    opened = [Bundle.open(path) for path in bundles]
-    data = None
-    if dataset is not None:
-        from avsbg.model.training.data import AvsBenchDataset
+    Attributes:
+        dataset: the split.
+        logits: float32 `[clips, T, H, W]`, in a file.
+        scores: of those.
+    """
 
-        data = AvsBenchDataset(dataset, task, split)
-    new: list[Measurement] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        shown = bar.add_task("", total=None)
-        for bundle in opened:
+    dataset: AvsBenchDataset
+    logits: np.memmap[Any, Any]
+    scores: Evaluation
 
-            def progress(what: str, done: int, total: int, name: str = bundle.manifest.name) -> None:
-                bar.update(shown, description=f"{name}: {what}", completed=done, total=total)
+    @classmethod
+    def open(
+        cls, bundle: Bundle, dataset: AvsBenchDataset, folder: Path, progress: Progress, threads: int
+    ) -> ScoredSplit:
+        """Run PyTorch on the split."""
+        from avsbg.export.torch_backend import TorchBackend
 
-            with with_precisions(bundle, wanted, calibrate, progress) as made, tempfile.TemporaryDirectory() as folder:
-                sources: list[ScoredSplit | None] = [None] if bundle.manifest.vectors else []
-                if data is not None:
-                    sources.append(ScoredSplit.open(bundle, data, Path(folder), progress, threads))
-                for source in sources:
-                    for one in wanted:
-                        new.append(measure(bundle, made, one, source, progress, threads=threads))
-                        # What is done is kept when a later one fails or is interrupted.
-                        write_rows(output, merge(old, new))
-    typer.echo(f"{output}: {len(new)} new rows; `python -m avsbg.benchmarks table precision {output}` shows all")
+        clip = bundle.manifest.clip
+        shape = (len(dataset), clip.frames, clip.height, clip.width)
+        logits = np.memmap(folder / "logits", np.float32, "w+", shape=shape)
+        with TorchBackend(bundle, GRAPH, threads=threads) as backend:
+            scores = cls._evaluate(dataset, backend, "PyTorch", progress, logits.__setitem__)
+        return cls(dataset, logits, scores)
+
+    def compare(self, backend: Backend, what: str, progress: Progress) -> tuple[list[ClipAgreement], Evaluation]:
+        """Run a backend on the split: each clip's agreement with PyTorch, and the scores."""
+        from avsbg.export.precision.accuracy import clip_agreement
+
+        clips: list[ClipAgreement] = []
+
+        def see(index: int, logits: Logits) -> None:
+            clips.append(clip_agreement(self.dataset.clips[index].name, logits, self.logits[index]))
+
+        scores = self._evaluate(self.dataset, backend, what, progress, see)
+        return clips, scores
+
+    @staticmethod
+    def _evaluate(
+        dataset: AvsBenchDataset,
+        backend: Backend,
+        what: str,
+        progress: Progress,
+        see: Callable[[int, Logits], None],
+    ) -> Evaluation:
+        """Score a backend by the code that scores checkpoints; `see` is given each clip's number and logits."""
+        from avsbg.benchmarks.measure.accuracy import bundle_predictor
+        from avsbg.model.training.evaluation import evaluate
+
+        predict = bundle_predictor(backend)
+        done = 0
+
+        def predict_and_show(sample: Sample) -> Any:
+            logits = predict(sample)
+            see(done, logits.numpy())
+            return logits
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            progress(f"{what} on {dataset.task} {dataset.split}", done, len(dataset))
+
+        return evaluate(dataset, predict_and_show, advance=advance)
 
 
-def _precisions(names: list[str] | None) -> tuple[Precision, ...]:
-    if unknown := [name for name in names or () if name not in PRECISIONS]:
-        raise BenchmarkError(f"--precision {unknown[0]} does not exist.", f"Choose: {', '.join(PRECISIONS)}.")
-    return tuple(one for one in PRECISIONS if names is None or one in names)
+def measure(
+    bundle: Bundle, made: Bundle, precision: Precision, split: ScoredSplit | None, progress: Progress, *, threads: int
+) -> Measurement:
+    """Measure a precision on the bundle's test vectors, or on a split.
+
+    Args:
+        bundle: whose network it is.
+        made: the same, with a graph in the precision.
+        precision: to run.
+        split: of a data set; None for the test vectors.
+        progress: called as clips are done.
+        threads: of the runtime.
+
+    Raises:
+        BackendError: ONNX Runtime cannot run the graph.
+        DatasetError: the bundle does not take the data set's clips.
+    """
+    from avsbg.export.precision.accuracy import accuracy_backend, summarize
+    from avsbg.export.precision.emulated import label
+
+    started = datetime.now(timezone.utc)
+    emulated = PRECISIONS[precision].emulated
+    what = label(precision) if emulated else precision
+    name = str(GraphName(GRAPH).converted(precision)) if PRECISIONS[precision].is_converted else GRAPH
+    scores: dict[str, Metric] = {}
+    with accuracy_backend(made, name, precision, threads=threads) as backend:
+        described = backend.describe()
+        if split is None:
+            clips = _compare_vectors(made, backend, what, progress)
+        else:
+            clips, evaluation = split.compare(backend, what, progress)
+            scores = _score_metrics(evaluation, split.scores)
+    agreement = summarize(clips)
+    accuracy = made.graph(name).accuracy
+    least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.min_miou
+    clip = bundle.manifest.clip
+    return Measurement(
+        kind="precision",
+        case={
+            "precision": precision,
+            "emulated": emulated,
+            "frames": clip.frames,
+            "height": clip.height,
+            "width": clip.width,
+            "data": _describe_vectors(bundle) if split is None else _describe_split(split.dataset),
+            "clips": agreement.clips,
+            "graph": name,
+            "reference": "PyTorch, float32",
+            "worst_clip": agreement.worst[0],
+            "passed": agreement.finite and agreement.miou >= least,
+            **_calibration(made, precision),
+        },
+        metrics={
+            **_graph_metrics(made, name, precision),
+            "logit_error": Metric(value=agreement.logit_error),
+            "largest": Metric(value=agreement.largest),
+            "agreement": Metric(value=agreement.miou),
+            "worst_agreement": Metric(value=agreement.worst[1]),
+            "flipped": Metric(value=agreement.flipped),
+            "min_agreement": Metric(value=least),
+            **scores,
+        },
+        ran=describe_bundle(
+            bundle,
+            files=describe_bundle(bundle).files | {name: made.manifest.files[made.graph(name).file].sha256},
+            backend=described,
+        ),
+        run=Run(started=started, command=("python", "-m", "avsbg.benchmarks", *sys.argv[1:])),
+        environment=describe_environment(),
+    )
 
 
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except AvsbgError as error:
-        sys.exit(f"error: {error}")
+def _compare_vectors(bundle: Bundle, backend: Backend, what: str, progress: Progress) -> list[ClipAgreement]:
+    from avsbg.export.precision.accuracy import clip_agreement
+
+    clips: list[ClipAgreement] = []
+    total = sum(record.clips for record in bundle.manifest.vectors)
+    for vectors in bundle.vectors():
+        progress(f"{what} on the test vectors", len(clips), total)
+        logits = backend.run(vectors.inputs, ["logits"])["logits"]
+        pairs = zip(logits, vectors.outputs["logits"], strict=True)
+        clips += [clip_agreement(f"{vectors.record.file}, clip {n}", *pair) for n, pair in enumerate(pairs)]
+    progress(f"{what} on the test vectors", total, total)
+    return clips
+
+
+def _score_metrics(ours: Evaluation, reference: Evaluation) -> dict[str, Metric]:
+    """Means over the clips as AVS-BG's published figures, and their changes from float32 of the same clips."""
+    metrics = {}
+    for name in ("miou", "f_score"):
+        scores, others = ([getattr(clip.score, name) for clip in one.clips] for one in (ours, reference))
+        changes = [one - other for one, other in zip(scores, others, strict=True)]
+        metrics[name] = Metric.of(mean_interval(scores), scores)
+        metrics[f"{name}_change"] = Metric.of(mean_interval(changes))
+    return metrics
+
+
+def _graph_metrics(made: Bundle, name: str, precision: Precision) -> dict[str, Metric]:
+    """The size of the graph, its products by their inputs' type, and those that take a higher one by the reason."""
+    from avsbg.export.precision.graphs import expected_types, kept_higher
+
+    record, files = made.graph(name), made.manifest.files
+    # What is float32 in the graph, a tf32 engine rounds as it multiplies.
+    types = expected_types(made, GRAPH, precision).values()
+    products = Counter("tf32" if precision == "tf32" else kind for kind in types)
+    higher = Counter(kept_higher(made, GRAPH, precision).values())
+    size = sum(files[file].bytes for file in (record.file, *record.external_data))
+    return {
+        "graph_bytes": Metric(unit="B", value=size),
+        "products": Metric(value=products.total(), parts=dict(products)),
+        "higher": Metric(value=higher.total(), parts=dict(higher)),
+    }
+
+
+def _calibration(made: Bundle, precision: Precision) -> Facts:
+    """The calibration of int8 and fp8; nothing for other precisions."""
+    quantisation = {str(key): one for key, one in made.manifest.quantisations.items()}.get(precision)
+    if quantisation is None:
+        return {}
+    record = quantisation.calibration.model_dump(mode="json", exclude={"files"})
+    return {"calibration": record | {"method": quantisation.method, "left_out": len(quantisation.left_out)}}
+
+
+def _describe_vectors(bundle: Bundle) -> Facts:
+    records = bundle.manifest.vectors
+    return {
+        "kind": "vectors",
+        "name": "test vectors",
+        "sha256": {record.file: bundle.manifest.files[record.file].sha256 for record in records},
+        "clips": sum(record.clips for record in records),
+    }
+
+
+def _describe_split(dataset: AvsBenchDataset) -> Facts:
+    from avsbg.model.training.data import describe_data
+
+    names = {"clips' names": describe_data(dataset)["sha256"]}
+    return {"kind": "dataset", "name": f"{dataset.task} {dataset.split}", "sha256": names, "clips": len(dataset)}

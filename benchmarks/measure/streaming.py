@@ -1,4 +1,4 @@
-"""Measuring streams: at fixed rates and at full speed, against clip mode in pairs, and over a long time."""
+"""Streams at fixed rates and at full speed, against clip mode in pairs, and over a long time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
+from avsbg.benchmarks.measure.memory import read_memory, reset_peak
 from avsbg.benchmarks.measure.sampling import PAUSE, interleave
 from avsbg.benchmarks.results.schema import Kind, Measurement, Metric, Run
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
@@ -32,13 +32,9 @@ from avsbg.runtime.streaming.threaded import ThreadedStream
 Array = NDArray[Any]
 Report = Callable[[str], None]
 
-_STATUS = Path("/proc/self/status")
-_RESET = Path("/proc/self/clear_refs")  # writing 5 sets VmHWM to what is resident now
 # What may wait for the network before a frame is dropped: one, since older ones are stale.
 CAPACITY = 1
 _SCENE = 16  # different frames, which repeat
-
-backends.register("torch", "avsbg.export.torch_backend:TorchBackend")
 
 
 class StreamBench:
@@ -55,9 +51,6 @@ class StreamBench:
     """
 
     def __init__(self, bundle: Bundle, target: str, threads: int) -> None:
-        for path in (_STATUS, _RESET):
-            if not path.exists():
-                raise BenchmarkError(f"memory is read through {path}, which this system lacks.", "Measure on Linux.")
         check_streams(bundle)
         self.bundle, self.target, self.threads = bundle, backends.BackendSpec.parse(target), threads
         self._stack = ExitStack()
@@ -65,7 +58,7 @@ class StreamBench:
         self.clip_inputs = synthetic_clip(bundle)
 
     def __enter__(self) -> StreamBench:
-        self._imported = _resident("VmRSS")
+        self._imported = read_memory("VmRSS")
         with ExitStack() as stack:
             self.encode = stack.enter_context(self._create("encode", None))
             self.decode = stack.enter_context(self._create("decode", self.target.operator))
@@ -76,7 +69,7 @@ class StreamBench:
                     stream.push(frame, sound)
                 stream.close()
         gc.collect()
-        self._loaded = _resident("VmRSS")
+        self._loaded = read_memory("VmRSS")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,7 +145,7 @@ class StreamBench:
         completed: list[tuple[float, float]] = []  # timestamp of the completing frame, time of the mask
         interval = 1.0 if rate is None else 1.0 / rate
         load, processor = OtherLoad(), time.process_time()
-        _RESET.write_text("5", encoding="ascii")
+        reset_peak()
         with (
             self.stream(latency) as stream,
             ThreadedStream(stream, CAPACITY, "block" if rate is None else "drop-oldest") as live,
@@ -186,7 +179,7 @@ class StreamBench:
             missed = live.counters["frame"].dropped
         samples, late = _latencies(arrivals, completed, latency, None if rate is None else interval)
         intervals = np.diff([moment for _, moment in completed])
-        memory = {"imported": self._imported, "loaded": self._loaded, "peak": _resident("VmHWM")}
+        memory = {"imported": self._imported, "loaded": self._loaded, "peak": read_memory("VmHWM")}
         metrics = {
             "latency": Metric(unit="s", samples=tuple(samples)),
             "offered": Metric(value=len(arrivals)),
@@ -266,7 +259,7 @@ class StreamBench:
                 assert mask.index == masks, "masks come in order, and none is left out"
                 masks += 1
                 if masks % every == 0:
-                    resident.append(_resident("VmRSS"))
+                    resident.append(read_memory("VmRSS"))
                     report(f"{masks} of {frames} frames, {resident[-1] / 2**20:.1f} MiB")
             source.join()
             dropped = sum(counters.dropped for counters in live.counters.values())
@@ -324,11 +317,3 @@ def _latencies(
             continue  # the last is completed by the end of the stream
         samples.append(moment - arrivals[completing])
     return samples, 0 if interval is None else sum(sample > interval for sample in samples)
-
-
-def _resident(field: str) -> int:
-    """A size from the status file, in bytes (the file has kB)."""
-    for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith(f"{field}:"):
-            return int(line.split()[1]) * 1024
-    raise BenchmarkError(f"{_STATUS} has no {field}.")

@@ -1,4 +1,4 @@
-"""Activation memory of a graph by stage: `python -m avsbg.benchmarks.static.activation_memory BUNDLE ...`.
+"""Activation memory of a graph by part of the network.
 
 An engine's builder reports its activation memory as one number. What it is made of can be told from the graph: walked
 in its order, each tensor lives from the node that computes it to the last one that reads it, and the largest sum of
@@ -10,18 +10,14 @@ network's share is and where it arises, and is no measurement of an engine.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated
 
 import onnx
-import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.profile import assign_parts
-from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
-from avsbg.errors import AvsbgError
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran
 
 # They change what a tensor is called or shaped as, and move nothing.
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
@@ -33,7 +29,7 @@ _IN_PLACE = {
 
 
 def find_peak(graph: onnx.GraphProto, clips: int) -> tuple[int, dict[str, int]]:
-    """The node at which most memory is in use, and what lives then.
+    """Find the node at which most memory is in use, and the tensors that live then.
 
     Args:
         graph: with the shapes of its tensors inferred, apart from the number of clips.
@@ -61,7 +57,7 @@ def find_peak(graph: onnx.GraphProto, clips: int) -> tuple[int, dict[str, int]]:
 
 
 class _Memory:
-    """Whose memory each tensor uses.
+    """The owner of the memory that each tensor uses.
 
     Attributes:
         until: owner of memory -> index of the last node that reads any tensor in it.
@@ -156,27 +152,3 @@ def describe(row: Measurement, largest: int = 8) -> Iterable[str]:
         yield f"  {size / 1e6:8.1f} MB  {part:12} {name}"
     if rest := tensors[largest:]:
         yield f"  {sum(size for _, size in rest) / 1e6:8.1f} MB  in {len(rest)} others"
-
-
-def main(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles.")],
-    graph: Annotated[list[str] | None, typer.Option(help="Of each bundle, several times; by default `clip`.")] = None,
-    clips: Annotated[list[int] | None, typer.Option(min=1, help="Several times; by default 1.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file of rows to write.")] = None,
-) -> None:
-    """Say which tensors of a graph live at once."""
-    wanted: Sequence[tuple[Path, str, int]] = [
-        (path, name, count) for path in bundles for count in clips or [1] for name in graph or ["clip"]
-    ]
-    rows = [live_row(*one) for one in wanted]
-    for row in rows:
-        typer.echo("\n".join(describe(row)))
-    if output is not None:
-        write_rows(output, rows)
-
-
-if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except AvsbgError as error:
-        sys.exit(f"error: {error}")

@@ -13,7 +13,7 @@ from avsbg.benchmarks.measure.operator_cases import (
     MATERIALISED,
     OURS,
     TILED,
-    contender_names,
+    case_names,
     measure_memory,
 )
 from avsbg.benchmarks.report.static import operator_tables, operator_text
@@ -60,9 +60,9 @@ def check_metrics(rows: list[Measurement], sgemm_size: int = 2048) -> None:
 def test_every_case_gets_a_row_whose_metrics_follow_from_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator, "_SGEMM_SIZE", 64)
     monkeypatch.setattr(operator, "_SGEMM_FLOP", 2 * 64**3)
-    rows = operator.measure(7, 1, samples=2, pause=0.0, memory=False)
+    rows = operator.measure_size(7, 1, samples=2, pause=0.0, memory=False)
     names = [row.label for row in rows if row.kind == "operator" and row.case["pairs"]]
-    assert names == contender_names()
+    assert names == case_names()
     assert {OURS, FIVE_PRODUCTS, *MATERIALISED, *TILED} <= set(names)
     check_metrics(rows, sgemm_size=64)
     (ratio,) = (row["four_over_five"] for row in rows if row.kind == "operator-clip")
@@ -72,16 +72,16 @@ def test_every_case_gets_a_row_whose_metrics_follow_from_its_samples(monkeypatch
 
 
 @pytest.mark.usefixtures("_library")
-def test_a_contender_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_case_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     create = operator.create
 
     def broken(name: str, side: int, threads: int) -> object:
-        contender = create(name, side, threads)
-        return contender if name != "torch" else lambda a, b: (contender(a, b)[0] * 1.01, contender(a, b)[1])
+        compute = create(name, side, threads)
+        return compute if name != "torch" else lambda a, b: (compute(a, b)[0] * 1.01, compute(a, b)[1])
 
     monkeypatch.setattr(operator, "create", broken)
     with pytest.raises(AvsbgError, match="torch differs from numpy by"):
-        operator.measure(7, 1, samples=2, pause=0.0, memory=False)
+        operator.measure_size(7, 1, samples=2, pause=0.0, memory=False)
 
 
 @pytest.mark.slow
@@ -113,7 +113,3 @@ def test_the_bounds_are_work_over_peak() -> None:
     assert times["ReLU and sums"] == pytest.approx(3 * 4 * 3136**2 / 2.6624e12 * 1e6)
     assert times["memory"] == pytest.approx((5 * 3136 * 128 * 2 + 2 * 4 * 3136 * 4) / 204.8e9 * 1e6)
     assert times["volume"] - times["memory"] == pytest.approx(4 * 4 * 3136**2 / 204.8e9 * 1e6)
-
-
-def test_the_page_of_estimates_is_the_one_that_the_command_writes() -> None:
-    assert (DOCS / "operator-roofline.md").read_text(encoding="utf-8") == roofline.document(roofline.load_devices())

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
 from typer.testing import CliRunner
 
+from avsbg.benchmarks.__main__ import app
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure import precision
+from avsbg.benchmarks.measure.precision import measure_precisions
 from avsbg.benchmarks.report.training import precision_table
 from avsbg.benchmarks.results.schema import read_rows
 from avsbg.benchmarks.results.statistics import mean_interval
@@ -24,9 +24,7 @@ RAN = ("fp32", "tf32", "fp16", "bf16")
 
 
 def _measure(*arguments: str | Path) -> None:
-    app = typer.Typer()
-    app.command()(precision.main)
-    result = CliRunner().invoke(app, [str(word) for word in arguments])
+    result = CliRunner().invoke(app, ["precision", *(str(word) for word in arguments)])
     assert result.exit_code == 0, (result.output, result.exception)
 
 
@@ -113,4 +111,4 @@ def test_the_mean_of_one_sample_has_no_interval() -> None:
 
 def test_an_unknown_precision_is_refused(waveform: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"--precision fp4 does not exist.*fp32, tf32"):
-        precision.main([waveform.path], tmp_path / "rows.jsonl", precision=["fp4"])
+        measure_precisions([waveform.path], tmp_path / "rows.jsonl", lambda *_: None, precisions=["fp4"])

@@ -1,4 +1,4 @@
-"""Which tensors live at once: hand-made graphs with known answers, and a network's own."""
+"""Tensors that live at once: hand-made graphs with known answers, and a network's own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ from pathlib import Path
 
 import onnx
 import pytest
-import typer
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
+from avsbg.benchmarks.__main__ import app
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.static import activation_table, part_sizes
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, read_rows
-from avsbg.benchmarks.static import activation_memory
 from avsbg.benchmarks.static.activation_memory import find_peak
 from avsbg.runtime.bundle import Bundle
 
@@ -78,9 +77,18 @@ def test_what_has_no_known_shape_is_named():
 def test_a_networks_own(embedding: Bundle, tmp_path: Path):
     path = embedding.path
     rows = tmp_path / "rows.jsonl"
-    command = [str(path), "--graph", "clip", "--graph", "clip.plain", "--clips", "2", "-o", str(rows)]
-    app = typer.Typer()
-    app.command()(activation_memory.main)
+    command = [
+        "activation-memory",
+        str(path),
+        "--graph",
+        "clip",
+        "--graph",
+        "clip.plain",
+        "--clips",
+        "2",
+        "-o",
+        str(rows),
+    ]
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, (result.output, result.exception)
     assert "2 clips: 0.2 MB live at" in result.output

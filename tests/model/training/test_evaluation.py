@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from avsbg.benchmarks.measure.accuracy import bundle_predictor
-from avsbg.benchmarks.measure.backend_accuracy import measure
+from avsbg.benchmarks.measure.accuracy import bundle_predictor, measure_accuracy
 from avsbg.benchmarks.report.training import accuracy_table
 from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.graphs import AudioForm
@@ -69,7 +68,8 @@ def test_torch_and_onnxruntime_give_the_same_figures(data, tmp_path):
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert sheet.size == (5 * 160, 2 * (160 + 16))
     rows = [
-        measure(Bundle.open(bundle), dataset, "onnxruntime", streamed=streamed, threads=1) for streamed in (False, True)
+        measure_accuracy(Bundle.open(bundle), dataset, "onnxruntime", streamed=streamed, threads=1)
+        for streamed in (False, True)
     ]
     assert list(rows[0]["f_score"].samples) == pytest.approx(figures[4:], abs=1e-4)
     assert "| `onnxruntime`, as a stream |" in accuracy_table(rows)

@@ -1,4 +1,4 @@
-"""A long source at full speed through `avsbg run`, its memory watched: `python -m avsbg.benchmarks.measure.soak`."""
+"""A long source at full speed through `avsbg run`, its memory watched: `python -m tools.soak`."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ import typer
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
+from tools import run
 
-RESULTS = Path(__file__).parents[1] / "results" / "soak.jsonl"
+RESULTS = Path("benchmarks/results/soak.jsonl")
 SOURCE = "lavfi:testsrc2=rate=10:size=160x120[out0];sine=frequency=440:sample_rate=44100,volume=8[out1]"
 EVERY = 1.0
 
@@ -77,4 +78,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -8,20 +8,20 @@ from types import SimpleNamespace
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.measure import decoding as front_end
-from avsbg.benchmarks.measure import sampling, soak
+from avsbg.benchmarks.measure import sampling
 from avsbg.benchmarks.report.streaming import front_end_table, soak_text
 from avsbg.runtime.bundle import Bundle
 from fixtures.videos import steady, tone, write_video
+from tools import decoding, soak
 
 
 def test_front_end_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rests: list[float] = []
-    monkeypatch.setattr(front_end, "PAUSE", 0.001)
+    monkeypatch.setattr(decoding, "PAUSE", 0.001)
     # Not `time.sleep` itself: other threads of this process sleep too.
     monkeypatch.setattr(sampling, "time", SimpleNamespace(sleep=rests.append))
     video = write_video(tmp_path / "v.mp4", times=steady(25, 175), sound=tone(7))
-    (row,) = front_end.measure(tiny.path, [video], "onnxruntime:plain", 3)
+    (row,) = decoding.measure(tiny.path, [video], "onnxruntime:plain", 3)
     assert (row.ran.files["manifest.json"], row.case["target"]) == (tiny.manifest_sha256, "onnxruntime:plain")
     assert [row.case[name] for name in ("clips", "width", "height", "frame_rate")] == [2, 64, 48, 25]
     assert set(row.metrics) == {"front_end", "front_end_processor", "network", "network_processor"}

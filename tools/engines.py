@@ -1,7 +1,7 @@
 """Engines side by side: what their builder said of their memory, layers and size, as rows and as a table.
 
     avsbg build BUNDLE ...                                  # as many engines as are to be compared
-    python -m avsbg.benchmarks.static.engines BUNDLE ... -o benchmarks/results/engines.jsonl
+    python -m tools.engines BUNDLE ... -o benchmarks/results/engines.jsonl
 
 The rows hold what the bundles' manifests hold. Nothing here is measured on a GPU.
 """
@@ -18,6 +18,7 @@ from avsbg.benchmarks.results.schema import Environment, Measurement, Metric, Ra
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
+from tools import run
 
 
 def engine_rows(bundle: Bundle, environment: Environment) -> list[Measurement]:
@@ -75,4 +76,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run(main)

@@ -1,4 +1,4 @@
-"""The ablations of the paper's Tables 3, 4 and 5 on sounding stamps: `python -m avsbg.benchmarks.measure.ablations`.
+"""The ablations of the paper's Tables 3, 4 and 5 on sounding stamps: `python -m tools.ablations`.
 
 Trains the recipe `s4/small` in full and with one switch turned off, over several seeds, and scores the test split: a
 row per run, with the score of every clip.
@@ -6,7 +6,6 @@ row per run, with the score of every clip.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ import typer
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.results.schema import ROWS, Environment, Measurement, Metric, Ran, Run, read_rows, write_rows
-from avsbg.errors import AvsbgError
+from tools import run as run_command
 
 if TYPE_CHECKING:
     from avsbg.model.training.recipes import Recipe
@@ -180,7 +179,4 @@ def main(  # noqa: PLR0917  (each is an option by name)
 
 
 if __name__ == "__main__":
-    try:
-        typer.run(main)
-    except AvsbgError as error:
-        sys.exit(f"error: {error}")
+    run_command(main)

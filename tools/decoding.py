@@ -1,4 +1,4 @@
-"""Cost of decoding, resizing and resampling beside the network: `python -m avsbg.benchmarks.measure.decoding`.
+"""Cost of decoding, resizing and resampling beside the network: `python -m tools.decoding`.
 
 Both are timed in turn, with the processor's time beside the clock's. What `avsbg run` does at the same time is done one
 after the other here, so that each has the machine for itself; for the same reason the machine rests before each call,
@@ -18,8 +18,9 @@ from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.sampling import PAUSE, interleave
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
+from tools import run as run_command
 
-RESULTS = Path(__file__).parents[1] / "results" / "front_end.jsonl"
+RESULTS = Path("benchmarks/results/front_end.jsonl")
 
 
 def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: int) -> list[Measurement]:
@@ -106,4 +107,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)
