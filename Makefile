@@ -74,7 +74,7 @@ report: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure an
 
 measure: report  ## make report on a quiet machine, and renew the README's table from its rows
 	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
-	$(BIN)/python -m avsbg.benchmarks tables
+	$(BIN)/python -m tools.docs_tables
 
 # Step by step from the network as published to the fastest, in one run; with a head that is fitted, so that a reduced
 # precision's masks can be held to the gate. Another bundle: make ladder LADDER_BUNDLE=... CALIBRATION=FOLDER
@@ -92,7 +92,7 @@ $(LADDER_BUNDLE)/clip.int8.onnx: $(LADDER_BUNDLE)/manifest.json
 
 ladder: $(NATIVE) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
 	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
-	$(BIN)/python -m avsbg.benchmarks table speed $(LADDER)/rows.jsonl
+	$(BIN)/python -m tools.docs_tables --show speed $(LADDER)/rows.jsonl
 
 # The small network as it was trained, and its ablations; then, once its weights are committed, its scores with every
 # backend and precision: rows name a commit. Both need the media of sounding stamps; EFFICIENTNET is the file of docs/training.md.
@@ -107,20 +107,20 @@ train-small: $(NATIVE)  ## train and ablate the small network; renew its weights
 	    --seed 0 --only full --only without-audio --also $(TRAIN)/anew
 	$(BIN)/python -m tools.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
 	    --epochs 3
-	$(BIN)/python -m avsbg.benchmarks table ablations $(TRAIN)/ablations/rows.jsonl
+	$(BIN)/python -m tools.docs_tables --show ablations $(TRAIN)/ablations/rows.jsonl
 	rm -rf $(SMALL).new && $(BIN)/python scripts/keep_trained.py $(TRAIN)/small/full-0 $(SMALL).new
 	mv $(SMALL).new/* $(SMALL)/ && rmdir $(SMALL).new
 	cp $(TRAIN)/small/rows.jsonl benchmarks/results/small.jsonl
-	$(BIN)/python -m avsbg.benchmarks tables --page docs/training.md --page $(SMALL)/README.md
+	$(BIN)/python -m tools.docs_tables --page docs/training.md --page $(SMALL)/README.md
 	@echo "Commit the weights, then score them: make score-small"
 
 score-small: $(NATIVE)  ## score the kept small network through every backend, precision and stream
 	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --accuracy $(TRAIN)/160:s4:val
 	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
-	$(BIN)/python -m avsbg.benchmarks accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
+	$(BIN)/python -m tools.accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl
-	$(BIN)/python -m avsbg.benchmarks tables --page docs/training.md
+	$(BIN)/python -m tools.docs_tables --page docs/training.md
 
 STREAM := out/stream
 measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/streaming.md
@@ -129,12 +129,12 @@ measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew doc
 	$(BIN)/avsbg bench-stream $(STREAM)/avs-bg --backend onnxruntime:native -o $(STREAM)/rows.jsonl --force
 	$(BIN)/avsbg bench-stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 -o $(STREAM)/rows.jsonl --append
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
-	$(BIN)/python -m avsbg.benchmarks tables --page docs/streaming.md
+	$(BIN)/python -m tools.docs_tables --page docs/streaming.md
 
 lint: $(READY)  ## ruff, and that the tables of README and docs are those of the committed rows
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m avsbg.benchmarks tables --check
+	$(BIN)/python -m tools.docs_tables --check
 
 typecheck: $(READY)  ## mypy --strict
 	$(BIN)/mypy -p avsbg -p tools

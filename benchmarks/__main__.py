@@ -14,7 +14,6 @@ from avsbg.errors import AvsbgError
 app = typer.Typer(no_args_is_help=True, help="Benchmarks beside `avsbg bench` and `avsbg bench-stream`.")
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file of rows to write.")]
-Data = Annotated[Path, typer.Option(metavar="ROOT", help="The folder that holds Single-source or Multi-sources.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of every backend.")]
 
 
@@ -60,7 +59,7 @@ def operator(  # noqa: PLR0917  (each is an option by name)
     import os
 
     from avsbg.benchmarks.measure.operator import SIDES, measure_operator
-    from avsbg.benchmarks.report.static import describe_clip, operator_tables
+    from avsbg.benchmarks.report.operator import describe_clip, operator_tables
     from avsbg.benchmarks.report.tables import results_console, to_console
     from avsbg.benchmarks.results.schema import write_rows
     from avsbg.progress import ProgressBars
@@ -95,7 +94,7 @@ def precision(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Measure what each precision costs in accuracy."""
     from avsbg.benchmarks.measure.precision import measure_precisions
-    from avsbg.benchmarks.report.training import precision_table
+    from avsbg.benchmarks.report.precision import precision_table
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.progress import ProgressBars
 
@@ -111,77 +110,6 @@ def precision(  # noqa: PLR0917  (each is an option by name)
             append=append,
         )
     typer.echo(precision_table(rows))
-
-
-@app.command()
-def accuracy(  # noqa: PLR0917  (each is an option by name)
-    bundle: Annotated[Path, typer.Argument(help="Exported with --stream, with the graphs that the targets need.")],
-    data: Data,
-    task: Annotated[TaskName, typer.Option(help="One sounding object, or several.")],
-    output: Output,
-    split: Annotated[SplitName, typer.Option(help="Whose clips.")] = SplitName.TEST,
-    backend: Annotated[list[str] | None, typer.Option(help="BACKEND[:IMPLEMENTATION][:PRECISION], several.")] = None,
-    stream: Annotated[list[str] | None, typer.Option(help="Likewise, frame by frame.")] = None,
-    threads: Threads = 1,
-) -> None:
-    """Score a trained network through every backend, and as a stream, on a split."""
-    from avsbg.benchmarks.measure.accuracy import STREAMS, TARGETS, measure_accuracy
-    from avsbg.benchmarks.report.training import accuracy_table
-    from avsbg.benchmarks.results.schema import write_rows
-    from avsbg.model.training.data import AvsBenchDataset
-    from avsbg.runtime.bundle import Bundle
-
-    opened, dataset = Bundle.open(bundle), AvsBenchDataset(data, task.value, split.value)
-    wanted = [(target, False) for target in backend or TARGETS] + [(target, True) for target in stream or STREAMS]
-    rows = []
-    for target, streamed in wanted:
-        typer.echo(f"{target}{' as a stream' * streamed} on {len(dataset)} clips", err=True)
-        rows.append(measure_accuracy(opened, dataset, target, streamed=streamed, threads=threads))
-    write_rows(output, rows)
-    typer.echo(accuracy_table(rows))
-
-
-@app.command("activation-memory")
-def activation_memory(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles.")],
-    graph: Annotated[list[str] | None, typer.Option(help="Of each bundle, several times; by default `clip`.")] = None,
-    clips: Annotated[list[int] | None, typer.Option(min=1, help="Several times; by default 1.")] = None,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file of rows to write.")] = None,
-) -> None:
-    """List the tensors of a graph that live at once."""
-    from avsbg.benchmarks.results.schema import write_rows
-    from avsbg.benchmarks.static.activation_memory import describe, live_row
-
-    rows = [live_row(path, name, count) for path in bundles for count in clips or [1] for name in graph or ["clip"]]
-    for row in rows:
-        typer.echo("\n".join(describe(row)))
-    if output is not None:
-        write_rows(output, rows)
-
-
-@app.command()
-def tables(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail where a table is not that of its rows.")
-    ] = False,
-    page: Annotated[list[str] | None, typer.Option(help="Only this page, as docs/engines.md.")] = None,
-    root: Annotated[Path, typer.Option(help="The checkout.")] = Path(),
-) -> None:
-    """Rewrite the tables of README and docs from the committed rows."""
-    from avsbg.benchmarks.report.docs import update_pages
-
-    update_pages(root, check=check, only=page or ())
-
-
-@app.command()
-def table(
-    name: Annotated[str, typer.Argument(help="Of its markers in the page, as speed or ablations.")],
-    rows: Annotated[Path, typer.Argument(help="A file of rows.")],
-) -> None:
-    """Print a table of README or docs, made from other rows."""
-    from avsbg.benchmarks.report.docs import make_table_of
-
-    typer.echo(make_table_of(name, rows))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ as in the other benchmarks: the network's threads spin for a while after it has 
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.sampling import PAUSE, interleave
+from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from tools import run as run_command
 
@@ -93,6 +95,37 @@ def _time(parts: Mapping[str, Callable[[], object]], samples: int, clips: int) -
     return {name: Metric(unit="s", samples=tuple(one / clips for one in spent)) for name, spent in times.items()}
 
 
+def front_end_table(rows: Sequence[Measurement]) -> str:
+    """The time to decode, resize and resample a video beside the network's, as Markdown."""
+
+    def video(row: Measurement) -> str:
+        rate = row.case["frame_rate"]
+        shown = "variable" if rate is None else f"{rate:g} fps"
+        return f"{row.case['video']}, {row.case['width']} x {row.case['height']}, {shown}"
+
+    def milliseconds(row: Measurement, metric: str) -> str:
+        return f"{1e3 * row[metric].summary.p50:.0f}"
+
+    def share(row: Measurement, ours: str, network: str) -> str:
+        pairs = zip(row[ours].samples, row[network].samples, strict=True)
+        return f"{statistics.median(one / other for one, other in pairs):.1%}"
+
+    columns: Columns[Measurement] = [
+        ("video", video),
+        ("front end, ms a clip", lambda row: milliseconds(row, "front_end")),
+        ("network, ms a clip", lambda row: milliseconds(row, "network")),
+        ("share of the network's time", lambda row: share(row, "front_end", "network")),
+        ("of its processor time", lambda row: share(row, "front_end_processor", "network_processor")),
+    ]
+    first = rows[0]
+    assert first.environment is not None
+    return (
+        f"{markdown(rows, columns)}\n\n"
+        f"{first.ran.network} on {first.case['target']}, {first.environment.processor}, {len(first.environment.cores)} "
+        f"cores, {first.run.others or 0:.0%} of them used by other processes."
+    )
+
+
 def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle that takes a waveform or log-mel patches.")],
     videos: Annotated[list[Path], typer.Argument(help="Videos.")],
@@ -103,7 +136,7 @@ def main(
     """Time a video's way into the network, and the network."""
     rows = measure(bundle, videos, backend, samples)
     write_rows(output, rows)
-    typer.echo(f"{output}: {len(rows)} rows; `python -m avsbg.benchmarks table front-end {output}` shows them")
+    typer.echo(front_end_table(rows))
 
 
 if __name__ == "__main__":

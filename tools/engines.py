@@ -8,12 +8,14 @@ The rows hold what the bundles' manifests hold. Nothing here is measured on a GP
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from avsbg.benchmarks.machine.environment import describe_environment
+from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import Environment, Measurement, Metric, Ran, write_rows
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import EngineRecord
@@ -64,6 +66,39 @@ def _row(bundle: Bundle, name: str, record: EngineRecord, environment: Environme
     )
 
 
+def engine_table(rows: Sequence[Measurement]) -> str:
+    """Engines side by side, by what their builder reported, as Markdown; MB are 10^6 bytes."""
+
+    def capabilities(row: Measurement) -> list[int]:
+        numbers: list[int] = row.case["device"]["compute_capabilities"]
+        return numbers
+
+    def order(row: Measurement) -> tuple[Any, ...]:
+        case = row.case
+        streams = case["options"].get("max_aux_streams", -1)
+        return row.ran.network, case["clips"], case["precision"], case["operator"], capabilities(row), streams
+
+    columns: Columns[Measurement] = [
+        ("network", lambda row: row.ran.network),
+        ("clips", lambda row: row.case["clips"]),
+        ("precision", lambda row: row.case["precision"]),
+        ("operator", lambda row: row.case["operator"]),
+        ("for", lambda row: ", ".join(f"{number / 10:.1f}" for number in capabilities(row))),
+        ("further streams", lambda row: row.case["options"].get("max_aux_streams", "its choice")),
+        ("engine MB", lambda row: _megabytes(row, "engine_bytes")),
+        ("layers", lambda row: row["layers"].number),
+        ("activation MB", lambda row: _megabytes(row, "activation_memory")),
+        ("weights MB", lambda row: _megabytes(row, "weights_memory")),
+        ("build s", lambda row: f"{row['build'].number:.0f}"),
+    ]
+    return markdown(sorted(rows, key=order), columns)
+
+
+def _megabytes(row: Measurement, metric: str) -> str:
+    size = row.value(metric)
+    return "not reported" if size is None else f"{size / 1e6:.1f}"
+
+
 def main(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles with engines.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the rows go, as JSON lines.")],
@@ -72,7 +107,7 @@ def main(
     environment = describe_environment()
     rows = [row for path in bundles for row in engine_rows(Bundle.open(path), environment)]
     write_rows(output, rows)
-    typer.echo(f"{output}: {len(rows)} rows; `python -m avsbg.benchmarks table engines {output}` shows them")
+    typer.echo(engine_table(rows))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.static.counts import CUDA_SOURCES, KERNELS, source_digest
 from tools import run
 
@@ -44,6 +45,10 @@ MULTIPROCESSORS = {
     120: (1536, 100 * 1024),
     121: (1536, 100 * 1024),
 }
+
+# In the table of docs/operator.md.
+_SHOWN = "fp16, resident, both means"
+_ARCHITECTURES = (75, 80, 87, 90, 100, 120)
 
 # Beginnings of the opcodes that are counted in the main loop.
 _COUNTED = {"tensor_core": "HMMA", "fp32_fma": "FFMA", "ldmatrix": "LDSM", "async_copies": "LDGSTS", "barriers": "BAR"}
@@ -193,6 +198,23 @@ def _write(rows: Sequence[KernelRow], path: Path) -> None:
     text = json.dumps(head, indent=1)[:-2] + f',\n "kernels": [\n{lines}\n ]\n}}\n'
     with atomic_file(path) as temporary:
         temporary.write_text(text)
+
+
+def kernel_table(path: Path) -> str:
+    """Registers, shared memory, occupancy and tensor-core instructions of the CUDA kernels, by architecture."""
+    kernels = json.loads(path.read_text(encoding="utf-8"))["kernels"]
+    rows = {row["architecture"]: row for row in kernels if row["kernel"] == _SHOWN}
+    quantities = {
+        "registers": lambda row: row["registers"],
+        "shared memory, bytes": lambda row: row["shared"],
+        "blocks on a multiprocessor": lambda row: row["blocks_per_sm"],
+        "`mma` in the main loop": lambda row: row["loop"]["tensor_core"],
+    }
+    columns: Columns[str] = [
+        ("", lambda name: name),
+        *((f"sm_{number}", lambda name, n=number: quantities[name](rows[n])) for number in _ARCHITECTURES),
+    ]
+    return markdown(quantities, columns)
 
 
 def main(

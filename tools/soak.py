@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -65,6 +66,22 @@ def soak(bundle: Path, seconds: float, backend: str) -> Measurement:
     )
 
 
+def soak_text(rows: Sequence[Measurement]) -> str:
+    """A long run of `avsbg run` and its memory as a sentence."""
+    (row,) = rows
+    resident = row["resident"].samples
+    # The most memory in the second tenth of the run, when all is loaded, and in the last tenth.
+    tenth = max(1, len(resident) // 10)
+    early, late = max(resident[tenth : 2 * tenth]), max(resident[-tenth:])
+    asked = row["asked"].number
+    return (
+        f"A soak of {asked / 3600:g} h of video at full speed ({row.ran.network}, {row.case['mode']} mode, overlay, "
+        f"lossless masks and run lengths): {row['masks'].number} masks for {asked:g} s, {row['dropped'].number} "
+        f"dropped, in {row['duration'].number:.0f} s. The most memory in the second tenth of the run was "
+        f"{early / 2**20:.0f} MiB, in the last tenth {late / 2**20:.0f} MiB."
+    )
+
+
 def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle that takes a waveform or log-mel patches.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = RESULTS,
@@ -74,7 +91,7 @@ def main(
     """Watch the memory of a long run."""
     rows = [soak(bundle, seconds, backend)]
     write_rows(output, rows)
-    typer.echo(f"{output}: {len(rows)} rows; `python -m avsbg.benchmarks table soak {output}` shows them")
+    typer.echo(soak_text(rows))
 
 
 if __name__ == "__main__":

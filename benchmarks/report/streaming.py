@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 
 from avsbg.benchmarks.report.labels import network_title
-from avsbg.benchmarks.report.tables import Columns, Table, make_table, markdown, number, to_markdown
+from avsbg.benchmarks.report.tables import Columns, Table, make_table, number, to_markdown
 from avsbg.benchmarks.results.schema import Measurement
 
 _MIB = 2**20
@@ -101,51 +100,4 @@ def _describe_soak(row: Measurement) -> str:
         f"{row['duration'].number / 60:.1f} minutes: {row['masks'].number} masks, {row['lost'].number} lost, "
         f"{row['dropped'].number} dropped{sound}; resident memory {min(resident) / _MIB:.0f} to "
         f"{max(resident) / _MIB:.0f} MiB, {row['growth'].number / _MIB:+.1f} MiB from the second quarter to the last."
-    )
-
-
-def front_end_table(rows: Sequence[Measurement]) -> str:
-    """The time to decode, resize and resample a video beside the network's, as Markdown."""
-
-    def video(row: Measurement) -> str:
-        rate = row.case["frame_rate"]
-        shown = "variable" if rate is None else f"{rate:g} fps"
-        return f"{row.case['video']}, {row.case['width']} x {row.case['height']}, {shown}"
-
-    def milliseconds(row: Measurement, metric: str) -> str:
-        return f"{1e3 * row[metric].summary.p50:.0f}"
-
-    def share(row: Measurement, ours: str, network: str) -> str:
-        pairs = zip(row[ours].samples, row[network].samples, strict=True)
-        return f"{statistics.median(one / other for one, other in pairs):.1%}"
-
-    columns: Columns[Measurement] = [
-        ("video", video),
-        ("front end, ms a clip", lambda row: milliseconds(row, "front_end")),
-        ("network, ms a clip", lambda row: milliseconds(row, "network")),
-        ("share of the network's time", lambda row: share(row, "front_end", "network")),
-        ("of its processor time", lambda row: share(row, "front_end_processor", "network_processor")),
-    ]
-    first = rows[0]
-    assert first.environment is not None
-    return (
-        f"{markdown(rows, columns)}\n\n"
-        f"{first.ran.network} on {first.case['target']}, {first.environment.processor}, {len(first.environment.cores)} "
-        f"cores, {first.run.others or 0:.0%} of them used by other processes."
-    )
-
-
-def soak_text(rows: Sequence[Measurement]) -> str:
-    """A long run of `avsbg run` and its memory as a sentence."""
-    (row,) = rows
-    resident = row["resident"].samples
-    # The most memory in the second tenth of the run, when all is loaded, and in the last tenth.
-    tenth = max(1, len(resident) // 10)
-    early, late = max(resident[tenth : 2 * tenth]), max(resident[-tenth:])
-    asked = row["asked"].number
-    return (
-        f"A soak of {asked / 3600:g} h of video at full speed ({row.ran.network}, {row.case['mode']} mode, overlay, "
-        f"lossless masks and run lengths): {row['masks'].number} masks for {asked:g} s, {row['dropped'].number} "
-        f"dropped, in {row['duration'].number:.0f} s. The most memory in the second tenth of the run was "
-        f"{early / _MIB:.0f} MiB, in the last tenth {late / _MIB:.0f} MiB."
     )

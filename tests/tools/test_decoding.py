@@ -9,7 +9,6 @@ import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import sampling
-from avsbg.benchmarks.report.streaming import front_end_table, soak_text
 from avsbg.runtime.bundle import Bundle
 from fixtures.videos import steady, tone, write_video
 from tools import decoding, soak
@@ -28,13 +27,13 @@ def test_front_end_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.Monkey
     assert all(len(metric.samples) == 3 for metric in row.metrics.values())
     # The network's threads, which spin for a while after it has answered, are not counted as the front end's.
     assert rests == [0.001] * 6
-    assert "| v.mp4, 64 x 48, 25 fps |" in front_end_table([row])
+    assert "| v.mp4, 64 x 48, 25 fps |" in decoding.front_end_table([row])
 
 
 def test_soak_counts_what_came_out(tiny: Bundle, tmp_path: Path) -> None:
     result = soak.soak(tiny.path, 60, "onnxruntime")
     assert (result["masks"].value, result["dropped"].value, result.case["mode"]) == (60, 0, "clip")
     assert all(size > 0 for size in result["resident"].samples)
-    assert "60 masks for 60 s, 0 dropped" in soak_text([result])
+    assert "60 masks for 60 s, 0 dropped" in soak.soak_text([result])
     with pytest.raises(BenchmarkError, match="there is no bundle"):
         soak.soak(tmp_path / "nothing", 60, "onnxruntime")

@@ -16,7 +16,7 @@ from avsbg.benchmarks.measure.operator_cases import (
     case_names,
     measure_memory,
 )
-from avsbg.benchmarks.report.static import operator_tables, operator_text
+from avsbg.benchmarks.report.operator import operator_tables, operator_text
 from avsbg.benchmarks.report.tables import to_markdown
 from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.benchmarks.static import roofline

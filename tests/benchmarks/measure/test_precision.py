@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from avsbg.benchmarks.__main__ import app
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.precision import measure_precisions
-from avsbg.benchmarks.report.training import precision_table
+from avsbg.benchmarks.report.precision import precision_table
 from avsbg.benchmarks.results.schema import read_rows
 from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.export.precision.accuracy import clip_agreement, summarize

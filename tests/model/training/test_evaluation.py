@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from avsbg.benchmarks.measure.accuracy import bundle_predictor, measure_accuracy
-from avsbg.benchmarks.report.training import accuracy_table
+from avsbg.benchmarks.measure.accuracy import bundle_predictor
 from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.graphs import AudioForm
 from avsbg.export.shape import ClipShape
@@ -24,6 +23,8 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import ClipRecord
 from fixtures.avsbench import write_dataset
 from fixtures.cli import run_avsbg
+from tools.accuracy import measure_accuracy
+from tools.training_tables import accuracy_table
 
 COUNTS = {"train": 2, "val": 1, "test": 5}
 

@@ -1,4 +1,4 @@
-"""Activation memory of a graph by part of the network.
+"""Activation memory of a graph by part of the network: `python -m tools.activation_memory BUNDLE ...`.
 
 An engine's builder reports its activation memory as one number. What it is made of can be told from the graph: walked
 in its order, each tensor lives from the node that computes it to the last one that reads it, and the largest sum of
@@ -10,14 +10,18 @@ network's share is and where it arises, and is no measurement of an engine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import onnx
+import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.profile import assign_parts
-from avsbg.benchmarks.results.schema import Measurement, Metric, Ran
+from avsbg.benchmarks.report.tables import Columns, markdown
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
+from tools import run
 
 # They change what a tensor is called or shaped as, and move nothing.
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
@@ -152,3 +156,61 @@ def describe(row: Measurement, largest: int = 8) -> Iterable[str]:
         yield f"  {size / 1e6:8.1f} MB  {part:12} {name}"
     if rest := tensors[largest:]:
         yield f"  {sum(size for _, size in rest) / 1e6:8.1f} MB  in {len(rest)} others"
+
+
+def activation_table(rows: Sequence[Measurement], engines: Sequence[Measurement]) -> str:
+    """Activation memory of graphs as Markdown, beside what the builder reported for the same graph.
+
+    An engine stands beside a graph of the same network, name and number of clips, whether or not it was built from this
+    very export; where several do, the one that takes the least memory. MB are 10^6 bytes.
+    """
+
+    def parts(row: Measurement) -> str:
+        sizes = part_sizes(row).items()
+        return ", ".join(f"{part} {size / 1e6:.0f}" for part, size in sizes if size >= 5e5)
+
+    def graph(row: Measurement) -> tuple[str, str, int]:
+        return row.ran.network, row.case["graph"], row.case["clips"]
+
+    def built(row: Measurement) -> str:
+        sizes = [engine.value("activation_memory") for engine in engines if graph(engine) == graph(row)]
+        known = [size for size in sizes if size is not None]
+        return f"{min(known) / 1e6:.0f}" if known else "not built"
+
+    columns: Columns[Measurement] = [
+        ("network", lambda row: row.ran.network),
+        ("graph", lambda row: f"`{row.case['graph']}`"),
+        ("clips", lambda row: row.case["clips"]),
+        ("live tensors MB", lambda row: f"{row['live'].number / 1e6:.0f}"),
+        ("in which parts", parts),
+        ("at", lambda row: f"{row.case['part']}, `{row.case['node']}`"),
+        ("builder MB", built),
+    ]
+    return markdown(rows, columns)
+
+
+def part_sizes(row: Measurement) -> dict[str, float]:
+    """Bytes of the live tensors by part of the network, the largest first."""
+    found: dict[str, float] = {}
+    for tensor, size in row["live"].parts.items():
+        part = tensor.partition("/")[0]
+        found[part] = found.get(part, 0) + size
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def main(
+    bundles: Annotated[list[Path], typer.Argument(help="Bundles.")],
+    graph: Annotated[list[str] | None, typer.Option(help="Of each bundle, several times; by default `clip`.")] = None,
+    clips: Annotated[list[int] | None, typer.Option(min=1, help="Several times; by default 1.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="The file of rows to write.")] = None,
+) -> None:
+    """List the tensors of a graph that live at once."""
+    rows = [live_row(path, name, count) for path in bundles for count in clips or [1] for name in graph or ["clip"]]
+    for row in rows:
+        typer.echo("\n".join(describe(row)))
+    if output is not None:
+        write_rows(output, rows)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,4 +1,4 @@
-"""Tables of trained networks: ablations, the small network, its scores on every backend, and what a precision costs."""
+"""Tables of docs/training.md: ablations, the small network, and its scores on every backend."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.labels import network_title, weights_title
 from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
 from avsbg.benchmarks.results.schema import Measurement
 from avsbg.benchmarks.results.statistics import CONFIDENCE, Interval, mean_interval
-from avsbg.runtime.bundle.precision import PRECISIONS
 
 FULL, WITHOUT_AUDIO = "full", "without-audio"
 OTHER_CLIPS = "composed anew, with another seed"
@@ -236,66 +234,3 @@ def accuracy_table(rows: Sequence[Measurement]) -> str:
         f"{len(first['miou'].samples)} clips of {data['task']} {data['split']}, {data['height']} x {data['width']}; "
         f"mean over the clips with its 95 % bootstrap interval. {', '.join(names)}; commit {first.commit}."
     )
-
-
-# ---- precisions ------------------------------------------------------------------------------------------------------
-
-
-def precision_table(rows: Sequence[Measurement]) -> str:
-    """The accuracy of each precision: agreement with float32 first, then scores where a data set has annotations."""
-
-    def order(row: Measurement) -> tuple[Any, ...]:
-        network = f"{network_title(row.ran.variant)}, {_size(row)}", weights_title(row)
-        return *network, row.case["data"]["kind"] != "vectors", list(PRECISIONS).index(row.case["precision"])
-
-    def threshold(row: Measurement) -> str:
-        return f"{row['min_agreement'].number:g}: {'holds' if row.case['passed'] else '**fails**'}"
-
-    def kept_higher(row: Measurement) -> str:
-        higher, products = row["higher"].number, row["products"].number
-        return f"{higher} of {products}" if higher else "none"
-
-    named: Columns[Measurement] = [
-        ("network, weights", lambda row: f"{network_title(row.ran.variant)}, {_size(row)}, {weights_title(row)}"),
-        ("clips", lambda row: f"{row.case['clips']}, {row.case['data']['name']}"),
-        ("precision", lambda row: row.case["precision"] + " (emulated)" * row.case["emulated"]),
-    ]
-    agreement: Columns[Measurement] = [
-        ("MB", lambda row: f"{row['graph_bytes'].number / 1e6:.1f}"),
-        ("logit error", lambda row: f"{row['logit_error'].number:.2g}"),
-        ("largest", lambda row: f"{row['largest'].number:.2g}"),
-        ("mIoU with fp32", lambda row: f"{row['agreement'].number:.4f}"),
-        ("worst clip", lambda row: f"{row['worst_agreement'].number:.4f}"),
-        ("flipped", lambda row: f"{row['flipped'].number:.3%}"),
-        ("gate", threshold),
-        ("in a higher type", kept_higher),
-    ]
-    scores: Columns[Measurement] = [
-        ("mIoU", lambda row: with_interval(row["miou"], ".4f")),
-        ("its change", lambda row: with_interval(row.metrics.get("miou_change"), "+.4f")),
-        ("F-score", lambda row: with_interval(row["f_score"], ".4f")),
-        ("its change", lambda row: with_interval(row.metrics.get("f_score_change"), "+.4f")),
-    ]
-    ordered = sorted(rows, key=order)
-    parts = [markdown(ordered, [*named, *agreement])]
-    if scored := [row for row in ordered if "miou" in row.metrics]:
-        parts.append("Against the annotations, the mean over clips (bootstrap interval over the clips):")
-        parts.append(markdown(scored, [*named, *scores]))
-    return "\n\n".join([*parts, _precision_notes(ordered)])
-
-
-def _size(row: Measurement) -> str:
-    return f"{row.case['height']} x {row.case['width']}"
-
-
-def _precision_notes(rows: Sequence[Measurement]) -> str:
-    versions = {f"onnxruntime {row.environment.packages.get('onnxruntime')}" for row in rows if row.environment}
-    sources = {
-        f"{row.case['precision']} of {network_title(row.ran.variant)}, {_size(row)} on {record['clips']} clips "
-        f"({record['source']})"
-        for row in rows
-        if (record := row.case.get("calibration")) is not None
-    }
-    calibrated = f" Calibrated: {'; '.join(sorted(sources))}." if sources else ""
-    commits = ", ".join(sorted({row.commit for row in rows}))
-    return f"{', '.join(sorted(versions))} on the processor; commit {commits}.{calibrated}"

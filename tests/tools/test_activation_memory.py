@@ -6,15 +6,15 @@ from pathlib import Path
 
 import onnx
 import pytest
+import typer
 from onnx import TensorProto, helper
 from typer.testing import CliRunner
 
-from avsbg.benchmarks.__main__ import app
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.static import activation_table, part_sizes
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, read_rows
-from avsbg.benchmarks.static.activation_memory import find_peak
 from avsbg.runtime.bundle import Bundle
+from tools import activation_memory
+from tools.activation_memory import activation_table, find_peak, part_sizes
 
 
 def peak(nodes: list[onnx.NodeProto], clips: int = 1) -> tuple[str, dict[str, int]]:
@@ -74,11 +74,10 @@ def test_what_has_no_known_shape_is_named():
         find_peak(graph, 1)
 
 
-def test_a_networks_own(embedding: Bundle, tmp_path: Path):
-    path = embedding.path
+def test_a_networks_own(tiny: Bundle, tmp_path: Path):
+    path = tiny.path
     rows = tmp_path / "rows.jsonl"
     command = [
-        "activation-memory",
         str(path),
         "--graph",
         "clip",
@@ -89,9 +88,11 @@ def test_a_networks_own(embedding: Bundle, tmp_path: Path):
         "-o",
         str(rows),
     ]
+    app = typer.Typer()
+    app.command()(activation_memory.main)
     result = CliRunner().invoke(app, command)
     assert result.exit_code == 0, (result.output, result.exception)
-    assert "2 clips: 0.2 MB live at" in result.output
+    assert "2 clips: 0.7 MB live at" in result.output
     read = read_rows(rows, "activation-memory")
     assert [row.case["graph"] for row in read] == ["clip", "clip.plain"]
     for row in read:

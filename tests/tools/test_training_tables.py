@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.training import OTHER_CLIPS, ablation_table, accuracy_table, audio_gain_table
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, Run, read_rows, write_rows
 from fixtures import ROOT, avsbench
 from fixtures.rows import ENVIRONMENT
 from tools.ablations import ABLATIONS, SCORES, main, recipe_of
+from tools.training_tables import OTHER_CLIPS, ablation_table, accuracy_table, audio_gain_table
 
 KEPT = ROOT / "model/trained/s4-small"
 MIOUS = {"full": 0.6, "without-audio": 0.4, "without-motion": 0.55, "without-bg": 0.6}

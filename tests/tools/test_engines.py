@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from avsbg.benchmarks.report.static import engine_table
 from avsbg.benchmarks.results.schema import read_rows
 from fixtures import ROOT
+from tools.engines import engine_table
 
 ROWS = read_rows(ROOT / "benchmarks" / "results" / "engines.jsonl", "engine")
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import docs
-from avsbg.benchmarks.report.docs import BLOCKS, STATED, Block, find_handwritten, make_block, replace_block, update_page
 from fixtures import ROOT
+from tools import docs_tables
+from tools.docs_tables import BLOCKS, STATED, Block, find_handwritten, make_block, replace_block, update_page
 
 PAGE = "<!-- table:sum -->\n<!-- /table:sum -->\n\nIt took <!-- table:one -->?<!-- /table:one --> so far.\n"
 
@@ -31,12 +31,11 @@ OWN = (
 )
 
 
-@pytest.mark.parametrize("page", docs.pages(ROOT))
+@pytest.mark.parametrize("page", docs_tables.pages(ROOT))
 def test_our_pages_show_the_committed_rows(page: str) -> None:
     text, wanted = update_page(page, ROOT)
-    assert text == wanted, f"run {docs.COMMAND}"
-    if all(block.name for block in BLOCKS if block.page == page):
-        assert find_handwritten(text, STATED.get(page, ())) == []
+    assert text == wanted, f"run {docs_tables.COMMAND}"
+    assert find_handwritten(text, STATED.get(page, ())) == []
 
 
 def test_what_is_stated_stands_on_its_page() -> None:
@@ -47,7 +46,7 @@ def test_what_is_stated_stands_on_its_page() -> None:
 
 
 def test_every_committed_result_that_is_shown_exists() -> None:
-    assert {block.page for block in BLOCKS} <= set(docs.pages(ROOT))
+    assert {block.page for block in BLOCKS} <= set(docs_tables.pages(ROOT))
     assert all(make_block(block, ROOT) for block in BLOCKS)
 
 
@@ -141,7 +140,7 @@ def test_shapes_and_counts_are_no_figures(line: str) -> None:
 
 def test_the_command_checks_without_writing(tmp_path: Path) -> None:
     """In a copy of the checkout's pages with one digit changed."""
-    for page in docs.pages(ROOT):
+    for page in docs_tables.pages(ROOT):
         (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / page).write_text((ROOT / page).read_text(encoding="utf-8"), encoding="utf-8")
     (tmp_path / "benchmarks").symlink_to(ROOT / "benchmarks")
@@ -154,7 +153,7 @@ def test_the_command_checks_without_writing(tmp_path: Path) -> None:
     readme.write_text(wrong, encoding="utf-8")
 
     def run(*options: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "avsbg.benchmarks", "tables", "--root", str(tmp_path), "--page", "README.md"]
+        command = [sys.executable, "-m", "tools.docs_tables", "--root", str(tmp_path), "--page", "README.md"]
         return subprocess.run([*command, *options], capture_output=True, text=True, check=False)
 
     stale = run("--check")

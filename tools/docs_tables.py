@@ -1,4 +1,4 @@
-"""The tables of README and docs, made from committed rows: `python -m avsbg.benchmarks tables` rewrites them.
+"""The tables of README and docs, made from committed rows: `python -m tools.docs_tables` rewrites them.
 
 A page holds a block between two markers, on lines of their own or within a line:
 
@@ -18,16 +18,21 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import paper, speed, static, streaming, training
+from avsbg.benchmarks.report import operator, paper, precision, speed, streaming
+from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import check_published, read_rows
+from avsbg.benchmarks.results.stability import LIMITS
+from avsbg.benchmarks.static.counts import merge_key, read_counts
+from tools import activation_memory, bounds, decoding, engines, kernels, run, soak, training_tables
 
 RESULTS = Path("benchmarks/results")
-COMMAND = "python -m avsbg.benchmarks tables"
+COMMAND = "python -m tools.docs_tables"
 
 
 @dataclass(frozen=True)
@@ -55,26 +60,75 @@ def _named(table: Callable[..., str], file: str) -> Callable[..., str]:
     return partial(table, source=(RESULTS / file).as_posix())
 
 
+_FRAMES = 5
+_NETWORK = "avs-bg"
+# What is merged, for people, and the network's operations in one merge each.
+MERGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "`head.0` on the enlarged map of `decoder.3`": (("network.decoder.3/Resize", "network.head.0/Conv"),),
+    "`head.2` on the map that `head.1` enlarges, and `head.4`": (
+        ("network.head.1/Resize", "network.head.2/Conv", "network.head.3/Relu", "network.head.4/Conv"),
+    ),
+    "`conv2` and `conv3` of the four `fusion` gates": tuple(
+        (f"network.fusion.{stage}.conv2/Conv", f"network.fusion.{stage}.conv3/Conv") for stage in range(4)
+    ),
+}
+
+
+def merge_table(path: Path) -> str:
+    """Operations of a clip before and after an export's merges, by what is merged, from the committed counts."""
+    counts = read_counts(path)
+    total = counts["networks"][f"{_NETWORK}, efficient, operations"]
+    lines = []
+    for title, merges in MERGES.items():
+        keys = [merge_key(f"{_NETWORK}-b0", nodes) for nodes in merges]
+        before, after = (
+            _FRAMES * sum(counts["graphs"][f"{key}, {state}"] for key in keys) for state in ("before", "merged")
+        )
+        lines.append((title, before, after))
+    saved = sum(before - after for _, before, after in lines)
+    lines.append(("AVS-BG, PVT-v2-b5", total, total - saved))
+    columns: Columns[tuple[str, int, int]] = [
+        ("merged", lambda line: line[0]),
+        ("GFLOP per clip", lambda line: f"{line[1] / 1e9:.2f}"),
+        ("merged", lambda line: f"{line[2] / 1e9:.2f}"),
+        ("of the network", lambda line: f"-{(line[1] - line[2]) / total:.1%}"),
+    ]
+    return markdown(lines, columns)
+
+
+def limit_table() -> str:
+    """The limits of a stable row as docs/benchmarks.md shows them."""
+    limits = {
+        "samples": f"fewer than {LIMITS.samples}",
+        "coefficient of variation": f"above {LIMITS.variation:.0%}",
+        "drift: median of the last quarter against the first": f"beyond {LIMITS.drift:.0%} either way",
+        "share of all cores used by other processes while sampling, stolen time included": f"above {LIMITS.others:.0%}",
+        "logits off PyTorch, in fp32": f"above {LIMITS.logit_difference:g}, the tolerance of `avsbg verify`",
+        "mean IoU with PyTorch's masks, in a reduced precision": f"below {LIMITS.miou:g}",
+    }
+    return markdown(limits.items(), [("limit", lambda item: item[0]), ("", lambda item: item[1])])
+
+
 BLOCKS: tuple[Block, ...] = (
     Block("README.md", "table7", _named(speed.table7, "table7.jsonl"), ("table7.jsonl",)),
-    Block("docs/benchmarks.md", "limits", static.limit_table),
+    Block("docs/benchmarks.md", "limits", limit_table),
     Block("docs/benchmarks.md", "paper", paper.describe_figures),
-    Block("docs/engines.md", "engines", static.engine_table, ("engines.jsonl",)),
-    Block("docs/engines.md", "live", static.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
-    Block("docs/export.md", "merges", static.merge_table, ("counts.json",)),
-    Block("docs/operator.md", "kernels", static.kernel_table, ("kernel_static.json",)),
-    Block("docs/operator-cpu.md", "operator", static.operator_text, ("operator_cpu.jsonl",), committed=False),
-    Block("docs/operator-roofline.md", "peaks", static.peak_table, ("../static/devices.json",)),
-    Block("docs/operator-roofline.md", "bounds", static.bound_table, ("../static/devices.json",)),
-    Block("docs/precision.md", "precision", training.precision_table, ("precision.jsonl",)),
-    Block("docs/running.md", "front-end", streaming.front_end_table, ("front_end.jsonl",)),
-    Block("docs/running.md", "soak", streaming.soak_text, ("soak.jsonl",), committed=False),
+    Block("docs/engines.md", "engines", engines.engine_table, ("engines.jsonl",)),
+    Block("docs/engines.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
+    Block("docs/export.md", "merges", merge_table, ("counts.json",)),
+    Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
+    Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
+    Block("docs/operator-roofline.md", "peaks", bounds.peak_table, ("../static/devices.json",)),
+    Block("docs/operator-roofline.md", "bounds", bounds.bound_table, ("../static/devices.json",)),
+    Block("docs/precision.md", "precision", precision.precision_table, ("precision.jsonl",)),
+    Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
+    Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
     Block("docs/speed.md", "speed", _named(speed.ladder, "speed.jsonl"), ("speed.jsonl",)),
     Block("docs/streaming.md", "streaming", streaming.streaming_text, ("streaming.jsonl",)),
-    Block("model/trained/s4-small/README.md", "small", training.audio_gain_table, ("small.jsonl",)),
-    Block("docs/training.md", "small", training.audio_gain_table, ("small.jsonl",)),
-    Block("docs/training.md", "ablations", training.ablation_table, ("ablations.jsonl",)),
-    Block("docs/training.md", "accuracy", training.accuracy_table, ("accuracy.jsonl",)),
+    Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
+    Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
+    Block("docs/training.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),
+    Block("docs/training.md", "accuracy", training_tables.accuracy_table, ("accuracy.jsonl",)),
 )
 
 # Figures that nobody measured, and why they stand by hand. Page -> the words around them, as they stand -> the reason.
@@ -241,3 +295,22 @@ def make_table_of(name: str, rows: Path) -> str:
     if name not in found:
         raise BenchmarkError(f"there is no table {name!r} of rows.", f"Choose from: {', '.join(sorted(found))}.")
     return found[name].make(read_rows(rows))
+
+
+def main(
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a table is not its rows'.")] = False,
+    page: Annotated[list[str] | None, typer.Option(help="Only this page, as docs/engines.md.")] = None,
+    show: Annotated[
+        tuple[str, Path] | None, typer.Option(metavar="NAME ROWS", help="Only print a table, made from other rows.")
+    ] = None,
+    root: Annotated[Path, typer.Option(help="The checkout.")] = Path(),
+) -> None:
+    """Rewrite the tables of README and docs from the committed rows."""
+    if show is not None:
+        typer.echo(make_table_of(*show))
+    else:
+        update_pages(root, check=check, only=page or ())
+
+
+if __name__ == "__main__":
+    run(main)
