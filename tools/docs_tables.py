@@ -153,8 +153,6 @@ STATED: dict[str, dict[str, str]] = {
         "a tenth of the network's time": "an aim",
         "beyond a tenth of a second": "a limit of the soundtrack's repair",
     },
-    "docs/training.md": {"the 95 % confidence interval": "the confidence of an interval"},
-    "model/trained/s4-small/README.md": {"the 95 % confidence interval": "the confidence of an interval"},
     # An estimate that shows its arithmetic.
     "docs/runtime-tensorrt.md": {
         "4 bytes = 2.1 MB": "arithmetic, shown",
