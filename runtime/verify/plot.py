@@ -21,13 +21,13 @@ _GAP, _LINE = 4, 16
 def save_masks(
     bundle: Bundle, probabilities: Mapping[str, Mapping[str, NDArray[Any]]], clips: Sequence[int], path: Path
 ) -> None:
-    """Write a PNG: the frames and PyTorch's masks of the first vectors' clips, below them each target's masks.
+    """Write a PNG: the frames and PyTorch's masks of the first vectors' clips, below them each case's masks.
 
     A mask is white where it sounds; a pixel on the other side than PyTorch's is red.
 
     Args:
         bundle: whose vectors were run.
-        probabilities: by target, by file of vectors: `[B, T, H, W]`.
+        probabilities: by label of the case, by file of vectors: `[B, T, H, W]`.
         clips: as for `select_vectors`.
         path: the file to write.
 
@@ -41,19 +41,19 @@ def save_masks(
         ("frames", frames.reshape(-1, *frames.shape[2:])),
         ("PyTorch", _grey(reference)),
     ]
-    for target, by_file in probabilities.items():
+    for case, by_file in probabilities.items():
         mask = _flat(by_file[vectors.record.file]) > DECISION
-        picture = _grey(mask)
-        picture[mask != reference] = FLIPPED
+        marked = _grey(mask)
+        marked[mask != reference] = FLIPPED
         flipped = float((mask != reference).mean())
-        rows.append((f"{target}: {flipped:.3%} flipped", picture))
+        rows.append((f"{case}: {flipped:.3%} flipped", marked))
     count, height, width = rows[0][1].shape[:3]
     sheet = Image.new("RGB", (count * (width + _GAP) + _GAP, len(rows) * (height + _LINE + _GAP)), (32, 32, 32))
     draw = ImageDraw.Draw(sheet)
-    for number, (label, pictures) in enumerate(rows):
+    for number, (label, images) in enumerate(rows):
         top = number * (height + _LINE + _GAP)
         draw.text((_GAP, top + 2), label, fill=(255, 255, 255))
-        for column, pixels in enumerate(pictures):
+        for column, pixels in enumerate(images):
             sheet.paste(Image.fromarray(pixels), (_GAP + column * (width + _GAP), top + _LINE))
     with atomic_file(path) as temporary:
         sheet.save(temporary, format="PNG")
