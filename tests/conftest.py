@@ -7,17 +7,29 @@ from pathlib import Path
 import pytest
 
 from avsbg.runtime.bundle import Bundle
-from fixtures import skips, tiny_bundle
+from fixtures import skips, stream_bundle, tiny_bundle
 
 SLOW_MARKERS = ("engine", "native", "slow")
 # They export or train a network.
-SLOW_FIXTURES = {"export_once", "uninterrupted"}
+SLOW_FIXTURES = {"export_once", "quantized", "uninterrupted"}
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The tiny bundle; tests do not change it."""
     return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The tiny bundle where it takes audio embeddings, as the scope `model` wants; it has no test vectors."""
+    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
+
+
+@pytest.fixture(scope="session")
+def tiny_stream(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A bundle with the graphs of a stream, which show what they were given."""
+    return stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("bundles") / "stream")
 
 
 @pytest.fixture

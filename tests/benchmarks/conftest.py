@@ -11,22 +11,8 @@ from avsbg.benchmarks.measure import sampling
 from avsbg.benchmarks.measure.sampling import interleave
 from avsbg.progress import Progress
 from avsbg.runtime import backends
-from avsbg.runtime.bundle import Bundle
-from fixtures import tiny_bundle
 from fixtures.fake_backends import FakeClock, ScheduledBackend
 from fixtures.videos import steady, tone, write_video
-
-
-@pytest.fixture(scope="session")
-def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A tiny bundle that takes audio embeddings, as the scope `model` wants; it has no test vectors."""
-    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
-
-
-@pytest.fixture(scope="session")
-def waveform(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """A tiny bundle that takes a waveform, as the scope `end-to-end` wants, with test vectors."""
-    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "waveform")
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,9 @@ from avsbg.benchmarks.machine.environment import OtherLoad
 from avsbg.benchmarks.results.schema import read_rows
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
-from fixtures import tiny_bundle
 from fixtures.cli import AVSBG, run_avsbg
 
 QUICK = ["--samples", "3", "--seconds", "0", "--warmup", "1", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def embedding(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return tiny_bundle.make_bundle(tmp_path_factory.mktemp("bundles") / "embedding", audio="audio_embedding")
 
 
 def _bench(*arguments: object) -> tuple[int, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -42,7 +43,7 @@ def test_a_child_that_fails_says_why(embedding: Bundle) -> None:
 
 def test_a_child_that_is_killed_is_reported(embedding: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
-    monkeypatch.setattr(memory.subprocess, "run", lambda *_, **__: killed)
+    monkeypatch.setattr(memory, "subprocess", SimpleNamespace(run=lambda *_, **__: killed))
     with pytest.raises(BenchmarkError, match=r"ended by signal 9.*runs out of memory"):
         measure_memory(BenchmarkCase("tiny", embedding, "onnxruntime", {}), Workload())
 
@@ -55,6 +56,8 @@ def test_what_loading_needs_is_not_what_running_needs(embedding: Bundle, monkeyp
         "backends.register('greedy', 'fixtures.fake_backends:GreedyLoader'); memory.main()"
     )
     run = subprocess.run
-    monkeypatch.setattr(memory.subprocess, "run", lambda command, **options: run([command[0], "-c", script], **options))
+    monkeypatch.setattr(
+        memory, "subprocess", SimpleNamespace(run=lambda command, **options: run([command[0], "-c", script], **options))
+    )
     sizes = _measure(BenchmarkCase("tiny", embedding, "greedy", {}), Workload())
     assert sizes["load_peak"] - sizes["peak"] > 150 * 2**20

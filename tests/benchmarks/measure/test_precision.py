@@ -29,12 +29,12 @@ def _measure(*arguments: str | Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def rows_file(waveform: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def rows_file(tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("precision") / "rows.jsonl"
     options = [word for one in RAN for word in ("--precision", one)]
-    before = waveform.manifest_sha256
-    _measure(waveform.path, "-o", path, *options)
-    assert Bundle.open(waveform.path).manifest_sha256 == before
+    before = tiny.manifest_sha256
+    _measure(tiny.path, "-o", path, *options)
+    assert Bundle.open(tiny.path).manifest_sha256 == before
     return path
 
 
@@ -55,11 +55,11 @@ def test_a_row_for_each_precision_names_what_is_emulated(rows_file: Path) -> Non
     assert "| tf32 (emulated) |" in shown and "| bf16 (emulated) |" in shown and "| fp16 |" in shown
 
 
-def test_appending_renews_rows_and_keeps_the_others(rows_file: Path, waveform: Bundle, tmp_path: Path) -> None:
+def test_appending_renews_rows_and_keeps_the_others(rows_file: Path, tiny: Bundle, tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text(rows_file.read_text())
     before = {row.case["precision"]: row for row in read_rows(path)}
-    _measure(waveform.path, "-o", path, "--append", "--precision", "tf32")
+    _measure(tiny.path, "-o", path, "--append", "--precision", "tf32")
     after = {row.case["precision"]: row for row in read_rows(path)}
     assert set(after) == set(before)
     assert after["fp16"] == before["fp16"] and after["tf32"].run.started > before["tf32"].run.started
@@ -109,6 +109,6 @@ def test_the_mean_of_one_sample_has_no_interval() -> None:
     assert 0.35 < found.low < 0.5 < found.high < 0.65
 
 
-def test_an_unknown_precision_is_refused(waveform: Bundle, tmp_path: Path) -> None:
+def test_an_unknown_precision_is_refused(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BenchmarkError, match=r"--precision fp4 does not exist.*fp32, tf32"):
-        measure_precisions([waveform.path], tmp_path / "rows.jsonl", lambda *_: None, precisions=["fp4"])
+        measure_precisions([tiny.path], tmp_path / "rows.jsonl", lambda *_: None, precisions=["fp4"])

@@ -31,16 +31,16 @@ def _scheduled(bundle: Bundle, progress: Progress, samples: int = 20) -> Measure
     return row
 
 
-def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, waveform: Bundle) -> None:
+def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, tiny: Bundle) -> None:
     found = list_cases(
-        [embedding.path, waveform.path],
+        [embedding.path, tiny.path],
         ["onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published"],
         threads=2,
         clips=1,
     )
     assert [case.label for case in found] == [
         f"tiny@{directory}:{way}"
-        for directory in ("embedding", "waveform")
+        for directory in ("embedding", "tiny")
         for way in ("onnxruntime:function", "onnxruntime:plain", "torch:efficient", "torch:published")
     ]
     assert found[1].options == {"threads": 2, "clips": 1, "operator": "plain", "allow_failed_accuracy": True}
@@ -107,28 +107,28 @@ def test_a_disturbance_marks_the_row(embedding: Bundle, progress: Progress, sche
 
 
 def test_a_network_that_computes_something_else_is_no_result(
-    waveform: Bundle, progress: Progress, scheduled: Schedule, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, progress: Progress, scheduled: Schedule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scheduled(lambda _: 1.0)
-    with BenchmarkCase("zeros", waveform, "scheduled", {}).create() as backend:
-        expected = max(np.abs(v.outputs["logits"]).max() for v in waveform.vectors() if v.record.clips == 3)
+    with BenchmarkCase("zeros", tiny, "scheduled", {}).create() as backend:
+        expected = max(np.abs(v.outputs["logits"]).max() for v in tiny.vectors() if v.record.clips == 3)
         assert logit_difference(backend, 3) == pytest.approx(expected)
         assert logit_difference(backend, 2) is None
-    with BenchmarkCase("right", waveform, "onnxruntime", {"operator": "function"}).create() as backend:
+    with BenchmarkCase("right", tiny, "onnxruntime", {"operator": "function"}).create() as backend:
         difference = logit_difference(backend, 3)
         assert difference is not None and difference < 1e-4
 
 
-def test_logits_that_are_not_numbers_stop_the_run(waveform: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with BenchmarkCase("nan", waveform, "onnxruntime", {}).create() as backend:
+def test_logits_that_are_not_numbers_stop_the_run(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with BenchmarkCase("nan", tiny, "onnxruntime", {}).create() as backend:
         right = backend.run
         monkeypatch.setattr(backend, "run", lambda *a: {name: value * np.nan for name, value in right(*a).items()})
         with pytest.raises(BenchmarkError, match="do not both return numbers"):
             logit_difference(backend, 1)
 
 
-def test_end_to_end_makes_the_masks_of_a_video(waveform: Bundle, video: Path, progress: Progress) -> None:
-    case = BenchmarkCase("tiny", waveform, "onnxruntime", {})
+def test_end_to_end_makes_the_masks_of_a_video(tiny: Bundle, video: Path, progress: Progress) -> None:
+    case = BenchmarkCase("tiny", tiny, "onnxruntime", {})
     (row,) = compare([case], Workload("end-to-end", video=video), QUICK, progress)
     assert row.case["clips"] == 2 and row.case["video_sha256"] == sha256(video)
     assert row["logit_difference"].number < 1e-4
@@ -153,9 +153,9 @@ def test_workloads_that_contradict_themselves(options: dict[str, object], messag
         Workload(**options)
 
 
-def test_a_bundle_must_fit_the_scope(embedding: Bundle, waveform: Bundle, video: Path, progress: Progress) -> None:
+def test_a_bundle_must_fit_the_scope(embedding: Bundle, tiny: Bundle, video: Path, progress: Progress) -> None:
     for bundle, workload, message in (
-        (waveform, Workload(), "takes waveform. Export it with --audio embedding"),
+        (tiny, Workload(), "takes waveform. Export it with --audio embedding"),
         (embedding, Workload("end-to-end", video=video), "takes audio embeddings. Export it with --audio waveform"),
     ):
         with pytest.raises(BenchmarkError, match=message):
@@ -163,12 +163,12 @@ def test_a_bundle_must_fit_the_scope(embedding: Bundle, waveform: Bundle, video:
 
 
 def test_a_video_that_is_not_there_is_refused_before_anything_is_measured(
-    waveform: Bundle, progress: Progress, monkeypatch: pytest.MonkeyPatch
+    tiny: Bundle, progress: Progress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("avsbg.benchmarks.measure.runner.sample", lambda *_, **__: pytest.fail("measured"))
     with pytest.raises(MediaError, match=r"no video at missing\.mp4"):
         compare(
-            [BenchmarkCase("tiny", waveform, "onnxruntime", {})],
+            [BenchmarkCase("tiny", tiny, "onnxruntime", {})],
             Workload("end-to-end", video=Path("missing.mp4")),
             QUICK,
             progress,

@@ -13,14 +13,13 @@ from avsbg.benchmarks.measure.streaming import StreamBench
 from avsbg.benchmarks.report.streaming import describe_stream, streaming_text
 from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
 from avsbg.runtime.bundle import Bundle
-from fixtures import ROOT, stream_bundle
+from fixtures import ROOT
 from tools.docs_tables import BLOCKS, RESULTS, update_page
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    bundle = stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("bench") / "bundle")
-    with StreamBench(bundle, "onnxruntime", threads=1) as opened:
+def bench(tiny_stream: Bundle) -> Any:
+    with StreamBench(tiny_stream, "onnxruntime", threads=1) as opened:
         yield opened
 
 

@@ -22,15 +22,10 @@ from avsbg.runtime.segment.batch import find_videos, run_batch
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import segment_live, segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter, Segmenter, StreamSegmenter
-from fixtures import stream_bundle, tiny_bundle
+from fixtures import tiny_bundle
 from fixtures.videos import steady, tone, write_video
 
 OPTIONS = Options(masks="none", overlay=False)
-
-
-@pytest.fixture(scope="module")
-def streamable(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("stream") / "bundle")
 
 
 def segmenter(stack: ExitStack, bundle: Bundle, mode: str) -> Segmenter:
@@ -43,7 +38,7 @@ def segmenter(stack: ExitStack, bundle: Bundle, mode: str) -> Segmenter:
 @pytest.mark.parametrize("mode", ["clip", "stream"])
 @pytest.mark.parametrize("source", ["file", "batch", "live"])
 def test_a_network_without_audio_takes_a_mute_video(
-    tiny: Bundle, streamable: Bundle, tmp_path: Path, mode: str, source: str
+    tiny: Bundle, tiny_stream: Bundle, tmp_path: Path, mode: str, source: str
 ) -> None:
     mute = write_video(tmp_path / "mute.mp4", times=steady(25, 50))
     live = parse_source("lavfi:color=white:size=64x48:rate=10")
@@ -64,7 +59,7 @@ def test_a_network_without_audio_takes_a_mute_video(
             assert result.summary is not None
             return result.summary
 
-    original = tiny if mode == "clip" else streamable
+    original = tiny if mode == "clip" else tiny_stream
     with pytest.raises(MediaError, match="and the network uses audio"):
         run(original)
     summary = run(tiny_bundle.without_audio(original, tmp_path / "bundle"))

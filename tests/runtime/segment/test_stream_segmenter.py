@@ -8,7 +8,6 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
@@ -18,16 +17,11 @@ from fixtures import stream_bundle
 from fixtures.cli import run_avsbg
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("stream") / "bundle")
-
-
 @contextmanager
-def segmenter(bundle: Bundle, spacing: str) -> Iterator[StreamSegmenter]:
+def segmenter(tiny_stream: Bundle, spacing: str) -> Iterator[StreamSegmenter]:
     with (
-        create("onnxruntime", bundle, graph="encode") as encode,
-        create("onnxruntime", bundle, graph="decode") as decode,
+        create("onnxruntime", tiny_stream, graph="encode") as encode,
+        create("onnxruntime", tiny_stream, graph="decode") as decode,
     ):
         yield StreamSegmenter(encode, decode, spacing)  # type: ignore[arg-type]
 
@@ -42,8 +36,8 @@ def heard(results: list[Segmented]) -> list[tuple[int, float]]:
     return [(sample.number, round(float(probability[0, 0]), 3)) for sample, probability in results]
 
 
-def test_each_second_comes_one_later_with_its_own_sound(bundle: Bundle) -> None:
-    with segmenter(bundle, "timestamp") as stream:
+def test_each_second_comes_one_later_with_its_own_sound(tiny_stream: Bundle) -> None:
+    with segmenter(tiny_stream, "timestamp") as stream:
         for _ in range(2):  # a second video begins anew
             stream.reset()
             steps = [heard(list(stream.push(second(index)))) for index in range(4)]
@@ -55,25 +49,25 @@ def test_each_second_comes_one_later_with_its_own_sound(bundle: Bundle) -> None:
         assert stream.describe()["encode"]["graph"] == "encode"
 
 
-def test_published_spacing_is_that_of_clips(bundle: Bundle) -> None:
-    with segmenter(bundle, "published") as stream:
+def test_published_spacing_is_that_of_clips(tiny_stream: Bundle) -> None:
+    with segmenter(tiny_stream, "published") as stream:
         results = [result for index in range(7) for result in stream.push(second(index))] + list(stream.finish())
     # Clips of three seconds, their windows 0.96 s apart.
     assert heard(results) == [(0, 0), (1, 0.96), (2, 1.92), (3, 3), (4, 3.96), (5, 4.92), (6, 6)]
 
 
-def test_a_short_last_second_and_what_is_dropped(bundle: Bundle) -> None:
-    with segmenter(bundle, "timestamp") as stream:
+def test_a_short_last_second_and_what_is_dropped(tiny_stream: Bundle) -> None:
+    with segmenter(tiny_stream, "timestamp") as stream:
         stream.reset()
         results = [one for index in (0, 1, 5, 6) for one in stream.push(second(index))]
         results += list(stream.push(second(7, Fraction(1, 2)))) + list(stream.finish())
     assert heard(results) == [(0, 0), (1, 1), (5, 5), (6, 6), (7, 7)]
-    with segmenter(bundle, "timestamp") as stream:
+    with segmenter(tiny_stream, "timestamp") as stream:
         assert list(stream.finish()) == []
 
 
-def test_a_failed_video_leaves_nothing(bundle: Bundle) -> None:
-    with segmenter(bundle, "timestamp") as stream:
+def test_a_failed_video_leaves_nothing(tiny_stream: Bundle) -> None:
+    with segmenter(tiny_stream, "timestamp") as stream:
         list(stream.push(second(0)))
         list(stream.push(second(1)))
         stream.reset()

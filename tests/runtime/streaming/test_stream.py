@@ -15,13 +15,8 @@ from fixtures import stream_bundle
 from fixtures.stream_bundle import clock, frame, seen
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return stream_bundle.make_stream_bundle(tmp_path_factory.mktemp("stream") / "bundle")
-
-
-def test_a_mask_comes_with_the_next_frame_and_the_last_at_the_end(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_a_mask_comes_with_the_next_frame_and_the_last_at_the_end(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push_sound(clock(0, 10))
         returned = [seen(stream.push(frame(value))) for value in (1, 2, 3)]
         assert returned == [[], [(1, 2, "next")], [(2, 3, "next")]]
@@ -32,28 +27,28 @@ def test_a_mask_comes_with_the_next_frame_and_the_last_at_the_end(bundle: Bundle
             stream.push(frame(4))
 
 
-def test_without_latency_the_partner_is_the_frame_before(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle, latency="zero") as stream:
+def test_without_latency_the_partner_is_the_frame_before(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream, latency="zero") as stream:
         stream.push_sound(clock(0, 10))
         returned = [seen(stream.push(frame(value))) for value in (1, 2, 3)]
         assert returned == [[(1, 1, "itself")], [(2, 1, "previous")], [(3, 2, "previous")]]
         assert stream.close() == []
 
 
-def test_a_single_frame_is_its_own_partner(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_a_single_frame_is_its_own_partner(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         assert stream.push(frame(7), clock(0, 1)) == []
         assert seen(stream.close()) == [(7, 7, "itself")]
 
 
-def test_an_empty_stream_has_no_masks(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_an_empty_stream_has_no_masks(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push_sound(clock(0, 3))
         assert stream.close() == []
 
 
-def test_a_gap_breaks_the_pair(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle, max_gap=1.5) as stream:
+def test_a_gap_breaks_the_pair(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream, max_gap=1.5) as stream:
         stream.push_sound(clock(0, 20))
         masks = []
         for value, time in ((1, 1.0), (2, 2.5), (3, 4.1), (4, 5.0)):
@@ -65,8 +60,8 @@ def test_a_gap_breaks_the_pair(bundle: Bundle) -> None:
     assert [mask.timestamp for mask in masks] == [1.0, 2.5, 4.1, 5.0]
 
 
-def test_a_cut_begins_anew_on_another_clock(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_a_cut_begins_anew_on_another_clock(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push(frame(1), clock(0, 1), 100.0)
         assert seen(stream.cut()) == [(1, 1, "itself")]
         stream.push(frame(2), clock(0, 1), 0.9375)
@@ -76,9 +71,9 @@ def test_a_cut_begins_anew_on_another_clock(bundle: Bundle) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.5, 1.0, 10.0, 30.0])
-def test_the_sound_of_a_frame_is_placed_by_its_timestamp_at_any_cadence(bundle: Bundle, rate: float) -> None:
+def test_the_sound_of_a_frame_is_placed_by_its_timestamp_at_any_cadence(tiny_stream: Bundle, rate: float) -> None:
     times = 3.0 + np.arange(12) / rate
-    with stream_bundle.stream(bundle) as stream:
+    with stream_bundle.stream(tiny_stream) as stream:
         masks = []
         sound = iter(np.array_split(clock(0, times[-1] + 1), 37))
         until = 0.0
@@ -96,17 +91,17 @@ def test_the_sound_of_a_frame_is_placed_by_its_timestamp_at_any_cadence(bundle: 
     np.testing.assert_allclose(starts, times - 15 / 16, atol=0.51 / 16000)
 
 
-def test_published_windows_follow_each_other_within_a_clip(bundle: Bundle) -> None:
+def test_published_windows_follow_each_other_within_a_clip(tiny_stream: Bundle) -> None:
     """T is 3 here: the fourth frame's window begins at 3 s again, so that it never drifts."""
-    with stream_bundle.stream(bundle, spacing="published") as stream:
+    with stream_bundle.stream(tiny_stream, spacing="published") as stream:
         stream.push_sound(clock(0, 10))
         masks = [mask for value in range(7) for mask in stream.push(frame(value))] + stream.close()
     starts = [float(mask.probability[0, 0]) for mask in masks]
     np.testing.assert_allclose(starts, [0, 0.96, 1.92, 3, 3.96, 4.92, 6], atol=1e-6)
 
 
-def test_a_frame_waits_for_late_sound(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_a_frame_waits_for_late_sound(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         assert stream.push(frame(1)) == stream.push(frame(2)) == []
         assert stream.waiting == 2
         assert stream.push_sound(clock(0, 1.9)) == []  # the first frame can be encoded, and has no partner yet
@@ -115,8 +110,8 @@ def test_a_frame_waits_for_late_sound(bundle: Bundle) -> None:
         assert stream.counters.incomplete == 0
 
 
-def test_sound_that_never_comes_is_silence_after_a_while(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle, patience=2.0) as stream:
+def test_sound_that_never_comes_is_silence_after_a_while(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream, patience=2.0) as stream:
         stream.push_sound(clock(0, 1) + 5)  # one second, and then the microphone is gone
         masks = [stream.push(frame(value)) for value in range(7)]
         assert [len(some) for some in masks] == [0, 0, 0, 0, 1, 1, 1]
@@ -126,8 +121,8 @@ def test_sound_that_never_comes_is_silence_after_a_while(bundle: Bundle) -> None
         assert stream.counters.sound.missing == 3 * 15600
 
 
-def test_a_stream_without_patience_never_waits(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle, patience=0.0, latency="zero") as stream:
+def test_a_stream_without_patience_never_waits(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream, patience=0.0, latency="zero") as stream:
         for value in range(4):
             assert len(stream.push(frame(value), timestamp=value + 1.0)) <= 1
         assert stream.waiting <= 1
@@ -135,10 +130,10 @@ def test_a_stream_without_patience_never_waits(bundle: Bundle) -> None:
         assert stream.counters.masks == 4
 
 
-def test_the_clocks_of_sound_and_frames_may_drift(bundle: Bundle) -> None:
+def test_the_clocks_of_sound_and_frames_may_drift(tiny_stream: Bundle) -> None:
     """A microphone 200 ppm fast, for 20 minutes: its samples alone would be 240 ms off at the end; stamps keep them."""
     true = 1.0002
-    with stream_bundle.stream(bundle) as stream:
+    with stream_bundle.stream(tiny_stream) as stream:
         worst, time = 0.0, 0.0
         for second in range(1200):
             samples = (second + np.arange(round(16000 * true)) / (16000 * true)).astype(np.float32)
@@ -152,14 +147,14 @@ def test_the_clocks_of_sound_and_frames_may_drift(bundle: Bundle) -> None:
     assert worst < 0.001
 
 
-def test_frames_of_another_size_are_resized(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_frames_of_another_size_are_resized(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push(np.full((20, 30, 3), 9, np.uint8), clock(0, 1))
         assert seen(stream.close()) == [(9, 9, "itself")]
 
 
-def test_what_is_wrong_is_refused_and_nothing_is_lost(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_what_is_wrong_is_refused_and_nothing_is_lost(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push(frame(1), clock(0, 5))
         for wrong, message in (
             (np.zeros((2, 3), np.uint8), r"uint8 \[2, 3\]"),
@@ -178,17 +173,17 @@ def test_what_is_wrong_is_refused_and_nothing_is_lost(bundle: Bundle) -> None:
         assert seen(stream.push(frame(2))) == [(1, 2, "next")]
 
 
-def test_options_that_do_not_exist(bundle: Bundle) -> None:
+def test_options_that_do_not_exist(tiny_stream: Bundle) -> None:
     for options, message in (
         ({"latency": "two"}, "unknown latency 'two'.*one-frame, zero"),
         ({"spacing": "even"}, "unknown spacing 'even'.*timestamp, published"),
         ({"max_gap": -1.0}, "max_gap"),
         ({"patience": float("nan")}, "patience"),
     ):
-        with pytest.raises(BackendError, match=message), open_stream(bundle, **options):
+        with pytest.raises(BackendError, match=message), open_stream(tiny_stream, **options):
             pass
     with (
-        create("onnxruntime", bundle, graph="encode") as encode,
+        create("onnxruntime", tiny_stream, graph="encode") as encode,
         pytest.raises(BackendError, match="encode and encode"),
     ):
         Stream(encode, encode)
@@ -202,9 +197,9 @@ def test_a_bundle_without_the_graphs(tiny: Bundle, tmp_path: Path) -> None:
         pass
 
 
-def test_only_two_frames_of_features_are_held(bundle: Bundle) -> None:
+def test_only_two_frames_of_features_are_held(tiny_stream: Bundle) -> None:
     addresses = set()
-    with stream_bundle.stream(bundle) as stream:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push_sound(clock(0, 40))
         for value in range(30):
             stream.push(frame(value))
@@ -213,8 +208,8 @@ def test_only_two_frames_of_features_are_held(bundle: Bundle) -> None:
     assert len(addresses) == 4  # two maps a frame
 
 
-def test_a_failure_leaves_a_stream_that_can_go_on(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
-    with stream_bundle.stream(bundle) as stream:
+def test_a_failure_leaves_a_stream_that_can_go_on(tiny_stream: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    with stream_bundle.stream(tiny_stream) as stream:
         stream.push_sound(clock(0, 10))
         stream.push(frame(1))
         with monkeypatch.context() as patch:
@@ -229,12 +224,12 @@ def test_a_failure_leaves_a_stream_that_can_go_on(bundle: Bundle, monkeypatch: p
         assert seen(stream.push(frame(4))) == [(3, 4, "next")]
 
 
-def test_memory_and_counts_over_a_long_stream(bundle: Bundle) -> None:
+def test_memory_and_counts_over_a_long_stream(tiny_stream: Bundle) -> None:
     """What is held does not depend on how much has passed; the soak of an hour is `avsbg bench-stream --soak`."""
     import tracemalloc
 
     second = np.zeros(16000, np.float32)
-    with stream_bundle.stream(bundle) as stream:
+    with stream_bundle.stream(tiny_stream) as stream:
 
         def run(frames: int) -> int:
             for value in range(frames):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +17,6 @@ from fixtures.stream_bundle import frame, seen
 
 PATIENCE = 20.0  # seconds after which a thread that hangs fails the test
 SECOND = np.zeros(16000, np.float32)
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    path: Path = tmp_path_factory.mktemp("stream") / "bundle"
-    return stream_bundle.make_stream_bundle(path)
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +36,8 @@ def _capture(threaded: ThreadedStream, frames: int) -> threading.Thread:
     return thread
 
 
-def test_nothing_is_lost_where_producers_wait(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream, ThreadedStream(stream, capacity=2) as threaded:
+def test_nothing_is_lost_where_producers_wait(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream, ThreadedStream(stream, capacity=2) as threaded:
         thread = _capture(threaded, 100)
         masks = list(threaded)
         thread.join(PATIENCE)
@@ -54,8 +47,11 @@ def test_nothing_is_lost_where_producers_wait(bundle: Bundle) -> None:
     assert threaded.counters["mask"].taken == 100
 
 
-def test_a_slow_consumer_costs_old_frames_where_they_may_be_dropped(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream, ThreadedStream(stream, capacity=2, policy="drop-oldest") as threaded:
+def test_a_slow_consumer_costs_old_frames_where_they_may_be_dropped(tiny_stream: Bundle) -> None:
+    with (
+        stream_bundle.stream(tiny_stream) as stream,
+        ThreadedStream(stream, capacity=2, policy="drop-oldest") as threaded,
+    ):
         thread = _capture(threaded, 200)
         thread.join(PATIENCE)  # it never waits, though nobody takes a mask
         masks = list(threaded)
@@ -69,9 +65,9 @@ def test_a_slow_consumer_costs_old_frames_where_they_may_be_dropped(bundle: Bund
     assert seen(masks)[-1][0] == 199
 
 
-def test_leaving_the_block_ends_the_thread_and_whoever_waits(bundle: Bundle) -> None:
+def test_leaving_the_block_ends_the_thread_and_whoever_waits(tiny_stream: Bundle) -> None:
     caught: list[BaseException] = []
-    with stream_bundle.stream(bundle) as stream:
+    with stream_bundle.stream(tiny_stream) as stream:
         with ThreadedStream(stream, capacity=1) as threaded:
 
             def capture() -> None:
@@ -91,7 +87,7 @@ def test_leaving_the_block_ends_the_thread_and_whoever_waits(bundle: Bundle) -> 
             stream.push(frame(1))
 
 
-def test_an_error_of_the_network_reaches_both_sides(bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_network_reaches_both_sides(tiny_stream: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = iter(range(1000))
     original = Stream.push
 
@@ -101,7 +97,7 @@ def test_an_error_of_the_network_reaches_both_sides(bundle: Bundle, monkeypatch:
         return original(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Stream, "push", push)
-    with stream_bundle.stream(bundle) as stream, ThreadedStream(stream, capacity=2) as threaded:
+    with stream_bundle.stream(tiny_stream) as stream, ThreadedStream(stream, capacity=2) as threaded:
         caught: list[BaseException] = []
 
         def capture() -> None:
@@ -122,8 +118,8 @@ def test_an_error_of_the_network_reaches_both_sides(bundle: Bundle, monkeypatch:
         assert [str(error) for error in caught] == ["the device is gone"]
 
 
-def test_a_wrong_frame_is_an_error_of_the_consumer_too(bundle: Bundle) -> None:
-    with stream_bundle.stream(bundle) as stream, ThreadedStream(stream) as threaded:
+def test_a_wrong_frame_is_an_error_of_the_consumer_too(tiny_stream: Bundle) -> None:
+    with stream_bundle.stream(tiny_stream) as stream, ThreadedStream(stream) as threaded:
         threaded.push(np.zeros(3, np.uint8))
         with pytest.raises(Exception, match="a frame is uint8"):
             list(threaded)
