@@ -70,7 +70,7 @@ def fit_head(network: AvsBg, *, size: int, steps: int, report: Callable[[str], N
 
 
 def _decoded(network: AvsBg, size: int) -> tuple[Tensor, Tensor]:
-    """What the head is given `[N, 128, h, w]`, and where the discs are `[N, H, W]`, in the N frames of the vectors."""
+    """The head's input `[N, 128, h, w]` and the discs' masks `[N, H, W]` in the N frames of the vectors."""
     import torch
 
     from avsbg.export.bundle_writer import VECTOR_CLIPS, VECTOR_SEED

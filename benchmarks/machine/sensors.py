@@ -58,7 +58,7 @@ def find_nvml() -> Any:
 
 
 def throttling(before: MachineState, after: MachineState) -> list[str]:
-    """Why the measurement between two states is no result, if the machine slowed itself down."""
+    """The reasons why a measurement between two states is no result: the machine slowed itself down."""
     found = []
     reasons = {reason for state in (before, after) if state.gpu for reason in state.gpu.throttled}
     if reasons:

@@ -39,7 +39,7 @@ class BenchmarkCase:
 
     @property
     def merges(self) -> tuple[MergeRecord, ...]:
-        """What is merged in the graph that it executes; PyTorch executes the network as it is."""
+        """The merges in the graph that it executes; PyTorch executes the network as it is."""
         return () if self.backend == "torch" else self.bundle.graph(GRAPH).merges
 
     @property

@@ -1,4 +1,4 @@
-"""What the processor reaches at its best, measured beside the samples: matrix products and copies."""
+"""Peak rates of the processor, measured beside the samples: matrix products and copies."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ from avsbg.runtime.bundle import Bundle
 
 WARMUP, RUNS = 2, 5
 _SLOWEST = 20
-PARTS = ("front end", "encoder", "neck", "fusion", "correlation", "decoder", "head")
-
 # Module -> part. TPAVI is AVSBench's fusion; what precedes the network is the front end.
 _MODULES = {
     "log_mel": "front end",
@@ -41,6 +40,7 @@ _MODULES = {
     "decoder": "decoder",
     "head": "head",
 }
+PARTS = tuple(dict.fromkeys(_MODULES.values()))
 _MODULE = re.compile(rf"(?:^|[ ./])(?:network\.)?({'|'.join(_MODULES)})(?=[./_ ]|$)")
 # Between the modules of a network: gathering of neighbours, reshapes.
 _BETWEEN = "between modules"
@@ -206,22 +206,32 @@ def _node_of_output(bundle: Bundle, graph: str) -> dict[str, str]:
 
 def _torch(case: BenchmarkCase, clips: int) -> _Profiled:
     import torch
-    from torch import nn
 
     from avsbg.export.torch_backend import TorchBackend
 
     class Profiled(TorchBackend):
         """With hooks around the parts of the network; a list of modules is never called itself, its elements are."""
 
-        def hooked(self) -> list[tuple[str, nn.Module]]:
+        def add_hooks(self, layers: list[Layer]) -> None:
             assert self._module is not None
-            parts = dict(self._module.named_children())
-            network = parts.pop("network")
-            found = [(name, part) for name, part in parts.items() if isinstance(part, nn.Module)]
-            for name, part in network.named_children():
-                inner = part.named_children() if isinstance(part, nn.ModuleList) else [("", part)]
-                found += [(f"network.{name}.{number}".rstrip("."), module) for number, module in inner]
-            return found
+            outer = dict(self._module.named_children())
+            modules = dict(outer.pop("network").named_children())
+            modules = {f"network.{name}": module for name, module in modules.items()} | outer
+            started: list[float] = []
+
+            def enter(*_: object) -> None:
+                self.synchronise()
+                started.append(time.perf_counter())
+
+            def leave(name: str, module: torch.nn.Module, *_: object) -> None:
+                self.synchronise()
+                layers.append(Layer(name, type(module).__name__, time.perf_counter() - started.pop()))
+
+            for name, module in modules.items():
+                inner = module.named_children() if isinstance(module, torch.nn.ModuleList) else [("", module)]
+                for number, part in inner:
+                    part.register_forward_pre_hook(enter)
+                    part.register_forward_hook(partial(leave, f"{name}.{number}".rstrip(".")))
 
         def synchronise(self) -> None:
             if self._device.type == "cuda":
@@ -229,20 +239,7 @@ def _torch(case: BenchmarkCase, clips: int) -> _Profiled:
 
     with Profiled(case.bundle, GRAPH, **case.options) as backend:
         layers: list[Layer] = []
-        started: list[float] = []
-
-        def enter(*_: object) -> None:
-            backend.synchronise()
-            started.append(time.perf_counter())
-
-        for name, module in backend.hooked():
-
-            def leave(*_: object, name: str = name, kind: str = type(module).__name__) -> None:
-                backend.synchronise()
-                layers.append(Layer(name, kind, time.perf_counter() - started.pop()))
-
-            module.register_forward_pre_hook(enter)
-            module.register_forward_hook(leave)
+        backend.add_hooks(layers)
         inputs = random_inputs(backend.contract.inputs, clips)
         runs = []
         for _ in range(WARMUP + RUNS):

@@ -170,10 +170,7 @@ class StreamBench:
 
             source = threading.Thread(target=offer, name="avsbg-source")
             source.start()
-            stamps = []
-            for mask in live:
-                stamps.append(mask.timestamp)
-                completed.append((mask.timestamp, time.perf_counter()))
+            completed += ((mask.timestamp, time.perf_counter()) for mask in live)
             source.join()
             wall = time.perf_counter() - began
             missed = live.counters["frame"].dropped
@@ -266,15 +263,12 @@ class StreamBench:
             incomplete = stream.counters.incomplete
         quarter = len(resident) // 4
         growth = np.median(resident[3 * quarter :]) - np.median(resident[quarter : 2 * quarter] or resident)
-        counts = {
-            "frames": frames,
-            "masks": masks,
-            "lost": frames - masks,
-            "dropped": dropped,
-            "incomplete": incomplete,
-        }
         metrics = {
-            **{name: Metric(value=count) for name, count in counts.items()},
+            "frames": Metric(value=frames),
+            "masks": Metric(value=masks),
+            "lost": Metric(value=frames - masks),
+            "dropped": Metric(value=dropped),
+            "incomplete": Metric(value=incomplete),
             "span": Metric(unit="s", value=float(frames)),
             "duration": Metric(unit="s", value=time.perf_counter() - began),
             "resident": Metric(unit="B", samples=tuple(resident)),

@@ -1,4 +1,4 @@
-"""What one call computes: a clip from arrays in memory (scope `model`), or a whole video (`end-to-end`)."""
+"""Workloads of one call: a clip from arrays in memory (scope `model`), or a whole video (`end-to-end`)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Scope = Literal["model", "end-to-end"]
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed.
+    """The work that is timed.
 
     Attributes:
         scope: `model` runs the graph on frames and audio embeddings in memory, as the paper timed it; `end-to-end`

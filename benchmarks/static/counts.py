@@ -83,7 +83,7 @@ def count_graphs() -> Counts:
 
 
 def merge_key(network: str, nodes: Sequence[str]) -> str:
-    """What a count of merged operations is called, up to the comma before `before` or `merged`."""
+    """The name of a count of merged operations, up to the comma before `before` or `merged`."""
     return f"{network}, operations a frame of {' and '.join(nodes)}"
 
 
@@ -122,7 +122,7 @@ def count(*, callgrind: bool = True) -> Sections:
 
 
 def differences(wanted: Counts, found: Counts, *, tolerance: float = 0.0) -> list[str]:
-    """What has changed, one line each and by how much; nothing where all counts are the committed ones.
+    """List the changes, one line each and by how much; none where all counts are the committed ones.
 
     Args:
         wanted: the committed counts.

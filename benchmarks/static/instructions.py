@@ -23,12 +23,12 @@ _INSTALL = "On Debian and Ubuntu: apt-get install valgrind g++"
 
 
 def missing_tools() -> list[str]:
-    """Which of the programs that counting needs are not installed."""
+    """The programs that counting needs and that are not installed."""
     return [tool for tool in ("valgrind", "g++") if shutil.which(tool) is None]
 
 
 def compiler() -> str:
-    """What counts belong to: another compiler, or another processor family, makes other instructions.
+    """The compiler and the processor family, by which instructions differ.
 
     Raises:
         BenchmarkError: there is no compiler.

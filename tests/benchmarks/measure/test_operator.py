@@ -16,7 +16,7 @@ from avsbg.benchmarks.measure.operator_cases import (
     case_names,
     measure_memory,
 )
-from avsbg.benchmarks.report.operator import operator_tables, operator_text
+from avsbg.benchmarks.report.operator import operator_tables
 from avsbg.benchmarks.report.tables import to_markdown
 from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.benchmarks.static import roofline
@@ -24,6 +24,7 @@ from avsbg.errors import AvsbgError
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 from fixtures import ROOT
+from tools.docs_tables import operator_text
 
 DOCS = ROOT / "docs"
 
