@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from typer.testing import CliRunner
 
@@ -11,6 +12,7 @@ from avsbg.model import build, fill_from_seed, named_variant
 from tools import fit_head
 
 
+@pytest.mark.slow
 def test_the_head_alone_is_fitted_to_mark_the_discs(tmp_path, monkeypatch):
     monkeypatch.setattr(fit_head, "MIN_IOU", 0.5)
     path = tmp_path / "fitted.safetensors"

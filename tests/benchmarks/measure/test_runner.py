@@ -92,6 +92,7 @@ def test_ratios_refer_to_the_row_that_is_named(embedding: Bundle, progress: Prog
     assert first["latency"].samples == pytest.approx([1.05, 1.0] * 10)
 
 
+@pytest.mark.slow
 def test_a_disturbance_marks_the_row(embedding: Bundle, progress: Progress, scheduled: Schedule) -> None:
     scheduled(lambda _: 1.0)
     assert _scheduled(embedding, progress).problems == ()

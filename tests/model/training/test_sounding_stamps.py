@@ -75,6 +75,7 @@ def test_scenes_show_what_sounds(media, task):
     assert 0.1 < np.mean(moved[False]) < 0.5
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(media, tmp_path):
     command = ["--task", "ms3", "--clips", "3", "2", "2", "--size", "32", "--stamps", str(media / "stamps")]
     command += ["--backgrounds", str(media / "backgrounds")]
@@ -127,6 +128,7 @@ def test_the_test_split_shows_and_sounds_something_new_where_the_sources_allow_i
         assert (test.photos[0].tobytes() not in shown) == (files.test_photo is not None)
 
 
+@pytest.mark.slow
 def test_distractors_stand_in_for_a_quarter_of_the_objects_and_never_in_a_test(media):
     library = _library(media)
     photos = {split: {photo.tobytes() for photo in library.distractors[split]} for split in SPLITS}

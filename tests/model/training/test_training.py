@@ -119,6 +119,7 @@ def test_a_crash_costs_the_steps_since_the_last_state_and_no_more(data, uninterr
     assert [row["step"] for row in _log(path)] == [1, 2, 3, 3, 4, 5, 6, 6]
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_best_epoch_is_kept(data, tmp_path):
     recipe = replace(TOY, task="s4", epochs=8, batch=3)
     result = _train(data, tmp_path / "run", recipe=recipe, workers=1)
