@@ -59,8 +59,7 @@ def operator(  # noqa: PLR0917  (each is an option by name)
     import os
 
     from avsbg.benchmarks.measure.operator import SIDES, measure_operator
-    from avsbg.benchmarks.report.operator import describe_clip, operator_tables
-    from avsbg.benchmarks.report.tables import results_console, to_console
+    from avsbg.benchmarks.report.operator import operator_text
     from avsbg.benchmarks.results.schema import write_rows
     from avsbg.progress import ProgressBars
 
@@ -69,11 +68,7 @@ def operator(  # noqa: PLR0917  (each is an option by name)
     with ProgressBars(quiet=True) as progress:
         rows = measure_operator(side or SIDES, threads or (1, 2), progress, samples=samples, pause=pause, memory=memory)
     write_rows(output, rows)
-    for table in operator_tables(rows):
-        results_console().print(to_console(table))
-    for row in rows:
-        if row.kind == "operator-clip":
-            results_console().print(describe_clip(row))
+    typer.echo(operator_text(rows))
 
 
 @app.command()

@@ -24,12 +24,12 @@ import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import operator, paper, precision, speed, streaming
-from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
-from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
+from avsbg.benchmarks.report import operator, paper, precision, streaming
+from avsbg.benchmarks.report.tables import Columns, markdown
+from avsbg.benchmarks.results.schema import check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
-from tools import activation_memory, bounds, decoding, engines, kernels, run, soak, training_tables
+from tools import activation_memory, bounds, decoding, engines, kernels, run, soak, speed_tables, training_tables
 
 RESULTS = Path("benchmarks/results")
 COMMAND = "python -m tools.docs_tables"
@@ -61,8 +61,6 @@ def _named(table: Callable[..., str], file: str) -> Callable[..., str]:
 
 
 _FRAMES = 5
-# The side of the largest map, which the first stage has.
-_LARGEST_SIDE = 56
 _NETWORK = "avs-bg"
 # What is merged, for people, and the network's operations in one merge each.
 MERGES: dict[str, tuple[tuple[str, ...], ...]] = {
@@ -111,58 +109,28 @@ def limit_table() -> str:
     return markdown(limits.items(), [("limit", lambda item: item[0]), ("", lambda item: item[1])])
 
 
-def operator_text(rows: Sequence[Measurement]) -> str:
-    """The operator's benchmark as the measured part of docs/operator-cpu.md."""
-    environment = rows[0].environment
-    assert environment is not None
-    compared = [row for row in rows if row.kind == "operator" and "speedup over torch" in row.metrics]
-    columns: Columns[Measurement] = [
-        ("threads", lambda row: row.case["threads"]),
-        ("positions", operator.positions),
-        ("case", lambda row: f"**{row.label}** ({row.case['path']})" if row.case["path"] else row.label),
-        ("p50 ms", lambda row: f"{1e3 * row['p50'].number:.3f}"),
-        ("p90 ms", lambda row: f"{1e3 * row['p90'].number:.3f}"),
-        ("GFLOP/s", lambda row: f"{operator.rate(row, 'p50'):.0f}"),
-        ("of sgemm", lambda row: with_interval(row["share_of_sgemm"], ".0%")),
-        ("times torch", lambda row: f"{row['speedup over torch'].number:.2f}"),
-        ("peak MiB", lambda row: operator.mebibytes(row, "-")),
-    ]
-    ratios = " and ".join(
-        f"{with_interval(row['four_over_five'], '.2f')} of the time of five on {operator.thread_count(row)}"
-        for row in rows
-        if row.kind == "operator-clip" and row.case["side"] == _LARGEST_SIDE
-    )
-    load = environment.load_average[0]
-    busy = (
-        " Other programs were running, so the ratios within a round say more than the milliseconds do, and several "
-        "threads suffer more than one."
-    )
-    return "\n\n".join(
-        [
-            f"{environment.processor}, {environment.physical_cores} cores; load average {load:.1f} at the start, "
-            f"nothing dropped.{busy if load > 0.5 else ''}",
-            markdown(compared, columns),
-            "A clip of five frames takes four products, since the second mean of the last pair serves the last frame. "
-            f"At {_LARGEST_SIDE} x {_LARGEST_SIDE} four products take {ratios}.",
-        ]
-    )
+def paper_sentence() -> str:
+    """The paper's figures as the documentation cites them."""
+    titles = {"avs-bg": "AVS-BG", "avsbench": "AVSBench"}
+    figures = ((titles[name], stated) for name, stated in paper.TABLE_7.items())
+    return ", ".join(f"{title} {stated.parameters:.2f} M and {stated.latency:.2f} ms" for title, stated in figures)
 
 
 BLOCKS: tuple[Block, ...] = (
-    Block("README.md", "table7", _named(speed.table7, "table7.jsonl"), ("table7.jsonl",)),
+    Block("README.md", "table7", _named(speed_tables.table7, "table7.jsonl"), ("table7.jsonl",)),
     Block("docs/benchmarks.md", "limits", limit_table),
-    Block("docs/benchmarks.md", "paper", paper.describe_figures),
+    Block("docs/benchmarks.md", "paper", paper_sentence),
     Block("docs/engines.md", "engines", engines.engine_table, ("engines.jsonl",)),
     Block("docs/engines.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
     Block("docs/export.md", "merges", merge_table, ("counts.json",)),
     Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
-    Block("docs/operator-cpu.md", "operator", operator_text, ("operator_cpu.jsonl",), committed=False),
+    Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", bounds.peak_table, ("../static/devices.json",)),
     Block("docs/operator-roofline.md", "bounds", bounds.bound_table, ("../static/devices.json",)),
     Block("docs/precision.md", "precision", precision.precision_table, ("precision.jsonl",)),
     Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
     Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
-    Block("docs/speed.md", "speed", _named(speed.ladder, "speed.jsonl"), ("speed.jsonl",)),
+    Block("docs/speed.md", "speed", _named(speed_tables.ladder, "speed.jsonl"), ("speed.jsonl",)),
     Block("docs/streaming.md", "streaming", streaming.streaming_text, ("streaming.jsonl",)),
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),

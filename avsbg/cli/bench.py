@@ -74,7 +74,8 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.machine.environment import default_threads
     from avsbg.benchmarks.measure.cases import list_cases
     from avsbg.benchmarks.measure.profile import profile_all
-    from avsbg.benchmarks.measure.runner import Settings, compare
+    from avsbg.benchmarks.measure.runner import compare
+    from avsbg.benchmarks.measure.sampling import Settings
     from avsbg.benchmarks.measure.workloads import Workload
     from avsbg.benchmarks.report.directory import results_directory, write_results
     from avsbg.benchmarks.report.speed import cost_table, latency_table

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from avsbg.benchmarks.results.schema import Metric
 
 if TYPE_CHECKING:
     from avsbg.model import Variant
     from avsbg.runtime.bundle.manifest import MergeRecord
 
 
-@dataclass(frozen=True)
-class FlopCount:
-    """Operations of one clip.
-
-    Attributes:
-        total: of the whole network, VGGish not included; one multiply-add is two operations.
-        parts: the same by part of the network, in the order of execution.
-    """
-
-    total: int
-    parts: dict[str, int]
-
-
-def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> FlopCount:
-    """Count the operations of one clip.
+def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Metric:
+    """Count the operations of one clip, by part of the network in the order of execution; VGGish is not included.
 
     As `torch.utils.flop_counter` has it, matrix products and convolutions count and elementwise work does not. The
-    correlation operators count as the products of their definition.
+    correlation operators count as the products of their definition. One multiply-add is two operations.
 
     Args:
         variant: the network.
@@ -56,10 +44,11 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Fl
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     root = type(network).__name__
     parts = {part: _part_flops(by_module, f"{root}.{part}") for part, _ in network.named_children()}
-    return FlopCount(counter.get_total_flops(), {part: flops for part, flops in parts.items() if flops})
+    counted: dict[str, int | float] = {part: flops for part, flops in parts.items() if flops}
+    return Metric(unit="FLOP", value=counter.get_total_flops(), parts=counted)
 
 
-def merged_flops(count: FlopCount, merges: Iterable[MergeRecord], *, frames: int) -> FlopCount:
+def merged_flops(count: Metric, merges: Iterable[MergeRecord], *, frames: int) -> Metric:
     """The operations of a clip in a graph in which operations of the network are merged.
 
     Args:
@@ -71,7 +60,8 @@ def merged_flops(count: FlopCount, merges: Iterable[MergeRecord], *, frames: int
         root, _, module = merge.nodes[-1].partition(".")
         if root == "network":
             parts[module.partition(".")[0]] -= frames * (merge.operations_before - merge.operations_after)
-    return FlopCount(count.total - sum(count.parts.values()) + sum(parts.values()), parts)
+    total = count.number - sum(count.parts.values()) + sum(parts.values())
+    return Metric(unit="FLOP", value=total, parts=parts)
 
 
 def correlation_flops(a: tuple[int, ...], b: tuple[int, ...], *_: object, **__: object) -> int:

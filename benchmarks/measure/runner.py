@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -14,41 +14,13 @@ from avsbg.benchmarks.machine.sensors import throttling
 from avsbg.benchmarks.measure.cases import BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
 from avsbg.benchmarks.measure.memory import measure_memory
-from avsbg.benchmarks.measure.sampling import PAUSE, sample
+from avsbg.benchmarks.measure.sampling import PAUSE, Settings, sample
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, Run
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import paired_ratio
 from avsbg.model import VariantError
 from avsbg.progress import Progress
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How much is measured.
-
-    Attributes:
-        warmup: rounds that are dropped.
-        samples: rounds that are kept, at the least.
-        seconds: rounds go on until this much time has passed, all cases together.
-        patience: rounds that may follow while a row varies or drifts beyond its limits; none of them is dropped.
-        reference: label of the row that the others are divided by; None for the first.
-        memory: whether peak memory is measured.
-    """
-
-    warmup: int = 3
-    samples: int = 30
-    seconds: float = 3.0
-    patience: int = 0
-    reference: str | None = None
-    memory: bool = True
-
-    def __post_init__(self) -> None:
-        if self.samples < 2 or self.warmup < 1 or self.seconds < 0 or self.patience < 0:
-            raise BenchmarkError(
-                f"cannot take {self.samples} samples over {self.seconds:g} s after {self.warmup} rounds of warm-up.",
-                "Take at least 2 samples after at least 1 round, over 0 s or more.",
-            )
 
 
 def compare(
@@ -77,66 +49,52 @@ def compare(
     started = datetime.now(timezone.utc).replace(microsecond=0)
     flops = dict(zip(labels, _count(cases, progress), strict=True))
     memory = _memory(cases, workload, progress) if settings.memory else {label: {} for label in labels}
-    timed = sample(
-        cases,
-        workload,
-        warmup=settings.warmup,
-        samples=settings.samples,
-        minimum_seconds=settings.seconds,
-        patience=settings.patience,
-        progress=progress,
-        threads=next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads()),
+    threads = next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads())
+    timed, run = sample(cases, workload, settings, progress, threads=threads)
+    recorded = {"warmup": settings.warmup, "patience": settings.patience, "pause": PAUSE, "limits": asdict(LIMITS)}
+    run = run.model_copy(
+        update={
+            "started": started,
+            "command": ("avsbg", *sys.argv[1:]),
+            "settings": {"reference": reference, **recorded},
+        }
     )
-    run = Run(
-        started=started,
-        command=("avsbg", *sys.argv[1:]),
-        settings={
-            "reference": reference,
-            "warmup": settings.warmup,
-            "patience": settings.patience,
-            "pause": PAUSE,
-            "limits": asdict(LIMITS),
-        },
-        others=timed.others,
-        before=timed.before,
-        after=timed.after,
-        peaks=timed.peaks,
-        copy_rate=timed.copy_rate,
-    )
-    base = timed.cases[reference].seconds
-    disturbed = throttling(timed.before, timed.after)
     rows = []
     for case in cases:
         label, parameters = case.label, case.bundle.manifest.parameters
-        sampled, clips = timed.cases[label], workloads[label]["clips"]
+        sampled, clips = timed[label], workloads[label]["clips"]
         metrics = {
             "latency": Metric(unit="s", samples=tuple(seconds / clips for seconds in sampled.seconds)),
-            "ratio": Metric.of(paired_ratio(sampled.seconds, base)),
+            "ratio": Metric.of(paired_ratio(sampled.seconds, timed[reference].seconds)),
             "published_parameters": Metric(value=parameters.published),
             "needed_parameters": Metric(value=parameters.inference),
             **flops[label],
             **memory[label],
             **sampled.metrics,
         }
-        difference, miou = (_value(metrics.get(name)) for name in ("logit_difference", "miou"))
-        problems = find_problems(sampled.seconds, others=timed.others, logit_difference=difference, miou=miou)
-        rows.append(
-            Measurement(
-                kind="latency",
-                label=label,
-                case=workloads[label],
-                metrics=metrics,
-                problems=(*problems, *disturbed),
-                ran=_describe_case(case, sampled.described),
-                run=run,
-                environment=environment,
-            )
+        row = Measurement(
+            kind="latency",
+            label=label,
+            case=workloads[label],
+            metrics=metrics,
+            ran=_describe_case(case, sampled.described),
+            run=run,
+            environment=environment,
         )
+        rows.append(row.model_copy(update={"problems": _problems(row, sampled.seconds)}))
     return rows
 
 
-def _value(metric: Metric | None) -> float | None:
-    return None if metric is None else metric.value
+def _problems(row: Measurement, seconds: Sequence[float]) -> tuple[str, ...]:
+    """List why a row is unstable."""
+    found = find_problems(
+        seconds,
+        others=row.run.others or 0.0,
+        logit_difference=row.value("logit_difference"),
+        miou=row.value("miou"),
+    )
+    assert row.run.before is not None and row.run.after is not None
+    return (*found, *throttling(row.run.before, row.run.after))
 
 
 def _count(cases: Sequence[BenchmarkCase], progress: Progress) -> Iterator[dict[str, Metric]]:
@@ -149,8 +107,8 @@ def _count(cases: Sequence[BenchmarkCase], progress: Progress) -> Iterator[dict[
             variant, merges = case.variant, case.merges
             key = (variant, *shape.values(), merges)
             if key not in counted:
-                count = merged_flops(count_flops(variant, **shape), merges, frames=clip.frames)
-                counted[key] = {"operations": Metric(unit="FLOP", value=count.total, parts=dict(count.parts))}
+                operations = merged_flops(count_flops(variant, **shape), merges, frames=clip.frames)
+                counted[key] = {"operations": operations}
             row = counted[key]
         except (VariantError, ModuleNotFoundError):
             row = {}
@@ -185,12 +143,11 @@ def _describe_case(case: BenchmarkCase, described: Mapping[str, Any]) -> Ran:
     realised = described.get("realised")
     if realised is None and described.get("precision"):
         realised = {"source": "graph", "precision": described["precision"]}
-    bundle = describe_bundle(case.bundle)
     built = {name: described[f"{name}_sha256"] for name in ("engine", "plugin") if described.get(f"{name}_sha256")}
     return describe_bundle(
         case.bundle,
         variant=ran_as(case),
-        files=bundle.files | built,
+        files=describe_bundle(case.bundle).files | built,
         backend=dict(described),
         requested=case.options.get("precision"),
         realised=realised,

@@ -19,7 +19,7 @@ from avsbg.benchmarks.machine.sensors import EnergyMeter, find_meter, find_nvml,
 from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.hardware_peak import measure_copy_rate, measure_matrix_rates
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.schema import MachineState, Metric
+from avsbg.benchmarks.results.schema import MachineState, Metric, Run
 from avsbg.benchmarks.results.stability import find_problems
 from avsbg.progress import Progress
 from avsbg.runtime.backends import Backend
@@ -46,22 +46,31 @@ class CaseSamples:
 
 
 @dataclass(frozen=True)
-class RunSamples:
-    """All cases' samples by label, and the machine meanwhile.
+class Settings:
+    """How much is measured.
 
     Attributes:
-        cases: by label.
-        others: the share of all cores that other processes used.
-        before: the machine after the warm-up. after: and after the last sample.
-        peaks: see `hardware_peak.measure_matrix_rates`. copy_rate: see `hardware_peak.measure_copy_rate`.
+        warmup: rounds that are dropped.
+        samples: rounds that are kept, at the least.
+        seconds: rounds go on until this much time has passed, all cases together.
+        patience: rounds that may follow while a row varies or drifts beyond its limits; none of them is dropped.
+        reference: label of the row that the others are divided by; None for the first.
+        memory: whether peak memory is measured.
     """
 
-    cases: dict[str, CaseSamples]
-    others: float
-    before: MachineState
-    after: MachineState
-    peaks: dict[str, float]
-    copy_rate: float
+    warmup: int = 3
+    samples: int = 30
+    seconds: float = 3.0
+    patience: int = 0
+    reference: str | None = None
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.samples < 2 or self.warmup < 1 or self.seconds < 0 or self.patience < 0:
+            raise BenchmarkError(
+                f"cannot take {self.samples} samples over {self.seconds:g} s after {self.warmup} rounds of warm-up.",
+                "Take at least 2 samples after at least 1 round, over 0 s or more.",
+            )
 
 
 def interleave(
@@ -130,27 +139,19 @@ def interleave(
 
 
 def sample(
-    cases: Sequence[BenchmarkCase],
-    workload: Workload,
-    *,
-    warmup: int,
-    samples: int,
-    minimum_seconds: float,
-    progress: Progress,
-    threads: int,
-    patience: int = 0,
-) -> RunSamples:
+    cases: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress, *, threads: int
+) -> tuple[dict[str, CaseSamples], Run]:
     """Open every case, hold it against its bundle's vectors, and time all of them in turn.
 
     Args:
         cases: with different labels.
         workload: what each call computes.
-        warmup: rounds that are dropped, at least 1.
-        samples: rounds that are kept, at the least.
-        minimum_seconds: rounds go on until this much time has passed.
+        settings: how much is measured.
         progress: called between calls.
         threads: with which the machine's peak is measured afterwards.
-        patience: rounds that may follow while some row varies or drifts beyond its limits.
+
+    Returns:
+        the samples of each case, by label, and the machine meanwhile.
 
     Raises:
         BackendError: a backend cannot do what was asked for.
@@ -169,30 +170,24 @@ def sample(
             accuracy = {"logit_difference": difference, "miou": mask_agreement(backend, workload.clips, precision)}
             metrics[case.label] = {name: Metric(value=value) for name, value in accuracy.items() if value is not None}
         progress("loading", len(cases), len(cases))
-        rounds = _Rounds(progress, warmup, samples, read=lambda: read_state(nvml=nvml))
+        rounds = _Rounds(progress, settings.warmup, settings.samples, read=lambda: read_state(nvml=nvml))
         seconds = interleave(
             calls,
-            warmup=warmup,
-            samples=samples,
-            minimum_seconds=minimum_seconds,
+            warmup=settings.warmup,
+            samples=settings.samples,
+            minimum_seconds=settings.seconds,
             pause=PAUSE,
             after_round=rounds.after_round,
-            more=lambda times: _wants_more(times, samples + patience),
+            more=lambda times: _wants_more(times, settings.samples + settings.patience),
         )
         others, after = rounds.load.share(), read_state(nvml=nvml)
         clips = {case.label: workload.describe(case.bundle)["clips"] for case in cases}
         energy = _measure_energies(calls, clips, find_meter(nvml=nvml), progress)
-        return RunSamples(
-            {
-                label: CaseSamples(seconds[label], described[label], {**metrics[label], **energy[label]})
-                for label in calls
-            },
-            others,
-            rounds.before,
-            after,
-            measure_matrix_rates(threads),
-            measure_copy_rate(),
-        )
+    sampled = {
+        label: CaseSamples(seconds[label], described[label], {**metrics[label], **energy[label]}) for label in calls
+    }
+    peaks, copy_rate = measure_matrix_rates(threads), measure_copy_rate()
+    return sampled, Run(others=others, before=rounds.before, after=after, peaks=peaks, copy_rate=copy_rate)
 
 
 def _wants_more(times: Mapping[str, Sequence[float]], at_most: int) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from avsbg.benchmarks.report.labels import network_title
 from avsbg.benchmarks.report.tables import Columns, Table, make_table, number
@@ -15,15 +15,8 @@ from avsbg.runtime.bundle.precision import PRECISIONS
 _RATES = {"fp32": None, "fp16": 1, "int8": 2}
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A bound from below on the time of one clip.
-
-    Attributes:
-        seconds: the bound.
-        by: what bounds it, `compute` or `memory`.
-        arithmetic: how it comes about.
-    """
+class Estimate(NamedTuple):
+    """A bound from below on the time of one clip; `by` says whether it is of `compute` or of `memory`."""
 
     network: str
     device: str

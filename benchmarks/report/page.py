@@ -211,9 +211,7 @@ def _accuracy(report: Report) -> list[Part]:
 
 
 def _plain(value: object) -> object:
-    if isinstance(value, float):
-        return number(f"{value:.4g}")
-    return value if isinstance(value, (str, int)) else None
+    return number(f"{value:.4g}") if isinstance(value, float) else value if isinstance(value, (str, int)) else None
 
 
 def _streaming(rows: Sequence[Measurement]) -> list[Part]:

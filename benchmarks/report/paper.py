@@ -10,34 +10,20 @@ DEVICE = "V100"
 
 @dataclass(frozen=True)
 class PaperFigures:
-    """Of one network, per clip of 5 frames of 224 x 224.
+    """Parameters in millions, and milliseconds per clip of 5 frames of 224 x 224."""
 
-    Attributes:
-        title: the network as the paper names it.
-        parameters: millions. latency: milliseconds.
-    """
-
-    title: str
     parameters: float
     latency: float
 
 
-_TABLE_7 = {
-    "avs-bg": PaperFigures("AVS-BG", 85.50, 27.48),
-    "avsbench": PaperFigures("AVSBench", 101.32, 43.55),
-}
+TABLE_7 = {"avs-bg": PaperFigures(85.50, 27.48), "avsbench": PaperFigures(101.32, 43.55)}
 
 
 def paper_figures(variant: Mapping[str, str | bool]) -> PaperFigures | None:
     """The figures of a variant record, whichever form computes it; None where the paper states none."""
     from avsbg.model import VARIANTS
 
-    for name, figures in _TABLE_7.items():
+    for name, figures in TABLE_7.items():
         if {**variant, "form": "efficient"} == VARIANTS[name].to_dict():
             return figures
     return None
-
-
-def describe_figures() -> str:
-    """The figures as the documentation cites them."""
-    return ", ".join(f"{f.title} {f.parameters:.2f} M and {f.latency:.2f} ms" for f in _TABLE_7.values())

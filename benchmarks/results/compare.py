@@ -22,8 +22,7 @@ class Comparison:
         label: of both rows.
         comparison: of the second with the first.
         ratio: of the medians, the second's time over the first's; None where a row is unstable or missing.
-        low: of its interval.
-        high: likewise.
+        low, high: of its interval.
         reason: why nothing can be told; empty where it can.
     """
 
@@ -51,11 +50,9 @@ def _compare(label: str, first: Measurement | None, second: Measurement | None) 
     found = unpaired_ratio(second["latency"].samples, first["latency"].samples)
     ratio, low, high = found.value, found.low, found.high
     assert low is not None and high is not None
-    if high < 1:
-        return Comparison(label, "faster", ratio, low, high)
-    if low > 1:
-        return Comparison(label, "slower", ratio, low, high)
-    return Comparison(label, "cannot tell", ratio, low, high, f"the interval [{low:.3f}, {high:.3f}] contains 1")
+    if low <= 1 <= high:
+        return Comparison(label, "cannot tell", ratio, low, high, f"the interval [{low:.3f}, {high:.3f}] contains 1")
+    return Comparison(label, "faster" if high < 1 else "slower", ratio, low, high)
 
 
 def _find_obstacle(first: Measurement, second: Measurement) -> str:

@@ -39,46 +39,27 @@ ROWS, PROFILE = "rows.jsonl", "profile.jsonl"
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Unit = Literal["1", "s", "B", "FLOP", "FLOP/s", "B/s", "J", "W"]
-Kind = Literal[
-    "latency",
-    "profile",
-    "operator",
-    "operator-clip",
-    "stream-rate",
-    "stream-pairs",
-    "stream-difference",
-    "stream-soak",
-    "run-soak",
-    "front-end",
-    "precision",
-    "accuracy",
-    "ablation",
-    "engine",
-    "activation-memory",
-]
 Facts = dict[str, Any]  # JSON values
 Number = int | float  # an integer stays one in the file
+Kind = str  # one of `KINDS`
 
 # Kind -> the parameters and the metrics that every measurement of it has.
-KINDS: dict[Kind, tuple[frozenset[str], frozenset[str]]] = {
-    "latency": (frozenset({"scope", "clips", "frames", "height", "width", "audio"}), frozenset({"latency", "ratio"})),
-    "profile": (frozenset({"clips", "source"}), frozenset({"time", "layers"})),
-    "operator": (
-        frozenset({"threads", "side", "pairs", "channels"}),
-        frozenset({"latency", "p50", "p90", "operations"}),
-    ),
-    "operator-clip": (frozenset({"threads", "side"}), frozenset({"four_over_five"})),
-    "stream-rate": (frozenset({"rate", "latency_mode"}), frozenset({"latency", "offered", "masks", "missed"})),
-    "stream-pairs": (frozenset({"frames"}), frozenset({"clip", "stream", "ratio"})),
-    "stream-difference": (frozenset({"input"}), frozenset({"frames", "largest", "mean", "flipped"})),
-    "stream-soak": (frozenset(), frozenset({"frames", "masks", "lost", "dropped", "resident"})),
-    "run-soak": (frozenset({"source", "mode"}), frozenset({"masks", "dropped", "resident"})),
-    "front-end": (frozenset({"video", "width", "height", "clips"}), frozenset({"front_end", "network"})),
-    "precision": (frozenset({"precision", "emulated", "data"}), frozenset({"logit_error", "agreement", "flipped"})),
-    "accuracy": (frozenset({"target", "streamed", "data"}), frozenset({"miou", "f_score"})),
-    "ablation": (frozenset({"ablation", "seed", "data", "categories"}), frozenset({"miou", "f_score"})),
-    "engine": (frozenset({"engine", "graph", "clips", "precision", "operator"}), frozenset({"engine_bytes"})),
-    "activation-memory": (frozenset({"graph", "clips", "node", "part"}), frozenset({"live"})),
+KINDS: dict[Kind, tuple[set[str], set[str]]] = {
+    "latency": ({"scope", "clips", "frames", "height", "width", "audio"}, {"latency", "ratio"}),
+    "profile": ({"clips", "source"}, {"time", "layers"}),
+    "operator": ({"threads", "side", "pairs", "channels"}, {"latency", "p50", "p90", "operations"}),
+    "operator-clip": ({"threads", "side"}, {"four_over_five"}),
+    "stream-rate": ({"rate", "latency_mode"}, {"latency", "offered", "masks", "missed"}),
+    "stream-pairs": ({"frames"}, {"clip", "stream", "ratio"}),
+    "stream-difference": ({"input"}, {"frames", "largest", "mean", "flipped"}),
+    "stream-soak": (set(), {"frames", "masks", "lost", "dropped", "resident"}),
+    "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
+    "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),
+    "precision": ({"precision", "emulated", "data"}, {"logit_error", "agreement", "flipped"}),
+    "accuracy": ({"target", "streamed", "data"}, {"miou", "f_score"}),
+    "ablation": ({"ablation", "seed", "data", "categories"}, {"miou", "f_score"}),
+    "engine": ({"engine", "graph", "clips", "precision", "operator"}, {"engine_bytes"}),
+    "activation-memory": ({"graph", "clips", "node", "part"}, {"live"}),
 }
 
 
@@ -211,6 +192,8 @@ class Measurement(Record):
 
     @model_validator(mode="after")
     def _complete(self) -> Measurement:
+        if self.kind not in KINDS:
+            raise ValueError(f"there is no kind {self.kind!r} of measurement")
         parameters, metrics = KINDS[self.kind]
         if missing := sorted(parameters - self.case.keys()) + sorted(metrics - self.metrics.keys()):
             raise ValueError(f"a measurement of the kind {self.kind} lacks {', '.join(missing)}")

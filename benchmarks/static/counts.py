@@ -46,8 +46,8 @@ def count_networks() -> Counts:
     for name in NETWORKS:
         for form in FORMS:
             counted = count_flops(replace(VARIANTS[name], form=form), frames=5, height=224, width=224)
-            found[f"{name}, {form}, operations"] = counted.total
-            found |= {f"{name}, {form}, operations of {part}": count for part, count in counted.parts.items()}
+            found[f"{name}, {form}, operations"] = int(counted.number)
+            found |= {f"{name}, {form}, operations of {part}": int(count) for part, count in counted.parts.items()}
         with torch.device("meta"):
             parameters = count_parameters(build(VARIANTS[name]))
         found[f"{name}, bytes of weights as published"] = 4 * parameters.published

@@ -12,8 +12,6 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 DEVICES = Path(__file__).parent / "devices.json"
 SIDES = (56, 28, 14, 7)
 PAIRS, CHANNELS = 4, 128
-# Per element of the volume on the ordinary cores, in fp32: ReLU, and an addition to each of the two sums.
-_EPILOGUE_OPERATIONS = 3
 
 
 class Check(BaseModel):
@@ -79,14 +77,3 @@ class Work(BaseModel):
 def load_devices(path: Path = DEVICES) -> list[Device]:
     """Read the devices' figures."""
     return TypeAdapter(list[Device]).validate_json(path.read_text(encoding="utf-8"))
-
-
-def bounds(device: Device, side: int) -> dict[str, float]:
-    """Microseconds that each resource needs at its peak rate; the largest bounds the operator from below."""
-    work = Work(side=side)
-    return {
-        "tensor cores": work.flop / device.tensor_tflops / 1e6,
-        "ReLU and sums": work.elements * _EPILOGUE_OPERATIONS / device.lane_tops / 1e6,
-        "memory": work.compulsory_bytes / device.bandwidth_gb_s / 1e3,
-        "volume": (work.compulsory_bytes + work.volume_bytes) / device.bandwidth_gb_s / 1e3,
-    }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from avsbg.benchmarks.measure.flops import FlopCount, correlation_flops, count_flops, merged_flops
+from avsbg.benchmarks.measure.flops import correlation_flops, count_flops, merged_flops
+from avsbg.benchmarks.results.schema import Metric
 from avsbg.model import named_variant
 from avsbg.runtime.bundle.manifest import MergeRecord
 
@@ -26,8 +27,8 @@ def test_correlation_of_a_clip(form: str, pairs: int) -> None:
 
 def test_avs_bg_as_published_needs_94_3_billion_multiply_adds() -> None:
     count = count_flops(named_variant("avs-bg", form="published"), **PAPER)
-    assert count.total / 2e9 == pytest.approx(94.3, abs=0.05)
-    assert sum(count.parts.values()) == count.total
+    assert count.number / 2e9 == pytest.approx(94.3, abs=0.05)
+    assert sum(count.parts.values()) == count.value
     assert list(count.parts) == ["encoder", "neck", "fusion", "correlation", "decoder", "head"]
 
 
@@ -39,11 +40,11 @@ def test_tpavi_without_its_matrix_leaves_out_two_products_of_all_positions_of_a_
     inner = 128
     matrix = sum(2 * 2 * (5 * positions) ** 2 * inner for positions in POSITIONS)
     factored = sum(2 * 5 * inner**2 + 2 * 5 * positions * inner**2 for positions in POSITIONS)
-    assert published.total - efficient.total == matrix - factored
+    assert published.number - efficient.number == matrix - factored
 
 
 def test_merges_are_taken_off_the_parts_that_they_belong_to() -> None:
-    count = FlopCount(1000, {"fusion": 300, "head": 700})
+    count = Metric(unit="FLOP", value=1000, parts={"fusion": 300, "head": 700})
     enlarged = MergeRecord(
         kind="enlarged map",
         nodes=("network.decoder.3/Resize", "network.head.0/Conv"),
@@ -54,7 +55,7 @@ def test_merges_are_taken_off_the_parts_that_they_belong_to() -> None:
     columns = enlarged.model_copy(update={"nodes": ("network.fusion.1.conv2/Conv", "network.fusion.1.conv3/Conv")})
     elsewhere = enlarged.model_copy(update={"nodes": ("vggish.a/Conv", "vggish.b/Conv")})
     merged = merged_flops(count, [enlarged, columns, elsewhere], frames=3)
-    assert merged == FlopCount(1000 - 2 * 3 * 60, {"fusion": 300 - 3 * 60, "head": 700 - 3 * 60})
+    assert (merged.value, merged.parts) == (1000 - 2 * 3 * 60, {"fusion": 300 - 3 * 60, "head": 700 - 3 * 60})
     assert merged_flops(count, [], frames=3) == count
 
 

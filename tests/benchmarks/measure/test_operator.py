@@ -16,15 +16,15 @@ from avsbg.benchmarks.measure.operator_cases import (
     case_names,
     measure_memory,
 )
-from avsbg.benchmarks.report.operator import operator_tables
-from avsbg.benchmarks.report.tables import to_markdown
+from avsbg.benchmarks.report.operator import operator_text
 from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.benchmarks.static import roofline
 from avsbg.errors import AvsbgError
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 from fixtures import ROOT
-from tools.docs_tables import operator_text
+from fixtures.rows import ENVIRONMENT
+from tools import bounds
 
 DOCS = ROOT / "docs"
 
@@ -68,8 +68,8 @@ def test_every_case_gets_a_row_whose_metrics_follow_from_its_samples(monkeypatch
     check_metrics(rows, sgemm_size=64)
     (ratio,) = (row["four_over_five"] for row in rows if row.kind == "operator-clip")
     assert 0 < ratio.low <= ratio.value <= ratio.high
-    (table,) = operator_tables(rows)
-    assert all(f"| {name}" in to_markdown(table) for name in names)
+    text = operator_text([row.model_copy(update={"environment": ENVIRONMENT}) for row in rows])
+    assert all(f"| {name} |" in text for name in (*MATERIALISED, *TILED)) and f"| **{OURS}** (" in text
 
 
 @pytest.mark.usefixtures("_library")
@@ -109,7 +109,7 @@ def test_the_published_figures_follow_from_each_devices_numbers() -> None:
 
 def test_the_bounds_are_work_over_peak() -> None:
     device = next(device for device in roofline.load_devices() if device.name.startswith("Jetson AGX Orin"))
-    times = roofline.bounds(device, 56)
+    times = bounds.bounds(device, 56)
     assert times["tensor cores"] == pytest.approx(2 * 4 * 3136**2 * 128 / 42.5984e12 * 1e6)
     assert times["ReLU and sums"] == pytest.approx(3 * 4 * 3136**2 / 2.6624e12 * 1e6)
     assert times["memory"] == pytest.approx((5 * 3136 * 128 * 2 + 2 * 4 * 3136 * 4) / 204.8e9 * 1e6)

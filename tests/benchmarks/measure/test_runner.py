@@ -10,8 +10,8 @@ import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.cases import BenchmarkCase, list_cases
-from avsbg.benchmarks.measure.runner import Settings, compare
-from avsbg.benchmarks.measure.sampling import logit_difference
+from avsbg.benchmarks.measure.runner import compare
+from avsbg.benchmarks.measure.sampling import Settings, logit_difference
 from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
 from avsbg.benchmarks.results.schema import Measurement
 from avsbg.progress import Progress

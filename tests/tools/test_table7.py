@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.speed import table7
 from fixtures.rows import RUN, VARIANT, make_row, make_second_row
+from tools.speed_tables import table7
 
 
 def test_measured_figures_stand_beside_the_papers() -> None:

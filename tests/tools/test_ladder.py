@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.speed import ladder
 from avsbg.benchmarks.results.schema import Measurement, Metric
 from fixtures.rows import RUN, make_row
+from tools.speed_tables import ladder
 
 FIRST = make_row()
 

@@ -1,0 +1,153 @@
+"""The README's Table 7 and the ladder of docs/speed.md, from the rows of `avsbg bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.labels import network_title, precision, way_title
+from avsbg.benchmarks.report.speed import INTERVAL, UNSTABLE, find_bound, scaled, table7_columns, time_cell
+from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
+from avsbg.benchmarks.results.schema import Measurement
+from avsbg.benchmarks.results.statistics import paired_ratio
+
+# How many times as fast as published: the aims of the project.
+AIMS = {"fp32": 1.4, "a reduced precision": 3.0}
+_ENGINE_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+
+
+def table7(rows: Sequence[Measurement], source: str) -> str:
+    """Table 7 in Markdown, ending in a line that says how to repeat it.
+
+    A row that is not stable shows what is independent of system load (parameters, operations, memory) and no time; the
+    reasons are listed below the table.
+
+    Args:
+        rows: of one run.
+        source: the file that holds them, as the text names it.
+
+    Raises:
+        BenchmarkError: a row is of another run than the first, or the first is not the reference of the others.
+    """
+    check_run(rows)
+    lines = [markdown(rows, table7_columns(rows[0])), "", *_unstable(rows), *_machine(rows, source)]
+    return "\n".join(lines)
+
+
+def check_run(rows: Sequence[Measurement]) -> None:
+    """Raise a `BenchmarkError` if the rows are not of one run, its reference first."""
+    first = rows[0]
+    for row in rows:
+        if row.run != first.run or first.label != row.run.settings.get("reference"):
+            raise BenchmarkError(
+                f"the row {row.label} is not of the run whose reference is the first row, {first.label}.",
+                "A table holds the rows of one run, its reference first.",
+            )
+
+
+def _machine(rows: Sequence[Measurement], source: str) -> list[str]:
+    """The machine that the rows of one run were measured on, and the command that repeats it."""
+    first = rows[0]
+    machine, clip = first.environment, first.case
+    assert machine is not None
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name in _ENGINE_PACKAGES)
+    return [
+        f"{machine.processor}, {first.ran.backend['threads']} threads, {packages}; "
+        f"{clip['clips']} clip of {clip['frames']} frames of {clip['height']} x {clip['width']} a call; "
+        f"{len(first['latency'].samples)} interleaved samples a row, none dropped; "
+        f"commit {first.commit}. Raw samples: [`{source}`]({source}), made by",
+        "",
+        f"    {' '.join(first.run.command)}",
+    ]
+
+
+def _unstable(rows: Sequence[Measurement]) -> list[str]:
+    """The problems of the rows that are no result; nothing where all are stable."""
+    unstable = [row for row in rows if not row.is_stable]
+    if not unstable:
+        return []
+    return [
+        f"**{len(unstable)} of {len(rows)} rows are unstable**: their times are no result and are not shown. "
+        "Parameters, operations and memory do not depend on it.",
+        "",
+        *(f"* {network_title(row.ran.variant)}, {way_title(row)}: {'; '.join(row.problems)}." for row in unstable),
+        "",
+    ]
+
+
+def ladder(rows: Sequence[Measurement], source: str) -> str:
+    """The steps from the published network to the fastest in Markdown, in the order of the run, and the aims reached.
+
+    A row that is not stable shows no time, and a gain over or to such a row is not shown.
+
+    Args:
+        rows: of one run, the reference first.
+        source: the file that holds them, as the text names it.
+
+    Raises:
+        BenchmarkError: a row is of another run than the first.
+    """
+    check_run(rows)
+    first = rows[0]
+    before = dict(zip((row.label for row in rows[1:]), rows, strict=False))
+    columns: Columns[Measurement] = [
+        (network_title(first.ran.variant), way_title),
+        ("precision", _mixed_precision),
+        ("ms per clip\np50 / p90", time_cell),
+        (f"as published: 1\n{INTERVAL}", lambda row: _speedup(first, row)),
+        (f"the step before: 1\n{INTERVAL}", lambda row: _speedup(before.get(row.label), row)),
+        ("GFLOP", scaled("operations", 1e9, ".1f")),
+        ("bound, ms", lambda row: None if (bound := find_bound(row)) is None else f"{1e3 * bound:.0f}"),
+        ("share of the bound", _share_of_bound),
+        ("masks' mean IoU", lambda row: None if (miou := row.value("miou")) is None else f"{miou:.4f}"),
+    ]
+    peaks = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in first.run.peaks.items())
+    lines = [
+        markdown(rows, columns),
+        "",
+        "Speeds are ratios of medians over pairs: 2 is twice as fast. The bound is the time of the row's products at "
+        "the processor's peak in that precision, measured with a large matrix product after the samples: "
+        f"{peaks or 'not measured'}. For int8 it is that of a network whose every product is in int8.",
+        "",
+        *_reached(rows),
+        "",
+        *_unstable(rows),
+        *_machine(rows, source),
+    ]
+    return "\n".join(lines)
+
+
+def _mixed_precision(row: Measurement) -> str:
+    rest = row.ran.backend.get("rest")
+    return precision(row) if rest is None else f"{precision(row)}, the rest {rest}"
+
+
+def _share_of_bound(row: Measurement) -> str | None:
+    bound = find_bound(row)
+    if bound is None:
+        return None
+    return f"{bound / row['latency'].summary.p50:.0%}" if row.is_stable else UNSTABLE
+
+
+def _speedup(slow: Measurement | None, fast: Measurement) -> str:
+    if not fast.is_stable or (slow is not None and not slow.is_stable):
+        return UNSTABLE
+    if slow is None or slow is fast:
+        return "" if slow is None else "1"
+    return with_interval(paired_ratio(slow["latency"].samples, fast["latency"].samples), ".2f")
+
+
+def _reached(rows: Sequence[Measurement]) -> list[str]:
+    """For each aim the fastest stable row that counts for it."""
+    lines = []
+    for name, aim in AIMS.items():
+        ran = [row for row in rows if row.is_stable and (precision(row) == "fp32") == (name == "fp32")]
+        if not ran or not rows[0].is_stable:
+            lines.append(f"* {name}: the aim is {aim:g}x; no stable row says.")
+            continue
+        best = min(ran, key=lambda row: row["ratio"].number)
+        ratio = paired_ratio(rows[0]["latency"].samples, best["latency"].samples)
+        assert ratio.low is not None and ratio.high is not None
+        outcome = "reached" if ratio.low >= aim else "not reached" if ratio.high < aim else "cannot be told"
+        lines.append(f"* {name}: {ratio.value:.2f}x by {best.label}; the aim of {aim:g}x is {outcome}.")
+    return lines
