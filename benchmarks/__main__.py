@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sys
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -15,21 +14,6 @@ app = typer.Typer(no_args_is_help=True, help="Benchmarks beside `avsbg bench` an
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file of rows to write.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of every backend.")]
-
-
-class TaskName(str, Enum):
-    """The tasks of AVSBench."""
-
-    S4 = "s4"
-    MS3 = "ms3"
-
-
-class SplitName(str, Enum):
-    """The splits of AVSBench."""
-
-    TRAIN = "train"
-    VAL = "val"
-    TEST = "test"
 
 
 @app.command()
@@ -83,8 +67,8 @@ def precision(  # noqa: PLR0917  (each is an option by name)
     dataset: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Also a data set: the folder of AVSBench, or in its layout.")
     ] = None,
-    task: Annotated[TaskName, typer.Option(help="Of the data set: one sounding object, or several.")] = TaskName.MS3,
-    split: Annotated[SplitName, typer.Option(help="Of the data set.")] = SplitName.TEST,
+    task: Annotated[Literal["s4", "ms3"], typer.Option(help="Of the data set.")] = "ms3",
+    split: Annotated[Literal["train", "val", "test"], typer.Option(help="Of the data set.")] = "test",
     threads: Threads = 1,
 ) -> None:
     """Measure what each precision costs in accuracy."""
@@ -100,7 +84,7 @@ def precision(  # noqa: PLR0917  (each is an option by name)
             progress,
             precisions=precision or (),
             calibrate=calibrate,
-            dataset=None if dataset is None else AvsBenchDataset(dataset, task.value, split.value),
+            dataset=None if dataset is None else AvsBenchDataset(dataset, task, split),
             threads=threads,
             append=append,
         )

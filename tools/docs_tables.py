@@ -25,8 +25,8 @@ import typer
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report import operator, paper, precision, streaming
-from avsbg.benchmarks.report.tables import Columns, markdown
-from avsbg.benchmarks.results.schema import check_published, read_rows
+from avsbg.benchmarks.report.tables import Columns, markdown, to_markdown
+from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
 from tools import activation_memory, bounds, decoding, engines, kernels, run, soak, speed_tables, training_tables
@@ -114,6 +114,24 @@ def paper_sentence() -> str:
     titles = {"avs-bg": "AVS-BG", "avsbench": "AVSBench"}
     figures = ((titles[name], stated) for name, stated in paper.TABLE_7.items())
     return ", ".join(f"{title} {stated.parameters:.2f} M and {stated.latency:.2f} ms" for title, stated in figures)
+
+
+def streaming_text(rows: Sequence[Measurement]) -> str:
+    """The rows of `avsbg bench-stream` as the measured part of docs/streaming.md."""
+    environment = rows[0].environment
+    assert environment is not None
+    load = max(row.run.others for row in rows if row.run.others is not None)
+    parts = [
+        f"{environment.processor}, {environment.physical_cores} cores. Other programs used up to {load:.0%} of the "
+        "processor meanwhile; nothing is dropped from the samples."
+    ]
+    rated = [row for row in rows if row.kind == "stream-rate"]
+    parts += [streaming.describe_stream(row) for row in rows if row.kind == "stream-pairs"]
+    if rated:
+        parts.append(f"{streaming.stream_title(rated[0])}, exact masks:")
+        parts.append(to_markdown(streaming.rate_table(rated)))
+    parts += [streaming.describe_stream(row) for row in rows if row.kind in ("stream-difference", "stream-soak")]
+    return "\n\n".join(parts)
 
 
 BLOCKS: tuple[Block, ...] = (

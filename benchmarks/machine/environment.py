@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from avsbg import __version__
@@ -46,7 +47,7 @@ def describe_environment() -> Environment:
         physical_cores=psutil.cpu_count(logical=False),
         logical_cores=psutil.cpu_count(),
         cores=tuple(sorted(usable_cores())),
-        governor=_read(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
+        governor=read_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         memory=psutil.virtual_memory().total,
         load_average=os.getloadavg(),
         packages=_versions(),
@@ -105,7 +106,7 @@ def _commit() -> str | None:
 
 
 def _processor() -> str:
-    board = _read(Path("/proc/device-tree/model"))  # Jetson and other boards
+    board = read_text(Path("/proc/device-tree/model"))  # Jetson and other boards
     names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
     return board or (names[0] if names else platform.processor() or platform.machine())
 
@@ -119,21 +120,19 @@ def processor_flags() -> tuple[str, ...]:
 
 
 def _cpuinfo() -> list[str]:
-    return (_read(Path("/proc/cpuinfo")) or "").splitlines()
+    return (read_text(Path("/proc/cpuinfo")) or "").splitlines()
 
 
-def _read(path: Path) -> str | None:
-    try:
+def read_text(path: Path) -> str | None:
+    """A small file of the system without what surrounds its text; None where it is empty or cannot be read."""
+    with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
-    except OSError:
-        return None
+    return None
 
 
 def _versions() -> dict[str, str]:
     versions = {}
     for package in _PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+from avsbg.benchmarks.machine.environment import read_text
 from avsbg.benchmarks.results.schema import GpuState, MachineState, Metric
 
 ROOT = Path("/")
@@ -76,10 +77,7 @@ def cpu_frequencies(root: Path = ROOT) -> tuple[float, ...] | None:
     set_by_governor = [_number(core / "cpufreq/scaling_cur_freq") for core in cores]
     if set_by_governor and None not in set_by_governor:
         return tuple(kilohertz / 1e3 for kilohertz in set_by_governor if kilohertz is not None)
-    try:
-        lines = (root / "proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return None
+    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
     return tuple(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")) or None
 
 
@@ -89,7 +87,7 @@ def _temperatures(root: Path) -> dict[str, float]:
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
         millidegrees = _number(zone / "temp")
         if millidegrees is not None:
-            found[_text(zone / "type") or zone.name] = millidegrees / 1e3
+            found[read_text(zone / "type") or zone.name] = millidegrees / 1e3
     return found
 
 
@@ -107,7 +105,7 @@ def _jetson_state(root: Path) -> GpuState | None:
             hertz = _number(device / "cur_freq")
             clocks = {} if hertz is None else {"graphics": hertz / 1e6}
             return GpuState(
-                name=_text(root / "proc/device-tree/model") or device.name,
+                name=read_text(root / "proc/device-tree/model") or device.name,
                 driver=None,
                 clocks_mhz=clocks,
                 temperature=None,
@@ -194,7 +192,7 @@ class Ina3221Meter:
     def __init__(self, root: Path = ROOT, *, interval: float = 0.01) -> None:
         self.rails: dict[str, tuple[Path, Path]] = {}
         for label in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
-            name, channel = _text(label), label.name.removeprefix("in").removesuffix("_label")
+            name, channel = read_text(label), label.name.removeprefix("in").removesuffix("_label")
             volts, amperes = label.with_name(f"in{channel}_input"), label.with_name(f"curr{channel}_input")
             if name and name != "NC" and "sum of" not in name.lower() and volts.exists() and amperes.exists():
                 self.rails[name] = (volts, amperes)
@@ -282,10 +280,4 @@ def measure_energy(
 def _number(path: Path) -> float | None:
     with suppress(OSError, ValueError):
         return float(path.read_text(encoding="ascii"))
-    return None
-
-
-def _text(path: Path) -> str | None:
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
     return None

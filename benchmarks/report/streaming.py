@@ -1,31 +1,15 @@
-"""Tables and sentences of streams, of the way from a file to the network, and of long runs."""
+"""Tables and sentences of streams."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from avsbg.benchmarks.report.labels import network_title
-from avsbg.benchmarks.report.tables import Columns, Table, make_table, number, to_markdown
+from avsbg.benchmarks.report.tables import Columns, Table, make_table, number
 from avsbg.benchmarks.results.schema import Measurement
 
 _MIB = 2**20
 _AUDIO = {"log_mel": "log-mel", "audio_embedding": "audio embeddings"}
-
-
-def streaming_text(rows: Sequence[Measurement]) -> str:
-    """The rows of `avsbg bench-stream` as the measured part of docs/streaming.md."""
-    environment = rows[0].environment
-    assert environment is not None
-    load = max(row.run.others for row in rows if row.run.others is not None)
-    parts = [
-        f"{environment.processor}, {environment.physical_cores} cores. Other programs used up to {load:.0%} of the "
-        "processor meanwhile; nothing is dropped from the samples."
-    ]
-    rated = [row for row in rows if row.kind == "stream-rate"]
-    parts += [_compare_with_clips(row) for row in rows if row.kind == "stream-pairs"]
-    parts += [f"{_title(rated[0])}, exact masks:\n\n{to_markdown(rate_table(rated))}"] if rated else []
-    parts += [describe_stream(row) for row in rows if row.kind in ("stream-difference", "stream-soak")]
-    return "\n\n".join(parts)
 
 
 def rate_table(rows: Sequence[Measurement]) -> Table:
@@ -61,7 +45,8 @@ def describe_stream(row: Measurement) -> str:
     return _describe_difference(row) if row.kind == "stream-difference" else _describe_soak(row)
 
 
-def _title(row: Measurement) -> str:
+def stream_title(row: Measurement) -> str:
+    """The network of a stream, its sizes and its target."""
     case = row.case
     audio = _AUDIO.get(case["audio"], case["audio"])
     return f"{network_title(row.ran.variant)}, {case['height']} x {case['width']}, {audio}, `{case['target']}`"
@@ -74,7 +59,7 @@ def _compare_with_clips(row: Measurement) -> str:
     outcome = "within" if ratio.high <= bound else "not shown to be within" if ratio.number <= bound else "above"
     doubts = f" These samples are not stable ({'; '.join(row.problems)})." if row.problems else ""
     return (
-        f"{_title(row)}: a new frame costs {1e3 * stream.p50:.0f} ms in a stream and "
+        f"{stream_title(row)}: a new frame costs {1e3 * stream.p50:.0f} ms in a stream and "
         f"{1e3 * clip.p50:.0f} ms by running the clip of {row.case['frames']} again (medians of {clip.n} pairs). In "
         f"pairs a stream takes {ratio.number:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of clip mode's time, {outcome} a "
         f"quarter.{doubts}"
@@ -96,8 +81,8 @@ def _describe_soak(row: Measurement) -> str:
     sound = "" if row.case["audio"] == "audio_embedding" else f", {incomplete} with sound missing"
     resident = row["resident"].samples
     return (
-        f"A stream of {row['span'].number / 3600:.2g} h ({row['frames'].number} frames, {_title(row)}) sent through in "
-        f"{row['duration'].number / 60:.1f} minutes: {row['masks'].number} masks, {row['lost'].number} lost, "
-        f"{row['dropped'].number} dropped{sound}; resident memory {min(resident) / _MIB:.0f} to "
+        f"A stream of {row['span'].number / 3600:.2g} h ({row['frames'].number} frames, {stream_title(row)}) sent "
+        f"through in {row['duration'].number / 60:.1f} minutes: {row['masks'].number} masks, {row['lost'].number} "
+        f"lost, {row['dropped'].number} dropped{sound}; resident memory {min(resident) / _MIB:.0f} to "
         f"{max(resident) / _MIB:.0f} MiB, {row['growth'].number / _MIB:+.1f} MiB from the second quarter to the last."
     )

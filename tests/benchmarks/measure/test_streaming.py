@@ -10,11 +10,11 @@ import pytest
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import streaming
 from avsbg.benchmarks.measure.streaming import StreamBench
-from avsbg.benchmarks.report.streaming import describe_stream, streaming_text
+from avsbg.benchmarks.report.streaming import describe_stream
 from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
-from tools.docs_tables import BLOCKS, RESULTS, update_page
+from tools.docs_tables import BLOCKS, RESULTS, streaming_text, update_page
 
 
 @pytest.fixture(scope="module")
