@@ -158,11 +158,15 @@ def test_a_bundle_can_be_opened_at_any_moment_of_an_update(tmp_path: Path) -> No
     stop, failures = threading.Event(), []
 
     def update() -> None:
-        for round_ in range(25):
-            with update_bundle(Bundle.open(bundle.path)) as update:
-                record = update.bundle.manifest.graphs["clip"]
-                update.graphs["clip"] = record.model_copy(update={"node_count": record.node_count + round_ + 1})
-        stop.set()
+        try:
+            for round_ in range(25):
+                with update_bundle(Bundle.open(bundle.path)) as update:
+                    record = update.bundle.manifest.graphs["clip"]
+                    update.graphs["clip"] = record.model_copy(update={"node_count": record.node_count + round_ + 1})
+        except Exception as error:
+            failures.append(error)
+        finally:
+            stop.set()
 
     thread = threading.Thread(target=update)
     thread.start()

@@ -108,7 +108,10 @@ def test_the_help_of_a_command_names_every_precision(command: str, names: list[s
     assert [name for name in names if name not in shown] == []
 
 
-def test_a_made_up_precision_is_measured_and_tabulated(made_up: PrecisionSpec) -> None:
-    from avsbg.benchmarks.measure.precision import _precisions
+def test_benchmarks_measure_a_made_up_precision(made_up: PrecisionSpec, tmp_path: Path) -> None:
+    from avsbg.benchmarks.errors import BenchmarkError
+    from avsbg.benchmarks.measure.precision import measure_precisions
 
-    assert _precisions(None)[-1] == "fp7" and _precisions(["fp7"]) == ("fp7",)
+    measure_precisions([], tmp_path / "rows.jsonl", lambda *_: None, precisions=["fp7"])
+    with pytest.raises(BenchmarkError, match=r"--precision fp9 does not exist.*, fp7\."):
+        measure_precisions([], tmp_path / "rows.jsonl", lambda *_: None, precisions=["fp9"])
