@@ -149,7 +149,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
     Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
     Block("docs/speed.md", "speed", _named(speed_tables.ladder, "speed.jsonl"), ("speed.jsonl",)),
-    Block("docs/streaming.md", "streaming", streaming.streaming_text, ("streaming.jsonl",)),
+    Block("docs/streaming.md", "streaming", streaming_text, ("streaming.jsonl",)),
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),
