@@ -77,7 +77,7 @@ measure: report  ## make report on a quiet machine, and renew the README's table
 	$(BIN)/python -m tools.docs_tables
 
 # Step by step from the network as published to the fastest, in one run; with a head that is fitted, so that a reduced
-# precision's masks can be held to the gate. Another bundle: make ladder LADDER_BUNDLE=... CALIBRATION=FOLDER
+# precision's masks can be held to the threshold. Another bundle: make ladder LADDER_BUNDLE=... CALIBRATION=FOLDER
 LADDER := $(TABLE7)/ladder
 LADDER_BUNDLE := $(TABLE7)/fitted
 $(TABLE7)/fitted.safetensors: | $(NATIVE)

@@ -16,7 +16,7 @@ UNSTABLE = 3
 
 
 class ScopeOption(str, Enum):
-    """What a call computes."""
+    """The work of one call."""
 
     MODEL = "model"
     END_TO_END = "end-to-end"

@@ -28,7 +28,7 @@ def compare(
     from dataclasses import asdict
 
     from avsbg.atomic import atomic_file
-    from avsbg.benchmarks.report.tables import Columns, make_table, results_console, to_console
+    from avsbg.benchmarks.report.tables import Cell, Columns, make_table, results_console, to_console
     from avsbg.benchmarks.results.compare import Comparison, compare_rows
     from avsbg.benchmarks.results.schema import read_rows
 
@@ -39,7 +39,7 @@ def compare(
 
     columns: Columns[Comparison] = [
         ("row", lambda row: row.label),
-        ("comparison", lambda row: row.comparison),
+        ("comparison", lambda row: Cell(row.comparison, row.comparison)),
         ("time of B over A", interval),
         ("why", lambda row: row.reason),
     ]

@@ -81,7 +81,7 @@ def list_cases(
         BenchmarkError: a case takes part twice.
     """
     parsed = [backends.BackendSpec.parse(target) for target in targets]
-    # What did not pass its gate is measured too: the row says so.
+    # A graph below its accuracy threshold is measured too: the row says so.
     limits = {"threads": threads, "clips": clips, "allow_failed_accuracy": True, "trust": trust or None}
     known = {target.backend: backends.options(target.backend) for target in parsed}
     bundles = [Bundle.open(path) for path in paths]

@@ -47,7 +47,7 @@ class CaseSamples:
 
 @dataclass(frozen=True)
 class Settings:
-    """How much is measured.
+    """The extent of a measurement.
 
     Attributes:
         warmup: rounds that are dropped.
@@ -191,7 +191,7 @@ def sample(
 
 
 def _wants_more(times: Mapping[str, Sequence[float]], at_most: int) -> bool:
-    """Whether a row is unstable for its own samples' sake, and fewer than `at_most` were taken."""
+    """True while a row is unstable for its own samples' sake, and fewer than `at_most` were taken."""
     taken = len(next(iter(times.values())))
     return taken < at_most and any(find_problems(row, others=0.0, logit_difference=None) for row in times.values())
 

@@ -62,6 +62,6 @@ def precision(row: Measurement) -> str:
 
 
 def weights_title(row: Measurement) -> str:
-    """Whether the weights are trained, or the seed that they are drawn with."""
+    """The origin of the weights: training, or the seed that they are drawn with."""
     seed = row.ran.weights.get("seed")
     return "trained" if seed is None else f"random (seed {seed})"

@@ -37,7 +37,7 @@ def precision_table(rows: Sequence[Measurement]) -> str:
         ("mIoU with fp32", lambda row: f"{row['agreement'].number:.4f}"),
         ("worst clip", lambda row: f"{row['worst_agreement'].number:.4f}"),
         ("flipped", lambda row: f"{row['flipped'].number:.3%}"),
-        ("gate", threshold),
+        ("threshold", threshold),
         ("in a higher type", kept_higher),
     ]
     scores: Columns[Measurement] = [

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from rich.table import Table as ConsoleTable
 
 Row = TypeVar("Row")
+# Mark -> its colour in a terminal.
+_STYLES = {"faster": "green", "slower": "red", "cannot tell": "dim"}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `mark` is `number`, `unstable` or empty, `detail` a second line in small print."""
+    """A cell of a table; `mark` is `number`, `unstable`, one of `_STYLES` or empty, `detail` a line in small print."""
 
     text: str
     mark: str = ""
@@ -41,8 +43,8 @@ class Table:
 
     @property
     def has_numbers(self) -> tuple[bool, ...]:
-        """Of each column, whether its first cell is marked, so that the title is aligned as the cells are."""
-        return tuple(bool(cell.mark) for cell in self.rows[0]) if self.rows else ()
+        """Of each column, whether it is one of numbers, by its first cell."""
+        return tuple(cell.mark in ("number", "unstable") for cell in self.rows[0]) if self.rows else ()
 
 
 def make_table(rows: Iterable[Row], columns: Columns[Row], caption: str = "") -> Table:
@@ -101,7 +103,10 @@ def to_console(table: Table) -> ConsoleTable:
         )
     for row in table.rows:
         dim = any(cell.mark == "unstable" for cell in row)
-        cells = [Text(cell.text).append(f"\n{cell.detail}" if cell.detail else "", style="red") for cell in row]
+        cells = [
+            Text(cell.text, style=_STYLES.get(cell.mark, "")).append(f"\n{cell.detail}" if cell.detail else "", "red")
+            for cell in row
+        ]
         shown.add_row(*cells, style="dim" if dim else None)
     return shown
 

@@ -109,7 +109,7 @@ class Metric(Record):
 
 
 class Ran(Record):
-    """What was executed, by the hashes of its files."""
+    """The network and backend that were executed, by the hashes of their files."""
 
     network: str = Field(default="", description="the bundle's name")
     variant: dict[str, str | bool] = Field(default={}, description="as it ran; `form` may differ from the bundle's")
@@ -208,7 +208,7 @@ class Measurement(Record):
 
     @property
     def is_stable(self) -> bool:
-        """Whether it may be published."""
+        """True where nothing speaks against publishing it."""
         return not self.problems
 
     @property

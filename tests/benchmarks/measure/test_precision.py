@@ -1,4 +1,4 @@
-"""What each precision costs, as rows and as tables: on test vectors, on annotated clips, and named emulated."""
+"""The accuracy of each precision, as rows and as tables: on test vectors, on annotated clips, and named emulated."""
 
 from __future__ import annotations
 
