@@ -1,4 +1,4 @@
-"""What surrounds the network in a graph, and where its weights come from."""
+"""The parts of a graph around the network, and the sources of its weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be built is refused, by the name of the flag, before any work; none of this needs TensorRT."""
+"""Requests that cannot be built are refused, by the name of the flag, before any work; none of this needs TensorRT."""
 
 from __future__ import annotations
 

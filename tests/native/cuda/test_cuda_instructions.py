@@ -20,7 +20,7 @@ Words = npt.NDArray[np.uint32]
 
 
 def layout(shape: tuple[int, ...], stride: tuple[int, ...]) -> list[int]:
-    """Where each coordinate of a CuTe layout lies, in the order of its index."""
+    """The offset of each coordinate of a CuTe layout, in the order of its index."""
     coordinates = itertools.product(*(range(extent) for extent in reversed(shape)))
     return [sum(i * s for i, s in zip(reversed(c), stride, strict=True)) for c in coordinates]
 

@@ -46,7 +46,7 @@ def test_races_on_sm_75(emulator_tsan_sm_75: Emulator, problem: Problem) -> None
 
 
 def verdicts(emulator: Emulator, **environment: str) -> set[str]:
-    """What finds fault with the program, over the problems that probe it."""
+    """The checks that find fault with the program, over the problems that probe it."""
     found = set()
     for problem in PROBES:
         a, b = problem.inputs()

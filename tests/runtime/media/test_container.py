@@ -20,7 +20,7 @@ NTSC = Fraction(30000, 1001)
 
 
 def index_of(sample: Sample) -> int:
-    """Which frame it is (modulo 50), by its grey level."""
+    """The index of the frame (modulo 50), by its grey level."""
     return round(float(sample.pixels.mean()) / grey_of(1))
 
 

@@ -28,7 +28,7 @@ NTSC = Fraction(30000, 1001)
 
 @dataclass(frozen=True)
 class Kind:
-    """How a video is encoded."""
+    """The encoding of a video."""
 
     suffix: str
     codec: str
@@ -87,7 +87,7 @@ def everything(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Sample
 
 
 def read_whole(path: Path, monkeypatch: pytest.MonkeyPatch, samples: int) -> tuple[VideoInfo, np.ndarray]:
-    """What is known of a file, and its sound, opened as FFmpeg opens files."""
+    """The record of a file, and its sound, opened as FFmpeg opens files."""
     with monkeypatch.context() as patch:
         patch.setattr(container, "HEADER_CODECS", set())
         return read(path, samples)

@@ -21,7 +21,7 @@ def read(bundle: Bundle, path: Path, *, silent: bool = False) -> list[list[Sampl
 
 
 def inputs(bundle: Bundle, path: Path, *, silent: bool = False) -> list[dict[str, np.ndarray]]:
-    """What the graph takes for each clip of a video."""
+    """The inputs of the graph for each clip of a video."""
     return [clip_inputs(clip, bundle.manifest, bundle.graph()) for clip in read(bundle, path, silent=silent)]
 
 

@@ -251,7 +251,7 @@ def serve() -> Iterator[Callable[[Path], str]]:
 
 
 def test_http(tiny: Bundle, tmp_path: Path, serve: Callable[[Path], str]) -> None:
-    """What comes through the network gives what the file gives."""
+    """A video over the network gives the same masks as the file."""
     sound = np.concatenate([tone(3), np.zeros((1, 4 * 48000), np.float32)], axis=1)
     path = write_video(tmp_path / "v.ts", times=steady(50, 350), rate=50, sound=sound)
     _, failure = run(tiny, f"{serve(tmp_path)}/v.ts", tmp_path / "live")

@@ -1,4 +1,4 @@
-"""What `avsbg run` writes."""
+"""The files that `avsbg run` writes."""
 
 from __future__ import annotations
 

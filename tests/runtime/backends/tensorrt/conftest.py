@@ -29,7 +29,7 @@ def device() -> FakeDevice:
 
 @pytest.fixture
 def behaviour(device: FakeDevice) -> Behaviour:
-    """What an engine of the tiny network does on it."""
+    """The behaviour of an engine of the tiny network on it."""
     return Behaviour(device, CLIP, _compute)
 
 
