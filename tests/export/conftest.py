@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import named_variant
 from avsbg.runtime.bundle import Bundle
+from fixtures.cli import run_avsbg
 from fixtures.shared import make_once
 
 
@@ -70,3 +72,38 @@ def exported(request: pytest.FixtureRequest, export_once: Callable[[str], Export
 def smallest(export_once: Callable[[str], Exported]) -> Exported:
     """The export that is quickest to run, where one is enough."""
     return export_once("avs-bg without audio and motion")
+
+
+@pytest.fixture(scope="session")
+def quantized(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AVS-BG with the smallest encoder, two frames of 64 x 64, embeddings as sound, and its stream, in int8 too.
+
+    Tests do not change it.
+    """
+    module, weights = from_seed(named_variant("avs-bg", encoder="pvt_v2_b0"), AudioForm.EMBEDDING, seed=0)
+
+    def make(path: Path) -> None:
+        export_bundle(module, path, weights=weights, shape=ClipShape(2, 64, 64), stream=True)
+        text = _quantize(path, "int8")
+        assert "the test vectors are synthetic" in text
+        assert "not quantised, a product of two activations: " in text
+        assert "groups left out (" in text and ", passes" in text
+
+    return make_once(tmp_path_factory, "int8", make)
+
+
+@pytest.fixture(scope="session")
+def quantized_twice(quantized: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same, in fp8 too."""
+
+    def make(path: Path) -> None:
+        shutil.copytree(quantized, path)
+        _quantize(path, "fp8")
+
+    return make_once(tmp_path_factory, "int8-fp8", make)
+
+
+def _quantize(path: Path, precision: str) -> str:
+    result = run_avsbg("convert", path, "--precision", precision, "--calibrate", "vectors", "--min-miou", "0.5")
+    assert result.code == 0, result.output
+    return result.output

@@ -11,18 +11,12 @@ import pytest
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT for RTX is not installed: pip install 'avsbg[rtx]'")
 
-from avsbg.export.bundle_writer import export_bundle
 from avsbg.export.editor import PrecisionError
 from avsbg.export.engine import build as build_module
 from avsbg.export.engine.build import BuiltEngine, build_into_bundle
 from avsbg.export.engine.request import BuildError, EngineRequest
-from avsbg.export.graphs import AudioForm
-from avsbg.export.precision.calibrate import ClipSource
 from avsbg.export.precision.graphs import add_graph, convert_bundle
 from avsbg.export.precision.rules import Choice, Rule
-from avsbg.export.shape import ClipShape
-from avsbg.export.weights import from_seed
-from avsbg.model import named_variant
 from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.device.native_library import native_library
@@ -41,25 +35,10 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> object:
         yield
 
 
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """AVS-BG with the smallest encoder, two frames of 64 x 64, embeddings as sound, quantised to int8 and fp8.
-
-    Tests do not change it.
-    """
-    module, weights = from_seed(named_variant("avs-bg", encoder="pvt_v2_b0"), AudioForm.EMBEDDING, seed=0)
-    path = tmp_path_factory.mktemp("bundles") / "bundle"
-    export_bundle(module, path, weights=weights, shape=ClipShape(2, 64, 64))
-    for precision in ("int8", "fp8"):
-        converted = convert_bundle(path, precision, calibration=ClipSource("vectors"), progress=lambda *_: None)  # type: ignore[arg-type]
-        assert converted.quantisation is not None
-    return path
-
-
 @pytest.fixture
-def bundle(exported: Path, tmp_path: Path) -> Path:
+def bundle(quantized_twice: Path, tmp_path: Path) -> Path:
     """A copy of the bundle, to change."""
-    return Path(shutil.copytree(exported, tmp_path / "bundle"))
+    return Path(shutil.copytree(quantized_twice, tmp_path / "bundle"))
 
 
 def _build(
@@ -86,9 +65,9 @@ def _build(
 
 
 @pytest.fixture(scope="module")
-def built(exported: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict[str, BuiltEngine]]:
+def built(quantized_twice: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict[str, BuiltEngine]]:
     """A bundle with a plugin and a plain engine each in float32, float16 and int8, and a plugin engine in fp8."""
-    path = Path(shutil.copytree(exported, tmp_path_factory.mktemp("built") / "bundle"))
+    path = Path(shutil.copytree(quantized_twice, tmp_path_factory.mktemp("built") / "bundle"))
     engines = {precision: _build(path, precision) for precision in ("fp32", "fp16", "int8", "fp8")}
     engines |= {f"{precision} plain": _build(path, precision, "plain") for precision in ("fp32", "fp16", "int8")}
     return Bundle.open(path), engines

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import pytest
 
 from avsbg.errors import AvsbgError
-from avsbg.export.precision.calibrate import BINS, MagnitudeHistogram, open_clips
+from avsbg.export.precision.calibrate import BINS, ClipSource, MagnitudeHistogram, open_clips
 from avsbg.export.precision.sensitivity import group_of
 from avsbg.export.sessions import temporary_session
 from avsbg.runtime.backends import create
@@ -56,21 +56,8 @@ def test_groups_follow_modules() -> None:
     assert group_of("network.neck.0.1.conv/Conv") == "network.neck"
 
 
-@pytest.fixture(scope="module")
-def converted(export_once, tmp_path_factory: pytest.TempPathFactory) -> Path:  # type: ignore[no-untyped-def]
-    source = export_once("avs-bg as published, embedding").bundle.path
-    path = Path(shutil.copytree(source, tmp_path_factory.mktemp("int8") / "bundle"))
-    options = ["--precision", "int8", "--calibrate", "vectors", "--min-miou", "0.5"]
-    result = run_avsbg("convert", path, *options)
-    assert result.code == 0, result.output
-    assert "the test vectors are synthetic" in result.output
-    assert "not quantised, a product of two activations: " in result.output
-    assert "groups left out (" in result.output and ", passes" in result.output
-    return path
-
-
-def test_int8_graphs_keep_the_gate_and_say_how(converted: Path) -> None:
-    bundle = Bundle.open(converted)
+def test_int8_graphs_keep_the_gate_and_say_how(quantized: Path) -> None:
+    bundle = Bundle.open(quantized)
     record = bundle.manifest.quantisations["int8"]
     assert record.calibration.source == "vectors" and record.calibration.clips == 4
     first = record.calibration.files[0]
@@ -93,8 +80,8 @@ def test_int8_graphs_keep_the_gate_and_say_how(converted: Path) -> None:
     assert not set(record.not_quantised) & set(record.ranges)
 
 
-def test_every_product_of_a_streams_graphs_is_quantised_or_named(converted: Path) -> None:
-    bundle = Bundle.open(converted)
+def test_every_product_of_a_streams_graphs_is_quantised_or_named(quantized: Path) -> None:
+    bundle = Bundle.open(quantized)
     record = bundle.manifest.quantisations["int8"]
     assert {"encode.int8", "decode.int8", "decode.plain.int8"} <= set(bundle.manifest.graphs)
     for graph in ("encode.int8", "decode.int8", "decode.plain.int8"):
@@ -108,10 +95,10 @@ def test_every_product_of_a_streams_graphs_is_quantised_or_named(converted: Path
 
 
 def test_a_graph_with_nothing_in_the_precision_is_refused(
-    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a gate demands that no quantised product meets."""
-    path = Path(shutil.copytree(converted, tmp_path / "bundle"))
+    path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
     before = (path / MANIFEST).read_bytes()
     monkeypatch.setattr("avsbg.export.precision.sensitivity._Measure.__call__", _costs_all)
     result = run_avsbg("convert", path, "--precision", "fp8", "--calibrate", "vectors")
@@ -124,16 +111,11 @@ def _costs_all(measure: object, products: Collection[str], clips: int | None = N
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp8", "bf16"])
-def test_a_streams_masks_keep_the_gate(converted: Path, tmp_path: Path, precision: str) -> None:
-    path = converted
-    if precision != "int8":
-        path = Path(shutil.copytree(converted, tmp_path / "bundle"))
-        options = [
-            "--precision",
-            precision,
-            *(["--calibrate", "vectors", "--min-miou", "0.5"] if precision == "fp8" else []),
-        ]
-        result = run_avsbg("convert", path, *options)
+def test_a_streams_masks_keep_the_gate(quantized_twice: Path, tmp_path: Path, precision: str) -> None:
+    path = quantized_twice
+    if precision == "bf16":
+        path = Path(shutil.copytree(path, tmp_path / "bundle"))
+        result = run_avsbg("convert", path, "--precision", precision)
         assert result.code == 0, result.output
     target = f"onnxruntime:function:{precision}"
     if precision == "bf16":
@@ -211,7 +193,7 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     assert on_vectors is not None and accuracy is not None and accuracy.measured_on is not None
     assert on_vectors.measured_on is None and accuracy.vectors_miou == on_vectors.miou
     assert accuracy.measured_on.source == "videos" and accuracy.measured_on.clips == 2
-    clips = list(open_clips(str(tmp_path / "videos"), bundle, 2, 0).clips())
+    clips = list(open_clips(ClipSource(str(tmp_path / "videos"), 2), bundle).clips())
     with create("onnxruntime", bundle) as full, create("onnxruntime", bundle, precision="fp16") as half:
         pairs = [[of.run(one, ["logits"])["logits"] for of in (full, half)] for one in clips]
     assert accuracy.largest_difference == pytest.approx(max(np.abs(one - other).max() for one, other in pairs))
@@ -231,7 +213,7 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
 def test_calibration_on_avsbench(tmp_path: Path) -> None:
     avsbench.write_dataset(tmp_path / "data", "s4")
     bundle = tiny_bundle.make_bundle(tmp_path / "tiny")
-    clips = open_clips(str(tmp_path / "data"), bundle, 3, 0)
+    clips = open_clips(ClipSource(str(tmp_path / "data"), 3), bundle)
     assert clips.record.source == "avsbench" and clips.record.clips == 3
     # Five frames and a sound of each.
     assert len(clips.record.files) == 3 * 6
@@ -244,11 +226,11 @@ def test_calibration_on_avsbench(tmp_path: Path) -> None:
     assert np.abs(first[0]["waveform"]).max() > 0.3
     again = list(clips.clips())
     np.testing.assert_array_equal(first[0]["frames"], again[0]["frames"])
-    assert open_clips(f"{tmp_path / 'data'}:s4:val", bundle, 9, 0).record.clips == 2
+    assert open_clips(ClipSource(f"{tmp_path / 'data'}:s4:val", 9), bundle).record.clips == 2
 
 
-def test_a_backend_executes_int8_by_name(converted: Path) -> None:
-    bundle = Bundle.open(converted)
+def test_a_backend_executes_int8_by_name(quantized: Path) -> None:
+    bundle = Bundle.open(quantized)
     vectors = next(bundle.vectors())
     with create("onnxruntime", bundle, precision="int8") as backend:
         assert backend.graph == "clip.int8"
