@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,6 @@ class Finding:
     """One thing that was looked for.
 
     Attributes:
-        name: of it.
         found: what was found, in words; None where it is missing.
         why: why it is missing, or what limits what was found.
         remedy: the command that installs it, where there is one.
@@ -60,14 +59,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Ability:
-    """One use of the tool, and whether this machine has what it needs.
-
-    Attributes:
-        use: the verb, with the option that matters.
-        possible: whether it can be done here.
-        why_not: what is missing; None where nothing is.
-        remedies: the commands that install it, as far as commands do.
-    """
+    """One use of the tool, a verb with the option that matters, and whether this machine has what it needs."""
 
     use: str
     possible: bool
@@ -121,12 +113,9 @@ def _toolkit() -> Finding:
     """CUDA's compiler, which builds the plugin and pycuda; running engines needs none."""
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if nvcc is None:
-        return Finding(
-            "CUDA toolkit",
-            None,
-            "nvcc is not on the PATH; it is needed to build the plugin and pycuda, not to run",
-            "install NVIDIA's CUDA toolkit (on a Jetson: apt install cuda-toolkit)",
-        )
+        why = "nvcc is not on the PATH; it is needed to build the plugin and pycuda, not to run"
+        remedy = "install NVIDIA's CUDA toolkit (on a Jetson: apt install cuda-toolkit)"
+        return Finding("CUDA toolkit", None, why, remedy)
     try:
         said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
@@ -146,11 +135,8 @@ def _gpu(driver: CudaDriver) -> Finding:
         f"{gpu.name}, compute capability {gpu.compute_capability / 10:.1f}, {gpu.memory_bytes / 2**30:.0f} GiB"
         for gpu in driver.gpus
     ]
-    return Finding(
-        "GPU",
-        f"{'; '.join(gpus)} (driver{f' {version}' if version else ''} for CUDA {driver.version})",
-        details=details,
-    )
+    text = f"{'; '.join(gpus)} (driver{f' {version}' if version else ''} for CUDA {driver.version})"
+    return Finding("GPU", text, details=details)
 
 
 def _package(
@@ -171,16 +157,13 @@ def _package(
     return Finding(name, f"{_version(package)}, {text}", details={"version": _version(package), **details})
 
 
-@functools.cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Import names to distributions; reads the records of every installed one."""
-    return importlib.metadata.packages_distributions()
+# Import names to distributions; reads the records of every installed one.
+_distributions = functools.cache(importlib.metadata.packages_distributions)
 
 
 def _version(package: str) -> str:
-    distributions = _distributions().get(package, [package])
     try:
-        return importlib.metadata.version(distributions[0])
+        return importlib.metadata.version(_distributions().get(package, [package])[0])
     except importlib.metadata.PackageNotFoundError:
         return "unknown version"
 
@@ -192,10 +175,10 @@ def _providers() -> tuple[str, dict[str, Any]]:
 
 
 def _provider(name: str, provider: str) -> Finding:
-    remedy = "pip uninstall onnxruntime && pip install 'avsbg[gpu]'"
     if importlib.util.find_spec("onnxruntime") is None:
         return Finding(name, None, "the Python package onnxruntime is not installed", "pip install 'avsbg[gpu]'")
     if provider not in importlib.import_module("onnxruntime").get_available_providers():
+        remedy = "pip uninstall onnxruntime && pip install 'avsbg[gpu]'"
         return Finding(name, None, f"this onnxruntime was built without {provider}", remedy)
     return Finding(name, f"{provider} is built in; whether it starts shows when it is asked for")
 
@@ -245,8 +228,8 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
 
 def _abilities(found: dict[str, Finding]) -> tuple[Ability, ...]:
     abilities = []
-    for use, names in _NEEDS.items():
-        missing = [name for name in names if found[name].found is None]
+    for use, needs in _NEEDS.items():
+        missing = [name for name in needs if found[name].found is None]
         remedies = tuple(dict.fromkeys(remedy for name in missing if (remedy := found[name].remedy) is not None))
         abilities.append(Ability(use, not missing, f"needs {', '.join(missing)}" if missing else None, remedies))
     return tuple(abilities)

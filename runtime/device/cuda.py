@@ -1,18 +1,26 @@
-"""The interface to a GPU: memory, streams, events and captured graphs.
+"""A GPU: memory, streams and events through pycuda; captured graphs, which pycuda lacks, through cuda-bindings.
 
-The interface is ours so that the logic above it runs on any machine, against an implementation that checks every call.
-`avsbg.runtime.device.cuda_pycuda` is the implementation for real GPUs.
+pycuda (2026.1 and before) wraps nothing of CUDA graphs. NVIDIA's own cuda-bindings does, and takes the handles of
+pycuda's streams; it is imported when a graph is first captured.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
+import importlib
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from avsbg.runtime.device.gpu import read_cuda_driver
+from avsbg.runtime.errors import BackendError
+
+# CU_STREAM_NON_BLOCKING: work does not wait for that of the default stream.
+_NON_BLOCKING = 1
 
 
 class CudaError(Exception):
@@ -30,13 +38,7 @@ class CudaError(Exception):
 
 @dataclass(eq=False)
 class Memory:
-    """Memory of the GPU.
-
-    Attributes:
-        address: for the GPU.
-        nbytes: its size.
-        owner: the allocation, as the library below knows it.
-    """
+    """Memory of the GPU: its address there, and `owner`, the allocation as pycuda knows it."""
 
     address: int
     nbytes: int
@@ -45,125 +47,214 @@ class Memory:
 
 @dataclass(eq=False)
 class HostBuffer:
-    """Page-locked memory of the host, which alone is copied asynchronously.
-
-    Attributes:
-        array: its bytes. Only to be touched while no copy from or to it is under way.
-    """
+    """Page-locked memory of the host, which alone is copied asynchronously; not to be touched while that goes on."""
 
     array: NDArray[np.uint8]
 
 
 @dataclass(eq=False)
 class Stream:
-    """A queue of work of the GPU.
-
-    Attributes:
-        handle: `cudaStream_t` as a number, for TensorRT.
-        owner: the stream, as the library below knows it.
-    """
+    """A queue of work of the GPU: `cudaStream_t` as a number, for TensorRT, and the stream as pycuda knows it."""
 
     handle: int
     owner: Any = None
 
 
-class Device(ABC):
+class Device:
     """One GPU, used through its primary context, which TensorRT and the plugin share.
 
-    Every method but `active` and `close` is called inside `with device.active():`. All raise `CudaError`.
+    Every method but `active` and `close` is called inside `with device.active():`. All raise `CudaError`. Copies and
+    launches are asynchronous.
 
-    Attributes:
-        index: its number, in CUDA's order.
+    Args:
+        cuda: the module `pycuda.driver`, initialised.
+        index: of the GPU, in CUDA's order.
     """
 
-    index: int
+    def __init__(self, cuda: Any, index: int) -> None:
+        self._cuda = cuda
+        self.index = index
+        device = cuda.Device(index)
+        self._name = device.name()
+        # The primary context, since TensorRT and the plugin use CUDA's runtime, which shares that one.
+        self._context = device.retain_primary_context()
+        self._graphs: Any = None
+        self._capturing: set[int] = set()
 
-    @abstractmethod
-    def active(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def active(self) -> Iterator[None]:
         """Make the GPU's context the current one of this thread inside the block."""
+        with self._errors():
+            self._context.push()
+        try:
+            yield
+        finally:
+            with self._errors():
+                self._cuda.Context.pop()
 
-    @abstractmethod
     def allocate(self, nbytes: int) -> Memory:
         """Allocate memory of the GPU."""
+        with self._errors():
+            allocation = self._cuda.mem_alloc(nbytes)
+        return Memory(int(allocation), nbytes, allocation)
 
-    @abstractmethod
     def free(self, memory: Memory) -> None:
         """Free it; no work that uses it may be under way."""
+        with self._errors():
+            memory.owner.free()
 
-    @abstractmethod
     def allocate_host(self, nbytes: int) -> HostBuffer:
         """Allocate page-locked memory of the host."""
+        with self._errors():
+            return HostBuffer(self._cuda.pagelocked_empty(nbytes, np.uint8))
 
-    @abstractmethod
     def free_host(self, buffer: HostBuffer) -> None:
         """Free it; no copy from or to it may be under way."""
+        # The array's base is the allocation.
+        with self._errors():
+            buffer.array.base.free()  # type: ignore[union-attr]
 
-    @abstractmethod
     def create_stream(self) -> Stream:
         """A stream that does not wait for the default stream."""
+        with self._errors():
+            stream = self._cuda.Stream(_NON_BLOCKING)
+        return Stream(stream.handle, stream)
 
-    @abstractmethod
     def destroy_stream(self, stream: Stream) -> None:
         """Destroy a stream on which nothing is under way."""
+        # pycuda destroys a stream with its last reference, which is this one's.
+        del stream
 
-    @abstractmethod
     def synchronize(self, stream: Stream) -> None:
         """Wait until all work of the stream is done; errors of that work appear here."""
+        with self._errors():
+            stream.owner.synchronize()
 
-    @abstractmethod
     def record(self, stream: Stream) -> Any:
         """An event that happens when the work that the stream has now is done."""
+        with self._errors():
+            return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING).record(stream.owner)
 
-    @abstractmethod
     def wait(self, stream: Stream, event: Any) -> None:
         """Let later work of the stream wait for the event; the host does not wait."""
+        with self._errors():
+            stream.owner.wait_for_event(event)
 
-    @abstractmethod
     def copy_in(self, target: Memory, source: HostBuffer, nbytes: int, stream: Stream) -> None:
-        """Copy from the host, asynchronously."""
+        """Copy from the host."""
+        with self._errors():
+            self._cuda.memcpy_htod_async(target.address, source.array[:nbytes], stream.owner)
 
-    @abstractmethod
     def copy_out(self, target: HostBuffer, source: Memory, nbytes: int, stream: Stream) -> None:
-        """Copy to the host, asynchronously."""
+        """Copy to the host."""
+        with self._errors():
+            self._cuda.memcpy_dtoh_async(target.array[:nbytes], source.address, stream.owner)
 
-    @abstractmethod
     def copy_within(self, target: Memory, source: Memory, nbytes: int, stream: Stream) -> None:
-        """Copy from one memory of the GPU to another, asynchronously."""
+        """Copy from one memory of the GPU to another."""
+        with self._errors():
+            self._cuda.memcpy_dtod_async(target.address, source.address, nbytes, stream.owner)
 
-    @abstractmethod
     def begin_capture(self, stream: Stream) -> None:
-        """From now on, work of the stream is recorded instead of executed.
+        """Record work of the stream from now on; only this thread is restricted meanwhile, others may allocate."""
+        bindings = self._bindings()
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", bindings.CUstream(stream.handle), mode)
+        self._capturing.add(threading.get_ident())
 
-        Only what this thread does is restricted meanwhile: other threads may allocate.
-        """
-
-    @abstractmethod
     def end_capture(self, stream: Stream) -> Any:
-        """End the capture.
+        """End the capture, also one that failed, which is an error then; returns the graph, ready to be launched."""
+        self._capturing.discard(threading.get_ident())
+        captured = self._call("cuStreamEndCapture", self._bindings().CUstream(stream.handle))
+        try:
+            return self._call("cuGraphInstantiate", captured, 0)
+        finally:
+            self._call("cuGraphDestroy", captured)
 
-        Returns:
-            The graph that was captured, ready to be launched.
-
-        Raises:
-            CudaError: something was called that cannot be captured; the stream is no longer capturing.
-        """
-
-    @abstractmethod
     def launch(self, graph: Any, stream: Stream) -> None:
-        """Execute a captured graph, asynchronously."""
+        """Execute a captured graph."""
+        self._call("cuGraphLaunch", graph, self._bindings().CUstream(stream.handle))
 
-    @abstractmethod
     def destroy_graph(self, graph: Any) -> None:
         """Destroy a graph that is not being executed."""
+        self._call("cuGraphExecDestroy", graph)
 
-    @abstractmethod
     def broken(self) -> bool:
         """Whether a sticky error has happened: asks CUDA, whichever call met it."""
+        if threading.get_ident() in self._capturing:
+            return False  # Waiting is not allowed while capturing, and would say nothing.
+        # A sticky error is by definition the one that every later call returns.
+        try:
+            self._cuda.Context.synchronize()
+        except self._cuda.Error:
+            return True
+        return False
 
-    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The GPU and the driver, as JSON values."""
+        return {
+            "gpu": self._name,
+            "index": self.index,
+            "cuda_driver": read_cuda_driver().version,
+            "pycuda": importlib.import_module("pycuda").VERSION_TEXT,
+        }
 
-    @abstractmethod
     def close(self) -> None:
         """Release the context; everything that was allocated has been freed, or `broken`."""
+        # Active while it is detached: pycuda then releases the primary context and forgets it on this thread.
+        with self._errors():
+            self._context.push()
+            self._context.detach()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except self._cuda.Error as error:
+            raise CudaError(str(error), sticky=self.broken()) from error
+
+    def _bindings(self) -> Any:
+        if self._graphs is None:
+            try:
+                self._graphs = importlib.import_module("cuda.bindings.driver")
+            except ImportError as error:
+                raise BackendError(
+                    f"CUDA graphs need cuda-bindings, which cannot be imported: {error}.",
+                    "Install it with `pip install cuda-bindings`, or do without graphs (cuda_graph=False).",
+                ) from error
+        return self._graphs
+
+    def _call(self, function: str, *arguments: Any) -> Any:
+        bindings = self._bindings()
+        status, *results = getattr(bindings, function)(*arguments)
+        if int(status) != 0:
+            _, text = bindings.cuGetErrorString(status)
+            cause = text.decode(errors="replace") if isinstance(text, bytes) else str(status)
+            raise CudaError(f"{function} failed: {cause}", sticky=self.broken())
+        return results[0] if results else None
+
+
+def open_device(index: int = 0) -> Device:
+    """Open a GPU.
+
+    Raises:
+        BackendError: there is no such GPU, or pycuda is not installed or does not work.
+    """
+    driver = read_cuda_driver()
+    if driver.problem is not None:
+        raise BackendError(f"TensorRT needs a GPU: {driver.problem}.", "`avsbg doctor` shows what is here.")
+    if not 0 <= index < len(driver.gpus):
+        have = ", ".join(f"{number} ({gpu.name})" for number, gpu in enumerate(driver.gpus))
+        raise BackendError(f"there is no GPU number {index}.", f"This machine has: {have}.")
+    try:
+        cuda = importlib.import_module("pycuda.driver")
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"pycuda cannot be imported: {error}.",
+            "Install it with `pip install pycuda`; that builds it with CUDA's toolkit (nvcc on the PATH).",
+        ) from error
+    try:
+        cuda.init()
+        return Device(cuda, index)
+    except cuda.Error as error:
+        raise BackendError(f"the GPU {driver.gpus[index].name} cannot be used: {error}.") from error

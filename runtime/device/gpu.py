@@ -12,15 +12,7 @@ _MAJOR, _MINOR, _MULTIPROCESSORS, _INTEGRATED = 75, 76, 16, 18
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU.
-
-    Attributes:
-        name: as the driver names it.
-        compute_capability: e.g. 87 for 8.7.
-        memory_bytes: its memory; on an integrated GPU, the memory that it shares with the processor.
-        multiprocessors: how many.
-        integrated: whether it shares the processor's memory (Jetson).
-    """
+    """One GPU; an integrated one (Jetson) shares the processor's memory. The compute capability is e.g. 87 for 8.7."""
 
     name: str
     compute_capability: int

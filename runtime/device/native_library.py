@@ -26,38 +26,31 @@ class NativeLibrary:
 
 
 def native_library(name: str) -> NativeLibrary:
-    """Find a native library.
-
-    Args:
-        name: `onnxruntime` or `tensorrt`.
+    """Find the library `onnxruntime` or `tensorrt`.
 
     Raises:
         NativeLibraryError: it was not built, with the reason that the build gave, or is no longer there.
     """
-    for folder in _folders():
-        record = folder / "native.json"
-        if record.is_file():
-            return _from_record(name, folder, json.loads(record.read_text(encoding="utf-8")))
-    raise NativeLibraryError(
-        "this installation of avsbg has no native libraries.",
-        "Reinstall it; `pip install -v` shows what is built and what is skipped.",
-    )
+    folder = next((folder for folder in _folders() if (folder / "native.json").is_file()), None)
+    if folder is None:
+        raise NativeLibraryError(
+            "this installation of avsbg has no native libraries.",
+            "Reinstall it; `pip install -v` shows what is built and what is skipped.",
+        )
+    record = json.loads((folder / "native.json").read_text(encoding="utf-8"))
+    built = record["built"].get(name)
+    if built is not None:
+        path = folder / built.pop("file")
+        if not path.is_file():
+            raise NativeLibraryError(f"the native library {path} was built but is no longer there.", "Reinstall avsbg.")
+        return NativeLibrary(name, path, built)
+    if name not in record["skipped"]:
+        known = ", ".join(sorted({*record["built"], *record["skipped"]}))
+        raise ValueError(f"no native library is named {name!r}; there are: {known}")
+    reason = str(record["skipped"][name])
+    raise NativeLibraryError(f"the native library {name} was not built when avsbg was installed.", reason)
 
 
 def _folders() -> list[Path]:
     """The package's folders: an editable install has two, the sources and what was built."""
     return [Path(folder) / "lib" for folder in avsbg.runtime.__path__]
-
-
-def _from_record(name: str, folder: Path, record: dict[str, dict[str, dict[str, str] | str]]) -> NativeLibrary:
-    built = record["built"].get(name)
-    if isinstance(built, dict):
-        path = folder / built["file"]
-        if not path.is_file():
-            raise NativeLibraryError(f"the native library {path} was built but is no longer there.", "Reinstall avsbg.")
-        return NativeLibrary(name, path, {key: value for key, value in built.items() if key != "file"})
-    reason = record["skipped"].get(name)
-    if reason is None:
-        known = ", ".join(sorted({*record["built"], *record["skipped"]}))
-        raise ValueError(f"no native library is named {name!r}; there are: {known}")
-    raise NativeLibraryError(f"the native library {name} was not built when avsbg was installed.", str(reason))

@@ -15,8 +15,7 @@ from avsbg.runtime.backends.tensorrt.engine import choose_engine, find_engine, i
 from avsbg.runtime.backends.tensorrt.memory import BufferPool, GpuTensor
 from avsbg.runtime.backends.tensorrt.shapes import check_contract, largest_shapes, read_tensors
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.device.cuda import CudaError, Device
-from avsbg.runtime.device.cuda_pycuda import open_device
+from avsbg.runtime.device.cuda import CudaError, Device, open_device
 from avsbg.runtime.errors import BackendError
 
 

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avsbg.runtime.device import cuda_pycuda
-from avsbg.runtime.device.cuda import CudaError
-from avsbg.runtime.device.cuda_pycuda import PyCudaDevice, open_device
+from avsbg.runtime.device import cuda as cuda_module
+from avsbg.runtime.device.cuda import CudaError, Device, open_device
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from avsbg.runtime.errors import BackendError
 
@@ -129,7 +128,7 @@ def pycuda() -> PyCuda:
 
 
 def test_calls(pycuda: PyCuda) -> None:
-    device = PyCudaDevice(pycuda, 0)
+    device = Device(pycuda, 0)
     with device.active():
         stream = device.create_stream()
         memory, other = device.allocate(64), device.allocate(64)
@@ -166,7 +165,7 @@ def test_calls(pycuda: PyCuda) -> None:
 
 @pytest.mark.parametrize("sticky", [False, True])
 def test_an_error_is_sticky_if_the_next_call_fails_too(pycuda: PyCuda, sticky: bool) -> None:
-    device = PyCudaDevice(pycuda, 0)
+    device = Device(pycuda, 0)
     with device.active():
         pycuda.fail["mem_alloc"] = "cuMemAlloc failed: out of memory"
         if sticky:
@@ -209,15 +208,15 @@ class Bindings:
 @pytest.fixture
 def bindings(monkeypatch: pytest.MonkeyPatch) -> Bindings:
     module = Bindings()
-    real = cuda_pycuda.importlib.import_module
+    real = cuda_module.importlib.import_module
     monkeypatch.setattr(
-        cuda_pycuda.importlib, "import_module", lambda name: module if name == "cuda.bindings.driver" else real(name)
+        cuda_module.importlib, "import_module", lambda name: module if name == "cuda.bindings.driver" else real(name)
     )
     return module
 
 
 def test_graphs(pycuda: PyCuda, bindings: Bindings) -> None:
-    device = PyCudaDevice(pycuda, 0)
+    device = Device(pycuda, 0)
     with device.active():
         stream = device.create_stream()
         device.begin_capture(stream)
@@ -235,7 +234,7 @@ def test_graphs(pycuda: PyCuda, bindings: Bindings) -> None:
 
 
 def test_a_capture_that_fails_is_not_taken_for_a_broken_gpu(pycuda: PyCuda, bindings: Bindings) -> None:
-    device = PyCudaDevice(pycuda, 0)
+    device = Device(pycuda, 0)
     with device.active():
         stream = device.create_stream()
         device.begin_capture(stream)
@@ -255,16 +254,16 @@ def test_a_capture_that_fails_is_not_taken_for_a_broken_gpu(pycuda: PyCuda, bind
 def test_graphs_without_cuda_bindings(pycuda: PyCuda, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cuda.bindings.driver", None)
     monkeypatch.setitem(sys.modules, "cuda.bindings", None)
-    device = PyCudaDevice(pycuda, 0)
+    device = Device(pycuda, 0)
     with device.active(), pytest.raises(BackendError, match=r"pip install cuda-bindings.*cuda_graph=False"):
         device.begin_capture(device.create_stream())
 
 
 def test_no_gpu_no_pycuda_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_pycuda, "read_cuda_driver", lambda: CudaDriver(None, "the NVIDIA driver is not installed"))
+    monkeypatch.setattr(cuda_module, "read_cuda_driver", lambda: CudaDriver(None, "the NVIDIA driver is not installed"))
     with pytest.raises(BackendError, match=r"needs a GPU: the NVIDIA driver is not installed.*avsbg doctor"):
         open_device()
-    monkeypatch.setattr(cuda_pycuda, "read_cuda_driver", lambda: DRIVER)
+    monkeypatch.setattr(cuda_module, "read_cuda_driver", lambda: DRIVER)
     with pytest.raises(BackendError, match=r"no GPU number 1.*0 \(Orin\)"):
         open_device(1)
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
@@ -273,7 +272,7 @@ def test_no_gpu_no_pycuda_no_such_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpu_that_cannot_be_used(pycuda: PyCuda, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cuda_pycuda, "read_cuda_driver", lambda: DRIVER)
+    monkeypatch.setattr(cuda_module, "read_cuda_driver", lambda: DRIVER)
     monkeypatch.setitem(sys.modules, "pycuda", SimpleNamespace(driver=pycuda))  # type: ignore[arg-type]
     monkeypatch.setitem(sys.modules, "pycuda.driver", pycuda)  # type: ignore[arg-type]
     pycuda.fail["retain_primary_context"] = "cuDevicePrimaryCtxRetain failed: device unavailable"
