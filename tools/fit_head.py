@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.runtime.verify.iou import mask_iou
+from avsbg.runtime.verify.verify import mask_iou
 from tools import run
 
 if TYPE_CHECKING:

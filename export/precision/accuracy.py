@@ -18,7 +18,7 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
-from avsbg.runtime.verify.iou import mask_iou
+from avsbg.runtime.verify.verify import mask_iou
 
 # Stands for the difference of an output that is not finite, in records that hold finite numbers only.
 _NOT_FINITE = float(np.finfo(np.float32).max)

@@ -25,7 +25,7 @@ from avsbg.export.sessions import temporary_session
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.precision import quantization_of
 from avsbg.runtime.bundle.quantisation_record import LayerGroupRecord, QuantisationRecord, TrialRecord
-from avsbg.runtime.verify.iou import mask_iou
+from avsbg.runtime.verify.verify import mask_iou
 
 Inputs = Mapping[str, NDArray[Any]]
 # The parts of a network whose members are groups of their own: few layers, on large maps or next to the output.

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -73,76 +76,8 @@ class PrecisionSpec:
 # In the order in which tables and messages list them. The step of bfloat16 is eight times that of float16 and tf32, so
 # its threshold is lower. What is quantized explicitly runs everywhere: ONNX Runtime rounds as the graph says, and
 # multiplies int8 or the dequantized values.
-PRECISIONS: dict[str, PrecisionSpec] = {
-    spec.name: spec
-    for spec in (
-        PrecisionSpec(
-            "fp32",
-            bytes=4,
-            min_miou=0.999,
-            tolerance=1e-3,
-            openvino_hint="f32",
-            openvino_names=("f32", "float32"),
-            tensorrt_names=("Float", "FP32"),
-        ),
-        PrecisionSpec(
-            "tf32",
-            bytes=4,
-            min_miou=0.99,
-            tolerance=2e-2,
-            cpu_limitation="ONNX Runtime computes a tf32 graph in float32",
-            emulated=True,
-        ),
-        PrecisionSpec(
-            "fp16",
-            bytes=2,
-            min_miou=0.99,
-            tolerance=2e-2,
-            onnx_type="FLOAT16",
-            min_opset=20,
-            feature_type="FLOAT16",
-            openvino_hint="f16",
-            openvino_names=("f16", "float16"),
-            tensorrt_names=("Half", "FP16"),
-        ),
-        PrecisionSpec(
-            "bf16",
-            bytes=2,
-            min_miou=0.95,
-            tolerance=1e-1,
-            onnx_type="BFLOAT16",
-            min_opset=22,
-            cpu_limitation="ONNX Runtime has no bfloat16 products on the CPU",
-            emulated=True,
-            torch_autocast="bfloat16",
-            openvino_hint="bf16",
-            openvino_names=("bf16", "bfloat16"),
-            tensorrt_names=("BFloat16", "BF16"),
-            min_compute_capability=80,
-        ),
-        PrecisionSpec(
-            "int8",
-            bytes=1,
-            min_miou=0.95,
-            tolerance=2e-1,
-            onnx_type="INT8",
-            quantization=QuantizationSpec(127.0, "mse"),
-            openvino_names=("i8", "u8"),
-            tensorrt_names=("Int8", "INT8"),
-        ),
-        PrecisionSpec(
-            "fp8",
-            bytes=1,
-            min_miou=0.95,
-            tolerance=2e-1,
-            onnx_type="FLOAT8E4M3FN",
-            quantization=QuantizationSpec(448.0, "max"),
-            tensorrt_names=("FP8", "E4M3"),
-            min_compute_capability=89,
-            alternative="int8",
-        ),
-    )
-}
+_TABLE = Path(__file__).with_name("precisions.json").read_bytes()
+PRECISIONS = {spec.name: spec for spec in TypeAdapter(list[PrecisionSpec]).validate_json(_TABLE)}
 
 
 def join_names(names: Sequence[str]) -> str:
@@ -156,11 +91,7 @@ def converted_precisions() -> list[str]:
 
 
 def quantization_of(precision: str) -> QuantizationSpec:
-    """The numbers of a quantized precision.
-
-    Raises:
-        ValueError: the precision is a floating-point one.
-    """
+    """The numbers of a quantized precision; a ValueError for one of floating point."""
     quantization = PRECISIONS[precision].quantization
     if quantization is None:
         raise ValueError(f"{precision} is not quantized")

@@ -26,10 +26,8 @@ def save_masks(
     A mask is white where it sounds; a pixel on the other side than PyTorch's is red.
 
     Args:
-        bundle: whose vectors were run.
         probabilities: by label of the case, by file of vectors: `[B, T, H, W]`.
         clips: as for `select_vectors`.
-        path: the file to write.
 
     Raises:
         BundleError: the bundle has no such vectors.

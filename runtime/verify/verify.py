@@ -20,7 +20,6 @@ from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BundleError, NativeLibraryError
-from avsbg.runtime.verify.iou import mask_iou
 
 Array = NDArray[Any]
 
@@ -38,7 +37,6 @@ class VerifyCase:
     Attributes:
         label: how the result names it.
         backend: as `BackendSpec` reads it.
-        options: of the backend.
         accuracy: its record of what the precision costs.
         why_not: why it cannot run here; None where it can.
         encode: options of the graph `encode`, where this is a pair, whose `options` are of `decode`.
@@ -58,7 +56,6 @@ class Comparison:
 
     Attributes:
         vectors: the file, and `clips` its batch.
-        output: the output's name.
         largest_absolute: the largest |difference|; NaN where either side has one.
         largest_relative: that, divided by the largest magnitude of the reference.
         flips: for `probability`, how many pixels are on the other side of 0.5, out of `elements`; else None.
@@ -101,8 +98,6 @@ class VerifyResult:
         miou: mean over all clips.
         flipped: mean over all clips.
         passed: by that rule. An output that is not finite never passes.
-        comparisons: each output.
-        clips: each clip.
     """
 
     min_miou: float | None
@@ -126,18 +121,15 @@ class VerifyResult:
 def list_cases(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
     """Every graph that takes what the vectors hold, with each implementation, every engine, and every pair of a stream.
 
-    Args:
-        bundle: an open bundle.
-        driver: of this machine.
+    `driver` is that of this machine.
     """
     taken = {tensor.name for record in bundle.manifest.vectors for tensor in record.inputs}
     found = []
     for name, graph in bundle.manifest.graphs.items():
         if not _is_of_stream(name) and {tensor.name for tensor in graph.inputs} == taken:
             found += _graph_cases(name, graph)
-    for name, engine in bundle.manifest.engines.items():
-        if not _is_of_stream(engine.graph):
-            found.append(_engine_case(name, engine, driver))
+    engines = bundle.manifest.engines.items()
+    found += [_engine_case(name, engine, driver) for name, engine in engines if not _is_of_stream(engine.graph)]
     return found + _stream_graphs(bundle) + _stream_engines(bundle, driver)
 
 
@@ -177,8 +169,8 @@ def _stream_graphs(bundle: Bundle) -> list[VerifyCase]:
         if parsed.role != "decode" or encode not in graphs:
             continue
         clip = graphs.get(str(replace(parsed, role="clip")))
+        accuracy = graph.accuracy or (None if clip is None else clip.accuracy)
         for case in _graph_cases(name, graph):
-            accuracy = case.accuracy or (None if clip is None else clip.accuracy)
             label = f"{case.label} as a stream"
             found.append(replace(case, label=label, encode={"graph": encode}, accuracy=accuracy))
     return found
@@ -191,18 +183,15 @@ def _stream_engines(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
     for name, decode in engines.items():
         if GraphName.parse(decode.graph).role != "decode":
             continue
-        partners = [
-            other
+        wanted = ("encode", decode.backend, decode.precision, decode.device)
+        partners = (
+            {"encode": {"engine": other}}
             for other, engine in engines.items()
-            if GraphName.parse(engine.graph).role == "encode"
-            and (engine.backend, engine.precision, engine.device) == (decode.backend, decode.precision, decode.device)
-        ]
-        case = replace(_engine_case(name, decode, driver), label=f"{name} as a stream", accuracy=None)
-        if partners:
-            case = replace(case, encode={"engine": partners[0]})
-        else:
-            case = replace(case, why_not=f"{name} has no engine of encode beside it")
-        found.append(case)
+            if (GraphName.parse(engine.graph).role, engine.backend, engine.precision, engine.device) == wanted
+        )
+        changes = next(partners, {"why_not": f"{name} has no engine of encode beside it"})
+        case = _engine_case(name, decode, driver)
+        found.append(replace(case, label=f"{name} as a stream", accuracy=None, **changes))
     return found
 
 
@@ -218,7 +207,6 @@ def verify_backend(
     """Run an open backend on test vectors and hold its outputs against what its precision promises.
 
     Args:
-        backend: it takes the vectors' inputs.
         vectors: at least one file.
         tolerance: the largest difference that passes in fp32.
         precision: of what the backend executes.
@@ -235,17 +223,17 @@ def verify_backend(
         results = backend.run(one.inputs, list(one.outputs))
         if on_outputs is not None:
             on_outputs(one, results)
-        comparisons += _compare_outputs(one, results, tolerance)
+        comparisons += [_compare_output(one, name, results[name], tolerance) for name in one.outputs]
         if "probability" in one.outputs:
             clips += clip_accuracies(one, results["probability"])
     miou = float(np.mean([clip.miou for clip in clips])) if clips else float("nan")
     flipped = float(np.mean([clip.flipped for clip in clips])) if clips else float("nan")
     if precision == "fp32":
-        least, passed = None, all(comparison.passed for comparison in comparisons)
+        min_miou, passed = None, all(comparison.passed for comparison in comparisons)
     else:
-        least = DEFAULT_MIN_MIOU if accuracy is None else _min_miou_on_vectors(accuracy)
-        passed = miou >= least and all(np.isfinite(comparison.largest_absolute) for comparison in comparisons)
-    return VerifyResult(least, miou, flipped, passed, tuple(comparisons), tuple(clips))
+        min_miou = DEFAULT_MIN_MIOU if accuracy is None else _min_miou_on_vectors(accuracy)
+        passed = miou >= min_miou and all(np.isfinite(comparison.largest_absolute) for comparison in comparisons)
+    return VerifyResult(min_miou, miou, flipped, passed, tuple(comparisons), tuple(clips))
 
 
 def _min_miou_on_vectors(accuracy: AccuracyRecord) -> float:
@@ -266,6 +254,15 @@ def clip_accuracies(vectors: Vectors, probability: Array) -> list[ClipAccuracy]:
     return [ClipAccuracy(vectors.record.file, clip, float(iou[clip]), float(flipped[clip])) for clip in range(len(iou))]
 
 
+def mask_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Array:
+    """The IoU of each frame's two masks: `[..., H, W]` to `[...]`; 1 where both are empty.
+
+    The training has AVSBench's own (`avsbg.model.training.metrics`), which scores an empty annotation by its background.
+    """
+    both, either = (ours & theirs).sum(axis=(-2, -1)), (ours | theirs).sum(axis=(-2, -1))
+    return np.where(either == 0, 1.0, both / np.maximum(either, 1))
+
+
 def select_vectors(bundle: Bundle, clips: Sequence[int] = ()) -> Iterator[Vectors]:
     """The bundle's test vectors with those numbers of clips; all if none are named.
 
@@ -284,31 +281,18 @@ def select_vectors(bundle: Bundle, clips: Sequence[int] = ()) -> Iterator[Vector
 
 
 def compare(backend: Backend, vectors: Vectors, tolerance: float = TOLERANCE) -> list[Comparison]:
-    """Run an open backend on the vectors' inputs and compare each output.
-
-    Raises:
-        BackendError: the backend does not take the inputs, lacks an output, or failed.
-    """
-    return _compare_outputs(vectors, backend.run(vectors.inputs, list(vectors.outputs)), tolerance)
+    """Run an open backend on the vectors' inputs and compare each output; raises as `verify_backend` does."""
+    results = backend.run(vectors.inputs, list(vectors.outputs))
+    return [_compare_output(vectors, name, results[name], tolerance) for name in vectors.outputs]
 
 
-def _compare_outputs(vectors: Vectors, results: Arrays, tolerance: float) -> list[Comparison]:
-    return [_compare_output(vectors, name, want, results[name], tolerance) for name, want in vectors.outputs.items()]
-
-
-def _compare_output(vectors: Vectors, name: str, reference: Array, result: Array, tolerance: float) -> Comparison:
+def _compare_output(vectors: Vectors, name: str, result: Array, tolerance: float) -> Comparison:
+    reference = vectors.outputs[name]
     with np.errstate(invalid="ignore"):  # infinity less infinity: NaN, which does not pass
         difference = np.abs(result.astype(np.float64) - reference)
     largest = float(difference.max())
     flips = int(((result > DECISION) != (reference > DECISION)).sum()) if name == "probability" else None
-    return Comparison(
-        vectors=vectors.record.file,
-        clips=vectors.record.clips,
-        output=name,
-        elements=reference.size,
-        largest_absolute=largest,
-        largest_relative=largest / max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny)),
-        flips=flips,
-        # Not `largest > tolerance`: NaN compares false either way and must fail.
-        passed=bool(largest <= tolerance),
-    )
+    relative = largest / max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))
+    passed = bool(largest <= tolerance)  # not `largest > tolerance`: NaN compares false either way and must fail
+    record = vectors.record
+    return Comparison(record.file, record.clips, name, reference.size, largest, relative, flips, passed)
