@@ -22,8 +22,8 @@ MAY_IMPORT = {
     "export": {"export", "model", "runtime"},
     "benchmarks": {"benchmarks", "model", "export", "runtime"},
 }
-# They route to all others. (The second is to become a command of the first.)
-ENTRY_POINTS = {"benchmarks.__main__", "benchmarks.measure.precision"}
+# It routes to all others.
+ENTRY_POINTS = {"benchmarks.__main__"}
 EXPORT_ONLY = {"torch", "torchvision", "timm", "onnx", "onnxscript", "safetensors"}
 HEAVY = EXPORT_ONLY | {"numpy", "pydantic", "av", "PIL", "onnxruntime"}
 
@@ -81,6 +81,7 @@ def test_parts_import_only_what_they_may(part: str) -> None:
     assert modules(part)
     wrong = {str(path): bad for path in modules(part) if (bad := ours(imports(path)) - MAY_IMPORT[part])}
     assert not wrong
+    assert not [path for path in modules(part) if any(name.split(".")[0] == "tools" for name in imports(path))]
 
 
 def test_the_runtime_never_imports_torch_or_onnx() -> None:

@@ -1,1 +1,1 @@
-"""Counts that need no run: operations, compiled kernels, memory, engines, bounds."""
+"""Counts that need no run: operations, nodes, bytes, instructions; peaks of devices that are not here."""
