@@ -31,9 +31,6 @@ def write_contact_sheet(
         dataset: the split.
         clips: how many.
         predict: a clip to masks bool `[5, H, W]`. With it they are what is tinted, the annotation is outlined in white.
-
-    Returns:
-        the image.
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
     rows = [_row(sample, predict and predict(sample)) for sample in (dataset[int(index)] for index in indices)]
@@ -45,8 +42,8 @@ def write_contact_sheet(
 
 def _row(sample: Sample, predicted: Masks | None) -> Image.Image:
     enlarge = -(-_LEAST_WIDTH // sample.frames.shape[2])
-    frames, masks = _enlarged(sample.frames.numpy().astype(np.float64), enlarge), sample.masks.numpy() > 0.5
-    masks = _enlarged(masks, enlarge)
+    frames = _enlarged(sample.frames.numpy().astype(np.float64), enlarge)
+    masks = _enlarged(sample.masks.numpy() > 0.5, enlarge)
     if predicted is not None:
         _tint(frames, _enlarged(predicted, enlarge))
     for frame, mask in zip(frames, masks, strict=False):

@@ -57,10 +57,9 @@ def collate(samples: Sequence[Sample]) -> Batch:
 
 
 class AvsBenchDataset(Dataset[Sample]):
-    """A split of AVSBench, in its own layout.
+    """A split of AVSBench, in its own layout; its clips are in the table's order.
 
     Attributes:
-        clips: in the table's order.
         sound: where the sound comes from: `log-mel` (the `.npy` files of `audio_log_mel`) where the first clip has
             one, else `wav`. Every clip of the split has to have it.
         frames: that are loaded of each clip, from the first on.
@@ -73,13 +72,10 @@ class AvsBenchDataset(Dataset[Sample]):
         Raises:
             DatasetError: no table, no clip, no sound, or frames whose size is no multiple of 32.
         """
-        self.task = task
-        self.split = split
-        self.frames = frames
+        self.task, self.split, self.frames = task, split, frames
         self.clips = read_clips(Path(root), task, split)
         self.sound = _sound_source(self.clips[0])
-        first = _open_image(self.clips[0].frame(1), frame_array)
-        self.height, self.width = first.shape[0], first.shape[1]
+        self.height, self.width, _ = _open_image(self.clips[0].frame(1), frame_array).shape
         if self.height % SIZE_MULTIPLE or self.width % SIZE_MULTIPLE:
             raise DatasetError(
                 f"{self.clips[0].frame(1)} has {self.height} x {self.width} pixels, no multiples of {SIZE_MULTIPLE}.",
@@ -126,9 +122,8 @@ class AvsBenchDataset(Dataset[Sample]):
                 f"{clip.log_mel} cannot be read: {error}.", "Make it again with `avsbg data convert-avsbench`."
             ) from error
         if patches.shape != LOG_MEL_SHAPE or patches.dtype != np.float32:
-            raise DatasetError(
-                f"{clip.log_mel} holds {patches.dtype} {list(patches.shape)}, not float32 {list(LOG_MEL_SHAPE)}."
-            )
+            found = f"{patches.dtype} {list(patches.shape)}"
+            raise DatasetError(f"{clip.log_mel} holds {found}, not float32 {list(LOG_MEL_SHAPE)}.")
         return torch.from_numpy(patches)
 
 
@@ -239,13 +234,7 @@ def _collate(samples: Sequence[Sample | DatasetError]) -> Batch | DatasetError:
 def load_batches(
     dataset: AvsBenchDataset, batches: Sequence[list[int]], *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Load batches in their order.
-
-    Args:
-        dataset: a split.
-        batches: the indices of each batch's clips.
-        workers: processes that load; 0: this one.
-        pin_memory: whether to put batches where a GPU fetches them fastest.
+    """Load batches, lists of clips' indices, in their order, by so many processes; 0: by this one.
 
     Raises:
         DatasetError: of a clip that cannot be loaded.
@@ -270,17 +259,12 @@ def jitter_colours(frames: Tensor) -> Tensor:
     A data set with one photo for most classes would else be told apart by its colours alone. All frames of a clip
     change alike. The numbers are drawn from PyTorch's own generator of the CPU.
 
-    Args:
-        frames: uint8 `[B, T, H, W, 3]`.
-
-    Returns:
-        the same shape and type.
+    Args: frames uint8 `[B, T, H, W, 3]`. Returns: the same shape and type.
     """
     from torchvision.transforms import v2
 
-    change = v2.Compose(
-        [v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.15), v2.RandomGrayscale(0.1)]
-    )
+    jitter = v2.ColorJitter(brightness=0.4, contrast=0.4, saturation=0.6, hue=0.15)
+    change = v2.Compose([jitter, v2.RandomGrayscale(0.1)])
     return torch.stack([change(clip.movedim(-1, -3)).movedim(-3, -1) for clip in frames])
 
 
@@ -290,25 +274,15 @@ def vary_sound(log_mel: Tensor) -> Tensor:
     Pitch, tempo and beginning are changed by sampling the spectrogram anew, the spectrum by a smooth random curve over
     eight bands. All patches of a clip change alike. The numbers are drawn from PyTorch's own generator of the CPU.
 
-    Args:
-        log_mel: log-mel patches `[N, ..., 96, 64]` (time, mel), N clips or patches that change independently.
-
-    Returns:
-        the same shape.
+    Args: log-mel patches `[N, ..., 96, 64]` (time, mel), N clips or patches that change independently.
     """
     count, height, width = len(log_mel), *log_mel.shape[-2:]
     patches = log_mel.reshape(count, -1, height, width)
     mapping = torch.zeros(count, 2, 3)  # of normalised coordinates: x is pitch, y is time
-    mapping[:, 0, 0] = 1 + _RANGE * _uniform(count)
-    mapping[:, 0, 2] = _SHIFT / (width / 2) * _uniform(count)
-    mapping[:, 1, 1] = (_TEMPO * _uniform(count)).exp()
-    mapping[:, 1, 2] = 0.2 * _uniform(count)
+    pitch_range, pitch_shift, tempo, start = (2 * torch.rand(count) - 1 for _ in range(4))
+    mapping[:, 0, 0], mapping[:, 0, 2] = 1 + _RANGE * pitch_range, _SHIFT / (width / 2) * pitch_shift
+    mapping[:, 1, 1], mapping[:, 1, 2] = (_TEMPO * tempo).exp(), 0.2 * start
     grid = F.affine_grid(mapping, list(patches.shape), align_corners=False)
     moved = F.grid_sample(patches, grid, padding_mode="reflection", align_corners=False)
     curve = F.interpolate(_BAND_GAIN * torch.randn(count, 1, _BANDS), size=width, mode="linear", align_corners=True)
     return (moved + curve[:, :, None] + _GAIN * torch.randn(count, 1, 1, 1)).reshape(log_mel.shape)
-
-
-def _uniform(count: int) -> Tensor:
-    """`count` numbers between -1 and 1."""
-    return 2 * torch.rand(count) - 1

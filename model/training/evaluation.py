@@ -31,10 +31,9 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a split.
+    """The scores of a split; its clips in their order.
 
     Attributes:
-        clips: in the split's order.
         per_clip: the mean over the clips, as AVS-BG's published figures (one clip per evaluation batch).
         per_batch: the mean over batches of `batch` clips scored together, as AVSBench's script does with four; the
             F-score's threshold is then one for all clips of the batch.
@@ -55,26 +54,17 @@ def score_clip(sample: Sample, predict: Predict) -> Score:
 def evaluate(
     dataset: AvsBenchDataset, predict: Predict, *, batch: int = 4, advance: Callable[[], None] = lambda: None
 ) -> Evaluation:
-    """Score `predict` on every clip of a split, as `score_clip`.
-
-    Args:
-        dataset: the split.
-        predict: see `Predict`.
-        batch: clips per batch of `per_batch`.
-        advance: called after each clip.
-    """
+    """Score `predict` on every clip of a split, as `score_clip`; `advance` is called after each clip."""
     clips, batches = [], []
-    logits: list[Tensor] = []
-    masks: list[Tensor] = []
-    for index in range(len(dataset)):
-        sample = dataset[index]
-        logits.append(_annotated_logits(sample, predict))
-        masks.append(sample.masks)
-        clips.append(ClipScore(sample.clip.name, score(logits[-1], masks[-1])))
-        if len(logits) == batch or index == len(dataset) - 1:
-            batches.append(score(torch.cat(logits), torch.cat(masks)))
-            logits, masks = [], []
-        advance()
+    for start in range(0, len(dataset), batch):
+        logits, masks = [], []
+        for index in range(start, min(start + batch, len(dataset))):
+            sample = dataset[index]
+            logits.append(_annotated_logits(sample, predict))
+            masks.append(sample.masks)
+            clips.append(ClipScore(sample.clip.name, score(logits[-1], masks[-1])))
+            advance()
+        batches.append(score(torch.cat(logits), torch.cat(masks)))
     return Evaluation(clips, mean_score(clip.score for clip in clips), mean_score(batches), batch)
 
 
@@ -102,14 +92,7 @@ def checkpoint_predictor(
     audio_weights: Path | None,
     device: torch.device,
 ) -> Predict:
-    """Predict with the weights of checkpoints.
-
-    Args:
-        variant: the network.
-        weights: its checkpoint.
-        audio_encoder: the one that the network was trained with.
-        audio_weights: that one's checkpoint; None for a network without audio.
-        device: where PyTorch runs.
+    """Predict with the network's weights and those of the audio encoder (None for a network without audio).
 
     Raises:
         TrainingError: the network needs a file that is not given, or the other way round.

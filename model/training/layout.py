@@ -26,8 +26,7 @@ class Clip:
     Attributes:
         data: the folder `s4_data` or `ms3_data`.
         name: of the video, without suffix.
-        category: S4 alone.
-        start: S4 alone, seconds into the original video.
+        category, start: S4 alone; the start in seconds of the original video.
     """
 
     data: Path
@@ -63,7 +62,6 @@ class Clip:
 
     @property
     def wav(self) -> Path:
-        """The sound."""
         return self._folder("audio_wav") / f"{self.name}.wav"
 
     @property
@@ -79,12 +77,8 @@ class Clip:
         return 1 if self.task == "s4" and self.split == "train" else FRAMES
 
 
-def task_folder(root: Path, task: Task) -> Path:
-    """The folder of one task: `Single-source` or `Multi-sources` below `root`, or `root` itself.
-
-    Raises:
-        DatasetError: neither holds the task's table.
-    """
+def _task_folder(root: Path, task: Task) -> Path:
+    """The folder of one task: `Single-source` or `Multi-sources` below `root`, or `root` itself."""
     table = f"{task}_meta_data.csv"
     for folder in (root / TASK_FOLDERS[task], root):
         if (folder / table).is_file():
@@ -101,7 +95,7 @@ def read_clips(root: Path, task: Task, split: Split | None = None) -> list[Clip]
     Raises:
         DatasetError: no table, a row that cannot be used, or no clip in the split.
     """
-    folder = task_folder(root, task)
+    folder = _task_folder(root, task)
     table = folder / f"{task}_meta_data.csv"
     clips = [clip for clip in _rows(table, folder / f"{task}_data", task) if split in (None, clip.split)]
     if not clips:

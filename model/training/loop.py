@@ -59,14 +59,6 @@ class Training:
     ) -> None:
         """Open the data and put the modules where they are trained.
 
-        Args:
-            recipe: what to learn.
-            initial: the modules with their initial weights.
-            data: the folder of AVSBench.
-            run: the run's folder.
-            settings: how; by default on the CPU in fp32.
-            observer: told of the progress.
-
         Raises:
             DatasetError: the data cannot be used.
             TrainingError: the precision or the device is not to be had.
@@ -76,7 +68,7 @@ class Training:
         self.observer = observer or Observer()
         self.train_set = AvsBenchDataset(data, recipe.task, "train", frames=recipe.frames)
         self.selection_set = AvsBenchDataset(data, recipe.task, settings.select_on)
-        self.accelerator = make_accelerator(recipe, settings)
+        self.accelerator = _make_accelerator(recipe, settings)
         self.processes = self.accelerator.num_processes
         self.micro_batch = settings.micro_batch or math.ceil(recipe.batch / self.processes)
         self.objective = Objective(
@@ -113,10 +105,7 @@ class Training:
         return {
             "recipe": self.recipe.to_dict(),
             "settings": {**asdict(self.settings), "micro_batch": self.micro_batch, "processes": self.processes},
-            "data": {
-                "train": describe_data(self.train_set),
-                self.settings.select_on: describe_data(self.selection_set),
-            },
+            "data": {split.split: describe_data(split) for split in (self.train_set, self.selection_set)},
             "weights_from": self.initial.origin,
             "audio_accuracy": self.initial.audio_accuracy,
             "device": torch.cuda.get_device_name() if self.accelerator.device.type == "cuda" else "cpu",
@@ -124,10 +113,7 @@ class Training:
         }
 
     def execute(self, *, resume: bool = False) -> Result:
-        """Train to the end.
-
-        Args:
-            resume: go on from the run folder's state.
+        """Train to the end, from the run folder's state if asked to resume.
 
         Raises:
             Interrupted: SIGINT or SIGTERM arrived; the state is saved.
@@ -139,7 +125,8 @@ class Training:
             self._restore()
         elif first:
             self.run.create(self.describe())
-        with stop_on_signals(self._stop), self._log() if first else nullcontext() as log:
+        log_or_none = RunLog(self.run, after_step=self.step, after_epoch=self.epochs_scored) if first else nullcontext()
+        with _stop_on_signals(self._stop), log_or_none as log:
             if first:
                 self.observer.started(self.step, self.total_steps)
             for epoch in range(self.epochs_scored, self.recipe.epochs):
@@ -147,29 +134,19 @@ class Training:
                 self._score_epoch(epoch, log)
         return Result(Score(self.best["miou"], self.best["f_score"]), self.best["epoch"])
 
-    def _log(self) -> RunLog:
-        return RunLog(self.run, after_step=self.step, after_epoch=self.epochs_scored)
-
     def _train_epoch(self, epoch: int, log: RunLog | None) -> None:
         self.objective.train()
         batches = epoch_batches(len(self.train_set), self.recipe.batch, seed=self.recipe.seed, epoch=epoch)
         done = self.step - epoch * self.steps_per_epoch
         rank = self.accelerator.process_index
         parts = list(micro_batches(batches[done:], self.micro_batch, rank=rank, processes=self.processes))
-        batches_of_clips = load_batches(
-            self.train_set,
-            [part.clips for part in parts],
-            workers=self.settings.workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-        )
+        clips, on_gpu = [part.clips for part in parts], self.accelerator.device.type == "cuda"
+        loaded = load_batches(self.train_set, clips, workers=self.settings.workers, pin_memory=on_gpu)
         sums = torch.zeros(3, device=self.accelerator.device)
-        for part, batch in zip(parts, batches_of_clips, strict=True):
-            _, frames, log_mel, masks = batch
-            if self.recipe.colour_jitter:
-                frames = jitter_colours(frames)
-            if self.recipe.sound_jitter:
-                log_mel = vary_sound(log_mel)
-            seen = (tensor.to(self.accelerator.device) for tensor in (frames, log_mel, masks))
+        for part, batch in zip(parts, loaded, strict=True):
+            frames = jitter_colours(batch.frames) if self.recipe.colour_jitter else batch.frames
+            log_mel = vary_sound(batch.log_mel) if self.recipe.sound_jitter else batch.log_mel
+            seen = (tensor.to(self.accelerator.device) for tensor in (frames, log_mel, batch.masks))
             sums += self._accumulate(part, *seen)
             if part.closes_step:
                 self._close_step(epoch, sums, log)
@@ -201,8 +178,7 @@ class Training:
         self.optimizer.zero_grad()
         self.step += 1
         if log is not None:
-            names = ("supervision", "audio_visual", "latent")
-            row = dict(zip(names, terms, strict=True))
+            row = dict(zip(("supervision", "audio_visual", "latent"), terms, strict=True))
             log.write("step", self.step, epoch=epoch + 1, loss=loss, **row, learning_rate=rate)
             self.observer.stepped(self.step, loss)
         if stopping:
@@ -293,12 +269,8 @@ class Training:
         self.step, self.epochs_scored, self.best = state["step"], state["epochs_scored"], state["best"]
 
 
-def make_accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
-    """Make Accelerate's engine of this process: device, precision, and the other processes.
-
-    Raises:
-        TrainingError: the device or the precision is not to be had.
-    """
+def _make_accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
+    """Make Accelerate's engine of this process: device, precision, and the other processes."""
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise TrainingError("the device cuda was asked for, but PyTorch finds no GPU.", "Use --device cpu.")
     if settings.device == "cpu" and settings.precision == "fp16":
@@ -313,7 +285,7 @@ def make_accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
 
 
 @contextmanager
-def stop_on_signals(stop: threading.Event) -> Iterator[None]:
+def _stop_on_signals(stop: threading.Event) -> Iterator[None]:
     """Inside the block, SIGINT and SIGTERM ask for a stop instead of ending the process; a second one ends it."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -87,10 +87,7 @@ def read_frames(path: Path, seconds: int) -> list[Array]:
 def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
     """Write frames, one for each second, with their sound: H.264 and AAC; the format follows the suffix.
 
-    Args:
-        path: it appears when it is complete.
-        frames: uint8 `[T, H, W, 3]`; H and W even.
-        samples: int16 `[n, channels]` at 16 kHz, mono or stereo.
+    Args: frames uint8 `[T, H, W, 3]`, H and W even; samples int16 `[n, channels]` at 16 kHz, mono or stereo.
     """
     with atomic_file(path) as temporary, av.open(str(temporary), "w", format=path.suffix.removeprefix(".")) as target:
         video = target.add_stream("libx264", rate=1, options={"crf": "10", "preset": "medium"})

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-THRESHOLDS = 255
+_THRESHOLDS = 255
 _BETA_SQUARED = 0.3
 
 
@@ -30,11 +30,7 @@ def frame_iou(logits: Tensor, masks: Tensor) -> Tensor:
     A pixel is predicted where its probability exceeds 0.5. Where the mask is empty, the background takes the mask's
     place: a prediction without a single pixel scores 1, one that covers the frame scores 0.
 
-    Args:
-        logits, masks: `[N, H, W]`; masks hold 0 or 1.
-
-    Returns:
-        `[N]`.
+    Args: logits and masks `[N, H, W]`; masks hold 0 or 1. Returns: `[N]`.
     """
     predicted, masks = torch.sigmoid(logits) > 0.5, masks > 0.5
     intersection = (predicted & masks).sum(dim=(1, 2))
@@ -52,20 +48,16 @@ def mean_iou(logits: Tensor, masks: Tensor) -> float:
 
 
 def precision_recall(logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Precision and recall at 255 thresholds evenly spaced over [0, 1], both ends included.
+    """Precision and recall, `[N, 255]` each, at thresholds evenly spaced over [0, 1], both ends included.
 
-    Args:
-        logits, masks: `[N, H, W]`; masks hold 0 or 1.
-
-    Returns:
-        two tensors `[N, 255]`.
+    Args: logits and masks `[N, H, W]`; masks hold 0 or 1.
     """
     probability, masks = torch.sigmoid(logits).flatten(1), masks.flatten(1)
-    thresholds = torch.linspace(0.0, 1.0, THRESHOLDS, dtype=probability.dtype, device=probability.device)
+    thresholds = torch.linspace(0.0, 1.0, _THRESHOLDS, dtype=probability.dtype, device=probability.device)
     # A pixel belongs to the prediction at every threshold up to its probability. Sorting the pixels into bins between
     # the thresholds and adding the bins up from the top counts all 255 predictions in one pass.
     bins = torch.bucketize(probability, thresholds, right=True)
-    counts = torch.zeros(len(masks), THRESHOLDS + 1, dtype=torch.float64, device=masks.device)
+    counts = torch.zeros(len(masks), _THRESHOLDS + 1, dtype=torch.float64, device=masks.device)
     predicted = counts.scatter_add(1, bins, torch.ones_like(probability, dtype=torch.float64))
     hit = counts.scatter_add(1, bins, masks.to(torch.float64))
     predicted, hit = (t.flip(1).cumsum(1).flip(1)[:, 1:] for t in (predicted, hit))
@@ -77,10 +69,7 @@ def f_score(logits: Tensor, masks: Tensor) -> float:
     """The F-measure with beta squared 0.3, at the threshold that suits these frames best.
 
     The F-measures of the frames are averaged at each threshold and the largest of the 255 averages is taken. Frames
-    with an empty mask do not count; if all are empty, the score is 0.
-
-    Args:
-        logits, masks: `[N, H, W]`; masks hold 0 or 1.
+    with an empty mask do not count; if all are empty, the score is 0. Arguments: as of `frame_iou`.
     """
     sounding = masks.flatten(1).any(dim=1)
     if not sounding.any():
@@ -96,11 +85,7 @@ def score(logits: Tensor, masks: Tensor) -> Score:
 
 
 def mean_score(scores: Iterable[Score]) -> Score:
-    """The published figure of a run: the arithmetic mean over its batches.
-
-    Raises:
-        ValueError: there are no scores.
-    """
+    """The published figure of a run: the arithmetic mean over its batches; a ValueError if there are none."""
     scores = list(scores)
     if not scores:
         raise ValueError("no scores to average")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,26 +51,30 @@ def _pool(logits: Tensor, size: Sequence[int], pooling: str) -> Tensor:
     return pooled
 
 
-def masked_features(
-    logits: Tensor, stage: Tensor, *, pooling: Literal["avg", "max"] = "avg", threshold: bool = False
-) -> Tensor:
-    """Average a stage's features under the predicted mask.
+def _mean_under(mask: Tensor, stage: Tensor) -> Tensor:
+    """The mean over the pixels whose probability exceeds 0.5; no gradient reaches the mask."""
+    mask = (mask > 0.5).to(stage.dtype)
+    return (stage * mask).sum(dim=(2, 3)) / (mask.sum(dim=(2, 3)) + 1e-6)
 
-    Args:
-        logits: `[N, H, W]`; pooled to the stage's size before the sigmoid.
-        stage: `[N, C, h, w]`.
-        pooling: how the logits are pooled.
-        threshold: take the pixels above 0.5 and divide by their number, instead of weighing all h * w pixels by the
-            probability. No gradient reaches the logits then.
 
-    Returns:
-        `[N, C]`.
+def _features_and_sounds(
+    logits: Tensor,
+    stages: Sequence[Tensor],
+    audio: Sequence[Tensor],
+    unit: bool,
+    *,
+    pooling: str = "avg",
+    threshold: bool = False,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield each stage's features averaged under the predicted mask, and its sound, `[N, C]` both.
+
+    The logits are pooled to the stage's size before the sigmoid. All h * w pixels are weighed by the probability; with
+    `threshold`, those above 0.5 count alone.
     """
-    mask = torch.sigmoid(_pool(logits, stage.shape[-2:], pooling))
-    if threshold:
-        mask = (mask > 0.5).to(stage.dtype)
-        return (stage * mask).sum(dim=(2, 3)) / (mask.sum(dim=(2, 3)) + 1e-6)
-    return (stage * mask).mean(dim=(2, 3))
+    for stage, sound in zip(stages, audio, strict=True):
+        mask = torch.sigmoid(_pool(logits, stage.shape[-2:], pooling))
+        features = _mean_under(mask, stage) if threshold else (stage * mask).mean(dim=(2, 3))
+        yield (F.normalize(features, dim=1), F.normalize(sound, dim=1)) if unit else (features, sound)
 
 
 def _distance(features: Tensor, target: Tensor, kind: str) -> Tensor:
@@ -105,14 +109,8 @@ def audio_visual_loss(
     Returns:
         the mean over the stages.
     """
-    losses = []
-    for stage, sound in zip(stages, audio, strict=True):
-        features = masked_features(logits, stage, pooling=pooling, threshold=threshold)
-        target = sound
-        if unit:
-            features, target = F.normalize(features, dim=1), F.normalize(target, dim=1)
-        losses.append(_distance(features, target, distance))
-    return torch.stack(losses).mean()
+    pairs = _features_and_sounds(logits, stages, audio, unit, pooling=pooling, threshold=threshold)
+    return torch.stack([_distance(features, target, distance) for features, target in pairs]).mean()
 
 
 def closest_sound_loss(
@@ -124,16 +122,11 @@ def closest_sound_loss(
     distance: Literal["kl", "euclidean"] = "kl",
 ) -> Tensor:
     """Draw frames that sound alike together: each frame's masked features towards those of the frame with the closest
-    sound (AVSBench's code; neither publication trains with it).
-
-    Args and returns: as `audio_visual_loss`.
+    sound (AVSBench's code; neither publication trains with it). Arguments and result: as of `audio_visual_loss`.
     """
     losses = []
-    for stage, sound in zip(stages, audio, strict=True):
-        features, target = masked_features(logits, stage), sound
-        if unit:
-            features, target = F.normalize(features, dim=1), F.normalize(target, dim=1)
-        apart = torch.cdist(target, target) + 10.0 * torch.eye(len(target), device=target.device)
+    for features, sound in _features_and_sounds(logits, stages, audio, unit):
+        apart = torch.cdist(sound, sound) + 10.0 * torch.eye(len(sound), device=sound.device)
         losses.append(_distance(features, features[apart.argmin(dim=1)], distance))
     return torch.stack(losses).mean()
 
@@ -142,17 +135,11 @@ def cosine_alignment_loss(logits: Tensor, stages: Sequence[Tensor], audio: Seque
     """Minus the logarithm of the cosine between sound and masked features (AVSBench's code for S4, switched off there).
 
     The mask here is the sigmoid pooled to the stage's size and cut at 0.5: the other way round than elsewhere.
-
-    Args:
-        logits: `[N, H, W]`. stages: `[N, C, h, w]` each, rectified. audio: `[N, C]` each.
-
-    Returns:
-        the mean over the frames, averaged over the stages.
+    Arguments: as of `audio_visual_loss`, the stages rectified. The mean over the frames, averaged over the stages.
     """
     losses = []
     for stage, sound in zip(stages, audio, strict=True):
-        mask = (_pool(torch.sigmoid(logits), stage.shape[-2:], "avg") > 0.5).to(stage.dtype)
-        features = (stage * mask).sum(dim=(2, 3)) / (mask.sum(dim=(2, 3)) + 1e-6)
+        features = _mean_under(_pool(torch.sigmoid(logits), stage.shape[-2:], "avg"), stage)
         cosine = F.cosine_similarity(sound, features, dim=1)
         losses.append(-torch.log(F.relu(cosine) + 1e-6).mean())
     return torch.stack(losses).mean()
@@ -160,15 +147,10 @@ def cosine_alignment_loss(logits: Tensor, stages: Sequence[Tensor], audio: Seque
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Of the terms beside the supervision (AVS-BG, equation 5).
+    """Of the terms beside the supervision (AVS-BG, equation 5)."""
 
-    Attributes:
-        audio_visual: lambda; both publications use 0 on S4 and 0.5 on MS3.
-        latent: eta; 1 in AVS-BG.
-    """
-
-    audio_visual: float
-    latent: float = 1.0
+    audio_visual: float  # lambda; both publications use 0 on S4 and 0.5 on MS3
+    latent: float = 1.0  # eta; 1 in AVS-BG
 
 
 @dataclass(frozen=True)
@@ -214,7 +196,6 @@ def loss_terms(
         embedding: audio embeddings `[B, T, 128]`, as the network was given them.
         masks: `[B, T, H, W]`, or `[B, 1, H, W]` where only the first frame is annotated (training on S4).
         task: `s4` supervises the first frame of each clip, `ms3` all of them.
-        weights: of the terms.
     """
     logits = stages.logits.float().flatten(0, 1)  # [N, H, W]
     supervise = structure_loss if isinstance(stages, AvsBgStages) else cross_entropy
@@ -243,10 +224,7 @@ def loss_terms(
 
 
 class Objective(nn.Module):
-    """From a batch of clips to its loss: the audio encoder, the network and the terms as one module.
-
-    Being one module, it can be wrapped as a whole for several processes or for mixed precision.
-    """
+    """From a batch of clips to its loss: one module, to be wrapped as a whole for processes and mixed precision."""
 
     def __init__(
         self,
@@ -259,25 +237,20 @@ class Objective(nn.Module):
         train_encoder: bool = True,
         decoded: int | None = None,
     ) -> None:
-        """Wrap.
+        """Wrap the network to be trained.
 
         Args:
-            network: to be trained.
             audio_encoder: log-mel `[B, T, 1, 96, 64]` to embeddings `[B, T, 128]`, e.g. a `VGGish`.
-            task, weights: see `loss_terms`.
-            train_audio_encoder: whether its weights are trained too; both publications freeze VGGish.
-            train_encoder: whether the visual encoder is trained; both publications do.
+            train_audio_encoder: both publications freeze VGGish.
+            train_encoder: whether the visual encoder is trained, as both publications do.
             decoded: how many frames of each clip AVS-BG decodes, from the first on, and all terms see; by default all.
         """
         super().__init__()
         self.network = network
         self.network.encoder.requires_grad_(train_encoder)
         self.audio_encoder = audio_encoder.requires_grad_(train_audio_encoder)
-        self.task = task
-        self.weights = weights
-        self.train_audio_encoder = train_audio_encoder
-        self.train_encoder = train_encoder
-        self.decoded = decoded
+        self.task, self.weights, self.decoded = task, weights, decoded
+        self.train_audio_encoder, self.train_encoder = train_audio_encoder, train_encoder
 
     def train(self, mode: bool = True) -> Objective:
         """As of any module; frozen encoders stay in evaluation mode."""

@@ -63,10 +63,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def read_log_mel_pickle(path: Path) -> Tensor:
-    """Read one of AVSBench's `audio_log_mel/*.pkl`.
-
-    Returns:
-        float32 `[5, 1, 96, 64]`.
+    """Read one of AVSBench's `audio_log_mel/*.pkl`: float32 `[5, 1, 96, 64]`.
 
     Raises:
         DatasetError: the file is missing, too large, or holds anything but one such tensor.
@@ -94,13 +91,8 @@ def convert_log_mels(
 ) -> tuple[int, list[str]]:
     """Write `<video>.npy` beside each `<video>.pkl`; the pickles stay.
 
-    Args:
-        clips: of `read_clips`.
-        force: convert those again that have their `.npy`.
-        advance: called after each clip.
-
-    Returns:
-        how many were converted, and a line for each that could not be.
+    With `force`, those are converted again that have their `.npy`; `advance` is called after each clip. Returns how
+    many were converted, and a line for each that could not be.
     """
 
     def convert(clip: Clip) -> None:
@@ -110,36 +102,14 @@ def convert_log_mels(
 
 
 def prepare_clips(
-    clips: Sequence[Clip],
-    *,
-    size: tuple[int, int],
-    force: bool = False,
-    advance: Callable[[], None] = lambda: None,
+    clips: Sequence[Clip], *, size: tuple[int, int], force: bool = False, advance: Callable[[], None] = lambda: None
 ) -> tuple[int, list[str]]:
-    """Prepare clips from their raw videos; one that fails is noted and the others go on.
-
-    Args:
-        clips: of `read_clips`.
-        size: height and width of the frames.
-        force: prepare those again that are complete.
-        advance: called after each clip.
-
-    Returns:
-        how many were prepared, and a line for each that could not be.
-    """
-    return _process(clips, partial(prepare_clip, size=size), is_prepared, force, advance)
+    """Prepare clips from their raw videos, with frames of `size` (height, width); as `convert_log_mels` else."""
+    return _process(clips, partial(_prepare_clip, size=size), _is_prepared, force, advance)
 
 
-def prepare_clip(clip: Clip, size: tuple[int, int]) -> None:
-    """Write the frames, the WAV file and the log-mel patches of one clip; each file is complete or not there.
-
-    Args:
-        clip: whose `video` exists.
-        size: height and width of the frames.
-
-    Raises:
-        DatasetError: the video is missing, cannot be decoded, or has no sound or too much of it.
-    """
+def _prepare_clip(clip: Clip, size: tuple[int, int]) -> None:
+    """Write the frames, the WAV file and the log-mel patches of one clip; each file is complete or not there."""
     if not clip.video.is_file():
         raise DatasetError(f"{clip.video} does not exist.")
     for k, frame in enumerate(read_frames(clip.video, seconds_of(clip)), start=1):
@@ -149,8 +119,8 @@ def prepare_clip(clip: Clip, size: tuple[int, int]) -> None:
     _save_log_mel(clip, clip_log_mel(clip.wav))
 
 
-def is_prepared(clip: Clip) -> bool:
-    """Whether everything that `prepare_clip` writes is there; the log-mel patches are its last file."""
+def _is_prepared(clip: Clip) -> bool:
+    """Whether everything that `_prepare_clip` writes is there; the log-mel patches are its last file."""
     return clip.log_mel.is_file() and all(clip.frame(k).is_file() for k in range(1, seconds_of(clip) + 1))
 
 

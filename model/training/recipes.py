@@ -28,11 +28,7 @@ class Recipe:
     The optimiser is Adam with PyTorch's betas and no weight decay.
 
     Attributes:
-        task: `s4` or `ms3`.
-        variant: the network.
-        epochs: passes over the training split.
         batch: clips per step of the optimiser; the last batch of an epoch may be smaller.
-        learning_rate: of Adam.
         schedule: `constant`, as published, or `cosine`: from the learning rate down to 0 over the whole training.
         audio_visual: lambda, the weight of the audio-visual term.
         latent: eta, the weight of the latent term (networks with bidirectional generation).
@@ -140,30 +136,23 @@ def _published(task: Task, variant: Variant) -> Recipe:
     )
 
 
-def _all_published() -> dict[str, Recipe]:
-    recipes = {f"{task}/{name}": _published(task, variant) for task in TASKS for name, variant in VARIANTS.items()}
-    from_s4 = {
-        name.replace("ms3/", "ms3-from-s4/"): replace(recipe, from_s4=True)
-        for name, recipe in recipes.items()
-        if name.startswith("ms3/")
-    }
-    return {**recipes, **from_s4}
-
-
+_CPU: dict[str, Any] = {
+    "batch": 8,
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "audio_visual": 0.5,
+    "audio_encoder": "compact",
+}
 # `s4/avs-bg`, `ms3/avs-bg-without-motion`, `ms3-from-s4/avsbench-resnet50` ...: every row of the paper's Tables 3
 # (sound), 4 (motion), 5 (bidirectional generation) and 6 (MS3 from scratch or from S4), with both encoders.
 RECIPES: dict[str, Recipe] = {
-    **_all_published(),
+    **{f"{task}/{name}": _published(task, variant) for task in TASKS for name, variant in VARIANTS.items()},
+    **{f"ms3-from-s4/{name}": replace(_published("ms3", variant), from_s4=True) for name, variant in VARIANTS.items()},
     # No publication's: small enough to be trained on a processor.
     "s4/small": Recipe(
         task="s4",
         variant=named_variant("avs-bg", encoder="tf_efficientnet_lite0"),
         epochs=10,
-        batch=8,
-        learning_rate=1e-3,
-        schedule="cosine",
-        audio_visual=0.5,
-        audio_encoder="compact",
         audio_epochs=4,
         frames=2,
         decoded=1,
@@ -171,26 +160,16 @@ RECIPES: dict[str, Recipe] = {
         colour_jitter=True,
         sound_jitter=True,
         fusion_gain=5.0,
+        **_CPU,
     ),
     "ms3/small": Recipe(
-        task="ms3",
-        variant=named_variant("avs-bg-without-bg", encoder="tf_efficientnet_lite0"),
-        epochs=6,
-        batch=8,
-        learning_rate=1e-3,
-        schedule="cosine",
-        audio_visual=0.5,
-        audio_encoder="compact",
+        task="ms3", variant=named_variant("avs-bg-without-bg", encoder="tf_efficientnet_lite0"), epochs=6, **_CPU
     ),
 }
 
 
 def named_recipe(name: str) -> Recipe:
-    """The recipe of that name.
-
-    Raises:
-        TrainingError: there is none.
-    """
+    """The recipe of that name, or a `TrainingError`."""
     if name not in RECIPES:
         raise TrainingError(
             f"unknown recipe {name!r}.",
@@ -218,7 +197,6 @@ class Settings:
         micro_batch: clips that one process computes at once; gradients are added up over the step's batch. By default
             the batch divided by the processes. Batch norms see the micro-batch, so it changes what is learnt a little.
         precision: of the network's forward and backward pass; weights, optimiser and losses stay fp32.
-        device: `cpu` or `cuda`.
         workers: processes that load clips, per training process.
         save_every: steps between two states; an epoch's end and an interruption save one too.
         select_on: the split whose mIoU chooses the best epoch. AVS-BG's release chooses on `test`, which makes its
@@ -263,8 +241,8 @@ class MicroBatch:
 
     Attributes:
         clips: indices into the data set.
-        share: the part of the step's batch that these clips are; 0 where a process has nothing to do but
-            to take part in the others' exchange of gradients.
+        share: the part of the step's batch that these clips are; 0 where a process has nothing to do but to take part
+            in the others' exchange of gradients.
         closes_step: whether the optimiser steps after it.
     """
 
@@ -286,15 +264,9 @@ def epoch_batches(clips: int, batch: int, *, seed: int, epoch: int) -> list[list
 
 
 def micro_batches(batches: list[list[int]], size: int, *, rank: int, processes: int) -> Iterator[MicroBatch]:
-    """Deal batches out to the processes.
+    """Deal batches out to the processes, of which this one has the number `rank`; `size` clips are computed at once.
 
-    Args:
-        batches: of `epoch_batches`.
-        size: clips that one process computes at once.
-        rank, processes: this process's number from 0, and how many there are.
-
-    Yields:
-        as many micro-batches for each process, since processes wait for each other in every one.
+    Each process has as many micro-batches, since they wait for each other in every one.
     """
     for batch in batches:
         chunks = [batch[i : i + size * processes] for i in range(0, len(batch), size * processes)]

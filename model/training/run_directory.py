@@ -28,7 +28,7 @@ from avsbg.model.training.recipes import Recipe
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-STATE_FORMAT = 1
+_STATE_FORMAT = 1
 _STATE = {"identity", "step", "epochs_scored", "best", "network", "audio_encoder", "optimizer", "scaler"}
 _STATE |= {"random_numbers", "format"}
 
@@ -38,18 +38,7 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-
-    @property
-    def record(self) -> Path:
-        return self.path / "run.json"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.jsonl"
-
-    @property
-    def state(self) -> Path:
-        return self.path / "state.pt"
+        self.record, self.log, self.state = (self.path / name for name in ("run.json", "log.jsonl", "state.pt"))
 
     def weights(self, which: str) -> Path:
         """Of the network; `which` is `best` or `last`."""
@@ -60,30 +49,20 @@ class RunDirectory:
         return self.path / f"{which}.audio.safetensors"
 
     def create(self, record: dict[str, Any]) -> None:
-        """Make the folder and write `run.json`.
-
-        Raises:
-            TrainingError: the folder holds a run that got as far as a state.
-        """
+        """Make the folder and write `run.json`; a `TrainingError` if it holds a run that got as far as a state."""
         if self.state.exists():
-            raise TrainingError(
-                f"{self.path} holds a run already.", "Go on with it by --resume, or choose another folder."
-            )
+            hint = "Go on with it by --resume, or choose another folder."
+            raise TrainingError(f"{self.path} holds a run already.", hint)
         with atomic_file(self.record) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
     def read_record(self) -> dict[str, Any]:
-        """Read `run.json`.
-
-        Raises:
-            TrainingError: it is missing or no JSON object.
-        """
+        """Read `run.json`; a `TrainingError` if it is missing or no JSON object."""
         try:
             record = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise TrainingError(
-                f"{self.record} cannot be read: {error}.", "Give the folder that `avsbg train` wrote."
-            ) from error
+            hint = "Give the folder that `avsbg train` wrote."
+            raise TrainingError(f"{self.record} cannot be read: {error}.", hint) from error
         if not isinstance(record, dict):
             raise TrainingError(f"{self.record} is no JSON object.")
         return record
@@ -91,23 +70,18 @@ class RunDirectory:
     def write_state(self, state: dict[str, Any]) -> None:
         """Write `state.pt`: tensors, numbers, strings, lists and mappings."""
         with atomic_file(self.state) as temporary:
-            torch.save({**state, "format": STATE_FORMAT}, temporary)
+            torch.save({**state, "format": _STATE_FORMAT}, temporary)
 
     def read_state(self) -> dict[str, Any]:
-        """Read `state.pt`; nothing in it is executed.
-
-        Raises:
-            TrainingError: it is missing, damaged, or of another version.
-        """
+        """Read `state.pt`, of which nothing is executed; a `TrainingError` if it is not one of this version."""
         if not self.state.is_file():
             raise TrainingError(f"{self.path} holds no state to resume from.", "Start it without --resume.")
         try:
             state = torch.load(self.state, map_location="cpu", weights_only=True)
         except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-            raise TrainingError(
-                f"the state {self.state} cannot be read: {first_line(error)}.", "Start the run again."
-            ) from error
-        if not isinstance(state, dict) or state.get("format") != STATE_FORMAT:
+            message = f"the state {self.state} cannot be read: {first_line(error)}."
+            raise TrainingError(message, "Start the run again.") from error
+        if not isinstance(state, dict) or state.get("format") != _STATE_FORMAT:
             raise TrainingError(f"the state {self.state} is of another version of avsbg.", "Start the run again.")
         if missing := _STATE - set(state):
             raise TrainingError(f"the state {self.state} lacks {min(missing)}.", "Start the run again.")
@@ -170,18 +144,11 @@ def _tensorboard(path: Path, after_step: int) -> Any:
 
 @dataclass(frozen=True)
 class Trained:
-    """A run's network at its best epoch.
-
-    Attributes:
-        recipe: what was trained.
-        weights: the network's checkpoint.
-        audio_weights: the audio encoder's, where it was trained too; else None.
-        height, width: of the frames that it was trained on.
-    """
+    """A run's network at its best epoch, and the size of the frames that it was trained on."""
 
     recipe: Recipe
     weights: Path
-    audio_weights: Path | None
+    audio_weights: Path | None  # the audio encoder's, where it was trained too
     height: int
     width: int
 
@@ -207,8 +174,7 @@ def read_trained(path: Path) -> Trained:
     except (KeyError, TypeError, ValueError) as error:
         raise TrainingError(f"{run.record} does not say which size the training frames had.") from error
     if not run.weights("best").is_file():
-        raise TrainingError(
-            f"{run.path} holds no weights yet: no epoch was finished.", "Go on with `avsbg train ... --resume`."
-        )
+        hint = "Go on with `avsbg train ... --resume`."
+        raise TrainingError(f"{run.path} holds no weights yet: no epoch was finished.", hint)
     needed = recipe.owns_audio_encoder and recipe.variant.audio
     return Trained(recipe, run.weights("best"), run.audio_weights("best") if needed else None, height, width)

@@ -104,8 +104,7 @@ def _actors(rng: np.random.Generator, library: Library, task: Task, split: Split
         start, end = (0, 0) if index >= voices else _times(rng, task)
         moves = rng.random() < (_MOVES_SOUNDING if index < voices else _MOVES_SILENT)
         image = _image(rng, stamp, size)
-        corners = _path(rng, image, size, moves=moves, others=actors)
-        actors.append(Actor(stamp, start, end, image, corners))
+        actors.append(Actor(stamp, start, end, image, _path(rng, image, size, moves=moves, others=actors)))
     return [actors[i] for i in rng.permutation(count)]
 
 
@@ -119,9 +118,8 @@ def _times(rng: np.random.Generator, task: Task) -> tuple[int, int]:
 def _image(rng: np.random.Generator, stamp: Stamp, size: int) -> Image.Image:
     photo = stamp.photos[rng.integers(len(stamp.photos))]
     scale = size * rng.uniform(*_SIDE) / max(photo.size)
-    image = photo.resize(
-        (max(8, round(photo.width * scale)), max(8, round(photo.height * scale))), Image.Resampling.LANCZOS
-    )
+    width, height = (max(8, round(side * scale)) for side in photo.size)
+    image = photo.resize((width, height), Image.Resampling.LANCZOS)
     if rng.random() < 0.5:
         image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     image = image.rotate(rng.uniform(-12, 12), Image.Resampling.BICUBIC, expand=True)
@@ -193,16 +191,10 @@ def generate(
     """Write a data set in AVSBench's layout with its record `SOURCES.json`; it appears when it is complete.
 
     Args:
-        out: the folder in which `Single-source` or `Multi-sources` is made.
-        library: of `load_library`.
-        task: `s4` or `ms3`.
+        out: the folder in which the task's folder is made, which is returned.
         counts: clips per split.
         size: height and width of the frames.
-        seed: of everything random.
         advance: called after each clip.
-
-    Returns:
-        the task's folder.
 
     Raises:
         DatasetError: the task's folder is there already.
@@ -221,15 +213,8 @@ def generate(
                 rows.append((clip.name, "0", category, split) if task == "s4" else (clip.name, split))
                 advance()
         (temporary / f"{task}_meta_data.csv").write_text("".join(",".join(row) + "\n" for row in rows))
-        record = {
-            "generator": "sounding stamps",
-            "task": task,
-            "seed": seed,
-            "size": size,
-            "clips": counts,
-            "limits": library.limits,
-            "sources": library.sources,
-        }
+        record: dict[str, Any] = {"generator": "sounding stamps", "task": task, "seed": seed, "size": size}
+        record |= {"clips": counts, "limits": library.limits, "sources": library.sources}
         (temporary / "SOURCES.json").write_text(json.dumps(record, indent=2) + "\n")
     return folder
 

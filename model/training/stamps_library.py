@@ -8,6 +8,7 @@ The test split shows and sounds something new wherever the files allow it.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,129 +45,27 @@ class StampFiles:
     Attributes:
         name: of the class.
         path: of the photo and of the recording.
+        test_photo, test_sound: another photo, another recording of the same class, kept for the test split.
         more_photos: of the same class, shown like `path`'s own.
-        test_photo: another photo of the same class, kept for the test split.
-        test_sound: another recording of the same class, kept for the test split.
     """
 
     name: str
     path: str
     test_photo: str | None = None
     test_sound: str | None = None
-    more_photos: tuple[str, ...] = ()
+    more_photos: Sequence[str] = ()
 
 
-_ANIMALS, _BIRDS, _MAMMALS, _MUSIC = "animals", "animals/birds", "animals/mammals", "hobbies/music"
-
-
-def _below(folder: str, names: str) -> tuple[str, ...]:
-    return tuple(f"{folder}/{name}" for name in names.split())
-
-
-def _classes(folder: str, names: str) -> tuple[StampFiles, ...]:
-    """Classes of one photo and one recording, named like their files."""
-    return tuple(StampFiles(Path(path).name, path) for path in _below(folder, names))
-
-
-SOUNDING = (
-    StampFiles("frog", f"{_ANIMALS}/amphibians/frog", f"{_ANIMALS}/amphibians/frog-1"),
-    *_classes(_BIRDS, "blackbird crow cuckoo duck gander owl"),
-    StampFiles(
-        "penguin",
-        f"{_BIRDS}/penguin",
-        f"{_BIRDS}/magellanic_penguin",
-        more_photos=(f"{_BIRDS}/little-penguin",),
-    ),
-    *_classes(_BIRDS, "rooster seagull turkey"),
-    *_classes(f"{_ANIMALS}/insects", "bee grasshopper"),
-    StampFiles("chimpanzee", f"{_MAMMALS}/apes/chimp"),
-    *_classes(_MAMMALS, "apes/gorilla aquatic/dolphin aquatic/whale"),
-    StampFiles("bear", f"{_MAMMALS}/bears/bear", f"{_MAMMALS}/bears/european-bear"),
-    *_classes(_MAMMALS, "bovines/bull"),
-    StampFiles("cow", f"{_MAMMALS}/bovines/cow", f"{_MAMMALS}/bovines/cow_white", f"{_MAMMALS}/bovines/cow_white"),
-    *_classes(_MAMMALS, "bovines/sheep"),
-    StampFiles("lion", f"{_MAMMALS}/cats/lion", f"{_MAMMALS}/cats/lion-2"),
-    StampFiles("tiger", f"{_MAMMALS}/cats/tiger", f"{_MAMMALS}/cats/tiger_sumatran"),
-    *_classes(_MAMMALS, "dogs/dog elephant"),
-    StampFiles("donkey", f"{_MAMMALS}/equines/donkey", f"{_MAMMALS}/equines/donkey_eating"),
-    *_classes(_MAMMALS, "equines/horse"),
-    StampFiles("pig", f"{_MAMMALS}/pig", f"{_MAMMALS}/pig_golden", f"{_MAMMALS}/pig_golden"),
-    StampFiles("drum kit", f"{_MUSIC}/percussion/drumkit"),
-    *_classes(_MUSIC, "string/cello string/violin wind/bassoon"),
-    StampFiles("fire engine", "vehicles/emergency/firetruck"),
-)
-
+_CATALOGUE = json.loads(Path(__file__).with_name("stamps.json").read_text(encoding="utf-8"))
+SOUNDING = tuple(StampFiles(**files) for files in _CATALOGUE["sounding"])
 # Objects that never sound, animals and instruments among them, so that to be one is not to sound.
-SILENT = (
-    *_below(_BIRDS, "pink_flamingo ostrich pigeon"),
-    *_below("animals/fish", "lionfish stripedfish"),
-    *_below(_MAMMALS, "aquatic/otter hedgehog rhino_black wildboar"),
-    *_below(_ANIMALS, "marsupials/kangaroo"),
-    *_below(_MUSIC, "brass/trumpet string/guitar_classical"),
-    *_below("food", "fruit/orange_seville vegetables/broccoli"),
-    *_below("plants", "flowers/rose mushrooms/cep"),
-    *_below("sports", "soccer"),
-    *_below("vehicles", "construction/dumper garbagetruck wheel_tractor"),
-)
-
+SILENT: list[str] = _CATALOGUE["silent"]
 # Photos that stand in for sounding and silent objects alike in training and, others, in validation, so that a photo
 # which was never seen need not be passed over: what no known object in the picture can have sounded, it may have.
 # Another photo of a test photo's own animal is not among them.
-DISTRACTORS = (
-    *_below(
-        _BIRDS,
-        "adelaide-rosella albino_peahen chicken_profile crowned_crane drake guineafowl helmeted_guineafowl "
-        "hen heron_greatblue heron_greatblue_flying lark magpie nandou peacock pelican quetzal "
-        "rainbow-lorikeet silver-gull tucan vulture",
-    ),
-    *_below(
-        "animals/fish", "bluegroper butterflyfish clownfish coraltrout dolphinfish lobster moonwrasse seahorse shrimp"
-    ),
-    *_below("animals/insects", "Brown_slug Woodlouse fly hornet hoverfly mantis xanthia"),
-    *_below(_ANIMALS, "lizards/iguana"),
-    *_below(
-        _MAMMALS,
-        "apes/tamarin_emperor aquatic/orca aquatic/sea_lion badger bovines/bison bovines/gnu-baby-stand "
-        "bovines/gnu-baby bovines/gnu-sitting bovines/gnu-stand bovines/goat bovines/indian_blackbuck "
-        "bovines/mountaingoat bovines/ram bovines/sheep_lamb bovines/yak bovines/zebu camel/camel "
-        "camel/dromedary deer/caribou deer/deer deer/doe deer/wapiti dogs/dingo dogs/fox echidna "
-        "equines/zebra ferret giraffe hippopotamus rabbit_little rodents/beaver rodents/capybara "
-        "rodents/marmot rodents/mouse rodents/rabbit-2 rodents/rabbit rodents/rat rodents/squirrel",
-    ),
-    *_below(_ANIMALS, "marsupials/koala marsupials/wombat shellfish/abalone shellfish/murray-mussel"),
-    *_below(_MUSIC, "string/guitar_electric percussion/cymbal_crash percussion/drum_tomtom_floor"),
-    *_below(
-        "vehicles",
-        "emergency/sedan_police flight/planes/747 masstransit/green_korean_bus auto/beetle auto/truck "
-        "cycle/pink_tricycle ship/chineseJunk",
-    ),
-)
-
+DISTRACTORS: list[str] = _CATALOGUE["distractors"]
 # File below the backgrounds' folder -> licence, as the packages' copyright files state it.
-BACKGROUND_LICENCES = {
-    "Bridge_by_Sander_Klootwijk.jpg": "CC-BY-SA-4.0",
-    "Picture_0B_by_freespace.jpg": "CC-BY-4.0",
-    "Picture_1A_by_freespace.jpg": "CC-BY-4.0",
-    "Wine_by_Jakkub_Mede.jpg": "CC-BY-4.0",
-    "aitzgorri_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
-    "analogpattern_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0",
-    "free_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0",
-    "greentock_by_Peter_Nerlich.jpg": "CC-BY-SA-4.0",
-    "life_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
-    "picosdeeuropa_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
-    "seeding_by_Clements_Engelhardt.jpg": "CC0-1.0",
-    "sunset_by_Aitzol_Berasategi.jpg": "CC-BY-4.0",
-    "umang_by_Abhishek_Mudgal.jpg": "CC-BY-4.0",
-    **dict.fromkeys(
-        _below(
-            "mate",
-            "abstract/Flow.png abstract/Gulp.png nature/Aqua.jpg nature/Blinds.jpg nature/Dune.jpg "
-            "nature/FreshFlower.jpg nature/Garden.jpg nature/GreenMeadow.jpg nature/RainDrops.jpg "
-            "nature/Storm.jpg nature/TwoWings.jpg nature/Wood.jpg nature/YellowFlower.jpg",
-        ),
-        "GPL-2+",
-    ),
-}
+BACKGROUND_LICENCES: dict[str, str] = _CATALOGUE["background_licences"]
 
 
 @dataclass(frozen=True)
@@ -216,9 +115,7 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
     """
     library = Library()
     _load_backgrounds(library, backgrounds, seed)
-    parts: dict[Split, Sequence[StampFiles]] = dict.fromkeys(SPLITS, SOUNDING)
-    if held_out == "classes":
-        parts = _divide(SOUNDING, seed)
+    parts = dict.fromkeys(SPLITS, SOUNDING) if held_out == "scenes" else _divide(SOUNDING, seed)
     shared = []
     for split in SPLITS:
         library.sounding[split] = []
@@ -228,12 +125,10 @@ def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: in
             if is_shared and split == "test":
                 shared.append(files.name)
     if held_out == "scenes":
-        if shared:
-            library.limits.append(
-                f"One short recording each, heard in every split, for {len(shared)} of {len(SOUNDING)} classes: "
-                f"{', '.join(shared)}."
-            )
+        heard = f"One short recording each, heard in every split, for {len(shared)} of {len(SOUNDING)} classes"
         one_photo = [files.name for files in parts["test"] if files.test_photo is None]
+        if shared:
+            library.limits.append(f"{heard}: {', '.join(shared)}.")
         library.limits.append(f"One photo each, seen in every split, for the classes {', '.join(one_photo)}.")
         library.limits.append("The validation split has backgrounds of its own, but the training split's recordings.")
     library.limits.append("Silent objects are the same in every split.")
