@@ -257,7 +257,7 @@ def clip_accuracies(vectors: Vectors, probability: Array) -> list[ClipAccuracy]:
 def mask_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Array:
     """The IoU of each frame's two masks: `[..., H, W]` to `[...]`; 1 where both are empty.
 
-    The training has AVSBench's own (`avsbg.model.training.metrics`), which scores an empty annotation by its background.
+    Training has AVSBench's own (`avsbg.model.training.metrics`), which scores an empty annotation by its background.
     """
     both, either = (ours & theirs).sum(axis=(-2, -1)), (ours | theirs).sum(axis=(-2, -1))
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
