@@ -29,6 +29,7 @@ def test_frames_are_normalised_as_published(network):
     torch.testing.assert_close(normalised.double(), expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_three_forms_of_sound_agree():
     waveform = 0.1 * torch.randn(2, 2 * 16000)
     module, _ = from_seed(VARIANT, AudioForm.WAVEFORM, 3)

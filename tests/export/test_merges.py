@@ -286,6 +286,7 @@ def test_a_bundle_keeps_the_parameters_and_says_what_was_merged(exported) -> Non
             assert {node for node in one.nodes if not node.endswith("Resize")} <= nodes
 
 
+@pytest.mark.slow
 def test_without_merging_the_graph_is_the_networks(tmp_path) -> None:
     path = tmp_path / "bundle"
     options = ["--encoder", "pvt_v2_b0", "--audio", "embedding", "--frames", "2", "--size", "32", "--seed", "1"]

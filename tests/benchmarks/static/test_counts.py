@@ -19,6 +19,7 @@ def test_kernels_hold_the_committed_counts() -> None:
     assert counts.differences(COMMITTED[KERNELS], counts.count_kernels()) == []
 
 
+@pytest.mark.slow
 def test_the_operator_holds_the_committed_counts() -> None:
     if missing := instructions.missing_tools():
         pytest.skip(f"not installed: {', '.join(missing)} (make bench-smoke needs them)")

@@ -199,6 +199,7 @@ VALUES = ["tensorrt", "tensorrt-rtx", "fp16", "fp7", "plain", "plugin", "1", "4"
 WORDS = st.sampled_from([*OPTIONS, *SWITCHES, *VALUES])
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None)
 @given(words=st.lists(WORDS, max_size=14))
 def test_no_command_line_ends_in_a_traceback(words: list[str]) -> None:
