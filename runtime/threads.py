@@ -43,21 +43,13 @@ class Aborted(ChannelClosedError):  # noqa: N818  (no error of its own: another 
 
 @dataclass
 class ChannelCounters:
-    """The items of one kind that went through a channel.
+    """The items of one kind that went through a channel."""
 
-    Attributes:
-        put: items that were put in.
-        taken: items that were taken out.
-        dropped: items that were dropped to make room.
-        blocked: how often a producer had to wait for room.
-        most: the most items that waited at once.
-    """
-
-    put: int = 0
-    taken: int = 0
-    dropped: int = 0
-    blocked: int = 0
-    most: int = 0
+    put: int = 0  # in
+    taken: int = 0  # out
+    dropped: int = 0  # to make room
+    blocked: int = 0  # how often a producer had to wait for room
+    most: int = 0  # that waited at once
 
 
 class Channel(Generic[Item]):
@@ -85,10 +77,8 @@ class Channel(Generic[Item]):
         for kind, room in kinds.items():
             if room < 1:
                 raise BackendError(f"a queue holds at least 1 {kind}, not {room}.")
-        if policy not in get_args(Policy):
-            raise BackendError(
-                f"unknown policy {policy!r} of a queue.", f"Choose one of: {', '.join(get_args(Policy))}."
-            )
+        if policy not in (known := get_args(Policy)):
+            raise BackendError(f"unknown policy {policy!r} of a queue.", f"Choose one of: {', '.join(known)}.")
         self.counters = {kind: ChannelCounters() for kind in kinds}
         self.waited = self.blocked = 0.0
         self.error: BaseException | None = None
@@ -112,22 +102,19 @@ class Channel(Generic[Item]):
         return len(self._items)
 
     def put(self, item: Item, kind: str = ITEM) -> None:
-        """Put an item in.
-
-        Raises:
-            ChannelClosedError: the channel was closed, before or while waiting.
-            BaseException: what it was closed with.
-        """
+        """Put an item in; raises what the channel is closed with, or else `ChannelClosedError`."""
         with self._changed:
             counters = self.counters[kind]
-            if self._is_full(kind) and not self._closed:
+            if self._sizes[kind] >= self._capacity[kind] and not self._closed:
                 if self._policy == "block":
                     counters.blocked += 1
                     start = time.perf_counter()
-                    self._changed.wait_for(lambda: self._closed or not self._is_full(kind))
+                    self._changed.wait_for(lambda: self._closed or self._sizes[kind] < self._capacity[kind])
                     self.blocked += time.perf_counter() - start
                 else:
-                    self._drop_oldest(kind)
+                    del self._items[next(index for index, (other, _) in enumerate(self._items) if other == kind)]
+                    self._sizes[kind] -= 1
+                    counters.dropped += 1
             if self._closed:
                 raise self.error or ChannelClosedError
             self._items.append((kind, item))
@@ -137,12 +124,7 @@ class Channel(Generic[Item]):
             self._changed.notify_all()
 
     def get(self) -> Item:
-        """Take the oldest item out, waiting for one.
-
-        Raises:
-            ChannelClosedError: the channel was closed and is empty.
-            BaseException: it is empty, and what it was closed with.
-        """
+        """Take the oldest item out, waiting for one; if the channel is empty and closed, raises as `put` does."""
         with self._changed:
             start = time.perf_counter()
             self._changed.wait_for(lambda: self._closed or bool(self._items))
@@ -184,28 +166,15 @@ class Channel(Generic[Item]):
                 raise StopIteration from None
             raise
 
-    def _is_full(self, kind: str) -> bool:
-        return self._sizes[kind] >= self._capacity[kind]
-
-    def _drop_oldest(self, kind: str) -> None:
-        index = next(index for index, (other, _) in enumerate(self._items) if other == kind)
-        del self._items[index]
-        self._sizes[kind] -= 1
-        self.counters[kind].dropped += 1
-
 
 class Prefetch(Generic[Item]):
     """Computes the items of an iterator in a thread of its own, at most `size` ahead.
 
     An error of the iterator is raised where its next item would be. Leaving the `with` block stops the thread.
-
-    Attributes:
-        busy: seconds that computing items has taken.
-        channel: what lies between the two threads.
     """
 
     def __init__(self, items: Iterator[Item], size: int, policy: Policy = "block") -> None:
-        self.busy = 0.0
+        self.busy = 0.0  # seconds that computing items has taken
         self.channel: Channel[Item] = Channel(size, policy)
         self._items = items
         self._thread = threading.Thread(target=self._work, name="avsbg-read", daemon=True)
@@ -249,9 +218,6 @@ class Worker(Generic[Item]):
 
     An error of `work` is raised by the next `put`, or by `finish`. Leaving the `with` block without `finish` breaks
     `work` off: its next item raises `Aborted`.
-
-    Attributes:
-        channel: what lies between the two threads.
     """
 
     def __init__(self, work: Callable[[Iterator[Item]], None], size: int) -> None:

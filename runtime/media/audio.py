@@ -33,10 +33,6 @@ class AudioReader:
 
     Inside its `with` block it is decoded in a thread of its own, a few seconds ahead.
 
-    Args:
-        video: what `probe` returned.
-        sample_rate: Hz.
-
     Raises:
         MediaError: the file has no audio track; when reading, its sound cannot be decoded.
     """
@@ -90,7 +86,7 @@ def _decode_audio(video: VideoInfo, sample_rate: int) -> Iterator[NDArray[Any]]:
 
 
 def align_audio(frames: Iterable[Any], name: str, start: Fraction, sample_rate: int) -> Iterator[NDArray[Any]]:
-    """Decoded sound through an `Aligner`: mono blocks that follow each other without a gap from `start` on."""
+    """Decoded sound through an `Aligner`, in blocks."""
     aligner = Aligner(name, start, sample_rate, at_once=AT_ONCE)
     for frame in frames:
         yield from aligner.push(frame)
@@ -120,11 +116,7 @@ class Aligner:
         self._drop = 0  # samples still to be dropped
 
     def push(self, frame: Any) -> Iterator[NDArray[Any]]:
-        """The blocks, float32 `[n]`, that a decoded frame completes.
-
-        Raises:
-            MediaError: the sound cannot be resampled, or the first frame has no time stamp.
-        """
+        """The blocks, float32 `[n]`, that a decoded frame completes."""
         # Most frames follow the one before to the sample, and so keep its distance to the clock.
         if self._next is None or (frame.pts, frame.sample_rate) != self._next:
             yield from self._place(frame)
@@ -141,13 +133,13 @@ class Aligner:
         gap = begin - position
         if self._position is None or abs(gap) > TOLERANCE:
             if gap > LONGEST_GAP:
-                raise MediaError(
-                    f"the sound of {self._name} has a gap of {float(gap):.0f} s at {float(position):.2f} s.", REPAIR
-                )
+                where = f"has a gap of {float(gap):.0f} s at {float(position):.2f} s"
+                raise MediaError(f"the sound of {self._name} {where}.", REPAIR)
             if gap > 0:
                 yield from self.finish()
                 self._resampler = _Resampler(self._name, self._rate, self._at_once)
-                yield from self._kept(_silence(round(gap * self._rate), self._rate))
+                silence, whole = round(gap * self._rate), np.zeros(self._rate, np.float32)
+                yield from self._kept(whole[: silence - done] for done in range(0, silence, self._rate))
             else:
                 self._drop += round(-gap * self._rate)
             position = begin
@@ -170,16 +162,11 @@ class Aligner:
                 yield rest
 
 
-def _silence(samples: int, at_once: int) -> Iterator[NDArray[Any]]:
-    for start in range(0, samples, at_once):
-        yield np.zeros(min(at_once, samples - start), np.float32)
-
-
 class _Resampler:
     """Makes decoded sound mono and resamples it.
 
     Channels are averaged first where samples are float, as those of AAC, MP3 and Opus are: there is less to resample.
-    Other formats are made float by the resampler. Both are linear, so that their order is a matter of rounding.
+    Other formats are made float by the resampler. The order is a matter of rounding.
     """
 
     def __init__(self, name: str, rate: int, at_once: int) -> None:
@@ -205,8 +192,7 @@ class _Resampler:
         if not self._held:
             return []
         mono = av.AudioFrame.from_ndarray(np.concatenate(self._held)[None], format="fltp", layout="mono")
-        mono.sample_rate = self._held_rate
-        self._held = []
+        mono.sample_rate, self._held = self._held_rate, []
         return self._resample(mono)
 
     def _resample(self, frame: Any) -> list[NDArray[Any]]:

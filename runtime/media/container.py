@@ -34,7 +34,7 @@ class VideoInfo:
 
     Attributes:
         path: the file, or how the user names the live source.
-        width, height: pixels, as displayed (rotation applied).
+        width, height: pixels, as displayed.
         rate: frames per second if constant, else None.
         start: the time stamp of the first frame, seconds; all other times count from it.
         duration: seconds of video, if the file states it.
@@ -65,17 +65,9 @@ def probe(path: Path) -> VideoInfo:
         first = next(decode(container, path, stream), None)
         if first is None:
             raise MediaError(f"{path} has a video track without a single picture.")
-        width, height = displayed_size(first)
-        return VideoInfo(
-            path=path,
-            width=width,
-            height=height,
-            rate=_constant_rate(stream),
-            start=time_of(first, path),
-            duration=_stated_duration(container, stream),
-            has_audio=bool(container.streams.audio),
-            header_suffices=header_suffices,
-        )
+        rate, duration = _constant_rate(stream), _stated_duration(container, stream)
+        has_audio, start = bool(container.streams.audio), time_of(first, path)
+        return VideoInfo(path, *displayed_size(first), rate, start, duration, has_audio, header_suffices)
 
 
 def open_media(path: Path | str) -> Any:
@@ -93,11 +85,7 @@ def open_media(path: Path | str) -> Any:
 
 
 def open_video(video: VideoInfo) -> Any:
-    """Open a file that was probed as `open_media` does, or faster, by its header alone, where that suffices.
-
-    Raises:
-        MediaError: it is gone, or not a media file any more.
-    """
+    """Open a file that was probed as `open_media` does, or faster, by its header alone, where that suffices."""
     return _open(Path(video.path), by_header=True) if video.header_suffices else open_media(video.path)
 
 
@@ -125,18 +113,12 @@ def _open(path: Path, *, by_header: bool = False) -> Any:
     try:
         return av.open(str(path.resolve()), format="mp4" if by_header else None, options=options)
     except av.FFmpegError as error:
-        raise MediaError(
-            f"{path} cannot be read as a video: {error.strerror}.",
-            "It may be truncated or of a kind that FFmpeg does not know.",
-        ) from error
+        hint = "It may be truncated or of a kind that FFmpeg does not know."
+        raise MediaError(f"{path} cannot be read as a video: {error.strerror}.", hint) from error
 
 
 def video_stream(container: Any, path: Path | str) -> Any:
-    """The first video track that is not a cover picture.
-
-    Raises:
-        MediaError: there is none.
-    """
+    """The first video track that is not a cover picture; it is an error if there is none."""
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
             stream.thread_type = "AUTO"
@@ -156,11 +138,7 @@ def displayed_size(frame: Any) -> tuple[int, int]:
 
 
 def decode(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
-    """The decoded frames of one or more tracks, in the file's order.
-
-    Raises:
-        MediaError: the data cannot be decoded; says how far it got.
-    """
+    """The decoded frames of one or more tracks, in the file's order; errors as of the two below."""
     return decode_packets(packets_of(container, path, *streams), path)
 
 
@@ -188,11 +166,7 @@ def packets_of(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]
 
 
 def decode_packets(packets: Iterable[Any], path: Path | str) -> Iterator[Any]:
-    """Decode packets with the decoders of their container.
-
-    Raises:
-        MediaError: the data cannot be decoded; says how far it got.
-    """
+    """Decode packets with the decoders of their container; an error says how far it got."""
     reached = 0.0
     for packet in packets:
         try:
@@ -205,19 +179,14 @@ def decode_packets(packets: Iterable[Any], path: Path | str) -> Iterator[Any]:
 
 
 def time_of(frame: Any, path: Path | str) -> Fraction:
-    """The time stamp of a decoded frame in seconds.
-
-    Raises:
-        MediaError: it has none, as in raw streams without a container.
-    """
+    """The time stamp of a decoded frame in seconds."""
     return Fraction(ticks_of(frame, path) * frame.time_base)
 
 
 def ticks_of(frame: Any, path: Path | str) -> int:
     """The time stamp of a decoded frame in its own unit, `time_base`, which is the same for all of a track.
 
-    Raises:
-        MediaError: as `time_of`.
+    It is an error if it has none, as in raw streams without a container.
     """
     if frame.pts is None:
         raise MediaError(f"{path} has no time stamps.", "Put it into a container: `ffmpeg -i FILE -c copy NEW.mp4`.")
@@ -225,11 +194,7 @@ def ticks_of(frame: Any, path: Path | str) -> int:
 
 
 def check_complete(video: VideoInfo, end: Fraction) -> None:
-    """Check that the frames, which end at `end`, reach the duration that the file states.
-
-    Raises:
-        MediaError: they end half a second before it, or more.
-    """
+    """Check that the frames, which end at `end`, reach the duration that the file states, to half a second."""
     if video.duration is not None and end < video.duration - MISSING_SECONDS:
         raise MediaError(
             f"{video.path} is truncated: it states {float(video.duration):.2f} s of pictures, "

@@ -42,15 +42,10 @@ LARGEST_STEP = 60
 
 @dataclass
 class LiveCounters:
-    """Faults of a live source that it went on after.
+    """Faults of a live source that it went on after."""
 
-    Attributes:
-        damaged: packets that could not be decoded, and were passed over.
-        late_sound: seconds whose sound did not come in time.
-    """
-
-    damaged: int = 0
-    late_sound: int = 0
+    damaged: int = 0  # packets that could not be decoded, and were passed over
+    late_sound: int = 0  # seconds whose sound did not come in time
 
 
 class LiveReader:
@@ -70,17 +65,13 @@ class LiveReader:
         failure: why it ended, if it was not meant to.
     """
 
+    video: VideoInfo
+
     def __init__(
-        self,
-        source: LiveSource,
-        microphone: LiveSource | None,
-        *,
-        stop: threading.Event,
-        duration: float | None = None,
+        self, source: LiveSource, microphone: LiveSource | None, *, stop: threading.Event, duration: float | None
     ) -> None:
         self.counters = LiveCounters()
         self.failure: MediaError | None = None
-        self.video: VideoInfo
         self._source, self._microphone = source, microphone
         self._stop, self._duration = stop, duration
         self._stack = ExitStack()
@@ -94,7 +85,8 @@ class LiveReader:
             self._audio = audio.streams.audio[0] if audio.streams.audio else None
             if self._microphone is not None and self._audio is None:
                 raise MediaError(f"{self._microphone.name} gives no sound.", "A microphone is named like alsa:default.")
-            self._decoders = {track.type: track.codec_context for track in self._tracks()}
+            self._tracks = [track for track in (self._video, self._audio) if track is not None]
+            self._decoders = {track.type: track.codec_context for track in self._tracks}
             self._packets = self._merged(stack)
             self._held: list[Any] = []
             first = self._first_frame()
@@ -107,16 +99,13 @@ class LiveReader:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
-    def _tracks(self) -> list[Any]:
-        return [track for track in (self._video, self._audio) if track is not None]
-
     def _first_frame(self) -> Any:
         for packet in self._packets:
             self._held.append(packet)
             for frame in self._decode(self._decoders[packet.stream.type], packet):
                 if packet.stream.type == "video":
                     # Decoded once more, when the packets are read again.
-                    self._decoders = {track.type: copy_decoder(track) for track in self._tracks()}
+                    self._decoders = {track.type: copy_decoder(track) for track in self._tracks}
                     self.counters.damaged = 0
                     return frame
         raise MediaError(f"{self._source.name} ended before its first picture.")
@@ -124,16 +113,15 @@ class LiveReader:
     def _merged(self, stack: ExitStack) -> Iterator[Any]:
         """The packets of frames and sound, read at the same time if there are two sources."""
         if len(self._containers) == 1:
-            return self._demux(self._containers[0], self._tracks())
+            return self._demux(self._containers[0], self._tracks)
         if self._microphone is not None and self._source.waits and self._microphone.waits:
             # Neither has a pace of its own, so what came first is a matter of the time stamps.
             each = [self._demux(*pair) for pair in zip(self._containers, [[self._video], [self._audio]], strict=True)]
             return heapq.merge(*each, key=lambda packet: (packet.pts or 0) * packet.time_base)
         merged: Channel[Any] = Channel(MERGED)
-        for container, track in zip(self._containers, self._tracks(), strict=True):
+        for container, track in zip(self._containers, self._tracks, strict=True):
             reader = stack.enter_context(Prefetch(self._demux(container, [track]), MERGED))
-            pump = threading.Thread(target=self._pump, args=(reader, merged), name="avsbg-merge", daemon=True)
-            pump.start()
+            threading.Thread(target=self._pump, args=(reader, merged), name="avsbg-merge", daemon=True).start()
         stack.callback(merged.abort)
         return merged
 
@@ -164,21 +152,16 @@ class LiveReader:
     def samples(self, manifest: Manifest, *, silent: bool, packets: Channel[Any] | None) -> Iterator[Sample]:
         """The source second by second; ends when it does, or is told to. A source that fails ends too: see `failure`.
 
-        Args:
-            manifest: of the bundle, with its clip contract and rules.
-            silent: silence in place of the sound.
-            packets: where each packet goes as well, for `frames`.
+        Each packet goes into `packets` as well, for `frames`.
         """
         assembler = _SampleAssembler(self.video, self.counters, manifest, silent=silent)
         try:
             for packet in chain(self._held, self._packets):
                 self._held = []
                 if packets is not None:
-                    if len(packets) >= PACKETS * (manifest.clip.frames + 10):
-                        raise MediaError(
-                            f"{len(packets)} packets of {self._source.name} wait for the overlay, which is too slow.",
-                            "Use --no-overlay.",
-                        )
+                    if (waiting := len(packets)) >= PACKETS * (manifest.clip.frames + 10):
+                        problem = f"{waiting} packets of {self._source.name} wait for the overlay, which is too slow."
+                        raise MediaError(problem, "Use --no-overlay.")
                     packets.put(packet)
                 kind = packet.stream.type
                 for frame in self._decode(self._decoders[kind], packet):
@@ -194,26 +177,21 @@ class LiveReader:
 
     def frames(self, packets: Channel[Any]) -> Iterator[Any]:
         """The decoded frames and sound of `packets`, from the first frame on."""
-        decoders = {track.type: copy_decoder(track) for track in self._tracks()}
-        video = self.video
+        decoders = {track.type: copy_decoder(track) for track in self._tracks}
         for packet in packets:
             for frame in self._decode(decoders[packet.stream.type], packet):
                 if packet.stream.type == "video":
-                    fits = (frame.width, frame.height) == (video.width, video.height)
-                    yield frame if fits or frame.rotation % 360 else _reformatted(frame, video)
-                elif time_of(frame, self._source.name) >= video.start:
+                    fits = (frame.width, frame.height) == (self.video.width, self.video.height)
+                    yield frame if fits or frame.rotation % 360 else _reformatted(frame, self.video)
+                elif time_of(frame, self._source.name) >= self.video.start:
                     yield frame
 
 
 class _SampleAssembler:
-    """Puts the samples of a live source together from its decoded frames and sound.
-
-    Attributes:
-        second: the one that is being filled.
-    """
+    """Puts the samples of a live source together from its decoded frames and sound."""
 
     def __init__(self, video: VideoInfo, counters: LiveCounters, manifest: Manifest, *, silent: bool) -> None:
-        self.second = 0
+        self.second = 0  # the one that is being filled
         self._video, self._counters, self._clip = video, counters, manifest.clip
         self._offset = manifest.preprocessing.frame_offset
         self._aligner = None
@@ -229,11 +207,9 @@ class _SampleAssembler:
         """Take a frame; yields the samples that it completes."""
         time = time_of(frame, self._video.path) - self._video.start
         if self._last is not None and not -1 < time - self._time < LARGEST_STEP:
-            step = f"from {float(self._time):.2f} to {float(time):.2f} s"
-            raise MediaError(
-                f"the time stamps of {self._video.path} step {step}.",
-                "It was probably started anew; start this anew as well.",
-            )
+            step = f"step from {float(self._time):.2f} to {float(time):.2f} s"
+            hint = "It was probably started anew; start this anew as well."
+            raise MediaError(f"the time stamps of {self._video.path} {step}.", hint)
         while self._last is not None and time > frame_deadline(self.second, self._clip.frames, None, self._offset):
             self._choose(Fraction(1))
         self._last, self._time = frame, time
@@ -309,10 +285,7 @@ def _open(source: LiveSource) -> Any:
         return av.open(source.address, format=source.device, options=options, timeout=TIMEOUT)
     except (av.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"{source.name} cannot be opened: {reason}.", _hint(source)) from error
-
-
-def _hint(source: LiveSource) -> str:
-    if source.device is None:
-        return "Check the address, and that whoever sends is there."
-    return "Check that the device is there, that you may read it, and that nobody else does."
+        hint = "Check that the device is there, that you may read it, and that nobody else does."
+        if source.device is None:
+            hint = "Check the address, and that whoever sends is there."
+        raise MediaError(f"{source.name} cannot be opened: {reason}.", hint) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -52,7 +52,7 @@ def read_samples(video: VideoInfo, manifest: Manifest, *, silent: bool = False) 
 
     Args:
         video: what `probe` returned.
-        manifest: of the bundle, with its clip contract and rules.
+        manifest: of the bundle.
         silent: silence in place of the soundtrack; what a network that uses no audio gets in any case.
 
     Raises:
@@ -64,14 +64,10 @@ def read_samples(video: VideoInfo, manifest: Manifest, *, silent: bool = False) 
 
 
 def _read_samples(video: VideoInfo, manifest: Manifest, audio: AudioReader | None) -> Iterator[Sample]:
-    clip, offset = manifest.clip, manifest.preprocessing.frame_offset
-    with ExitStack() as stack:
-        if audio is not None:
-            stack.enter_context(audio)
-        # Frames are decoded in a thread of their own while the ones before are made RGB, and used.
-        chosen = stack.enter_context(
-            Prefetch(choose_frames(video, clip_seconds=clip.frames, offset=offset), FRAMES_AHEAD)
-        )
+    clip = manifest.clip
+    frames = choose_frames(video, clip_seconds=clip.frames, offset=manifest.preprocessing.frame_offset)
+    # Frames are decoded in a thread of their own while the ones before are made RGB, and used.
+    with audio or nullcontext(), Prefetch(frames, FRAMES_AHEAD) as chosen:
         for number, time, length, decoded in chosen:
             pixels, count = displayed(decoded), round(length * clip.sample_rate)
             sound = np.zeros(count, np.float32) if audio is None else audio.read(count)
@@ -167,9 +163,6 @@ def repeat_last_patch(waveform: Array, samples: int) -> Array:
     Args:
         waveform: `[n]`, float32; less than a patch is first filled up with silence.
         samples: the wanted length.
-
-    Returns:
-        `[samples]`; `waveform` itself, cut, where it is long enough.
     """
     if len(waveform) >= samples:
         return waveform[:samples]

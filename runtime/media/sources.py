@@ -54,7 +54,8 @@ def parse_source(text: str) -> Path | LiveSource:
     if match := re.match(r"([a-z][a-z0-9+.]*)://", text, re.IGNORECASE):
         scheme = match[1].lower()
         if scheme not in PROTOCOLS:
-            raise MediaError(f"{text} is no address that can be read.", f"Addresses begin with {_schemes()}.")
+            known = ", ".join(f"{name}://" for name in PROTOCOLS)
+            raise MediaError(f"{text} is no address that can be read.", f"Addresses begin with {known}.")
         return LiveSource(text, text, None, waits=scheme in PATIENT)
     device, _, rest = text.partition(":")
     if device in DEVICES and rest:
@@ -65,18 +66,12 @@ def parse_source(text: str) -> Path | LiveSource:
     return Path(text)
 
 
-def _schemes() -> str:
-    return ", ".join(f"{name}://" for name in PROTOCOLS)
-
-
 def _options(text: str, query: str) -> dict[str, str]:
     options = {}
     for pair in filter(None, query.split("&")):
         name, equals, value = pair.partition("=")
         if not name or not equals:
-            raise MediaError(
-                f"the options of {text} are not NAME=VALUE, joined by &.",
-                "For instance v4l2:/dev/video0?video_size=1280x720&framerate=30.",
-            )
+            hint = "For instance v4l2:/dev/video0?video_size=1280x720&framerate=30."
+            raise MediaError(f"the options of {text} are not NAME=VALUE, joined by &.", hint)
         options[name] = value
     return options

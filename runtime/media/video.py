@@ -18,17 +18,8 @@ from fractions import Fraction
 from typing import Any
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.container import (
-    VideoInfo,
-    check_complete,
-    decode_packets,
-    frame_length,
-    open_video,
-    packets_of,
-    ticks_of,
-    time_of,
-    video_stream,
-)
+from avsbg.runtime.media import container as media
+from avsbg.runtime.media.container import VideoInfo, ticks_of, time_of
 from avsbg.runtime.threads import usable_cores
 
 # Of a decoder, as FFmpeg itself limits them: each holds frames.
@@ -56,22 +47,19 @@ def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float = 15 / 1
         video: what `probe` returned.
         clip_seconds: seconds per clip, T.
         offset: the place in the second.
-
-    Raises:
-        MediaError: the file cannot be decoded, or ends before what it states.
     """
 
     def deadline(second: int) -> Fraction:
         return frame_deadline(second, clip_seconds, video.rate, offset)
 
-    with open_video(video) as container:
-        stream = video_stream(container, video.path)
+    with media.open_video(video) as container:
+        stream = media.video_stream(container, video.path)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
         second, limit, last = 0, 0, None
         skipper = FrameSkipper(stream.codec_context, video.start, deadline)
-        packets = skipper.needed(packets_of(container, video.path, stream))
-        for frame in decode_packets(packets, video.path):
+        packets = skipper.needed(media.packets_of(container, video.path, stream))
+        for frame in media.decode_packets(packets, video.path):
             ticks = ticks_of(frame, video.path)
             if last is None:
                 limit = last_tick(video.start + deadline(0), frame.time_base)
@@ -83,8 +71,8 @@ def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float = 15 / 1
         if last is None:
             raise MediaError(f"{video.path} has a video track without a single picture.")
         time = time_of(last, video.path) - video.start
-        end = time + frame_length(last, stream) if skipper.end is None else skipper.end
-        check_complete(video, end)
+        end = time + media.frame_length(last, stream) if skipper.end is None else skipper.end
+        media.check_complete(video, end)
         while second == 0 or second + Fraction(1, 2) <= end:
             whole = skipper.end is not None and second < skipper.passed
             yield second, time, Fraction(1) if whole else min(Fraction(1), end - second), last
@@ -148,7 +136,7 @@ class FrameSkipper:
             else:
                 if self._unit is None:
                     self._unit = packet.time_base
-                    self._limit = self._limit_of(0)
+                    self._set_limit()
                 # Matroska's first packets may lack a decoding time; the next one that has it tells.
                 while packet.dts is not None and packet.dts > self._limit:
                     yield from self._pass()
@@ -157,24 +145,23 @@ class FrameSkipper:
             yield packet
             yield from packets
 
-    def _limit_of(self, second: int) -> int:
+    def _set_limit(self) -> None:
         assert self._unit is not None
-        return last_tick(self._start + self._deadline(second), self._unit)
+        self._limit = last_tick(self._start + self._deadline(self.passed), self._unit)
 
     def _pass(self) -> Iterator[Any]:
         yield from self._close(self._limit)
         self.passed += 1
-        self._limit = self._limit_of(self.passed)
+        self._set_limit()
 
     def _release(self, count: int) -> Iterator[Any]:
         for _ in range(count):
             packet = self._waiting.popleft()
             wanted = packet.pts in self._wanted
-            if self._intra_only and not wanted:
-                continue
             if not self._intra_only:
                 self._decoder.skip_frame = "DEFAULT" if wanted else "NONREF"
-            yield packet
+            if wanted or not self._intra_only:
+                yield packet
 
     def _close(self, limit: int) -> Iterator[Any]:
         """No more frames by `limit` will come: the last of them is wanted."""

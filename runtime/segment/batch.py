@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -55,11 +55,11 @@ def find_videos(sources: Sequence[Path], output: Path) -> list[BatchItem]:
     items: dict[Path, BatchItem] = {}
     for source in sources:
         if source.is_dir():
-            found = [(path, path.relative_to(source)) for path in _videos_in(source)]
+            paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
+            found = [(path, path.relative_to(source)) for path in paths if path.is_file()]
             if not found:
-                raise MediaError(
-                    f"the folder {source} holds no video.", f"Looked for: {', '.join(sorted(VIDEO_SUFFIXES))}."
-                )
+                hint = f"Looked for: {', '.join(sorted(VIDEO_SUFFIXES))}."
+                raise MediaError(f"the folder {source} holds no video.", hint)
         else:
             found = [(source, Path(source.name))]
         for path, name in found:
@@ -70,16 +70,6 @@ def find_videos(sources: Sequence[Path], output: Path) -> list[BatchItem]:
                     "Run them with different -o directories, or give the folder that holds both.",
                 )
     return list(items.values())
-
-
-def _videos_in(folder: Path) -> Iterator[Path]:
-    return (path for path in sorted(folder.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file())
-
-
-def run_key(content: str, segmenter: Segmenter, options: Options) -> str:
-    """The SHA-256 of all that tells a run from any other: the video's, the bundle's manifest's, and the settings."""
-    identity = {"video": content, "bundle": segmenter.bundle.manifest_sha256, "options": settings(segmenter, options)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def run_batch(
@@ -103,9 +93,6 @@ def run_batch(
         redo: replace whatever is there.
         progress: called as work goes on, from several threads.
         report: called with each result.
-
-    Returns:
-        A result for each video.
 
     Raises:
         OutputError: nothing more can be written, e.g. since the disk is full.
@@ -131,7 +118,9 @@ def _run_one(
     if not path.is_file():
         raise MediaError(f"there is no video at {path}.")
     content = sha256(path)
-    key = run_key(content, segmenter, options)
+    # All that tells a run from any other.
+    identity = {"video": content, "bundle": segmenter.bundle.manifest_sha256, "options": settings(segmenter, options)}
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
     earlier = _earlier(output)
     if earlier is not None and not redo:
         if earlier.get("video", {}).get("key") == key:
@@ -160,9 +149,8 @@ def write_report(output: Path, items: Sequence[BatchItem], results: Sequence[Bat
     """Write `batch.json`, the outcome of each video; those without a result were not begun, or not finished."""
     known = {result.item: result for result in results}
     document = [
-        {"video": str(item.path), "output": str(item.output), "state": result.state, "error": result.error}
-        for item in items
-        for result in [known.get(item, BatchResult(item))]
+        {"video": str(one.item.path), "output": str(one.item.output), "state": one.state, "error": one.error}
+        for one in (known.get(item, BatchResult(item)) for item in items)
     ]
     with atomic_file(output / REPORT) as path:
         path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

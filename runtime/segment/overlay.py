@@ -16,6 +16,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import VideoInfo, decode, displayed, open_media, time_of, video_stream
 
 Array = NDArray[Any]
+Masks = Iterator[tuple[int, Array]]
 
 TINT = np.array([255, 64, 0], np.uint8)
 # The same in limited-range YUV of BT.601; of BT.709 it differs by less than an eye sees at half strength.
@@ -48,15 +49,14 @@ class Tinter:
     def __call__(self, frame: Any) -> Any:
         """The tinted frame, an `av.VideoFrame` of even width and height in yuv420p."""
         if frame.rotation % 360 or frame.width % 2 or frame.height % 2:
-            pixels = _pad_to_even(tint(displayed(frame), self._mask))
+            pixels = tint(displayed(frame), self._mask)
+            height, width = self._mask.shape
+            pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
         planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
-        pixels = planar.to_ndarray()
-        height = frame.height
-        chroma = pixels[height:].reshape(2, height // 2, frame.width // 2)
-        for plane, value, mask in zip(
-            (pixels[:height], *chroma), TINT_YUV, (self._mask, *2 * [self._halved]), strict=True
-        ):
+        pixels, height = planar.to_ndarray(), frame.height
+        planes = pixels[:height], *pixels[height:].reshape(2, height // 2, frame.width // 2)
+        for plane, value, mask in zip(planes, TINT_YUV, (self._mask, self._halved, self._halved), strict=True):
             np.copyto(plane, (plane >> 1) + (value >> 1), where=mask)
         tinted = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
         tinted.colorspace, tinted.color_range = planar.colorspace, planar.color_range
@@ -67,7 +67,7 @@ def write_overlay(
     video: VideoInfo,
     frames: Iterable[Any],
     output: Path,
-    masks: Iterator[tuple[int, Array]],
+    masks: Masks,
     *,
     progress: Callable[[int], None],
     fragments: bool = False,
@@ -83,8 +83,7 @@ def write_overlay(
         masks: (second, bool mask in the video's size), seconds increasing; waited for. A second without a mask keeps
             the one before, and so does what follows the last one.
         progress: called with the number of seconds done.
-        fragments: write MP4 in fragments. Its index then does not collect in memory until the end; old
-            players show no duration.
+        fragments: write MP4 in fragments. Its index is then not held in memory; old players show no duration.
 
     Raises:
         MediaError: the video cannot be decoded, or the overlay not be encoded or written.
@@ -101,22 +100,14 @@ def write_overlay(
 
 
 def decode_all(video: VideoInfo) -> Iterator[Any]:
-    """The decoded frames and sound of a file, in its order.
-
-    Raises:
-        MediaError: it cannot be decoded.
-    """
+    """The decoded frames and sound of a file, in its order."""
     with open_media(video.path) as source:
         tracks = [video_stream(source, video.path), *source.streams.audio[:1]]
         yield from decode(source, video.path, *tracks)
 
 
 def _write_overlay(
-    video: VideoInfo,
-    frames: Iterable[Any],
-    target: Any,
-    masks: Iterator[tuple[int, Array]],
-    progress: Callable[[int], None],
+    video: VideoInfo, frames: Iterable[Any], target: Any, masks: Masks, progress: Callable[[int], None]
 ) -> None:
     video_out, audio_out = _add_streams(target, video)
     tinter, last = Tinter(), -1
@@ -155,11 +146,6 @@ def _add_streams(target: Any, info: VideoInfo) -> tuple[Any, Any]:
     video.codec_context.time_base = Fraction(1, TICKS)
     audio = target.add_stream("aac", rate=SOUND_RATE, layout="stereo") if info.has_audio else None
     return video, audio
-
-
-def _pad_to_even(pixels: Array) -> Array:
-    height, width = pixels.shape[:2]
-    return np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
 
 
 class ContactSheet:

@@ -64,21 +64,15 @@ class Options:
 
 @dataclass
 class Record:
-    """Figures of a run; their size does not depend on the run's length.
-
-    Attributes:
-        seconds, sounding: how many there were, and how many with something that sounds.
-        area: the sum of the mask's shares of the frame.
-        dropped: seconds that the network had no time for.
-        timings: seconds at work by step, without waiting; they overlap, `total` is the clock's.
-        most_waiting: the most samples that lay between two steps.
-    """
+    """Figures of a run; their size does not depend on the run's length."""
 
     seconds: int = 0
-    sounding: int = 0
-    area: float = 0.0
-    dropped: int = 0
+    sounding: int = 0  # seconds with something that sounds
+    area: float = 0.0  # the sum of the mask's shares of the frame
+    dropped: int = 0  # seconds that the network had no time for
+    # Seconds at work by step, without waiting; they overlap, `total` is the clock's.
     timings: dict[str, float] = field(default_factory=dict)
+    # The most samples that lay between two steps.
     most_waiting: dict[str, int] = field(default_factory=dict)
 
 
@@ -113,8 +107,8 @@ def write_outputs(
         OSError, av.FFmpegError: a file could not be written.
     """
     report = progress or (lambda *_: None)
-    record, expected, start = Record(), _expected_seconds(video), time.perf_counter()
-    inference = 0.0
+    expected = None if video.duration is None else max(1, int(video.duration + Fraction(1, 2)))
+    record, sheet, start, inference = Record(), ContactSheet(), time.perf_counter(), 0.0
 
     def encode(masks: Iterator[tuple[int, Array]]) -> None:
         write_overlay(
@@ -122,20 +116,26 @@ def write_outputs(
             progress=lambda done: report("overlay", done, expected), fragments=packets is not None,
         )  # fmt: skip
 
+    def hand_on(sample: Sample, mask: Array) -> None:
+        if overlay is not None:
+            sheet.add(sample.number, sample.pixels, mask)
+            overlay.put((sample.number, mask))
+        report("segmenting", record.seconds, expected)
+
+    def write(results: Iterator[Segmented]) -> None:
+        _write_results(results, directory, video, options=options, writers=writers, record=record, hand_on=hand_on)
+
     with ExitStack() as stack:
         writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle))
         reader = stack.enter_context(Prefetch(samples, AHEAD, policy))
         overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
-        results = _ResultWriter(
-            directory, video, options, record, writers, overlay, lambda done: report("segmenting", done, expected)
-        )
-        writer = stack.enter_context(Worker(results.write, AHEAD))
-        channels: list[Channel[Any]] = [reader.channel, writer.channel]
-        channels += [overlay.channel] if overlay is not None else []
-        channels += [packets] if packets is not None else []
+        writer = stack.enter_context(Worker(write, AHEAD))
+        between = None if overlay is None else overlay.channel
+        channels: list[Channel[Any] | None] = [reader.channel, writer.channel, between, packets]
         # All steps are told before any is waited for.
         for channel in channels:
-            stack.callback(channel.abort)
+            if channel is not None:
+                stack.callback(channel.abort)
         report("segmenting", 0, expected)
         segmenter.reset()
         for sample in chain(reader, [None]):
@@ -150,7 +150,7 @@ def write_outputs(
         record.timings = {"decode": reader.busy, "inference": inference, "write_masks": writer.busy}
         if overlay is not None:
             overlay.finish()
-            results.sheet.save(directory / SHEET)
+            sheet.save(directory / SHEET)
             record.timings["overlay"] = overlay.busy
             record.timings["write_masks"] -= overlay.channel.blocked
     record.timings["total"] = time.perf_counter() - start
@@ -159,53 +159,33 @@ def write_outputs(
     return record
 
 
-@dataclass
-class _ResultWriter:
-    """Makes masks of the network's probabilities, writes them, and hands them to the overlay."""
-
-    directory: Path
-    video: VideoInfo
-    options: Options
-    record: Record
-    writers: list[MaskWriter]
-    overlay: Worker[tuple[int, Array]] | None
-    report: Callable[[int], None]
-    sheet: ContactSheet = field(default_factory=ContactSheet)
-
-    def write(self, segmented: Iterator[Segmented]) -> None:
-        """Write what comes until it ends."""
-        maps = self.directory / "probabilities"
-        if self.options.probabilities:
-            maps.mkdir()
-        with (self.directory / FRAMES).open("w", encoding="utf-8") as lines:
-            for sample, probability in segmented:
-                mask = _mask(probability, self.options.threshold, self.video)
-                for writer in self.writers:
-                    writer.add(sample, mask)
-                if self.options.probabilities:
-                    save_grey(numbered(maps, sample.number), np.rint(probability * 255).astype(np.uint8))
-                area = float(mask.mean())
-                line = {
-                    "second": sample.number,
-                    "time": round(float(sample.time), 6),
-                    "mask_area": area,
-                    "highest_probability": float(probability.max()),
-                }
-                lines.write(json.dumps(line) + "\n")
-                if self.overlay is not None:
-                    self.sheet.add(sample.number, sample.pixels, mask)
-                    self.overlay.put((sample.number, mask))
-                self.record.seconds += 1
-                self.record.sounding += area > 0
-                self.record.area += area
-                self.report(self.record.seconds)
-
-
-def _mask(probability: Array, threshold: float, video: VideoInfo) -> Array:
-    """The network's decisions, bool, in the video's size."""
-    decided = Image.fromarray((probability > threshold).astype(np.uint8))
-    return np.asarray(decided.resize((video.width, video.height), Image.Resampling.NEAREST)) > 0
-
-
-def _expected_seconds(video: VideoInfo) -> int | None:
-    return None if video.duration is None else max(1, int(video.duration + Fraction(1, 2)))
+def _write_results(
+    results: Iterator[Segmented],
+    directory: Path,
+    video: VideoInfo,
+    *,
+    options: Options,
+    writers: list[MaskWriter],
+    record: Record,
+    hand_on: Callable[[Sample, Array], None],
+) -> None:
+    """Make masks, bool in the video's size, of the network's probabilities; write and count them, and hand them on."""
+    maps = directory / "probabilities"
+    if options.probabilities:
+        maps.mkdir()
+    with (directory / FRAMES).open("w", encoding="utf-8") as lines:
+        for sample, probability in results:
+            decided = Image.fromarray((probability > options.threshold).astype(np.uint8))
+            mask = np.asarray(decided.resize((video.width, video.height), Image.Resampling.NEAREST)) > 0
+            for write in writers:
+                write(sample, mask)
+            if options.probabilities:
+                save_grey(numbered(maps, sample.number), np.rint(probability * 255).astype(np.uint8))
+            area, highest = float(mask.mean()), float(probability.max())
+            line = {"second": sample.number, "time": round(float(sample.time), 6)}
+            line |= {"mask_area": area, "highest_probability": highest}
+            lines.write(json.dumps(line) + "\n")
+            record.seconds += 1
+            record.sounding += area > 0
+            record.area += area
+            hand_on(sample, mask)

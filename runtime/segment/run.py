@@ -70,9 +70,8 @@ def segment_video(
     video = probe(path)
     samples = read_samples(video, segmenter.bundle.manifest, silent=options.silent)
     with output_directory(output, replace=replace) as directory:
-        record = write_outputs(
-            segmenter, video, samples, decode_all(video), directory, options=options, progress=progress
-        )
+        frames = decode_all(video)
+        record = write_outputs(segmenter, video, samples, frames, directory, options=options, progress=progress)
         source = {"sha256": content or sha256(path), "key": key}
         return write_summary(directory, segmenter, video, options=options, record=record, source=source)
 
@@ -95,16 +94,12 @@ def segment_live(
     What had come by then is completed and kept, also if the source failed.
 
     Args:
-        segmenter: the network.
+        segmenter, output, options, replace, progress: as of `segment_video`.
         source: where the frames come from, and the sound unless there is a `microphone`.
-        output: the directory to make; it appears only when complete.
-        options: what is made, as of `segment_video`.
         stop: set it to end.
         microphone: where the sound comes from instead.
         duration: seconds after which to end.
         policy: let a source wait that is too fast, or lose its oldest seconds; by default it waits if it can.
-        replace: replace `output` if it is an earlier run's.
-        progress: called as work goes on, from several threads.
 
     Returns:
         The summary, and what the source failed with, if it did.
@@ -118,10 +113,8 @@ def segment_live(
     policy = policy or ("block" if source.waits else "drop-oldest")
     with LiveReader(source, microphone, stop=stop, duration=duration) as reader:
         if not reader.video.has_audio and manifest.uses_audio and not options.silent:
-            raise MediaError(
-                f"{source.name} has no sound, and the network uses audio.",
-                "Name a microphone with --microphone, or use --silent to run it with silence.",
-            )
+            hint = "Name a microphone with --microphone, or use --silent to run it with silence."
+            raise MediaError(f"{source.name} has no sound, and the network uses audio.", hint)
         packets: Channel[Any] | None = Channel(None) if options.overlay else None
         samples = reader.samples(manifest, silent=options.silent, packets=packets)
         frames = reader.frames(packets) if packets is not None else ()
@@ -146,11 +139,7 @@ def segment_live(
 
 
 def check_output(output: Path, *, replace: bool, holds: str = SUMMARY) -> None:
-    """Check that `output` may be made; an earlier run's is known by the file that it `holds`.
-
-    Raises:
-        MediaError: it exists and may not be replaced, or is no earlier run's.
-    """
+    """Check that `output` may be made; an earlier run's is known by the file that it `holds`."""
     if output.exists() and not replace:
         raise MediaError(f"{output} exists already.", "Choose another directory, or replace it with --force.")
     if output.exists() and not (output / holds).is_file():
@@ -159,39 +148,24 @@ def check_output(output: Path, *, replace: bool, holds: str = SUMMARY) -> None:
 
 @contextmanager
 def output_directory(output: Path, *, replace: bool) -> Iterator[Path]:
-    """`atomic_directory`, whose failures are a user's errors.
-
-    Raises:
-        MediaError: something cannot be written, such as on a full disk; says what. Nothing of it is kept.
-    """
+    """`atomic_directory`, whose failures, such as a full disk, are a user's errors."""
     try:
         with atomic_directory(output, replace=replace) as directory:
             yield directory
     except (OSError, av.FFmpegError) as error:
-        raise OutputError(
-            f"the output {output} cannot be written: {error.strerror or error}; nothing of it was kept.",
-            "Make room, or choose a directory elsewhere with -o.",
-        ) from error
+        problem = f"the output {output} cannot be written: {error.strerror or error}; nothing of it was kept."
+        raise OutputError(problem, "Make room, or choose a directory elsewhere with -o.") from error
 
 
 def write_summary(
-    directory: Path,
-    segmenter: Segmenter,
-    video: VideoInfo,
-    *,
-    options: Options,
-    record: Record,
-    source: dict[str, Any],
+    directory: Path, segmenter: Segmenter, video: VideoInfo, *, options: Options, record: Record, source: dict[str, Any]
 ) -> dict[str, Any]:
     """Write `summary.json`: the network, the source, the settings, and the outcome in a few figures.
 
-    Args:
-        source: what else is known of the source; becomes part of `video`.
-
-    Returns:
-        The summary.
+    What else is known of the source, `source`, becomes part of `video`. Returns the summary.
     """
     bundle = segmenter.bundle
+    versions = {"python": platform.python_version(), "numpy": np.__version__, "av": av.__version__}
     summary = {
         "bundle": {"name": bundle.manifest.name, "manifest_sha256": bundle.manifest_sha256},
         "video": {
@@ -204,12 +178,7 @@ def write_summary(
         },
         "settings": settings(segmenter, options),
         "backend": segmenter.describe(),
-        "versions": {
-            "avsbg": __version__,
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "av": av.__version__,
-        },
+        "versions": {"avsbg": __version__, **versions},
         "seconds": record.seconds,
         "sounding_seconds": record.sounding,
         "mean_mask_area": record.area / record.seconds if record.seconds else 0.0,

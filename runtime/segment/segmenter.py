@@ -23,27 +23,17 @@ Segmented = tuple[Sample, Array]
 
 
 class Segmenter(Protocol):
-    """A network on one source at a time: `push` its samples in order, then `finish`.
-
-    Attributes:
-        bundle: that the network comes from.
-        mode: `clip` or `stream`.
-        spec: the backend that executes it, as the user named it.
-    """
+    """A network on one source at a time: `push` its samples in order, then `finish`."""
 
     bundle: Bundle
-    mode: str
-    spec: str
+    mode: str  # `clip` or `stream`
+    spec: str  # the backend that executes it, as the user named it
 
     def reset(self) -> None:
         """Begin a new source: forget what was pushed."""
 
     def push(self, sample: Sample) -> Iterator[Segmented]:
-        """Take the next sample; yields those that have become final, in order.
-
-        Raises:
-            BackendError: the network failed, or returned NaN.
-        """
+        """Take the next sample; yields those that have become final, in order."""
 
     def finish(self) -> Iterator[Segmented]:
         """End the source: yields what is left, and forgets it all."""
@@ -90,10 +80,8 @@ class ClipSegmenter:
         maps = self._backend.run(inputs, ["probability"])["probability"][0, : len(samples)]
         for sample, probability in zip(samples, maps, strict=True):
             if not np.isfinite(probability).all():
-                raise BackendError(
-                    f"the network returned NaN or infinity for the second {sample.number}.",
-                    "Check the bundle with `avsbg verify`; a lower precision may overflow.",
-                )
+                hint = "Check the bundle with `avsbg verify`; a lower precision may overflow."
+                raise BackendError(f"the network returned NaN or infinity for the second {sample.number}.", hint)
             yield sample, probability
 
     def describe(self) -> dict[str, Any]:
@@ -138,9 +126,8 @@ class StreamSegmenter:
     def push(self, sample: Sample) -> Iterator[Segmented]:
         """Yield the sample before, as a rule."""
         audio = self._window(sample)
-        masks: list[StreamMask] = []
-        if self._last is not None and sample.number - self._last > MAX_GAP:
-            masks = self._pairing.end_segment()
+        follows = self._last is None or sample.number - self._last <= MAX_GAP
+        masks = [] if follows else self._pairing.end_segment()
         self._last = sample.number
         self._samples.append(sample)
         time = sample.number + self.bundle.manifest.preprocessing.frame_offset
@@ -153,12 +140,8 @@ class StreamSegmenter:
 
     def describe(self) -> dict[str, Any]:
         """Describe both backends and the mode."""
-        return {
-            "mode": self.mode,
-            "spacing": self._spacing,
-            "encode": self._encode.describe(),
-            "decode": self._decode.describe(),
-        }
+        encode, decode = self._encode.describe(), self._decode.describe()
+        return {"mode": self.mode, "spacing": self._spacing, "encode": encode, "decode": decode}
 
     def _window(self, sample: Sample) -> Array:
         """The sound of a sample's frame, float32 `[15600]`; silence where the source has ended."""

@@ -23,19 +23,12 @@ HELD_SECONDS = 60.0
 
 @dataclass
 class AudioCounters:
-    """Counts of a timeline's samples.
+    """Counts of a timeline's samples."""
 
-    Attributes:
-        received: samples that were pushed.
-        late: of those, dropped because their time was covered already.
-        overdue: of those, dropped because more than `HELD_SECONDS` waited for a frame.
-        missing: samples of silence that stand where no sound was, counted as often as a window held them.
-    """
-
-    received: int = 0
-    late: int = 0
-    overdue: int = 0
-    missing: int = 0
+    received: int = 0  # by `push`
+    late: int = 0  # of those, dropped because their time was covered already
+    overdue: int = 0  # of those, dropped because more than `HELD_SECONDS` waited for a frame
+    missing: int = 0  # of silence that stands where no sound was, counted as often as a window held them
 
 
 @dataclass
@@ -51,10 +44,6 @@ class AudioTimeline:
     A window begins at the sample whose time its start is, by the timestamp of the chunk that holds it, and goes on
     sample by sample. So a device whose clock drifts against the frames' shifts no window by more than a chunk's worth
     of drift, and nothing is resampled. Only a gap of more than `JITTER` becomes silence.
-
-    Attributes:
-        rate: samples per second.
-        counters: what became of the samples.
     """
 
     def __init__(self, rate: int) -> None:
@@ -67,7 +56,7 @@ class AudioTimeline:
     @property
     def end(self) -> float:
         """The time at which the next chunk is expected; 0 before the first."""
-        return 0.0 if self._end is None else self._end
+        return self._end or 0.0
 
     def push(self, samples: Array, timestamp: float | None = None) -> None:
         """Append sound.
@@ -91,7 +80,9 @@ class AudioTimeline:
         if self._end is not None:
             behind = time - self._end
             if behind > JITTER:
-                self._fill(self._end, behind)
+                # A gap longer than what is held would be dropped again.
+                silence = np.zeros(round(min(behind, HELD_SECONDS) * self.rate), np.float32)
+                self._append(_Chunk(self._end + behind - len(silence) / self.rate, silence, is_gap=True))
             elif behind < -JITTER:
                 dropped = min(len(samples), round(-behind * self.rate))
                 self.counters.late += dropped
@@ -102,24 +93,14 @@ class AudioTimeline:
     def window(self, start: float, count: int, *, complete: bool = True) -> Array | None:
         """`count` samples from the time `start` on.
 
-        Args:
-            start: in seconds.
-            count: how many.
-            complete: None is returned if they have not all arrived; else silence stands for what is missing.
-
         Returns:
-            float32 `[count]`. Silence stands for what lies before the first sample held.
+            float32 `[count]`, silence where it lies before the first sample held. For samples that have not arrived:
+            None if it is to be `complete`, else silence too.
         """
-        parts, have = [], 0
         first = next((index for index in reversed(range(len(self._chunks))) if self._chunks[index].time <= start), 0)
-        skip = 0
-        if self._chunks:
-            skip = round((start - self._chunks[first].time) * self.rate)
-        missing = 0
-        if skip < 0:
-            missing = have = min(count, -skip)
-            parts.append(np.zeros(have, np.float32))
-            skip = 0
+        skip = round((start - self._chunks[first].time) * self.rate) if self._chunks else 0
+        missing = have = min(count, max(0, -skip))
+        parts, skip = [np.zeros(have, np.float32)], max(0, skip)
         for chunk in list(self._chunks)[first:]:
             if have == count:
                 break
@@ -134,7 +115,7 @@ class AudioTimeline:
             missing += count - have
             parts.append(np.zeros(count - have, np.float32))
         self.counters.missing += missing
-        return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        return np.concatenate(parts)
 
     def forget(self, before: float) -> None:
         """Drop what ended before a time."""
@@ -145,11 +126,6 @@ class AudioTimeline:
         """Begin anew, on another clock; the counters go on."""
         self._chunks.clear()
         self._end, self._held = None, 0
-
-    def _fill(self, start: float, seconds: float) -> None:
-        # A gap longer than what is held would be dropped again.
-        samples = round(min(seconds, HELD_SECONDS) * self.rate)
-        self._append(_Chunk(start + seconds - samples / self.rate, np.zeros(samples, np.float32), is_gap=True))
 
     def _append(self, chunk: _Chunk) -> None:
         self._chunks.append(chunk)

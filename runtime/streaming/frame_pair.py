@@ -25,11 +25,7 @@ def is_feature(tensor: str) -> bool:
 
 
 def check_pair(encode: Backend, decode: Backend) -> None:
-    """Check that one backend's features are what the other takes.
-
-    Raises:
-        BackendError: they are not the two graphs of a stream, or the features differ in size or type.
-    """
+    """Check that two backends are of a stream's two graphs, and that one's features are what the other takes."""
     if (GraphName.parse(encode.graph).role, GraphName.parse(decode.graph).role) != ("encode", "decode"):
         raise BackendError(f"a stream takes the graphs encode and decode, not {encode.graph} and {decode.graph}.")
     made = {tensor.name: tensor for tensor in encode.contract.outputs}
@@ -37,10 +33,9 @@ def check_pair(encode: Backend, decode: Backend) -> None:
         source = made.get(tensor.name.replace("partner.", "fused."))
         if source is None or (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
             what = "nothing" if source is None else f"{source.dtype} {list(source.shape)}"
+            takes = f"the graph {decode.graph} takes {tensor.name} as {tensor.dtype} {list(tensor.shape)}"
             raise BackendError(
-                f"the graph {decode.graph} takes {tensor.name} as {tensor.dtype} {list(tensor.shape)}, and "
-                f"{encode.graph} returns {what}.",
-                "Take both graphs in the same precision.",
+                f"{takes}, and {encode.graph} returns {what}.", "Take both graphs in the same precision."
             )
 
 
@@ -52,10 +47,9 @@ def encode_frame(encode: Backend, inputs: Inputs) -> Features:
 
 def decode_pair(decode: Backend, fused: Features, partner: Features, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
     """The outputs of a frame `[streams, H, W]` from its features and its partner's (which may be the same object)."""
-    inputs = {}
-    for tensor in decode.contract.inputs:
-        source = partner if tensor.name.startswith("partner.") else fused
-        inputs[tensor.name] = source[tensor.name.replace("partner.", "fused.")]
+    names = [tensor.name for tensor in decode.contract.inputs]
+    made = {True: partner, False: fused}
+    inputs = {name: made[name.startswith("partner.")][name.replace("partner.", "fused.")] for name in names}
     return decode.run(inputs, outputs)
 
 
@@ -68,14 +62,10 @@ def release(features: Features) -> None:
 class StreamedClip(Backend):
     """Has the contract of the clip graph and computes it through `encode` and `decode`, frame by frame.
 
-    It holds the stream's graphs against the same test vectors and accuracy gates as the clip's.
+    It holds the stream's graphs against the same test vectors and accuracy thresholds as the clip's.
 
     Args:
-        encode: a backend, not yet open, of the graph `encode`.
-        decode: one of the same class, of the graph `decode`.
-
-    Attributes:
-        encode, decode: the two, which are open while this is.
+        encode, decode: backends of the two graphs, of one class and not yet open; they are open while this is.
 
     Raises:
         BackendError: the two do not fit each other.
@@ -157,15 +147,9 @@ def create_streamed_clip(bundle: Bundle, spec: BackendSpec, **options: Any) -> S
 
 
 def frame_inputs(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, NDArray[Any]]:
-    """The inputs of `encode` for one frame of clips.
+    """The inputs of `encode` for one frame of clips, of those of the clip graph.
 
-    Args:
-        arrays: the inputs of the clip graph.
-        index: of the frame. Its sound is that of the clip's log-mel patch of the same number, as published: the
-            15,600 samples from `15360 * index` on.
+    Its sound is the clip's log-mel patch of the same number, as published: 15,600 samples from `15360 * index` on.
     """
-    start = PATCH_HOP * index
-    return {
-        name: array[:, start : start + PATCH_SAMPLES] if name == "waveform" else array[:, index]
-        for name, array in arrays.items()
-    }
+    window = slice(PATCH_HOP * index, PATCH_HOP * index + PATCH_SAMPLES)
+    return {name: array[:, window if name == "waveform" else index] for name, array in arrays.items()}

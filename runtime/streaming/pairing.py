@@ -18,6 +18,7 @@ Array = NDArray[Any]
 Latency = Literal["one-frame", "zero"]
 Partner = Literal["next", "previous", "itself", "none"]
 
+OUTPUTS = ("probability",)
 # Seconds: frames further apart than this are not neighbours, since networks learn from frames one second apart.
 MAX_GAP = 2.0
 
@@ -70,35 +71,20 @@ class StreamFrame:
 
 
 class FramePairing:
-    """Encodes the frames of a stream in their order, and decodes their masks.
+    """Encodes the frames of a stream in their order, and decodes their masks; arguments and errors as of `Stream`.
 
     It holds the features of two frames, whatever the stream's length.
 
-    Args:
-        encode: an open backend of the graph `encode`.
-        decode: an open one of the same class, of `decode`.
-        latency: as of `Stream`.
-        outputs: of the graph `decode`, for each mask.
-
     Attributes:
         audio: the encoder's input of sound.
-
-    Raises:
-        BackendError: the two backends do not fit each other, or there is no such latency.
     """
 
     def __init__(
-        self,
-        encode: Backend,
-        decode: Backend,
-        latency: Latency = "one-frame",
-        outputs: Sequence[str] = ("probability",),
+        self, encode: Backend, decode: Backend, latency: Latency = "one-frame", outputs: Sequence[str] = OUTPUTS
     ) -> None:
         check_pair(encode, decode)
-        if latency not in get_args(Latency):
-            raise BackendError(
-                f"unknown latency {latency!r} of a stream.", f"Choose one of: {', '.join(get_args(Latency))}."
-            )
+        if latency not in (known := get_args(Latency)):
+            raise BackendError(f"unknown latency {latency!r} of a stream.", f"Choose one of: {', '.join(known)}.")
         self.audio = next(tensor for tensor in encode.contract.inputs if tensor.name != "frames")
         self._uses_audio = encode.bundle.manifest.uses_audio
         self._encode, self._decode = encode, decode
@@ -109,14 +95,7 @@ class FramePairing:
         self._before: StreamFrame | None = None  # its predecessor, if it has one
 
     def add(self, frame: StreamFrame) -> list[StreamMask]:
-        """Encode the next frame of a segment.
-
-        Returns:
-            the masks that become final by it.
-
-        Raises:
-            BackendError: the network failed, or returned NaN.
-        """
+        """Encode the next frame of a segment; returns the masks that become final by it."""
         assert frame.pixels is not None
         if self._before is not None:
             release(self._before.features)  # so that the new features take its buffers
@@ -128,7 +107,7 @@ class FramePairing:
         if not self._has_partners:
             return [self._mask(frame, frame, "none")]
         if self._latency == "zero":
-            return [self._mask(frame, *((self._before, "previous") if self._before else (frame, "itself")))]
+            return [self._mask_by_past(frame)]
         return [self._mask(self._before, frame, "next")] if self._before else []
 
     def end_segment(self) -> list[StreamMask]:
@@ -136,9 +115,7 @@ class FramePairing:
         try:
             if self._last is None or not self._has_partners or self._latency == "zero":
                 return []
-            if self._before is not None:
-                return [self._mask(self._last, self._before, "previous")]
-            return [self._mask(self._last, self._last, "itself")]
+            return [self._mask_by_past(self._last)]
         finally:
             self.drop()
 
@@ -154,12 +131,13 @@ class FramePairing:
             return np.zeros(self.audio.single_shape, self.audio.dtype)
         return log_mel(audio)[:1] if self.audio.name == "log_mel" else audio[None]
 
+    def _mask_by_past(self, frame: StreamFrame) -> StreamMask:
+        return self._mask(frame, self._before or frame, "previous" if self._before else "itself")
+
     def _mask(self, frame: StreamFrame, partner: StreamFrame, kind: Partner) -> StreamMask:
         outputs = decode_pair(self._decode, frame.features, partner.features, self._outputs)
         if not all(np.isfinite(array).all() for array in outputs.values()):
-            raise BackendError(
-                f"the network returned NaN or infinity for the frame at {frame.timestamp} s.",
-                "Check the bundle with `avsbg verify`; a lower precision may overflow.",
-            )
+            hint = "Check the bundle with `avsbg verify`; a lower precision may overflow."
+            raise BackendError(f"the network returned NaN or infinity for the frame at {frame.timestamp} s.", hint)
         maps = {name: array[0] for name, array in outputs.items()}
         return StreamMask(frame.index, frame.segment, frame.timestamp, kind, maps)

@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -26,7 +26,7 @@ from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
 from avsbg.runtime.streaming.audio_timeline import AudioCounters, AudioTimeline
 from avsbg.runtime.streaming.frame_pair import create_streamed_clip
-from avsbg.runtime.streaming.pairing import MAX_GAP, FramePairing, Latency, StreamFrame, StreamMask
+from avsbg.runtime.streaming.pairing import MAX_GAP, OUTPUTS, FramePairing, Latency, StreamFrame, StreamMask
 
 __all__ = ["Latency", "Spacing", "Stream", "StreamCounters", "StreamMask", "open_stream"]
 
@@ -39,21 +39,13 @@ PATIENCE = 2.0
 
 @dataclass
 class StreamCounters:
-    """Counts of a stream so far.
+    """Counts of a stream so far."""
 
-    Attributes:
-        frames: taken by `push`.
-        masks: returned.
-        segments: unbroken runs of frames begun.
-        incomplete: frames part of whose sound never came, so that silence stands for it.
-        sound: what became of the samples.
-    """
-
-    frames: int = 0
-    masks: int = 0
-    segments: int = 0
-    incomplete: int = 0
-    sound: AudioCounters = field(default_factory=AudioCounters)
+    sound: AudioCounters
+    frames: int = 0  # taken by `push`
+    masks: int = 0  # returned
+    segments: int = 0  # unbroken runs of frames begun
+    incomplete: int = 0  # frames part of whose sound never came, so that silence stands for it
 
 
 class Stream:
@@ -88,24 +80,21 @@ class Stream:
         max_gap: float = MAX_GAP,
         patience: float = PATIENCE,
         frame_offset: float | None = None,
-        outputs: Sequence[str] = ("probability",),
+        outputs: Sequence[str] = OUTPUTS,
     ) -> None:
         self._pairing = FramePairing(encode, decode, latency, outputs)
-        if spacing not in get_args(Spacing):
-            raise BackendError(
-                f"unknown spacing {spacing!r} of a stream.", f"Choose one of: {', '.join(get_args(Spacing))}."
-            )
+        if spacing not in (known := get_args(Spacing)):
+            raise BackendError(f"unknown spacing {spacing!r} of a stream.", f"Choose one of: {', '.join(known)}.")
         for name, seconds in (("max_gap", max_gap), ("patience", patience)):
             if not seconds >= 0:
                 raise BackendError(f"{name} is a number of seconds from 0 on, not {seconds}.")
         manifest = encode.bundle.manifest
         self.bundle = encode.bundle
-        self.counters = StreamCounters()
         self._spacing, self._max_gap, self._patience = spacing, max_gap, patience
         self._offset = manifest.preprocessing.frame_offset if frame_offset is None else frame_offset
         self._clip, self._uses_audio = manifest.clip, manifest.uses_audio
         self._timeline = AudioTimeline(manifest.clip.sample_rate)
-        self.counters.sound = self._timeline.counters
+        self.counters = StreamCounters(self._timeline.counters)
         self._waiting: deque[StreamFrame] = deque()
         self._origin = 0.0  # where the sound of the current segment begins
         self._newest: float | None = None  # the timestamp of the last frame pushed
@@ -147,7 +136,8 @@ class Stream:
             BackendError: the network failed. The frames not yet returned are lost, and the stream can go on.
         """
         self._check_open()
-        time = self._next_time() if timestamp is None else float(timestamp)
+        following = self._offset if self._newest is None else self._newest + self._clip.seconds_per_frame
+        time = following if timestamp is None else float(timestamp)
         if not math.isfinite(time) or (self._newest is not None and time <= self._newest):
             raise MediaError(
                 f"a frame's timestamp must be later than that of the frame before, {self._newest}, not {time}.",
@@ -195,8 +185,7 @@ class Stream:
     def cut(self) -> list[StreamMask]:
         """End the segment, e.g. where a source is replaced: the next frame has no partner before it, on a new clock.
 
-        Returns:
-            the masks of all frames that were pushed and not yet returned; silence stands for sound that has not come.
+        Returns the masks of all frames pushed and not yet returned; silence stands for sound that has not come.
         """
         self._check_open()
         masks = self._finish_segment()
@@ -205,11 +194,7 @@ class Stream:
         return masks
 
     def close(self) -> list[StreamMask]:
-        """End the stream; closing twice returns nothing.
-
-        Returns:
-            the masks of all frames that were pushed and not yet returned.
-        """
+        """End the stream; returns masks as `cut` does, and nothing if it was closed already."""
         if self._closed:
             return []
         try:
@@ -225,9 +210,6 @@ class Stream:
     def _check_open(self) -> None:
         if self._closed:
             raise BackendError("the stream was closed.", "Open another one.")
-
-    def _next_time(self) -> float:
-        return self._offset if self._newest is None else self._newest + self._clip.seconds_per_frame
 
     def _checked_frame(self, frame: Array) -> Array:
         frame = np.asarray(frame)
@@ -262,9 +244,7 @@ class Stream:
         """Encode the frames whose sound is there, or all if not `wait`; the masks that become final by it."""
         masks: list[StreamMask] = []
         try:
-            while self._waiting:
-                if not self._find_sound(self._waiting[0], wait=wait):
-                    break
+            while self._waiting and self._find_sound(self._waiting[0], wait=wait):
                 masks += self._pairing.add(self._waiting.popleft())
         except BaseException:
             self._drop()

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -74,12 +76,7 @@ class ThreadedStream:
         self._work.put(lambda: self.stream.push(frame, sound, timestamp), "frame")
 
     def push_sound(self, samples: NDArray[Any], timestamp: float | None = None) -> None:
-        """Hand in sound, from any one thread; as `Stream.push_sound`.
-
-        Raises:
-            ChannelClosedError: the block ended, or `finish` was called.
-            AvsbgError: what the stream failed with.
-        """
+        """Hand in sound, from any one thread; as `Stream.push_sound`, with the errors of `push`."""
         self._work.put(lambda: self.stream.push_sound(samples, timestamp), "sound")
 
     def finish(self) -> None:
@@ -87,28 +84,18 @@ class ThreadedStream:
         self._work.close()
 
     def __iter__(self) -> Iterator[StreamMask]:
-        """The masks as they become final, until `finish`.
-
-        Raises:
-            AvsbgError: what the stream failed with.
-        """
-        try:
+        """The masks as they become final, until `finish`; raises what the stream failed with."""
+        with suppress(Aborted):  # the block was left
             yield from self._masks
-        except Aborted:  # the block was left
-            return
 
     def _run(self) -> None:
         try:
-            for work in self._work:
-                self._hand_out(work())
-            self._hand_out(self.stream.close())
+            for work in chain(self._work, [self.stream.close]):
+                for mask in work():
+                    self._masks.put(mask, "mask")
             self._masks.close()
         except Aborted:
             return
         except BaseException as error:  # handed to whoever waits, in their threads
             self._work.close(error)
             self._masks.close(error)
-
-    def _hand_out(self, masks: list[StreamMask]) -> None:
-        for mask in masks:
-            self._masks.put(mask, "mask")

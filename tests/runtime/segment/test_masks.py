@@ -47,7 +47,7 @@ def write(directory: Path, masks: str, rle: bool) -> None:
             pixels = np.zeros((45, 61, 3), np.uint8)
             sample = Sample(second, second + Fraction(9, 10), Fraction(1), pixels, pixels, np.zeros(0, np.float32))
             for writer in writers:
-                writer.add(sample, mask)
+                writer(sample, mask)
 
 
 def test_png_and_lossless_video_hold_the_same(tmp_path: Path) -> None:
