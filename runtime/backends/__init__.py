@@ -37,9 +37,7 @@ _BACKENDS = {
 def register(name: str, location: str) -> None:
     """Add a backend that lives outside the runtime, e.g. because it needs torch.
 
-    Args:
-        name: how users name it.
-        location: its class as `package.module:Class`, imported only when the backend is created.
+    Its class, `package.module:Class`, is imported only when the backend is created.
     """
     _BACKENDS[name] = location
 
@@ -63,8 +61,7 @@ def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) ->
 
     Args:
         name: one of `names()`.
-        bundle: an open bundle.
-        graph: the name of the graph in the bundle's manifest.
+        graph: as the bundle's manifest names it.
         options: what the backend's constructor takes; None leaves an option at its default.
 
     Raises:
@@ -75,9 +72,8 @@ def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) ->
     given = {option: value for option, value in options.items() if value is not None}
     valid = _options(backend)
     if unknown := [option for option in given if option not in valid]:
-        raise BackendError(
-            f"the backend {name} has no option {unknown[0]!r}.", f"Its options: {', '.join(valid) or 'none'}."
-        )
+        hint = f"Its options: {', '.join(valid) or 'none'}."
+        raise BackendError(f"the backend {name} has no option {unknown[0]!r}.", hint)
     return backend(bundle, graph=graph, **given)
 
 
@@ -88,9 +84,8 @@ def _import(name: str) -> type[Backend]:
     try:
         backend: type[Backend] = getattr(importlib.import_module(module), attribute)
     except ImportError as error:
-        raise BackendError(
-            f"the backend {name} cannot be imported: {error}.", "Install the extra of avsbg that it belongs to."
-        ) from error
+        hint = "Install the extra of avsbg that it belongs to."
+        raise BackendError(f"the backend {name} cannot be imported: {error}.", hint) from error
     return backend
 
 

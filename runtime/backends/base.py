@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
@@ -33,8 +32,6 @@ class DeviceTensor(ABC):
     two at a time makes two alternate.
 
     Attributes:
-        dtype: the element type.
-        shape: the shape.
         released: whether its buffer was returned; such a tensor can no longer be read or passed on.
     """
 
@@ -45,11 +42,7 @@ class DeviceTensor(ABC):
         self._lock = threading.Lock()
 
     def numpy(self) -> NDArray[Any]:
-        """A copy on the host.
-
-        Raises:
-            BackendError: it was released.
-        """
+        """A copy on the host; a `BackendError` once it was released."""
         self._check()
         return self._copy()
 
@@ -61,17 +54,13 @@ class DeviceTensor(ABC):
             self._return_buffer()
 
     def _check(self) -> None:
-        """Check that it may be used.
-
-        Raises:
-            BackendError: it was released.
-        """
+        """Raise a `BackendError` unless it may be used."""
         if self.released:
             raise BackendError("a device tensor was used after its release.")
 
     @abstractmethod
     def _copy(self) -> NDArray[Any]:
-        """A copy on the host; it has not been released."""
+        """Copy it to the host; it has not been released."""
 
     @abstractmethod
     def _return_buffer(self) -> None:
@@ -112,9 +101,7 @@ class Backend(ABC):
         self._is_open = True
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_open = False
         self._close()
 
@@ -153,9 +140,8 @@ class Backend(ABC):
         if unknown := [name for name in (*wanted, *device_outputs) if name not in known]:
             raise BackendError(f"the graph {self.graph} has no output {unknown[0]!r}.", f"It has: {', '.join(known)}.")
         if unwanted := [name for name in device_outputs if name not in wanted]:
-            raise BackendError(
-                f"{unwanted[0]} is to stay on the device, but is not among the outputs that were asked for."
-            )
+            what = "is to stay on the device, but is not among the outputs that were asked for"
+            raise BackendError(f"{unwanted[0]} {what}.")
         results = self._run(inputs, wanted, device_outputs)
         for tensor in self.contract.outputs:
             if tensor.name in results:
@@ -164,10 +150,7 @@ class Backend(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Versions, devices, threads and the operator as they really run, read back from the engine where they can be.
-
-        JSON values only; to be called while the backend is open.
-        """
+        """Versions, devices, threads and the operator as they really run, read back from the open engine, as JSON."""
 
     @abstractmethod
     def _open(self) -> None:
@@ -184,17 +167,14 @@ class Backend(ABC):
     @classmethod
     def _check_operator(cls, operator: str | None) -> OperatorImplementation | None:
         if operator is not None and operator not in cls.OPERATORS:
-            raise BackendError(
-                f"the backend {cls.name} has no implementation {operator!r} of the operator.",
-                f"It has: {', '.join(cls.OPERATORS)}.",
-            )
+            message = f"the backend {cls.name} has no implementation {operator!r} of the operator."
+            raise BackendError(message, f"It has: {', '.join(cls.OPERATORS)}.")
         return None if operator is None else OperatorImplementation(operator)
 
     def _reject(self, name: str, why: str) -> BackendError:
         """The error for a device tensor that this backend cannot take as the input `name`."""
-        return BackendError(
-            f"the backend {self.name} cannot take the device tensor {name}: {why}.", "Pass its numpy()."
-        )
+        message = f"the backend {self.name} cannot take the device tensor {name}: {why}."
+        return BackendError(message, "Pass its numpy().")
 
     def _output_shape(self, name: str, inputs: Inputs) -> tuple[int, ...]:
         """The shape that an output has for these (checked) inputs, for backends that allocate before they run."""
@@ -210,9 +190,8 @@ class Backend(ABC):
     def _check_inputs(self, inputs: Inputs) -> dict[str, int]:
         expected = {tensor.name: tensor for tensor in self.contract.inputs}
         if set(inputs) != set(expected):
-            raise BackendError(
-                f"the graph {self.graph} takes the inputs {', '.join(expected)}, not {', '.join(inputs) or 'none'}."
-            )
+            given = ", ".join(inputs) or "none"
+            raise BackendError(f"the graph {self.graph} takes the inputs {', '.join(expected)}, not {given}.")
         symbols: dict[str, int] = {}
         for name, tensor in expected.items():
             _check_array(f"the input {name}", inputs[name], tensor, symbols)
@@ -225,13 +204,10 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
     Args:
         what: the engine or graph, as a message names it.
         accuracy: the cost of its precision; None where that was not measured.
-        allow_failed: run it all the same.
+        allow_failed: run it all the same, in place of a `BackendError`.
 
     Returns:
         For the record of a run: `gate` is `passed`, `not measured` or `failed, overridden`, with the figures.
-
-    Raises:
-        BackendError: it misses the threshold, and `allow_failed` is not set.
     """
     if accuracy is None:
         return {"gate": "not measured"}
@@ -257,27 +233,17 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
 
 
 def converted_graph(bundle: Bundle, graph: str, precision: Precision) -> str:
-    """The name of the graph that `avsbg convert` made of another in a precision.
-
-    Raises:
-        BackendError: the bundle has none; says how to make it.
-    """
+    """The name of the graph that `avsbg convert` made of another; a `BackendError` that says how to, if it did not."""
     name = str(GraphName.parse(graph).converted(precision))
     if name not in bundle.manifest.graphs:
-        raise BackendError(
-            f"{bundle.path} has no graph {name!r}.",
-            f"Make it with `avsbg convert {bundle.path} --precision {precision}`. It has: "
-            f"{', '.join(bundle.manifest.graphs)}.",
-        )
+        have = ", ".join(bundle.manifest.graphs)
+        hint = f"Make it with `avsbg convert {bundle.path} --precision {precision}`. It has: {have}."
+        raise BackendError(f"{bundle.path} has no graph {name!r}.", hint)
     return name
 
 
 def check_counts(**counts: int | None) -> None:
-    """Check numeric options of a backend, by name.
-
-    Raises:
-        BackendError: one is below 1.
-    """
+    """Raise a `BackendError` for a numeric option that is below 1."""
     for option, value in counts.items():
         if value is not None and value < 1:
             raise BackendError(f"{option} must be at least 1, not {value}.")
@@ -294,10 +260,6 @@ def _check_array(what: str, array: NDArray[Any] | DeviceTensor, tensor: TensorRe
         wanted = symbols.setdefault(dimension, size) if isinstance(dimension, str) else dimension
         matches = matches and size == wanted
     if not matches:
-        shape = ", ".join(
-            f"{dimension}={symbols[dimension]}" if dimension in symbols else str(dimension)
-            for dimension in tensor.shape
-        )
-        raise BackendError(
-            f"{what} is {array.dtype} {list(array.shape)}; the graph's contract is {tensor.dtype} [{shape}]."
-        )
+        shape = ", ".join(f"{size}={symbols[size]}" if size in symbols else str(size) for size in tensor.shape)
+        contract = f"{tensor.dtype} [{shape}]"
+        raise BackendError(f"{what} is {array.dtype} {list(array.shape)}; the graph's contract is {contract}.")

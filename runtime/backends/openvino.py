@@ -49,7 +49,6 @@ class OpenVinoBackend(Backend):
     OpenVINO does not execute functions of a model, so the graph is always the one of standard operators.
 
     Args:
-        bundle: an open bundle.
         graph: the graph's name; where it holds our operator, `<graph>.plain` is executed.
         operator: `plain`, the only one.
         precision: fp32 (the default), bf16 or fp16, in which OpenVINO then executes the fp32 graph; or int8, for
@@ -104,8 +103,7 @@ class OpenVinoBackend(Backend):
         if accuracy is not None or self._precision != "fp32":
             self.accuracy_check = check_accuracy(f"the graph {graph}", accuracy, allow_failed=allow_failed_accuracy)
         check_counts(threads=threads, clips=clips)
-        self._threads = threads
-        self._clips = clips
+        self._threads, self._clips = threads, clips
         self._compiled: Any = None
         self._request: Any = None
         self._products: dict[str, int] = {}
@@ -133,16 +131,11 @@ class OpenVinoBackend(Backend):
         try:
             import openvino
         except ImportError as error:
-            raise BackendError(
-                f"OpenVINO cannot be imported: {error}.", "Install it with `pip install 'avsbg[openvino]'`."
-            ) from error
+            hint = "Install it with `pip install 'avsbg[openvino]'`."
+            raise BackendError(f"OpenVINO cannot be imported: {error}.", hint) from error
         path = self.bundle.file(self.contract.file)
         hint = PRECISIONS[self._rest or self._precision].openvino_hint or "f32"
-        settings: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": hint,
-            "PERFORMANCE_HINT": "LATENCY",
-            "NUM_STREAMS": 1,
-        }
+        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if self._threads is not None:
             settings["INFERENCE_NUM_THREADS"] = self._threads
         try:
@@ -159,26 +152,19 @@ class OpenVinoBackend(Backend):
             raise BackendError(f"OpenVINO {openvino.__version__} cannot load {path}: {error}") from error
         realised = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if _precision_name(realised) != _precision_name(hint):
+            asked, offers = self._rest or self._precision, core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             raise BackendError(
-                f"{self._rest or self._precision} was asked for, but OpenVINO would execute in "
-                f"{_precision_name(realised)} on this processor.",
-                f"It offers: {', '.join(core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'))}.",
+                f"{asked} was asked for, but OpenVINO would execute in {_precision_name(realised)} on this processor.",
+                f"It offers: {', '.join(offers)}.",
             )
         self._products = _count_products(compiled)
-        self._check_products()
+        # A hint that is taken need not be one that is followed.
+        for asked in filter(None, (self._precision, self._rest)):
+            if not any(self._products.get(name) for name in PRECISIONS[asked].openvino_names):
+                found = ", ".join(f"{count} in {precision}" for precision, count in self._products.items())
+                message = f"{asked} was asked for, but no product of the compiled graph executes in it: {found}."
+                raise BackendError(message, "Ask for another precision.")
         self._compiled, self._request = compiled, compiled.create_infer_request()
-
-    def _check_products(self) -> None:
-        """Hold the compiled layers against the precision: a hint that is taken need not be one that is followed."""
-        for asked in (self._precision, *([self._rest] if self._rest else [])):
-            if any(self._products.get(name) for name in PRECISIONS[asked].openvino_names):
-                continue
-            raise BackendError(
-                f"{asked} was asked for, but no product of the compiled graph executes in it: "
-                + ", ".join(f"{count} in {precision}" for precision, count in self._products.items())
-                + ".",
-                "Ask for another precision.",
-            )
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         arrays: dict[str, NDArray[Any]] = {}
@@ -205,8 +191,7 @@ class OpenVinoBackend(Backend):
 
 def _precision_name(openvino_name: str) -> str:
     """The precision of that name in OpenVINO; the name itself where it is none of ours."""
-    found = (name for name, spec in PRECISIONS.items() if openvino_name in spec.openvino_names)
-    return next(found, openvino_name)
+    return next((name for name, spec in PRECISIONS.items() if openvino_name in spec.openvino_names), openvino_name)
 
 
 def _count_products(compiled: Any) -> dict[str, int]:

@@ -63,7 +63,6 @@ class OnnxRuntimeBackend(Backend):
     """Executes a graph with ONNX Runtime.
 
     Args:
-        bundle: an open bundle.
         graph: the graph's name; `operator="plain"` executes the one named `<graph>.plain`.
         operator: one of `OPERATORS`; by default what the graph allows without a library.
         precision: executes the graph that `avsbg convert` made in it, `<graph>.<precision>`; by default the graph as
@@ -105,9 +104,8 @@ class OnnxRuntimeBackend(Backend):
             graph = str(GraphName.parse(graph).plain())
         if precision is not None and bundle.graph(graph).precision != precision:
             if precision == "tf32":
-                raise BackendError(
-                    "ONNX Runtime has no tf32 on the processor.", "Leave the precision out, or ask for fp32."
-                )
+                hint = "Leave the precision out, or ask for fp32."
+                raise BackendError("ONNX Runtime has no tf32 on the processor.", hint)
             graph = converted_graph(bundle, graph, precision)
         super().__init__(bundle, graph)
         accuracy = self.contract.accuracy
@@ -117,10 +115,8 @@ class OnnxRuntimeBackend(Backend):
             is_plain = self.contract.operator == "plain"
             implementation = OperatorImplementation.PLAIN if is_plain else OperatorImplementation.FUNCTION
         if implementation.graph_form != self.contract.operator:
-            raise BackendError(
-                f"the graph {graph} holds no custom operator, so the implementation {implementation!s} has nothing to "
-                "execute."
-            )
+            why = f"so the implementation {implementation!s} has nothing to execute"
+            raise BackendError(f"the graph {graph} holds no custom operator, {why}.")
         provider = provider or self.PROVIDER
         if implementation is OperatorImplementation.NATIVE:
             if provider != CPU:
@@ -131,14 +127,10 @@ class OnnxRuntimeBackend(Backend):
                 )
             native_library("onnxruntime")
         check_counts(threads=threads, clips=clips)
-        self._operator = implementation
-        self._provider = provider
-        self._threads = threads
-        self._clips = clips
+        self._operator, self._provider, self._threads, self._clips = implementation, provider, threads, clips
+        self._provider_options, self._index = provider_options, device
         self._kernel: str | None = None
         self._session: Any = None
-        self._provider_options = provider_options
-        self._index = device
         self._nodes: dict[str, int] = {}
         self._device = _DEVICES.get(provider, "cpu")
         self._place = self._device if self._device == "cpu" else f"{self._device}:{device}"
@@ -148,6 +140,10 @@ class OnnxRuntimeBackend(Backend):
         """The backend as it runs: providers as the session has them, `kernel` the native operator's instruction set."""
         import onnxruntime
 
+        on_gpu: dict[str, Any] = {}
+        if self._device != "cpu":
+            settings = dict(self._session.get_provider_options().get(self._provider, {}))
+            on_gpu = {"nodes": self._nodes, "provider_options": settings}
         return {
             "backend": self.name,
             "version": onnxruntime.__version__,
@@ -157,7 +153,7 @@ class OnnxRuntimeBackend(Backend):
             "precision": self.contract.precision,
             **self.accuracy_check,
             "providers": self._session.get_providers(),
-            **({"nodes": self._nodes, "provider_options": self._settings()} if self._device != "cpu" else {}),
+            **on_gpu,
             "threads": self._session.get_session_options().intra_op_num_threads or "default",
             "clips": self._clips or "dynamic",
         }
@@ -166,9 +162,8 @@ class OnnxRuntimeBackend(Backend):
         try:
             import onnxruntime
         except ImportError as error:
-            raise BackendError(
-                f"ONNX Runtime cannot be imported: {error}.", "Install it with `pip install 'avsbg[cpu]'`."
-            ) from error
+            hint = "Install it with `pip install 'avsbg[cpu]'`."
+            raise BackendError(f"ONNX Runtime cannot be imported: {error}.", hint) from error
         available = onnxruntime.get_available_providers()
         if self._provider not in available:
             package = "pip install 'avsbg[gpu]' (in place of onnxruntime) brings it." if self._device != "cpu" else ""
@@ -188,10 +183,6 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
         self._nodes = check_providers(session, self._provider)
         self._session = session
-
-    def _settings(self) -> dict[str, str]:
-        """The provider's options as the session has them."""
-        return dict(self._session.get_provider_options().get(self._provider, {}))
 
     def _options(self, onnxruntime: Any) -> Any:
         options = onnxruntime.SessionOptions()
@@ -254,14 +245,10 @@ class OnnxRuntimeBackend(Backend):
 
         dtype = np.dtype(next(tensor.dtype for tensor in self.contract.outputs if tensor.name == name))
         shape = self._output_shape(name, inputs)
-        free = self._pool[self._place, dtype.name, shape]
-        value = (
-            free.pop()
-            if free
-            else OrtValue.ortvalue_from_shape_and_type(
-                shape, dtype.type, self._device, 0 if self._device == "cpu" else self._index
-            )
-        )
+        if free := self._pool[self._place, dtype.name, shape]:
+            return OrtTensor(free.pop(), dtype, self._place, self._pool)
+        index = 0 if self._device == "cpu" else self._index
+        value = OrtValue.ortvalue_from_shape_and_type(shape, dtype.type, self._device, index)
         return OrtTensor(value, dtype, self._place, self._pool)
 
     def _close(self) -> None:

@@ -27,34 +27,14 @@ _SHAPES = frozenset({"Shape", "Size", "Constant", "ConstantOfShape", "Range", "G
 UNFIT_FOR_FP8 = ("ClipQuantRewrite",)
 
 
-def default_options(provider: str, device: int) -> dict[str, str]:
-    """The options of a provider unless the user says otherwise."""
-    if provider == CPU:
-        return {}
-    options = {"device_id": str(device)}
-    if provider == CUDA:
-        # Its default rounds float32 products to tf32, which is a precision of its own here.
-        options["use_tf32"] = "0"
-    return options
-
-
 def request_node_assignment(options: Any, provider: str) -> None:
-    """Set up session options so that `check_providers` can tell.
-
-    Args:
-        options: `onnxruntime.SessionOptions`.
-        provider: the one asked for.
-    """
+    """Set up `onnxruntime.SessionOptions` so that `check_providers` can tell."""
     if provider != CPU:
         options.add_session_config_entry(_RECORD if _can_tell() else _NO_CPU, "1")
 
 
 def check_providers(session: Any, provider: str) -> dict[str, int]:
-    """Check that a session runs on the provider that was asked for.
-
-    Args:
-        session: `onnxruntime.InferenceSession`.
-        provider: the one asked for.
+    """Check that an `onnxruntime.InferenceSession` runs on the provider that was asked for.
 
     Returns:
         How many nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
@@ -89,8 +69,12 @@ def check_providers(session: Any, provider: str) -> dict[str, int]:
 
 
 def provider_list(provider: str, device: int, options: Mapping[str, str] | None) -> list[Any]:
-    """The argument `providers` of `InferenceSession`."""
-    chosen = {**default_options(provider, device), **(options or {})}
+    """The argument `providers` of `InferenceSession`: our defaults, and the user's options over them."""
+    defaults = {} if provider == CPU else {"device_id": str(device)}
+    if provider == CUDA:
+        # ONNX Runtime's default rounds float32 products to tf32, which is a precision of its own here.
+        defaults["use_tf32"] = "0"
+    chosen = {**defaults, **(options or {})}
     return [(provider, chosen)] if chosen else [provider]
 
 

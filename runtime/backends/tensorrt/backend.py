@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,6 @@ class TensorRtBackend(Backend):
     there are as many as there were calls at a time.
 
     Args:
-        bundle: an open bundle.
         graph: the graph that the engine was built from, or its role: `clip`, `encode`, `decode`.
         operator: `plugin` or `plain`, where the bundle has engines of both.
         precision: of the engine, where the bundle has several.
@@ -64,14 +63,11 @@ class TensorRtBackend(Backend):
         self.engine = engine
         self.record = find_engine(bundle, engine)
         if self.record.backend != self.name:
-            raise BackendError(
-                f"the engine {engine} is one of {self.record.backend}, not of {self.name}.",
-                f"Use --backend {self.record.backend}.",
-            )
+            message = f"the engine {engine} is one of {self.record.backend}, not of {self.name}."
+            raise BackendError(message, f"Use --backend {self.record.backend}.")
         super().__init__(bundle, self.record.graph)
-        self.accuracy_check = check_accuracy(
-            f"the engine {engine}", self.record.accuracy, allow_failed=allow_failed_accuracy
-        )
+        accuracy = self.record.accuracy
+        self.accuracy_check = check_accuracy(f"the engine {engine}", accuracy, allow_failed=allow_failed_accuracy)
         self._trust, self._plugin, self._index, self._capture = trust, plugin, device, cuda_graph
         self._device: Device | None = None
         self._trt: Any = None
@@ -126,13 +122,14 @@ class TensorRtBackend(Backend):
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         for name, value in inputs.items():
-            if isinstance(value, DeviceTensor):
-                self._check_device_tensor(name, value)
+            if isinstance(value, DeviceTensor) and not isinstance(value, GpuTensor):
+                raise self._reject(name, f"{type(value).__name__} is another backend's")
+            if isinstance(value, GpuTensor) and (self._device is None or value.device.index != self._device.index):
+                raise self._reject(name, "it lies on another GPU")
         with self._guard():
             with self._returned:
                 context = self._idle.pop() if self._idle else None
-            if context is None:
-                context = self._create_context()
+            context = context or self._create_context()
             try:
                 return context.run(inputs, outputs, device_outputs, lambda name: self._output_shape(name, inputs))
             finally:
@@ -144,12 +141,6 @@ class TensorRtBackend(Backend):
         with self._returned:
             self._returned.wait_for(lambda: len(self._idle) == len(self._contexts))
         self._release()
-
-    def _check_device_tensor(self, name: str, value: DeviceTensor) -> None:
-        if not isinstance(value, GpuTensor):
-            raise self._reject(name, f"{type(value).__name__} is another backend's")
-        if self._device is None or value.device.index != self._device.index:
-            raise self._reject(name, "it lies on another GPU")
 
     def _create_context(self) -> ExecutionContext:
         assert self._device is not None
@@ -185,22 +176,17 @@ class TensorRtBackend(Backend):
             return
         free = self._broken is None
         try:
+            with device.active() if free else nullcontext():
+                for context in self._contexts:
+                    context.close(free=free)
+                self._contexts, self._idle = [], []
+                if hasattr(self, "_pool"):
+                    self._pool.close(free=free)
+                self._engine = None
             if free:
-                with device.active():
-                    self._release_inside(free=True)
                 device.close()
-            else:
-                self._release_inside(free=False)
         except CudaError as error:
             raise BackendError(f"the GPU failed while {self.name} was being closed: {error}.") from error
-
-    def _release_inside(self, *, free: bool) -> None:
-        for context in self._contexts:
-            context.close(free=free)
-        self._contexts, self._idle = [], []
-        if hasattr(self, "_pool"):
-            self._pool.close(free=free)
-        self._engine = None
 
 
 _RESTART = (

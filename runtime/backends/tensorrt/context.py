@@ -25,7 +25,6 @@ class Step:
     """The step that a captured graph executes; any other needs another graph.
 
     Attributes:
-        profile: the optimisation profile.
         shapes: of the inputs, in the contract's order.
         inputs: those that come from the host.
         outputs: those that go to the host.
@@ -65,9 +64,7 @@ class ExecutionContext:
     Args:
         device: the GPU; its context is active here and in every method.
         trt: the module `tensorrt` or `tensorrt_rtx`.
-        engine: the engine.
-        tensors: its inputs and outputs.
-        largest: their largest shapes.
+        largest: the largest shapes of the engine's tensors.
         pool: where outputs that stay on the GPU go.
         capture: False: never; True: a capture that fails is an error; None: it is remembered in `counts`.
 
@@ -107,7 +104,7 @@ class ExecutionContext:
                     "Usually the GPU's memory is short: build for fewer --clips, or close what else uses the GPU.",
                 )
             for name, shape in largest.items():
-                nbytes = math.prod(shape) * np.dtype(tensors[name].dtype).itemsize
+                nbytes = self._nbytes(name, shape)
                 self._memory[name] = device.allocate(nbytes)
                 self._host[name] = device.allocate_host(nbytes)
             self._bind()
@@ -116,19 +113,9 @@ class ExecutionContext:
             raise
 
     def run(
-        self,
-        inputs: Inputs,
-        outputs: Sequence[str],
-        device_outputs: Collection[str],
-        output_shape: Callable[[str], Shape],
+        self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str], shape_of: Callable[[str], Shape]
     ) -> Results:
-        """Execute one step.
-
-        Args:
-            inputs: by name; those on the GPU are `GpuTensor` of this GPU.
-            outputs: the names wanted.
-            device_outputs: those that stay on the GPU. If all do, the work is under way when this returns.
-            output_shape: the shape of an output.
+        """Execute one step; if all outputs stay on the GPU, the work is under way when this returns.
 
         Raises:
             BackendError: no profile takes the shapes, or a graph was demanded and cannot be captured.
@@ -151,22 +138,16 @@ class ExecutionContext:
         self._pending = True
         self._execute(step, again)
         self._step = step
-        results: Results = {}
-        for name in outputs:
-            if name in device_outputs:
-                results[name] = self._copy_to_pool(name, output_shape(name))
+        results: Results = {
+            name: self._copy_to_pool(name, shape_of(name)) for name in outputs if name in device_outputs
+        }
         if step.outputs:
             self._finish()
-            for name in step.outputs:
-                results[name] = self._array(name, output_shape(name)).copy()
+            results |= {name: self._array(name, shape_of(name)).copy() for name in step.outputs}
         return {name: results[name] for name in outputs}
 
     def close(self, *, free: bool = True) -> None:
-        """Release everything.
-
-        Args:
-            free: whether the GPU still answers; without it, there is nothing that could be freed.
-        """
+        """Release everything; where the GPU no longer answers (`free=False`), there is nothing that could be freed."""
         if free:
             self._device.synchronize(self._stream)
             self._drop_graph()
@@ -236,7 +217,8 @@ class ExecutionContext:
             try:
                 self._enqueue(step)
             except BaseException:
-                self._end_failed_capture()
+                with contextlib.suppress(CudaError):  # what failed first is the cause
+                    self._device.destroy_graph(self._device.end_capture(self._stream))
                 raise
             self._graph = self._device.end_capture(self._stream)
             self.counts.captured += 1
@@ -246,10 +228,6 @@ class ExecutionContext:
             self.counts.why_not = str(error)
         if self._graph is None and self._capture:
             raise BackendError("this step cannot be captured as a CUDA graph.", "Run without cuda_graph=True.")
-
-    def _end_failed_capture(self) -> None:
-        with contextlib.suppress(CudaError):  # what failed first is the cause
-            self._device.destroy_graph(self._device.end_capture(self._stream))
 
     def _enqueue(self, step: Step) -> None:
         for name in step.inputs:
@@ -264,18 +242,16 @@ class ExecutionContext:
             self._device.copy_out(self._host[name], self._memory[name], self._nbytes(name, shape), self._stream)
 
     def _copy_to_pool(self, name: str, shape: Shape) -> GpuTensor:
-        dtype = np.dtype(self._tensors[name].dtype)
-        nbytes = math.prod(shape) * dtype.itemsize
+        nbytes = self._nbytes(name, shape)
         buffer = self._pool.acquire(nbytes, self._stream)
         self._device.copy_within(buffer.memory, self._memory[name], nbytes, self._stream)
         buffer.written = self._device.record(self._stream)
-        return GpuTensor(self._pool, buffer, dtype, shape)
+        return GpuTensor(self._pool, buffer, np.dtype(self._tensors[name].dtype), shape)
 
     def _nbytes(self, name: str, shape: Shape) -> int:
         return math.prod(shape) * np.dtype(self._tensors[name].dtype).itemsize
 
-    def _array(self, name: str, shape: Sequence[int]) -> NDArray[Any]:
-        shape = tuple(shape)
+    def _array(self, name: str, shape: Shape) -> NDArray[Any]:
         content = self._host[name].array[: self._nbytes(name, shape)]
         return content.view(self._tensors[name].dtype).reshape(shape)
 

@@ -7,7 +7,6 @@ it on this machine, which `avsbg build` notes, or says that its source is truste
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +17,18 @@ from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.bundle.graph_name import GraphName
-from avsbg.runtime.device.gpu import Gpu, read_cuda_driver
+from avsbg.runtime.device.gpu import read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 _OLDEST = (10, 3)
-# The first bytes of each backend's files.
-_MAGIC = {"tensorrt": b"ptrt", "tensorrt-rtx": b"vtrt"}
+# The first bytes of a file, and the backend that it is of.
+_BACKENDS = {b"ptrt": "tensorrt", b"vtrt": "tensorrt-rtx"}
 
 
 def find_engine(bundle: Bundle, name: str) -> EngineRecord:
-    """The record of an engine.
-
-    Raises:
-        BackendError: the bundle has no engine of that name.
-    """
+    """The record of an engine; a `BackendError` that names those there are, where the bundle has none of that name."""
     engines = bundle.manifest.engines
     if name not in engines:
         have = f"It has: {', '.join(engines)}." if engines else "It has none: make one with `avsbg build`."
@@ -47,10 +42,8 @@ def choose_engine(
     """The name of the one engine that fits; of several that differ only in the GPU, the one for this machine's.
 
     Args:
-        bundle: an open bundle.
-        backend: `tensorrt` or `tensorrt-rtx`.
         graph: the graph's role, or its full name.
-        operator: `plugin` or `plain`; None for either.
+        operator: None for either.
         precision: None for any.
         gpu: the number of the GPU that it is to run on.
 
@@ -75,9 +68,8 @@ def choose_engine(
     gpus = read_cuda_driver().gpus
     if len(fitting) > 1 and gpu < len(gpus):
         here = gpus[gpu].compute_capability
-        fitting = {
-            name: record for name, record in fitting.items() if here in record.device.compute_capabilities
-        } or fitting
+        local = {name: one for name, one in fitting.items() if here in one.device.compute_capabilities}
+        fitting = local or fitting
     if len(fitting) > 1:
         raise BackendError(
             f"{len(fitting)} engines of {bundle.path} fit: {', '.join(fitting)}.",
@@ -91,7 +83,6 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
 
     Args:
         bundle: an open bundle, whose files have been held against their hashes.
-        name: of the engine.
         trust: load it even though this user did not build it on this machine.
         plugin: the plugin library, for an engine that needs one; by default the one installed with avsbg.
         device: the number of the GPU that is current.
@@ -106,8 +97,9 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
     """
     record = find_engine(bundle, name)
     path = bundle.file(record.file)
+    first = next(iter(record.profile.values()))  # every input begins with the number of clips
     rebuild = f"Rebuild it: avsbg build {bundle.path} --backend {record.backend} --precision {record.precision}"
-    rebuild += f" --operator {record.operator} --clips {' '.join(map(str, _clips(record)))}."
+    rebuild += f" --operator {record.operator} --clips {first.smallest[0]} {first.optimal[0]} {first.largest[0]}."
     _check_magic(path, record, rebuild)
     _check_trust(path, trust, rebuild)
     trt = import_runtime(record.backend)
@@ -146,21 +138,14 @@ def _read_built(path: Path) -> list[str]:
     return path.read_text(encoding="ascii", errors="replace").split() if path.is_file() else []
 
 
-def _clips(record: EngineRecord) -> Iterable[int]:
-    first = next(iter(record.profile.values()))  # every input begins with the number of clips
-    return first.smallest[0], first.optimal[0], first.largest[0]
-
-
 def _check_magic(path: Path, record: EngineRecord, rebuild: str) -> None:
     with path.open("rb") as stream:
         magic = stream.read(4)
-    if magic == _MAGIC[record.backend]:
-        return
-    other = next((backend for backend, known in _MAGIC.items() if known == magic), None)
-    if other is not None:
-        raise BackendError(f"{path} is an engine of {other}; its record says {record.backend}.", rebuild)
-    what = "is empty" if not magic else "is not a TensorRT engine"
-    raise BackendError(f"{path} {what}.", rebuild)
+    found = _BACKENDS.get(magic)
+    if found is None:
+        raise BackendError(f"{path} is {'not a TensorRT engine' if magic else 'empty'}.", rebuild)
+    if found != record.backend:
+        raise BackendError(f"{path} is an engine of {found}; its record says {record.backend}.", rebuild)
 
 
 def _check_trust(path: Path, trust: bool, rebuild: str) -> None:
@@ -172,19 +157,14 @@ def _check_trust(path: Path, trust: bool, rebuild: str) -> None:
 
 
 def import_runtime(backend: str) -> Any:
-    """The module `tensorrt` or `tensorrt_rtx`, for the backend of that name.
-
-    Raises:
-        BackendError: it is not installed, cannot be loaded, or is too old.
-    """
+    """The module of a backend; a `BackendError` where it is not installed, cannot be loaded, or is too old."""
     if backend == "tensorrt-rtx":
         return import_tensorrt_rtx()
     try:
         import tensorrt
     except (ImportError, OSError) as error:
-        raise BackendError(
-            f"TensorRT cannot be imported: {error}.", "`avsbg doctor` says how to install it on this machine."
-        ) from error
+        hint = "`avsbg doctor` says how to install it on this machine."
+        raise BackendError(f"TensorRT cannot be imported: {error}.", hint) from error
     if not hasattr(tensorrt, "__version__"):
         # A folder of that name on the path is taken for a package.
         raise BackendError(
@@ -211,15 +191,11 @@ def _check_device(path: Path, record: EngineRecord, rebuild: str, index: int) ->
         raise BackendError(f"the engine {path} needs a GPU: {driver.problem}.", "`avsbg doctor` shows what is here.")
     if index >= len(driver.gpus):
         raise BackendError(f"there is no GPU number {index}.", f"This machine has {len(driver.gpus)}.")
-    gpu: Gpu = driver.gpus[index]
-    wanted = record.device
+    gpu, wanted = driver.gpus[index], record.device
     if gpu.compute_capability not in wanted.compute_capabilities:
         built_for = ", ".join(f"{number / 10:.1f}" for number in wanted.compute_capabilities)
-        raise BackendError(
-            f"{path} was built for compute capability {built_for}; this GPU, {gpu.name}, has "
-            f"{gpu.compute_capability / 10:.1f}.",
-            rebuild,
-        )
+        here = f"this GPU, {gpu.name}, has {gpu.compute_capability / 10:.1f}"
+        raise BackendError(f"{path} was built for compute capability {built_for}; {here}.", rebuild)
     if record.backend == "tensorrt" and wanted.name not in (None, gpu.name):
         raise BackendError(f"{path} was built on {wanted.name}; this GPU is {gpu.name}.", rebuild)
 
@@ -229,8 +205,8 @@ def _check_plugin(path: Path, record: EngineRecord, library: Path, rebuild: str)
     if not library.is_file():
         raise BackendError(f"the engine {path} needs the plugin library, and there is none at {library}.")
     if (found := sha256(library)) != record.plugin.sha256:
+        hashes = f"its sha256 is {found}, the record says {record.plugin.sha256}"
         raise BackendError(
-            f"{library} is not the plugin that {path} was built with: its sha256 is {found}, the record says "
-            f"{record.plugin.sha256}.",
+            f"{library} is not the plugin that {path} was built with: {hashes}.",
             f"{rebuild} Or name the library that it was built with.",
         )

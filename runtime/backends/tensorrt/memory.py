@@ -24,7 +24,6 @@ class PooledBuffer:
     """Memory of the GPU that an output stays in.
 
     Attributes:
-        memory: the memory.
         written: the event after which it holds the output.
         read: the events after which those who took it as an input no longer need it.
     """
@@ -57,11 +56,7 @@ class GpuTensor(DeviceTensor):
         return self._pool.device
 
     def buffer(self) -> PooledBuffer:
-        """The buffer that it lies in.
-
-        Raises:
-            BackendError: it was released, or the backend that made it was closed.
-        """
+        """The buffer that it lies in; a `BackendError` once it was released, or the backend that made it was closed."""
         self._check()
         return self._buffer
 
@@ -81,9 +76,7 @@ class GpuTensor(DeviceTensor):
 class BufferPool:
     """The buffers of outputs that stay on the GPU. Returned ones are used again before new ones are allocated.
 
-    Args:
-        device: the GPU.
-        guard: wraps what talks to the GPU outside a run; turns its errors into `BackendError`.
+    `guard` wraps what talks to the GPU outside a run, and turns its errors into `BackendError`.
     """
 
     def __init__(self, device: Device, guard: Callable[[], Any]) -> None:
@@ -145,10 +138,9 @@ class BufferPool:
         return content
 
     def close(self, *, free: bool) -> None:
-        """Free every buffer, also those still in use; the GPU's context is active, this backend's work is done.
+        """Free every buffer, also those still in use, if the GPU still answers (`free`).
 
-        Args:
-            free: whether the GPU still answers.
+        The GPU's context is active, this backend's work is done.
         """
         with self._lock:
             self.closed = True

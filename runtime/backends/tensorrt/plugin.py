@@ -15,23 +15,19 @@ NAMESPACE = ""
 
 
 def load_plugin(registry: Any, path: Path | None = None) -> Path:
-    """Load the plugin library into a registry and check that it brought our operators.
+    """Load the plugin library into a registry, check that it brought our operators, and return the library's path.
 
     Args:
         registry: `get_plugin_registry()` of the builder or the runtime that will meet the operators.
         path: the library; by default the one built with this installation.
-
-    Returns:
-        The library's path.
 
     Raises:
         NativeLibraryError: there is no such library, it cannot be loaded, or it lacks one of our operators.
     """
     path = native_library("tensorrt").path if path is None else Path(path)
     if not path.is_file():
-        raise NativeLibraryError(
-            f"there is no plugin library {path}.", "Build it (docs/plugin.md) or leave the path out to use our own."
-        )
+        hint = "Build it (docs/plugin.md) or leave the path out to use our own."
+        raise NativeLibraryError(f"there is no plugin library {path}.", hint)
     if not _is_complete(registry) and (
         registry.load_library(str(path.resolve())) is None or not _is_complete(registry)
     ):

@@ -24,20 +24,17 @@ _SHIPPED = "libtensorrt_rtx.so.1"
 
 @functools.cache
 def import_tensorrt_rtx() -> ModuleType:
-    """Import `tensorrt_rtx`, ready to load plugins.
-
-    Raises:
-        BackendError: the package is not installed or cannot be loaded.
-    """
+    """Import `tensorrt_rtx`, ready to load plugins; a `BackendError` where it is not installed or cannot be loaded."""
     try:
         import tensorrt_rtx
     except (ImportError, OSError) as error:
-        raise BackendError(
-            f"TensorRT for RTX cannot be imported: {error}.", "Install it with `pip install 'avsbg[rtx]'`."
-        ) from error
+        hint = "Install it with `pip install 'avsbg[rtx]'`."
+        raise BackendError(f"TensorRT for RTX cannot be imported: {error}.", hint) from error
+    with Path("/proc/self/exe").open("rb") as executable:
+        (machine,) = struct.unpack_from("<H", executable.read(20), 18)  # this interpreter's e_machine
     with tempfile.TemporaryDirectory() as folder:
         alias = Path(folder) / "alias.so"
-        alias.write_bytes(elf_alias(_WANTED, _SHIPPED, _machine()))
+        alias.write_bytes(elf_alias(_WANTED, _SHIPPED, machine))
         try:
             ctypes.CDLL(str(alias), mode=ctypes.RTLD_GLOBAL)
         except OSError as error:
@@ -45,19 +42,11 @@ def import_tensorrt_rtx() -> ModuleType:
     return tensorrt_rtx
 
 
-def _machine() -> int:
-    """The e_machine of this interpreter's own executable."""
-    with Path("/proc/self/exe").open("rb") as executable:
-        return int(struct.unpack_from("<H", executable.read(20), 18)[0])
-
-
 def elf_alias(soname: str, needed: str, machine: int) -> bytes:
     """A 64-bit little-endian ELF shared object without code: a name and a dependency (System V ABI, chapters 4 and 5).
 
-    Args:
-        soname: the name by which it is known once loaded.
-        needed: the library whose symbols a look-up in it finds.
-        machine: e_machine, e.g. 62 for x86-64, 183 for AArch64.
+    It is known as `soname` once loaded, and a look-up in it finds the symbols of `needed`. `machine` is its e_machine,
+    e.g. 62 for x86-64, 183 for AArch64.
     """
     strings = b"\0" + soname.encode() + b"\0" + needed.encode() + b"\0"
     header_size, program_header_size, program_headers = 64, 56, 3

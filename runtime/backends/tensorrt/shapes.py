@@ -13,14 +13,7 @@ from avsbg.runtime.errors import BackendError
 Shape = tuple[int, ...]
 
 # TensorRT's names of the types that a contract may have.
-_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "INT32": "int32",
-    "INT64": "int64",
-    "UINT8": "uint8",
-    "BOOL": "bool",
-}
+_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int64", "UINT8": "uint8", "BOOL": "bool"}
 
 
 @dataclass(frozen=True)
@@ -28,8 +21,6 @@ class EngineTensor:
     """An input or output of an engine.
 
     Attributes:
-        name: its name.
-        is_input: whether it is an input.
         dtype: numpy's name of its type, or TensorRT's where numpy has none.
         shape: -1 where a dimension is dynamic.
         profiles: of an input, the smallest, optimal and largest shape of each optimisation profile.
@@ -43,15 +34,7 @@ class EngineTensor:
 
 
 def read_tensors(trt: Any, engine: Any) -> dict[str, EngineTensor]:
-    """The inputs and outputs of an engine, by name.
-
-    Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
-        engine: its `ICudaEngine`.
-
-    Raises:
-        BackendError: a tensor lies in the host's memory, which no graph of ours asks for.
-    """
+    """The inputs and outputs of an engine (TensorRT's `ICudaEngine`), by name; all must lie in the GPU's memory."""
     tensors = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
@@ -59,13 +42,9 @@ def read_tensors(trt: Any, engine: Any) -> dict[str, EngineTensor]:
         if engine.get_tensor_location(name) != trt.TensorLocation.DEVICE:
             raise BackendError(f"the engine wants {name} in the host's memory, as no graph of avsbg does.")
         kind = engine.get_tensor_dtype(name).name
-        profiles = (
-            tuple(
-                tuple(tuple(shape) for shape in engine.get_tensor_profile_shape(name, number))
-                for number in range(engine.num_optimization_profiles)
-            )
-            if is_input
-            else ()
+        profiles = tuple(
+            tuple(tuple(shape) for shape in engine.get_tensor_profile_shape(name, number))
+            for number in range(engine.num_optimization_profiles if is_input else 0)
         )
         shape = tuple(engine.get_tensor_shape(name))
         tensors[name] = EngineTensor(name, is_input, _TYPES.get(kind, kind), shape, profiles)  # type: ignore[arg-type]
@@ -73,26 +52,20 @@ def read_tensors(trt: Any, engine: Any) -> dict[str, EngineTensor]:
 
 
 def check_contract(engine: str, tensors: Mapping[str, EngineTensor], contract: GraphRecord) -> None:
-    """Hold an engine's inputs and outputs against the contract of the graph that its record names.
-
-    Raises:
-        BackendError: they differ; names the first tensor that does.
-    """
+    """Raise a `BackendError` if an engine's inputs and outputs are not those of the graph that its record names."""
+    hint = "It was not built from this bundle's graph: rebuild it with `avsbg build`."
     for kind, records, wants_input in (("input", contract.inputs, True), ("output", contract.outputs, False)):
         names = [tensor.name for tensor in tensors.values() if tensor.is_input == wants_input]
-        if sorted(names) != sorted(record.name for record in records):
-            raise BackendError(
-                f"the engine {engine} has the {kind}s {', '.join(names)}; its graph has "
-                f"{', '.join(record.name for record in records)}.",
-                "It was not built from this bundle's graph: rebuild it with `avsbg build`.",
-            )
+        wanted = [record.name for record in records]
+        if sorted(names) != sorted(wanted):
+            message = f"the engine {engine} has the {kind}s {', '.join(names)}; its graph has {', '.join(wanted)}."
+            raise BackendError(message, hint)
         for record in records:
             found = tensors[record.name]
             if found.dtype != record.dtype or not _fits(found.shape, record):
+                has = f"{found.dtype} {list(found.shape)} as {record.name}"
                 raise BackendError(
-                    f"the engine {engine} has {found.dtype} {list(found.shape)} as {record.name}; its graph has "
-                    f"{record.dtype} {list(record.shape)}.",
-                    "It was not built from this bundle's graph: rebuild it with `avsbg build`.",
+                    f"the engine {engine} has {has}; its graph has {record.dtype} {list(record.shape)}.", hint
                 )
 
 
@@ -105,10 +78,6 @@ def _fits(shape: Shape, record: TensorRecord) -> bool:
 
 def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Sequence[int]]) -> int:
     """The optimisation profile for the inputs' shapes: of those that take them, the one tuned for the nearest size.
-
-    Args:
-        tensors: of the engine.
-        shapes: of the inputs, by name; of their contract's rank.
 
     Raises:
         BackendError: no profile takes them; names what the engine takes.
@@ -124,11 +93,8 @@ def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Seq
         if all(_within(shapes[tensor.name], *tensor.profiles[number]) for tensor in inputs)
     }
     if not distances:
-        first = next(
-            tensor
-            for tensor in inputs
-            if not all(_within(shapes[tensor.name], *profile) for profile in tensor.profiles)
-        )
+        refused = (one for one in inputs if not all(_within(shapes[one.name], *profile) for profile in one.profiles))
+        first = next(refused)
         takes = " or ".join(f"{list(low)} to {list(high)}" for low, _, high in first.profiles)
         raise BackendError(
             f"the engine does not take {first.name} {list(shapes[first.name])}; it takes {takes}.",
