@@ -16,3 +16,8 @@ class AvsbgError(Exception):
         super().__init__(message if hint is None else f"{message} {hint}")
         self.message = message
         self.hint = hint
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type's name where it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

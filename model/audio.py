@@ -89,11 +89,7 @@ def create_audio_encoder(name: AudioEncoderName) -> AudioEncoder:
 def pca_quantise(embedding: Tensor, eigen_vectors: Tensor, means: Tensor) -> Tensor:
     """AudioSet's post-processing: PCA, clip to [-2, 2], quantise to 0..255. Neither publication applies it.
 
-    Args:
-        embedding: `[N, 128]`. eigen_vectors: `[128, 128]`. means: `[128, 1]`.
-
-    Returns:
-        `[N, 128]`, whole numbers from 0 to 255.
+    Args: embedding `[N, 128]`; eigenvectors `[128, 128]`; means `[128, 1]`. Returns: `[N, 128]`, whole numbers.
     """
     projected = torch.matmul(eigen_vectors, embedding.T - means).T
     return torch.round((projected.clamp(-2.0, 2.0) + 2.0) * (255.0 / 4.0))

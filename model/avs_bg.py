@@ -25,9 +25,8 @@ WIDTH = 128  # channels of every stage after the neck, and of the audio embeddin
 class AvsBgStages:
     """Intermediates of a forward pass, for losses, verification and attention maps; B * T = N rows, clip-major.
 
-    Where only the first frames are decoded, everything from `fused` on has the rows of those frames alone.
-
-    Lists hold one tensor per stage, strides 4 to 32; h x w is the stage's size.
+    Where only the first frames are decoded, everything from `fused` on has the rows of those frames alone. Lists hold
+    one tensor per stage, strides 4 to 32; h x w is the stage's size.
     """
 
     encoder: list[Tensor]  # [N, C_i, h, w]
@@ -228,8 +227,9 @@ class AvsBg(nn.Module):
             def first(rows: Tensor) -> Tensor:
                 return rows.unflatten(0, (-1, clip_length))[:, :length].flatten(0, 1)
 
-            fused, mean, attention = ([first(rows) for rows in stages] for stages in (fused, mean, attention))
-            correlated, sound = [first(rows) for rows in correlated], first(sound)
+            parts = (fused, mean, attention, correlated)
+            fused, mean, attention, correlated = ([first(rows) for rows in stages] for stages in parts)
+            sound = first(sound)
         maps = self._decode(correlated)
         logits = self.head(maps[-1]).reshape(-1, length, height, width)
         return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, maps, sound, logits)

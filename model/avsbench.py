@@ -161,18 +161,7 @@ class AvsBench(nn.Module):
         self.visual_to_audio = VisualToAudio(WIDTH) if variant.bidirectional else None
 
     def forward(self, frames: Tensor, audio: Tensor) -> Tensor:
-        """Segment clips.
-
-        Args:
-            frames: `[B, T, 3, H, W]`, scaled to [0, 1] and normalised with ImageNet's mean and deviation.
-            audio: audio embeddings `[B, T, 128]` of VGGish.
-
-        Returns:
-            logits `[B, T, H, W]`.
-
-        Raises:
-            ClipShapeError: a shape that the network cannot work with.
-        """
+        """Segment clips; arguments, result and error are those of `AvsBg.forward`."""
         return self.forward_stages(frames, audio).logits
 
     def forward_stages(self, frames: Tensor, audio: Tensor) -> AvsBenchStages:

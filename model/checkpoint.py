@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from avsbg.atomic import atomic_file
-from avsbg.errors import AvsbgError
+from avsbg.errors import AvsbgError, first_line
 from avsbg.model.published import ignored_keys, published_keys
 
 # Where training scripts put the state dict among their other things, most specific first.
@@ -93,14 +93,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         # PyTorch's message advises to unpickle the file after all; only its reason is passed on.
         found = re.search(r"Unsupported global: GLOBAL (\S+)", str(error))
         what = f"{found[1]} beside tensors" if found else "more than tensors"
-        raise CheckpointError(
-            f"the checkpoint {path} holds {what} and is not unpickled, since that could run code.", _RESAVE
-        ) from error
+        message = f"the checkpoint {path} holds {what} and is not unpickled, since that could run code."
+        raise CheckpointError(message, _RESAVE) from error
     except Exception as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"the checkpoint {path} cannot be read: {first_line}", "Is it complete, and a .pth or .safetensors file?"
-        ) from error
+        message = f"the checkpoint {path} cannot be read: {first_line(error)}"
+        raise CheckpointError(message, "Is it complete, and a .pth or .safetensors file?") from error
     tensors, unwrapped = _unwrap(content, path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not (finite := torch.isfinite(tensor.float())).all():
@@ -158,11 +155,7 @@ def _foreign_kind(path: Path) -> tuple[str, str] | None:
 
 
 def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    """The state dict in what a file holds, without the wrappers of training scripts, and what those were.
-
-    Raises:
-        CheckpointError: there is none.
-    """
+    """The state dict in what a file holds, without the wrappers of training scripts, and what those were."""
     unwrapped: list[str] = []
     if isinstance(content, Mapping) and not _is_state(content):
         for name in _NESTED:
@@ -171,9 +164,8 @@ def _unwrap(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, 
                 break
     if not isinstance(content, Mapping) or not _is_state(content):
         holds = f", but {', '.join(map(str, list(content)[:8]))}" if isinstance(content, Mapping) else ""
-        raise CheckpointError(
-            f"the checkpoint {path} holds no state dict, a mapping of names to tensors{holds}.", _RESAVE
-        )
+        message = f"the checkpoint {path} holds no state dict, a mapping of names to tensors{holds}."
+        raise CheckpointError(message, _RESAVE)
     tensors = {str(key): value for key, value in content.items()}
     while prefix := next((one for one in _WRAPPERS if all(key.startswith(one) for key in tensors)), None):
         tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
@@ -230,11 +222,9 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
 def assign_tensors(
     module: nn.Module, tensors: Mapping[str, Tensor], source: Mapping[str, str], *, misfit: str, hint: str
 ) -> None:
-    """Copy tensors into a module, all of them or none.
+    """Copy tensors, by the names that a file gives them, into a module: all of them or none.
 
     Args:
-        module: it receives the tensors.
-        tensors: by the names that a file gives them.
         source: each key of the module's state dict to the name of its tensor.
         misfit, hint: of the error: what does not fit what, and how to go on.
 
@@ -254,22 +244,14 @@ def assign_tensors(
     if missing or unexpected or misshaped:
         shapes = [f"{key} {list(found)} instead of {list(needed)}" for key, (found, needed) in misshaped.items()]
         parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
-        raise CheckpointError(
-            " ".join([misfit, *(_listed(label, names) for label, names in parts if names)]),
-            hint,
-            missing=tuple(missing),
-            unexpected=tuple(unexpected),
-            misshaped=misshaped,
-        )
+        message = " ".join([misfit, *(_listed(label, names) for label, names in parts if names)])
+        keys = {"missing": tuple(missing), "unexpected": tuple(unexpected)}
+        raise CheckpointError(message, hint, misshaped=misshaped, **keys)
     module.load_state_dict({key: tensors[name] for key, name in source.items() if name in tensors}, strict=False)
 
 
 def save_checkpoint(network: nn.Module, path: str | Path) -> None:
-    """Write the network's weights, with our key names, to a `.safetensors` file (complete or not at all).
-
-    Raises:
-        CheckpointError: the name does not end in `.safetensors`.
-    """
+    """Write the network's weights, with our key names, to a file named `.safetensors` (complete or not at all)."""
     from safetensors.torch import save_file
 
     path = Path(path)

@@ -16,14 +16,7 @@ class ClipShapeError(AvsbgError, ValueError):
 
 
 def check_clip(frames: Tensor, audio: Tensor) -> None:
-    """Check the networks' two inputs against their contract.
-
-    Args:
-        frames: `[B, T, 3, H, W]`. audio: `[B, T, 128]`.
-
-    Raises:
-        ClipShapeError: with the offending shape.
-    """
+    """Check the networks' inputs, frames `[B, T, 3, H, W]` and audio `[B, T, 128]`, or raise a `ClipShapeError`."""
     if frames.dim() != 5 or frames.shape[2] != 3:
         raise ClipShapeError(f"frames must be [B, T, 3, H, W], not {list(frames.shape)}.")
     if frames.shape[1] < MIN_FRAMES:
@@ -33,10 +26,8 @@ def check_clip(frames: Tensor, audio: Tensor) -> None:
             f"height and width must be multiples of {SIZE_MULTIPLE}, not {frames.shape[3]} x {frames.shape[4]}."
         )
     if audio.dim() != 3 or audio.shape[2] != AUDIO_WIDTH or audio.shape[1] != frames.shape[1]:
-        raise ClipShapeError(
-            f"audio embeddings must be [B, T, {AUDIO_WIDTH}] with the frames' T = {frames.shape[1]}, "
-            f"not {list(audio.shape)}."
-        )
+        wanted = f"[B, T, {AUDIO_WIDTH}] with the frames' T = {frames.shape[1]}"
+        raise ClipShapeError(f"audio embeddings must be {wanted}, not {list(audio.shape)}.")
 
 
 def split_clips(rows: Tensor, frames_per_clip: int) -> Tensor:

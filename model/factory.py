@@ -92,25 +92,16 @@ def fill_from_seed(network: nn.Module, seed: int) -> None:
 
 @dataclass(frozen=True)
 class ParameterCount:
-    """Parameters of a network, VGGish not included.
+    """Parameters of a network, VGGish not included."""
 
-    Attributes:
-        published: as the publications count them, never-used ones included.
-        trained: those that training updates.
-        inference: those that a mask depends on; exported graphs carry these.
-    """
-
-    published: int
-    trained: int
-    inference: int
+    published: int  # as the publications count them, never-used ones included
+    trained: int  # those that training updates
+    inference: int  # those that a mask depends on; exported graphs carry these
 
 
 def count_parameters(network: AvsBg | AvsBench) -> ParameterCount:
     """Count the parameters of a network."""
+    projection = network.visual_to_audio
     trained = sum(parameter.numel() for parameter in network.parameters())
-    for_training_only = (
-        sum(parameter.numel() for parameter in network.visual_to_audio.parameters())
-        if network.visual_to_audio is not None
-        else 0
-    )
+    for_training_only = 0 if projection is None else sum(parameter.numel() for parameter in projection.parameters())
     return ParameterCount(trained + never_used_parameters(network), trained, trained - for_training_only)

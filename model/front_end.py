@@ -70,11 +70,7 @@ class LogMel(nn.Module):
         return torch.sqrt(real * real + imaginary * imaginary).transpose(1, 2)
 
     def forward(self, waveform: Tensor, patches: int | None = None) -> Tensor:
-        """Log-mel patches.
-
-        Args:
-            waveform: `[B, n]`, 16 kHz, in [-1, 1].
-            patches: how many to return; by default all whole ones.
+        """Log-mel patches of a waveform `[B, n]`, 16 kHz, in [-1, 1]: as many as asked for, by default all whole ones.
 
         Returns:
             `[B, patches, 1, 96, 64]`: consecutive patches of 0.96 s (time, mel); an incomplete one is dropped.

@@ -114,15 +114,8 @@ mean_correlation.register_autograd(_mean_correlation_gradient, setup_context=_sa
 def correlation_volume(a: Tensor, b: Tensor, relu: bool = False) -> Tensor:
     """The correlation volume itself, for those who look at it: `[N, P, Q]`, viewed as `[N, H, W, H, W]` by the caller.
 
-    Args:
-        a: descriptors `[N, P, C]`. b: descriptors `[N, Q, C]`.
-        relu: whether negative entries are set to 0.
-
-    Returns:
-        `<a[n, p], b[n, q]>` in fp32 (float64 for float64 input).
-
-    Raises:
-        ValueError: the shapes do not fit. TypeError: the types differ or are not floating-point.
+    It holds `<a[n, p], b[n, q]>`, with `relu` negative entries set to 0. Arguments, type of the result and errors: as
+    of `mean_correlation`.
     """
     _check(a, b)
     dtype = _accumulator(a.dtype)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from math import prod
 
 from torch import nn
 
@@ -130,9 +129,6 @@ def never_used_parameters(network: nn.Module) -> int:
     unused = 2 * (9 * AVSBENCH_WIDTH**2 + AVSBENCH_WIDTH)
     assert isinstance(network, AvsBench)
     if variant.encoder == "resnet50":
-        unused += sum(
-            prod(parameter.shape)
-            for name, parameter in network.encoder.network.named_parameters()
-            if name.startswith(("layer3.", "layer4."))
-        )
+        layers = (network.encoder.network.get_submodule(name) for name in ("layer3", "layer4"))
+        unused += sum(parameter.numel() for layer in layers for parameter in layer.parameters())
     return unused

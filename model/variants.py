@@ -8,16 +8,7 @@ from typing import Any
 from avsbg.errors import AvsbgError
 
 NETWORKS = ("avs-bg", "avsbench")
-ENCODERS = (
-    "pvt_v2_b0",
-    "pvt_v2_b1",
-    "pvt_v2_b2",
-    "pvt_v2_b3",
-    "pvt_v2_b4",
-    "pvt_v2_b5",
-    "resnet50",
-    "tf_efficientnet_lite0",
-)
+ENCODERS = (*(f"pvt_v2_b{n}" for n in range(6)), "resnet50", "tf_efficientnet_lite0")
 FORMS = ("efficient", "published")
 
 
@@ -64,16 +55,11 @@ class Variant:
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Variant:
-        """The reverse of `to_dict`.
-
-        Raises:
-            VariantError: an unknown field, a missing one, or a value that does not exist.
-        """
+        """The reverse of `to_dict`; a `VariantError` for an unknown field, a missing one, or a value out of choice."""
         names = {field.name for field in fields(cls)}
         if set(record) != names:
-            raise VariantError(
-                f"a variant record has the fields {', '.join(sorted(names))}, not {', '.join(sorted(record))}."
-            )
+            wanted, given = ", ".join(sorted(names)), ", ".join(sorted(record))
+            raise VariantError(f"a variant record has the fields {wanted}, not {given}.")
         return cls(**record)
 
 
@@ -98,11 +84,7 @@ VARIANTS: dict[str, Variant] = {
 
 
 def named_variant(name: str, **switches: Any) -> Variant:
-    """The variant of that name, with single switches replaced.
-
-    Raises:
-        VariantError: no variant has that name, or a switch does not exist.
-    """
+    """The variant of that name, with single switches replaced; a `VariantError` where a name does not exist."""
     if name not in VARIANTS:
         raise VariantError(f"unknown network or variant {name!r}.", f"Choose one of: {', '.join(VARIANTS)}.")
     unknown = set(switches) - {field.name for field in fields(Variant)} | ({"network"} & set(switches))

@@ -52,11 +52,6 @@ class VisualToAudio(nn.Module):
 def latent_loss(audio: Tensor, generated: Tensor) -> Tensor:
     """Mean distance between the unit vectors of recorded and generated sound (paper, equation 4, without the square).
 
-    Args:
-        audio: VGGish embeddings `[N, 128]`. generated: `[N, 128]`.
-
-    Returns:
-        a scalar; 1e-6 is added to each difference, as PyTorch's pairwise distance does.
+    Args: both `[N, 128]`. 1e-6 is added to each difference, as PyTorch's pairwise distance does.
     """
-    distance = F.pairwise_distance(F.normalize(audio, dim=1), F.normalize(generated, dim=1))
-    return torch.mean(distance)
+    return torch.mean(F.pairwise_distance(F.normalize(audio, dim=1), F.normalize(generated, dim=1)))

@@ -70,7 +70,8 @@ class AvsBenchDataset(Dataset[Sample]):
         """Open a split; see `avsbg.model.training.layout` for what lies where below `root`.
 
         Raises:
-            DatasetError: no table, no clip, no sound, or frames whose size is no multiple of 32.
+            DatasetError: no table, no clip, no sound, or frames whose size is no multiple of 32. Later: a file is
+                missing, cannot be read, or has another shape than the split's first clip.
         """
         self.task, self.split, self.frames = task, split, frames
         self.clips = read_clips(Path(root), task, split)
@@ -86,11 +87,6 @@ class AvsBenchDataset(Dataset[Sample]):
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Sample:
-        """Load a clip.
-
-        Raises:
-            DatasetError: a file is missing, cannot be read, or has another shape than the split's first clip.
-        """
         clip = self.clips[index]
         frames = [self._read(clip.frame(k), frame_array) for k in range(1, self.frames + 1)]
         as_mask = partial(mask_array, task=self.task)
@@ -100,27 +96,20 @@ class AvsBenchDataset(Dataset[Sample]):
     def _read(self, path: Path, convert: Callable[[Image.Image], Tensor]) -> Tensor:
         pixels = _open_image(path, convert)
         if pixels.shape[:2] != (self.height, self.width):
-            raise DatasetError(
-                f"{path} has {pixels.shape[0]} x {pixels.shape[1]} pixels; the first frame of the split has "
-                f"{self.height} x {self.width}.",
-                "All frames and masks of a split have one size.",
-            )
+            found, wanted = f"{pixels.shape[0]} x {pixels.shape[1]} pixels", f"{self.height} x {self.width}"
+            message = f"{path} has {found}; the first frame of the split has {wanted}."
+            raise DatasetError(message, "All frames and masks of a split have one size.")
         return pixels
 
     def log_mel(self, clip: Clip) -> Tensor:
-        """The log-mel patches of a clip alone, float32 `[5, 1, 96, 64]`.
-
-        Raises:
-            DatasetError: they are missing, cannot be read, or have another shape.
-        """
+        """The log-mel patches of a clip alone, float32 `[5, 1, 96, 64]`."""
         if self.sound == "wav":
             return clip_log_mel(clip.wav)
         try:
             patches = np.load(clip.log_mel, allow_pickle=False)
         except (EOFError, OSError, ValueError) as error:  # numpy's for an empty file, for none, for another kind
-            raise DatasetError(
-                f"{clip.log_mel} cannot be read: {error}.", "Make it again with `avsbg data convert-avsbench`."
-            ) from error
+            hint = "Make it again with `avsbg data convert-avsbench`."
+            raise DatasetError(f"{clip.log_mel} cannot be read: {error}.", hint) from error
         if patches.shape != LOG_MEL_SHAPE or patches.dtype != np.float32:
             found = f"{patches.dtype} {list(patches.shape)}"
             raise DatasetError(f"{clip.log_mel} holds {found}, not float32 {list(LOG_MEL_SHAPE)}.")
@@ -198,10 +187,7 @@ def mask_array(image: Image.Image, task: Task) -> Tensor:
 
     S4 masks become 1-bit (grey values with error diffusion), so 0 or 1. MS3 masks become palette indices divided by
     255: grey and 1-bit files with the values 0 and 255 give 0 and 1. A colour file would give indices of whatever
-    palette Pillow chooses, so it is refused.
-
-    Raises:
-        ValueError: an MS3 mask that is neither grey, 1-bit, nor a palette file with the indices 0 and 255.
+    palette Pillow chooses: it is refused by a ValueError, as is a palette file with other indices than 0 and 255.
     """
     if task == "s4":
         return torch.from_numpy(np.array(image.convert("1"))).to(torch.float32)

@@ -99,10 +99,8 @@ def checkpoint_predictor(
         CheckpointError: a file cannot be read or does not fit.
     """
     if variant.audio and audio_weights is None:
-        raise TrainingError(
-            f"the network uses the audio encoder {audio_encoder}, whose weights are not given.",
-            "Give them with --vggish.",
-        )
+        message = f"the network uses the audio encoder {audio_encoder}, whose weights are not given."
+        raise TrainingError(message, "Give them with --vggish.")
     if not variant.audio and audio_weights is not None:
         raise TrainingError(f"the network uses no audio, so it has no use for {audio_weights}.", "Leave it out.")
     network = build(variant)

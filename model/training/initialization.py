@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avsbg.errors import first_line
 from avsbg.model import build, create_audio_encoder, load_checkpoint
 from avsbg.model.audio import ZeroAudioEncoder
 from avsbg.model.avs_bg import AvsBg
@@ -25,7 +26,7 @@ from avsbg.model.clips import AUDIO_WIDTH
 from avsbg.model.encoders import Encoder
 from avsbg.model.published import published_key
 from avsbg.model.training.data import AvsBenchDataset, vary_sound
-from avsbg.model.training.errors import TrainingError, first_line
+from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.layout import Split
 from avsbg.model.training.recipes import Observer, Recipe, cosine_rate
 
@@ -88,9 +89,8 @@ def initialize_modules(
         CheckpointError: a file cannot be read or does not fit.
     """
     if recipe.from_s4 and network is None:
-        raise TrainingError(
-            "this recipe starts from a network trained on S4.", "Give its checkpoint with --init, or train ms3/... ."
-        )
+        hint = "Give its checkpoint with --init, or train ms3/... ."
+        raise TrainingError("this recipe starts from a network trained on S4.", hint)
     torch.manual_seed(recipe.seed)
     module = build(recipe.variant)
     if isinstance(module, AvsBg):
@@ -141,10 +141,9 @@ def _initialize_encoder(module: Encoder, name: str, source: str) -> str:
     try:
         module.load_state_dict(Encoder(name, pretrained=True).state_dict())
     except Exception as error:  # whatever timm's download raises
-        raise TrainingError(
-            f"timm cannot fetch the ImageNet weights of {name}: {first_line(error)}.",
-            "Give a file with --encoder-weights FILE, or train from --encoder-weights random.",
-        ) from error
+        message = f"timm cannot fetch the ImageNet weights of {name}: {first_line(error)}."
+        hint = "Give a file with --encoder-weights FILE, or train from --encoder-weights random."
+        raise TrainingError(message, hint) from error
     return source
 
 

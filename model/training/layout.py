@@ -110,9 +110,8 @@ def _rows(table: Path, data: Path, task: Task) -> Iterator[Clip]:
             reader = csv.DictReader(stream)
             columns = list(reader.fieldnames or ())
             if missing := [column for column in needed if column not in columns]:
-                raise DatasetError(
-                    f"{table} has no column {missing[0]!r}; its columns: {', '.join(columns) or 'none'}."
-                )
+                found = ", ".join(columns) or "none"
+                raise DatasetError(f"{table} has no column {missing[0]!r}; its columns: {found}.")
             for row in reader:
                 yield _clip(row, columns, data, task, f"{table}, line {reader.line_num}")
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -22,8 +22,9 @@ from torch import Tensor
 from torch.storage import TypedStorage
 
 from avsbg.atomic import atomic_file
+from avsbg.errors import first_line
 from avsbg.model.training.data import LOG_MEL_SHAPE, clip_log_mel
-from avsbg.model.training.errors import DatasetError, first_line
+from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import FRAMES, Clip
 from avsbg.model.training.media import read_frames, read_sound, resize, write_wav
 

@@ -277,9 +277,8 @@ def micro_batches(batches: list[list[int]], size: int, *, rank: int, processes: 
 
 def learning_rate(recipe: Recipe, step: int, total_steps: int) -> float:
     """The learning rate of a step, counted from 0."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    return cosine_rate(recipe.learning_rate, step, total_steps)
+    rate = recipe.learning_rate
+    return rate if recipe.schedule == "constant" else cosine_rate(rate, step, total_steps)
 
 
 def cosine_rate(rate: float, step: int, total_steps: int) -> float:

@@ -16,13 +16,13 @@ import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from avsbg.atomic import atomic_file
-from avsbg.model.training.errors import TrainingError, first_line
+from avsbg.errors import first_line
+from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.recipes import Recipe
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stream.close()
         if self._board is not None:
             self._board.close()
@@ -159,12 +157,7 @@ def is_run(path: Path) -> bool:
 
 
 def read_trained(path: Path) -> Trained:
-    """Read a finished run's folder.
-
-    Raises:
-        TrainingError: it is none, or no epoch was finished in it.
-        VariantError: its record names a variant that does not exist.
-    """
+    """Read a finished run's folder; a `TrainingError` if it is none, or no epoch was finished in it."""
     run = RunDirectory(path)
     record = run.read_record()
     recipe = Recipe.from_dict(record.get("recipe"))

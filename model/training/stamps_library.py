@@ -70,16 +70,11 @@ BACKGROUND_LICENCES: dict[str, str] = _CATALOGUE["background_licences"]
 
 @dataclass(frozen=True)
 class Stamp:
-    """A class as a split may use it.
-
-    Attributes:
-        photos: RGBA cut-outs.
-        sound: float64 `[n]`, 16 kHz, mono, of root mean square 1; None if it never sounds.
-    """
+    """A class as a split may use it."""
 
     name: str
-    photos: tuple[Image.Image, ...]
-    sound: Array | None
+    photos: tuple[Image.Image, ...]  # RGBA cut-outs
+    sound: Array | None  # float64 [n], 16 kHz, mono, of root mean square 1; None if it never sounds
 
 
 @dataclass
