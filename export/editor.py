@@ -24,11 +24,7 @@ class PrecisionError(AvsbgError):
 
 
 class GraphEditor:
-    """Adds weights and nodes to a graph; whatever is added has a name, a type and a shape.
-
-    Args:
-        graph: the graph, which is changed in place.
-    """
+    """Adds weights and nodes to a graph, in place; whatever is added has a name, a type and a shape."""
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph = graph
@@ -52,20 +48,12 @@ class GraphEditor:
         before: ir.Node | None = None,
         attributes: Mapping[str, Any] | None = None,
     ) -> ir.Value:
-        """Insert a node with one output.
+        """Insert a node with one output, of this name, type and shape, and return that.
 
         Args:
-            operator: of ONNX's own domain.
-            inputs: of the node.
-            name: of the output.
-            dtype: of the output.
-            shape: of the output; by default the first input's.
-            node_name: of the node; by default the output's.
+            shape: by default the first input's.
+            node_name: by default the output's.
             before: the node that it is inserted before; by default it follows the one that computes the first input.
-            attributes: of the node.
-
-        Returns:
-            The output.
         """
         node = ir.node(operator, inputs, attributes=attributes, name=node_name or name)
         output = node.outputs[0]
@@ -77,6 +65,10 @@ class GraphEditor:
         else:
             self.graph.insert_after(producer, node)
         return output
+
+    def insert_cast(self, value: ir.Value, name: str, dtype: ir.DataType, *, node_name: str | None = None) -> ir.Value:
+        """Insert a `Cast` of a value, and return its output."""
+        return self.insert("Cast", [value], name, dtype, node_name=node_name, attributes={"to": int(dtype)})
 
     def drop_unused_weights(self) -> None:
         """Remove the initialisers that nothing reads any more."""
@@ -119,22 +111,16 @@ def infer_types(model: ir.Model) -> None:
         raise PrecisionError(f"the type of {unknown[0]} cannot be inferred.", "Export the bundle again.")
 
 
-def count_nodes(model: ir.Model) -> dict[str, int]:
-    """Nodes per operator, most frequent first; those of other domains as `domain::operator`."""
-    counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph)
-    return dict(counts.most_common())
-
-
 def describe_model(model: ir.Model) -> dict[str, Any]:
-    """The fields of a `GraphRecord` that follow from the model itself."""
-    nodes = count_nodes(model)
+    """The fields of a `GraphRecord` that follow from the model itself; operators by frequency, `domain::operator`."""
+    counts = Counter(f"{node.domain}::{node.op_type}" if node.domain else node.op_type for node in model.graph)
     return {
         "opset": model.opset_imports[""],
         "ir_version": model.ir_version,
         "inputs": tuple(_describe(value) for value in model.graph.inputs),
         "outputs": tuple(_describe(value) for value in model.graph.outputs),
-        "node_count": sum(nodes.values()),
-        "operators": nodes,
+        "node_count": len(model.graph),
+        "operators": dict(counts.most_common()),
     }
 
 

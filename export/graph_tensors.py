@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,7 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 class GraphTensors:
     """A graph of a bundle whose tensors can be asked for by name, in ONNX Runtime on the CPU.
 
-    Args:
-        bundle: an open bundle.
-        name: of the graph.
-        vectors: whose inputs `run` takes, and for as many clips `size` is told; without any, for one.
+    `run` takes the inputs of `vectors`, and `size` is for as many clips; without any, for one.
 
     Attributes:
         nodes: in the order of execution.
@@ -38,8 +36,7 @@ class GraphTensors:
         register_schemas()
         self.name = name
         self._folder = str(bundle.path)
-        path = bundle.file(bundle.graph(name).file)
-        self.model = onnx.load(str(path), load_external_data=False)
+        self.model = onnx.load(str(bundle.file(bundle.graph(name).file)), load_external_data=False)
         self.nodes = list(self.model.graph.node)
         self.producer = {output: number for number, node in enumerate(self.nodes) for output in node.output if output}
         self._inputs = {} if vectors is None else vectors.inputs
@@ -73,8 +70,7 @@ class GraphTensors:
         model.CopyFrom(self.model)
         del model.graph.output[:]
         model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-        session = Session(model.SerializeToString(), weights_folder=self._folder)
-        return lambda inputs: session.run(inputs, names)
+        return partial(Session(model.SerializeToString(), weights_folder=self._folder).run, outputs=names)
 
     def run(self, names: Sequence[str]) -> dict[str, Array]:
         """The values of tensors for the vectors' inputs."""
@@ -124,8 +120,8 @@ def stage_difference(found: Array, stage: str, vectors: Vectors) -> float:
     whole = vectors.intermediates.get(stage)
     if whole is not None:
         return relative_difference(found.reshape(-1), whole.reshape(-1))
-    probe = vectors.intermediates[f"{stage}.probe"]
-    if found.size < probe.size:
+    wanted = vectors.intermediates[f"{stage}.probe"]
+    if found.size < wanted.size:
         return math.inf
     mean, deviation, low, high = vectors.intermediates[f"{stage}.moments"]
     scale = max(abs(low), abs(high), 1e-6)
@@ -133,10 +129,10 @@ def stage_difference(found: Array, stage: str, vectors: Vectors) -> float:
         value = found.astype(np.float64)
         moments = np.abs(np.array([value.mean(), value.std(), value.min(), value.max()]) - [mean, deviation, low, high])
     of_moments = float(moments.max()) / scale
-    of_probe = relative_difference(_probe(found, probe.size), probe)
+    of_probe = relative_difference(probe(found, wanted.size), wanted)
     return max(of_probe, of_moments if math.isfinite(of_moments) else math.inf)
 
 
-def _probe(array: Array, count: int) -> Array:
-    """The values that the vectors hold of a large stage (`avsbg.export.vectors`)."""
+def probe(array: Array, count: int) -> Array:
+    """The values that vectors hold of a large stage: so many, evenly spaced, in C order."""
     return array.reshape(-1)[np.linspace(0, array.size - 1, count).astype(np.int64)]

@@ -9,19 +9,17 @@ wrong, in both graphs, by name and in the order of execution.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from numpy.typing import NDArray
-
 from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, relative_difference, stage_difference, stage_names
+from avsbg.export.sessions import split_by_size
 from avsbg.runtime.bundle import Bundle, Vectors
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.verify.verify import select_vectors
 
-Array = NDArray[Any]
 Report = Callable[[str], None]
 
 # A tensor of PyTorch's and that of a graph which is right.
@@ -39,11 +37,9 @@ class TensorDifference:
     """A tensor of the failing graph against what it should be.
 
     Attributes:
-        name: of the tensor.
         node: that computes it, named after the module of the network; `operator` is its type.
         stage: which stage of the network it is; None for a tensor between stages.
         difference: the largest, as a share of the largest value that it should have; infinite where it is not finite.
-        passed: whether that is within the tolerance.
     """
 
     name: str
@@ -59,7 +55,6 @@ class Location:
     """The place of an error.
 
     Attributes:
-        graph: the failing graph.
         reference: the graph that it was compared with; None where none is right.
         tolerance: of each tensor, relative.
         stages: each stage that was recognised, in the order of execution.
@@ -67,7 +62,6 @@ class Location:
             that the export merged with what follows them are left out.
         first_stage: the first stage that is wrong; None where all are right.
         first_tensor: the first tensor that is wrong; None where it could not be narrowed down.
-        looked_at: how many tensors were compared.
     """
 
     graph: str
@@ -91,11 +85,8 @@ def locate(
     """Find where a graph of a bundle goes wrong, in ONNX Runtime on the CPU.
 
     Args:
-        bundle: an open bundle.
-        graph: the failing graph.
         clips: as for `select_vectors`; the first file of vectors is used.
         tolerance: what a tensor may differ by, relative; by default what the graph's precision allows.
-        report: called with a line of text as the work goes on.
 
     Raises:
         LocateError: the vectors hold no intermediate stages.
@@ -115,7 +106,11 @@ def locate(
     # A stage that a merge starts from within is computed by none of the graphs.
     inside = {module_of(node) for merge in record.merges for node in merge.nodes[:-1]}
     wanted = [stage for stage in stage_names(vectors) if f"network.{stage}" not in inside]
-    stages = _compare_stages(failing, names, vectors, tolerance) if reference else _own_stages(failing, names)
+    if reference is not None:
+        stages = _compare_stages(failing, names, vectors, tolerance)
+    else:
+        stages = [TensorDifference(name, *failing.describe(name), stage, 0.0, True) for stage, name in names.items()]
+    stages.sort(key=lambda stage: failing.producer[stage.name])
     bad = next((stage for stage in stages if not stage.passed), None)
     missing = tuple(stage for stage in wanted if stage not in names)
     first_stage = bad.stage if bad else (missing[0] if reference is None and missing else None)
@@ -125,16 +120,9 @@ def locate(
         target = [bad.name] if bad else [output.name for output in failing.model.graph.output]
         good = {stage.name for stage in stages if stage.passed}
         tensors = _compare_tensors(failing, reference, failing.between(good, target), tolerance)
-    return Location(
-        graph=graph,
-        reference=reference.name if reference else None,
-        tolerance=tolerance,
-        stages=tuple(stages),
-        not_recognised=missing,
-        first_stage=first_stage,
-        first_tensor=next((tensor for tensor in tensors if not tensor.passed), None),
-        looked_at=len(stages) + len(tensors),
-    )
+    first_tensor = next((tensor for tensor in tensors if not tensor.passed), None)
+    looked_at, right = len(stages) + len(tensors), reference.name if reference else None
+    return Location(graph, right, tolerance, tuple(stages), missing, first_stage, first_tensor, looked_at)
 
 
 def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> GraphTensors | None:
@@ -157,21 +145,12 @@ def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> GraphTens
 
 def _candidates(model: GraphTensors) -> list[str]:
     """Tensors that may be a stage: what one module hands to another, and small ones."""
-    scope = {
-        name: module_of(model.nodes[number].name)
-        for name, number in model.producer.items()
-        if model.nodes[number].output
-    }
-    handed = {
-        name for node in model.nodes for name in node.input if name in scope and scope[name] != module_of(node.name)
-    }
-    small = {
-        name
-        for name, number in model.producer.items()
-        if model.nodes[number].op_type in ("Sigmoid", "Reshape", "Transpose", "Relu", "Concat", "Add", "Mul", "Div")
-        and ".encoder." not in model.nodes[number].name
-    }
-    outer = {name for name in handed if scope[name].count(".") <= 5}
+    producers = {name: model.nodes[number] for name, number in model.producer.items()}
+    scope = {name: module_of(node.name) for name, node in producers.items()}
+    taken = ((name, module_of(node.name)) for node in model.nodes for name in node.input if name in scope)
+    outer = {name for name, taker in taken if scope[name] != taker and scope[name].count(".") <= 5}
+    kinds = ("Sigmoid", "Reshape", "Transpose", "Relu", "Concat", "Add", "Mul", "Div")
+    small = {name for name, node in producers.items() if node.op_type in kinds and ".encoder." not in node.name}
     return model.floats(outer | small)
 
 
@@ -179,7 +158,7 @@ def _recognise(model: GraphTensors, vectors: Vectors) -> dict[str, str]:
     """The tensor of each stage, recognised by value; the first in the order of execution where several are equal."""
     names: dict[str, str] = {}
     wanted = stage_names(vectors)
-    for batch in _batches(model, _candidates(model)):
+    for batch in split_by_size(_candidates(model), model.size, _BYTES_PER_RUN):
         for name, value in model.run(batch).items():
             for stage in wanted:
                 if stage not in names and stage_difference(value, stage, vectors) <= _SAME:
@@ -187,38 +166,18 @@ def _recognise(model: GraphTensors, vectors: Vectors) -> dict[str, str]:
     return names
 
 
-def _batches(model: GraphTensors, names: Sequence[str]) -> Iterable[list[str]]:
-    batch: list[str] = []
-    held = 0
-    for name in names:
-        if batch and held + model.size(name) > _BYTES_PER_RUN:
-            yield batch
-            batch, held = [], 0
-        batch.append(name)
-        held += model.size(name)
-    if batch:
-        yield batch
-
-
 def _compare_stages(
     model: GraphTensors, names: Mapping[str, str], vectors: Vectors, tolerance: float
 ) -> list[TensorDifference]:
     present = {stage: name for stage, name in names.items() if name in model.producer}
     found = []
-    for batch in _batches(model, model.floats(present.values())):
+    for batch in split_by_size(model.floats(present.values()), model.size, _BYTES_PER_RUN):
         values = model.run(batch)
         for stage, name in present.items():
             if name in values:
                 difference = stage_difference(values[name], stage, vectors)
                 found.append(TensorDifference(name, *model.describe(name), stage, difference, difference <= tolerance))
-    return sorted(found, key=lambda stage: model.producer[stage.name])
-
-
-def _own_stages(model: GraphTensors, names: Mapping[str, str]) -> list[TensorDifference]:
-    return sorted(
-        (TensorDifference(name, *model.describe(name), stage, 0.0, True) for stage, name in names.items()),
-        key=lambda stage: model.producer[stage.name],
-    )
+    return found
 
 
 def _compare_tensors(
@@ -227,7 +186,7 @@ def _compare_tensors(
     """The tensors up to and with the first that differs."""
     shared = [name for name in names if name in set(reference.floats(names))]
     compared = []
-    for batch in _batches(failing, shared):
+    for batch in split_by_size(shared, failing.size, _BYTES_PER_RUN):
         ours, theirs = failing.run(batch), reference.run(batch)
         for name in batch:
             difference = relative_difference(ours[name], theirs[name])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,10 @@ Arrays = dict[str, NDArray[Any]]
 
 
 class Session:
-    """A model in ONNX Runtime, on the CPU.
+    """A serialised model, or the file of one, in ONNX Runtime on the CPU.
 
-    Args:
-        model: a serialised model, or the file of one.
-        threads: within an operator; by default ONNX Runtime's choice.
-        weights_folder: where a serialised model's external data lies.
+    `threads` work within an operator; by default as many as ONNX Runtime likes. `weights_folder` is where a serialised
+    model's external data lies.
     """
 
     def __init__(self, model: bytes | str, *, threads: int | None = None, weights_folder: str | None = None) -> None:
@@ -49,3 +47,17 @@ def temporary_session(model: ir.Model, *, threads: int | None = None) -> Iterato
         # Not in one file: protobuf ends at 2 GB.
         ir.save(model, path, external_data="weights.bin")
         yield Session(str(path), threads=threads)
+
+
+def split_by_size(names: Iterable[str], size: Callable[[str], int], limit: int) -> Iterator[list[str]]:
+    """Split tensors, in their order, into parts of at most `limit` bytes; a larger tensor is a part of its own."""
+    part: list[str] = []
+    held = 0
+    for name in names:
+        if part and held + size(name) > limit:
+            yield part
+            part, held = [], 0
+        part.append(name)
+        held += size(name)
+    if part:
+        yield part

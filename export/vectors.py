@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from avsbg.export.graph_tensors import probe
 from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph
 from avsbg.model import log_mel
 from avsbg.model.front_end import SAMPLE_RATE
@@ -29,18 +30,11 @@ class ReferenceRun:
 
 
 def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> ReferenceRun:
-    """Run the network in PyTorch on reproducible clips.
+    """Run the network in PyTorch on so many reproducible clips.
 
-    Args:
-        graph: the network with its front end.
-        clip: frames per clip and their size.
-        clips: B, how many clips.
-        seed: of the clips.
-
-    Returns:
-        The run. An intermediate stage is named as in the network's `forward_stages`, a stage of the pyramid with its
-        number (`mean_correlation.0`). A large one is represented by `<name>.probe`, 4096 evenly spaced values of it in
-        C order, and `<name>.moments`: mean, deviation, minimum, maximum.
+    An intermediate stage is named as in the network's `forward_stages`, a stage of the pyramid with its number
+    (`mean_correlation.0`). A large one is represented by `<name>.probe`, 4096 evenly spaced values of it in C order,
+    and `<name>.moments`: mean, deviation, minimum, maximum.
     """
     inputs = make_clips(graph.audio, clip, clips, seed)
     frames, sound = (torch.from_numpy(array) for array in inputs.values())
@@ -49,23 +43,19 @@ def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> 
         outputs = (passed.logits, torch.sigmoid(passed.logits))
     intermediates: Arrays = {}
     for name, value in vars(passed).items():
-        if name == "logits":
-            continue
-        tensors = (
-            {f"{name}.{i}": tensor for i, tensor in enumerate(value)} if isinstance(value, list) else {name: value}
-        )
-        for key, tensor in tensors.items():
-            intermediates.update(_keep(key, tensor.numpy()))
+        if isinstance(value, list):
+            for stage, tensor in enumerate(value):
+                intermediates |= _keep(f"{name}.{stage}", tensor.numpy())
+        elif name != "logits":
+            intermediates |= _keep(name, value.numpy())
     return ReferenceRun(inputs, dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True)), intermediates)
 
 
 def make_clips(audio: AudioForm, clip: ClipRecord, clips: int, seed: int) -> Arrays:
     """Clips of a disc that moves over a textured ground, with two tones that come and go.
 
-    They look like video to a network (smooth, neighbouring frames alike) and cost little space.
-
-    Returns:
-        `frames` and the sound, as the graph takes them.
+    They look like video to a network (smooth, neighbouring frames alike) and cost little space. Returned are `frames`
+    and the sound, as the graph takes them.
     """
     return make_marked_clips(audio, clip, clips, seed)[0]
 
@@ -107,6 +97,5 @@ def _as_form(
 def _keep(name: str, array: NDArray[np.float32]) -> Arrays:
     if array.size <= _WHOLE:
         return {name: array}
-    probe = array.reshape(-1)[np.linspace(0, array.size - 1, _PROBE).astype(np.int64)]
     moments = np.array([array.mean(), array.std(), array.min(), array.max()], np.float64)
-    return {f"{name}.probe": probe, f"{name}.moments": moments}
+    return {f"{name}.probe": probe(array, _PROBE), f"{name}.moments": moments}

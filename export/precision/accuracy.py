@@ -29,7 +29,6 @@ class ClipAgreement:
     """One clip: the sums that the figures of all clips are made of.
 
     Attributes:
-        name: of the clip.
         miou: mean over its frames of the IoU between the masks; 1 for frames where both are empty.
         flipped: how many of its `pixels` are in one mask only.
         largest: |difference| of a logit; infinite where one is not finite.
@@ -87,11 +86,7 @@ class Agreement:
 
 
 def summarize(clips: Sequence[ClipAgreement]) -> Agreement:
-    """The figures of clips of one size.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The figures of clips of one size; a ValueError where there are none."""
     if not clips:
         raise ValueError("no clips to compare")
     pixels = sum(clip.pixels for clip in clips)
@@ -99,7 +94,6 @@ def summarize(clips: Sequence[ClipAgreement]) -> Agreement:
     variance = sum(clip.reference[1] for clip in clips) / pixels - mean**2
     scale = max(math.sqrt(max(variance, 0.0)), float(np.finfo(np.float32).tiny))
     error = math.sqrt(sum(clip.squares for clip in clips) / pixels) / scale
-    finite = math.isfinite(error)
     worst = min(clips, key=lambda clip: clip.miou)
     return Agreement(
         clips=len(clips),
@@ -108,7 +102,7 @@ def summarize(clips: Sequence[ClipAgreement]) -> Agreement:
         miou=float(np.mean([clip.miou for clip in clips])),
         flipped=sum(clip.flipped for clip in clips) / pixels,
         worst=(worst.name, worst.miou),
-        finite=finite,
+        finite=math.isfinite(error),
     )
 
 
@@ -121,11 +115,7 @@ class Reference:
 
 
 def float32_reference(bundle: Bundle, clips: CalibrationClips, progress: Progress) -> Reference:
-    """Run the float32 `clip` graph on clips in ONNX Runtime, which export compared with PyTorch.
-
-    Raises:
-        BackendError: ONNX Runtime cannot run the graph.
-    """
+    """Run the float32 `clip` graph on clips in ONNX Runtime, which export compared with PyTorch."""
     logits = []
     with OnnxRuntimeBackend(bundle, "clip") as backend:
         for index, inputs in enumerate(clips.clips()):
@@ -146,12 +136,10 @@ def measure_accuracy(
     """Run a graph on the bundle's vectors and compare with PyTorch's outputs: in ONNX Runtime, or emulated there.
 
     Args:
-        bundle: an open bundle.
         graph: one that takes clips.
         min_miou: the accuracy threshold; by default the precision's own.
         precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
         reference: clips to measure on in place of the vectors.
-        progress: called with a description, the clips done and the clips there are.
 
     Raises:
         BackendError: ONNX Runtime cannot run the graph.
@@ -159,13 +147,10 @@ def measure_accuracy(
     precision = precision or bundle.graph(graph).precision
     min_miou = PRECISIONS[precision].min_miou if min_miou is None else min_miou
     with accuracy_backend(bundle, graph, precision) as backend:
-        on_vectors = [
-            clip_agreement(f"{one.record.file}, clip {clip}", ours, theirs)
-            for one in bundle.vectors()
-            for clip, (ours, theirs) in enumerate(
-                zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
-            )
-        ]
+        on_vectors = []
+        for one in bundle.vectors():
+            pairs = zip(backend.run(one.inputs, ["logits"])["logits"], one.outputs["logits"], strict=True)
+            on_vectors += [clip_agreement(f"{one.record.file}, clip {clip}", *pair) for clip, pair in enumerate(pairs)]
         agreement = summarize(on_vectors) if reference is None else _agreement_on(reference, backend, progress)
     return AccuracyRecord(
         largest_difference=agreement.largest,

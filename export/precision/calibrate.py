@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from avsbg.errors import AvsbgError
 from avsbg.export.precision.quantize import quantizable_layers
-from avsbg.export.sessions import temporary_session
+from avsbg.export.sessions import split_by_size, temporary_session
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.precision import quantization_of
@@ -60,11 +61,9 @@ class ClipSource:
 
 @dataclass(frozen=True)
 class CalibrationClips:
-    """Clips to calibrate on, one at a time.
+    """Clips to calibrate on, and the record of where they come from.
 
-    Attributes:
-        record: where they come from.
-        clips: the inputs of the graph for one clip each; read again whenever it is called.
+    `clips` returns the inputs of the graph for one clip at a time, and reads them again whenever it is called.
     """
 
     record: CalibrationRecord
@@ -123,20 +122,17 @@ def _from_vectors(bundle: Bundle, count: int) -> CalibrationClips:
     records = bundle.manifest.vectors
     if not records:
         raise CalibrationError(f"{bundle.path} holds no test vectors to calibrate on.", _SYNTAX)
-    files = tuple(
-        CalibrationFileRecord(name=record.file, sha256=bundle.manifest.files[record.file].sha256) for record in records
-    )
-    total = min(count, sum(record.clips for record in records))
+    hashes = bundle.manifest.files
+    files = tuple(CalibrationFileRecord(name=one.file, sha256=hashes[one.file].sha256) for one in records)
+    record = CalibrationRecord(source="vectors", files=files, clips=min(count, sum(one.clips for one in records)))
+    return CalibrationClips(record, lambda: islice(vector_clips(bundle), record.clips))
 
-    def clips() -> Iterator[Inputs]:
-        rows = (
-            {name: array[index : index + 1] for name, array in vectors.inputs.items()}
-            for vectors in bundle.vectors()
-            for index in range(vectors.record.clips)
-        )
-        return islice(rows, total)
 
-    return CalibrationClips(CalibrationRecord(source="vectors", files=files, clips=total), clips)
+def vector_clips(bundle: Bundle) -> Iterator[Inputs]:
+    """The inputs of a bundle's test vectors, clip by clip."""
+    for vectors in bundle.vectors():
+        for index in range(vectors.record.clips):
+            yield {name: array[index : index + 1] for name, array in vectors.inputs.items()}
 
 
 def _from_videos(folder: Path, bundle: Bundle, graph: GraphRecord, count: int, seed: int) -> CalibrationClips:
@@ -153,12 +149,8 @@ def _from_videos(folder: Path, bundle: Bundle, graph: GraphRecord, count: int, s
     manifest = bundle.manifest
 
     def clips() -> Iterator[Inputs]:
-        rows = (
-            clip_inputs(samples, manifest, graph)
-            for path in files
-            for samples in islice(read_clips(probe(path), manifest), each)
-        )
-        return islice(rows, count)
+        walks = (islice(read_clips(probe(path), manifest), each) for path in files)
+        return islice((clip_inputs(samples, manifest, graph) for walk in walks for samples in walk), count)
 
     total = sum(1 for _ in clips())
     record = CalibrationRecord(source="videos", files=_hashes(files, folder), clips=total, seed=seed)
@@ -176,7 +168,6 @@ def _from_avsbench(folder: Path, task: str, split: str, *, bundle: Bundle, count
         raise CalibrationError(
             f"AVSBench's clips have {FRAMES} seconds, and the bundle's {clip.frames}.", "Calibrate on videos instead."
         )
-    assert task in get_args(Task) and split in get_args(Split)
     data = AvsBenchDataset(folder, cast("Task", task), cast("Split", split))
     order = list(range(len(data)))
     random.Random(seed).shuffle(order)
@@ -220,26 +211,21 @@ def calibrate(model: ir.Model, precision: str, clips: CalibrationClips, progress
     Raises:
         CalibrationError: an activation is not finite.
     """
-    layers = quantizable_layers(model.graph, precision)
     values: dict[str, str] = {}
-    for name, node in layers.items():
-        assert node.inputs[0] is not None
-        values[name] = str(node.inputs[0].name)
-    known = {str(value.name) for value in model.graph.outputs}
-    for node in layers.values():
+    sizes: dict[str, int] = {}
+    for layer, node in quantizable_layers(model.graph, precision).items():
         taken = node.inputs[0]
         assert taken is not None
-        if taken.name not in known:
-            known.add(str(taken.name))
+        values[layer] = str(taken.name)
+        sizes[values[layer]] = _bytes(taken)
+        if not taken.is_graph_output():
             model.graph.outputs.append(taken)
-    histograms = {value: MagnitudeHistogram() for value in values.values()}
+    histograms = {value: MagnitudeHistogram() for value in sizes}
+    portions = list(split_by_size(sizes, sizes.__getitem__, _MAX_BYTES))
     total = clips.record.clips
     with temporary_session(model) as session:
-        portions: list[list[str]] = [[value] for value in histograms]
         for done, inputs in enumerate(clips.clips()):
             progress("reading the ranges of activations", done, total)
-            if done == 0:
-                portions = _portions(model, list(histograms))
             for portion in portions:
                 for value, array in session.run(inputs, portion).items():
                     try:
@@ -255,28 +241,11 @@ def calibrate(model: ir.Model, precision: str, clips: CalibrationClips, progress
     return {layer: by_value[value] for layer, value in values.items()}
 
 
-def _portions(model: ir.Model, values: Sequence[str]) -> list[list[str]]:
-    """Split the values so that each part takes bounded memory, from their static shapes for one clip."""
-    sizes = {str(value.name): _bytes(value) for value in model.graph.outputs}
-    portions: list[list[str]] = [[]]
-    filled = 0
-    for value in values:
-        if portions[-1] and filled + sizes[value] > _MAX_BYTES:
-            portions.append([])
-            filled = 0
-        portions[-1].append(value)
-        filled += sizes[value]
-    return portions
-
-
 def _bytes(value: ir.Value) -> int:
+    """The size for one clip. A symbol counts frames of all clips: more than a clip has means smaller portions."""
     if value.shape is None:
         return _MAX_BYTES
-    size = 4
-    for dimension in value.shape:
-        # A symbol counts frames of all clips: more than a clip has means smaller portions.
-        size *= dimension if isinstance(dimension, int) else 8
-    return size
+    return 4 * math.prod(size if isinstance(size, int) else 8 for size in value.shape)
 
 
 class MagnitudeHistogram:
@@ -315,14 +284,11 @@ class MagnitudeHistogram:
         self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
     def range(self, method: str, levels: float) -> float:
-        """The largest magnitude that a quantizer should tell apart.
+        """The largest magnitude that a quantizer should tell apart; 1 if there were only zeros.
 
         Args:
             method: `max`, or `mse`: the range whose rounding and clipping together have the least mean square error.
             levels: how many steps the quantizer has on each side of zero.
-
-        Returns:
-            A positive number; 1 if there were only zeros.
         """
         if self.largest == 0.0:
             return 1.0

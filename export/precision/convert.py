@@ -25,10 +25,6 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     The features that pass between a stream's two graphs are an exception in fp16: they take that type, so that they
     stay on the device as the engines compute them. (The contract of a graph has no name for bfloat16.)
 
-    Args:
-        model: with float32 weights loaded.
-        precision: `fp16` or `bf16`.
-
     Returns:
         How many nodes each rule decided on, by its name; those that followed their inputs under `follows its inputs`.
 
@@ -51,7 +47,7 @@ def convert(model: ir.Model, precision: str) -> dict[str, int]:
     caster = _Caster(model.graph)
     for node in list(model.graph):
         own = types.get(node)
-        for index in typed_inputs(node) if own is not None else ():
+        for index in typed_inputs(node):
             value = node.inputs[index]
             assert value is not None and own is not None
             node.replace_input_with(index, caster.as_type(value, own))
@@ -105,8 +101,7 @@ class _Caster:
         for (value, _), converted in self._made.items():
             if value.is_initializer() and not value.uses():
                 name = str(value.name)
-                del initializers[name]
-                del initializers[str(converted.name)]
+                del initializers[name], initializers[str(converted.name)]
                 converted.name = name
                 initializers[name] = converted
 
@@ -126,11 +121,4 @@ class _Caster:
         producer = value.producer()
         stem = value.name if producer is None or not producer.name else producer.name
         kind = wanted.name.lower()
-        return self._editor.insert(
-            "Cast",
-            [value],
-            f"{value.name}.{kind}",
-            wanted,
-            node_name=f"{stem}/Cast_{kind}",
-            attributes={"to": int(wanted)},
-        )
+        return self._editor.insert_cast(value, f"{value.name}.{kind}", wanted, node_name=f"{stem}/Cast_{kind}")

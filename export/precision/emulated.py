@@ -52,9 +52,7 @@ def round_tf32(array: NDArray[np.float32]) -> NDArray[np.float32]:
 def emulate(model: ir.Model, precision: str) -> None:
     """Rewrite a model in place so that it computes in float32 and rounds as an engine of a precision would.
 
-    Args:
-        model: with its weights loaded; the float32 graph, or for bf16 what `convert` made of it.
-        precision: one that is `emulated` in `PRECISIONS`.
+    Its weights are loaded, and it is the float32 graph, or for bf16 what `convert` made of it.
     """
     if precision == "tf32":
         # An engine folds them too, and rounds the weights that come out.
@@ -98,10 +96,8 @@ def _round_operands(graph: ir.Graph) -> None:
             if value is None or value.dtype is not FLOAT:
                 continue
             if value not in rounded:
-                if value.is_initializer():
-                    assert value.const_value is not None
-                    array = round_tf32(value.const_value.numpy())
-                    rounded[value] = editor.add_weight(f"{value.name}.tf32", array)
+                if value.is_initializer() and value.const_value is not None:
+                    rounded[value] = editor.add_weight(f"{value.name}.tf32", round_tf32(value.const_value.numpy()))
                 else:
                     rounded[value] = _round_to_tf32(editor, value, nudge, splitter)
             node.replace_input_with(index, rounded[value])
@@ -110,11 +106,11 @@ def _round_operands(graph: ir.Graph) -> None:
 
 def _store_in_bfloat16(editor: GraphEditor, value: ir.Value) -> None:
     """Let all that reads `value` read it rounded: to nearest, ties to even, as in every conversion to bfloat16."""
-    users = [(use.node, use.idx) for use in value.uses()]
-    low = _cast(editor, value, f"{value.name}.bf16", BFLOAT16)
-    stored = _cast(editor, low, f"{value.name}.stored", FLOAT)
-    for node, index in users:
-        node.replace_input_with(index, stored)
+    users = list(value.uses())
+    low = editor.insert_cast(value, f"{value.name}.bf16", BFLOAT16)
+    stored = editor.insert_cast(low, f"{value.name}.stored", FLOAT)
+    for use in users:
+        use.node.replace_input_with(use.idx, stored)
 
 
 def _round_to_tf32(editor: GraphEditor, value: ir.Value, nudge: ir.Value, splitter: ir.Value) -> ir.Value:
@@ -128,17 +124,13 @@ def _round_to_tf32(editor: GraphEditor, value: ir.Value, nudge: ir.Value, splitt
     def compute(operator: str, left: ir.Value, right: ir.Value, name: str) -> ir.Value:
         return editor.insert(operator, [left, right], f"{value.name}.{name}", DOUBLE)
 
-    double = _cast(editor, value, f"{value.name}.double", DOUBLE)
+    double = editor.insert_cast(value, f"{value.name}.double", DOUBLE)
     # Not one product with 1 + 2^-30, which ONNX Runtime takes for 1 and removes.
     x = compute("Add", compute("Mul", double, nudge, "nudge"), double, "nudged")
     g = compute("Mul", x, splitter, "split")
     low = compute("Sub", g, x, "split_low")
     high = compute("Sub", g, low, "split_high")
-    return _cast(editor, high, f"{value.name}.tf32", FLOAT)
-
-
-def _cast(editor: GraphEditor, value: ir.Value, name: str, dtype: ir.DataType) -> ir.Value:
-    return editor.insert("Cast", [value], name, dtype, attributes={"to": int(dtype)})
+    return editor.insert_cast(high, f"{value.name}.tf32", FLOAT)
 
 
 def check_rounding(precision: str) -> None:
@@ -171,7 +163,6 @@ class EmulatedBackend(Backend):
     """Executes a graph in ONNX Runtime, rounding as an engine of another precision would; its time says nothing.
 
     Args:
-        bundle: an open bundle.
         graph: a float32 graph, or for bf16 one that `avsbg convert` made.
         precision: one that is `emulated` in `PRECISIONS`.
         threads: threads within an operator; by default ONNX Runtime's choice.
@@ -217,8 +208,7 @@ class EmulatedBackend(Backend):
                 raise self._reject(name, "it takes arrays of the host")
         if device_outputs:
             raise BackendError("the backend emulated has no device outputs.", "Leave `device_outputs` out.")
-        arrays = {name: np.asarray(one) for name, one in inputs.items()}
-        return dict(self._session.run(arrays, outputs))
+        return dict(self._session.run({name: np.asarray(one) for name, one in inputs.items()}, outputs))
 
     def _close(self) -> None:
         self._session = None

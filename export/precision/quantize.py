@@ -39,16 +39,13 @@ def unquantized_layers(graph: ir.Graph, precision: str, ranges: Collection[str])
 
 
 def quantize(model: ir.Model, precision: str, ranges: Mapping[str, float], layers: Collection[str]) -> int:
-    """Quantize layers of a model in place.
+    """Quantize layers of a model in place, and return how many.
 
     Args:
         model: with its weights loaded; float32 or float16 outside of the layers that are to be quantized.
         precision: a quantized one.
         ranges: layer -> the largest magnitude of its input that is told apart.
         layers: those to quantize; names that the model does not have are passed over.
-
-    Returns:
-        How many layers were quantized.
     """
     quantizer = _Quantizer(model.graph, precision)
     nodes = [node for name, node in quantizable_layers(model.graph, precision).items() if name in layers]
@@ -100,14 +97,9 @@ class _Quantizer:
             stored = to_type(array / _along(scale.astype(np.float32), axis, array.ndim), self._type, self._max_level)
             weight = self.editor.add_weight(f"{value.name}.quantised", stored, self._type)
             scales = self.editor.add_weight(f"{value.name}.scale", scale, kind)
+            name, attributes = f"{value.name}.dequantised", {"axis": axis}
             self._weights[key] = self.editor.insert(
-                "DequantizeLinear",
-                [weight, scales],
-                f"{value.name}.dequantised",
-                kind,
-                shape=value.shape,
-                before=node,
-                attributes={"axis": axis},
+                "DequantizeLinear", [weight, scales], name, kind, shape=value.shape, before=node, attributes=attributes
             )
         return self._weights[key]
 

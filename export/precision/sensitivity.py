@@ -19,7 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from avsbg.export.editor import PrecisionError, load_folded
-from avsbg.export.precision.calibrate import VECTORS, CalibrationClips, Progress, calibrate
+from avsbg.export.precision.calibrate import VECTORS, CalibrationClips, Progress, calibrate, vector_clips
 from avsbg.export.precision.quantize import quantizable_layers, quantize, unquantized_layers
 from avsbg.export.sessions import temporary_session
 from avsbg.runtime.bundle import Bundle
@@ -43,12 +43,7 @@ def calibrate_bundle(
 ) -> QuantisationRecord:
     """Calibrate the bundle's `clip` graph, whose layers all its graphs share, and leave out those that cost too much.
 
-    Args:
-        bundle: an open bundle.
-        precision: a quantized one.
-        clips: to calibrate on.
-        min_miou: the accuracy threshold, on the first `MAX_MEASURED` of these clips and all test vectors.
-        progress: called with a description, the steps done and the steps there are.
+    The accuracy threshold `min_miou` is for the first `MAX_MEASURED` of these clips and all test vectors.
 
     Raises:
         CalibrationError: an activation is not finite.
@@ -68,14 +63,11 @@ def calibrate_bundle(
         calibration=clips.record,
         method=quantization_of(precision).calibration,
         between=ACTIVATION_DTYPE,
-        groups=selected.groups,
         min_miou=min_miou,
-        miou=selected.miou,
         measured_clips=len(measured),
-        trials=selected.trials,
-        left_out=selected.left_out,
         not_quantised=_not_quantised(bundle, precision, ranges),
         ranges=ranges,
+        **vars(selected),
     )
 
 
@@ -84,11 +76,7 @@ def _measured_clips(bundle: Bundle, clips: CalibrationClips) -> list[Inputs]:
 
     One test vector comes first, then the calibration clips, so that the few that every group is measured on hold both.
     """
-    vectors = [
-        {name: array[index : index + 1] for name, array in one.inputs.items()}
-        for one in bundle.vectors()
-        for index in range(one.record.clips)
-    ]
+    vectors = list(vector_clips(bundle))
     real = [] if clips.record.source == VECTORS else list(islice(clips.clips(), MAX_MEASURED))
     return [*vectors[:1], *real, *vectors[1:]]
 
@@ -154,12 +142,9 @@ def select_excluded_layers(
     """Decide on the layers of the float32 graph in `path` to leave out.
 
     Args:
-        path: of the ONNX file.
-        precision: a quantized one.
         ranges: as `calibrate` returns them.
         clips: one clip each. The first `CLIPS` rank the groups; the whole is measured on all of them.
         min_miou: the accuracy threshold: the mean IoU with the masks of float32 that must be reached on all clips.
-        progress: called with the steps done.
     """
     measure = _Measure(path, precision, ranges, clips)
     groups = make_groups(list(quantizable_layers(ir.load(path).graph, precision)))
@@ -185,12 +170,10 @@ def select_excluded_layers(
     count = bisect_exclusions(try_count, least, len(queue), min_miou)
     progress("leaving out what costs most", 1, 1)
     left_out = set(queue[:count])
-    records = {
-        name: LayerGroupRecord(
-            products=len(members), logit_error=costs[name][0], miou=costs[name][1], left_out=name in left_out
-        )
-        for name, members in groups.items()
-    }
+    records = {}
+    for name, members in groups.items():
+        error, miou = costs[name]
+        records[name] = LayerGroupRecord(products=len(members), logit_error=error, miou=miou, left_out=name in left_out)
     layers = tuple(layer for name, members in groups.items() if name in left_out for layer in members)
     miou = next(trial.miou for trial in trials if trial.groups == count)
     return Selection(records, layers, miou, tuple(trials))
@@ -207,7 +190,6 @@ def bisect_exclusions(score: Callable[[int], float], least: int, most: int, thre
         score: called once for each count tried, `most_trials(most)` times at the most.
         least: the first count.
         most: the last one; it is taken whatever its score is.
-        threshold: of the score.
     """
     missed, count = None, least
     while score(count) < threshold and count < most:
