@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, TypeVar
 
 import typer
 
 from avsbg.errors import AvsbgError
 
+Main = TypeVar("Main", bound=Callable[..., None])
+Output = Annotated[Path, typer.Option("-o", "--output", help="The file of rows to write.")]
 
-def run(main: Callable[..., None]) -> None:
-    """Run a function as a command; an error that users can mend is a sentence, not a traceback."""
-    try:
-        typer.run(main)
-    except AvsbgError as error:
-        sys.exit(f"error: {error}")
+
+def command(main: Main) -> Main:
+    """Run the last function of a module where that is the program; an error that users can mend is a sentence."""
+    if main.__module__ == "__main__":
+        try:
+            typer.run(main)
+        except AvsbgError as error:
+            sys.exit(f"error: {error}")
+    return main

@@ -9,42 +9,33 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.results.schema import ROWS, Environment, Measurement, Metric, Ran, Run, read_rows, write_rows
-from tools import run as run_command
-
-if TYPE_CHECKING:
-    from avsbg.model.training.recipes import Recipe
+from avsbg.model.training.data import AvsBenchDataset, describe_data
+from avsbg.model.training.evaluation import checkpoint_predictor, evaluate
+from avsbg.model.training.initialization import initialize_modules
+from avsbg.model.training.loop import Training
+from avsbg.model.training.recipes import Recipe, Settings, named_recipe
+from avsbg.model.training.run_directory import RunDirectory, read_trained
+from tools import command
 
 Precision = Literal["fp32", "bf16"]
-RECIPE = "s4/small"
 SCORES = "scores.jsonl"
 # Row -> the switch of the recipe's variant that is turned off.
-ABLATIONS: dict[str, str | None] = {
-    "full": None,
-    "without-audio": "audio",
-    "without-motion": "motion",
-    "without-bg": "bidirectional",
-}
+ABLATIONS = {"full": None, "without-audio": "audio", "without-motion": "motion", "without-bg": "bidirectional"}
 
 
 def recipe_of(name: str, seed: int, *, epochs: int | None = None) -> Recipe:
-    """The recipe of one run.
-
-    Raises:
-        BenchmarkError: there is no such ablation.
-    """
-    from avsbg.model.training.recipes import named_recipe
-
+    """The recipe of one run; a `BenchmarkError` if there is no such ablation."""
     if name not in ABLATIONS:
         raise BenchmarkError(f"unknown ablation {name!r}.", f"Choose from: {', '.join(ABLATIONS)}.")
-    small = named_recipe(RECIPE)
-    switch = ABLATIONS[name]
+    small, switch = named_recipe("s4/small"), ABLATIONS[name]
     off: dict[str, Any] = {switch: False} if switch else {}
     return replace(small, variant=replace(small.variant, **off), seed=seed, epochs=epochs or small.epochs)
 
@@ -53,15 +44,9 @@ def run_one(
     name: str, recipe: Recipe, data: Path, folder: Path, *, encoder_weights: str, precision: Precision
 ) -> Measurement:
     """Train in `folder`, going on where an earlier call was interrupted, and score the test split."""
-    from avsbg.model.training.initialization import initialize_modules
-    from avsbg.model.training.loop import Training
-    from avsbg.model.training.recipes import Settings
-    from avsbg.model.training.run_directory import RunDirectory
-
     run = RunDirectory(folder)
     resume = run.state.exists()
-    began = time.process_time()
-    environment = describe_environment()
+    began, environment = time.process_time(), describe_environment()
     initial = initialize_modules(recipe, encoder=encoder_weights, data=data, resume=resume)
     training = Training(recipe, initial, data, run, settings=Settings(precision=precision))
     result = training.execute(resume=resume)
@@ -75,34 +60,19 @@ def run_one(
         metrics["processor_time"] = Metric(unit="s", value=round(time.process_time() - began, 1))
     if (accuracy := run.read_record().get("audio_accuracy")) is not None:
         metrics["audio_accuracy"] = Metric(value=accuracy)
-    return score_run(name, folder, data, clips="test", metrics=metrics, environment=environment)
+    return score_run(name, folder, data, "test", environment=environment, metrics=metrics)
 
 
 def score_run(
     name: str,
     folder: Path,
     data: Path,
-    *,
     clips: Literal["test", "other"],
-    metrics: dict[str, Metric],
+    *,
     environment: Environment,
+    metrics: dict[str, Metric],
 ) -> Measurement:
-    """The scores that a finished run reaches on the test split of a data set.
-
-    Args:
-        name: of the ablation.
-        folder: of the run.
-        data: the data set.
-        clips: whether they are those of the run's own data set, or others.
-        metrics: further ones.
-        environment: that the run, or its scoring, had.
-    """
-    import torch
-
-    from avsbg.model.training.data import AvsBenchDataset, describe_data
-    from avsbg.model.training.evaluation import checkpoint_predictor, evaluate
-    from avsbg.model.training.run_directory import RunDirectory, read_trained
-
+    """The scores that a finished run reaches on the test split of its own data set or of another one, and `metrics`."""
     trained = read_trained(folder)
     predict = checkpoint_predictor(
         trained.recipe.variant,
@@ -113,31 +83,23 @@ def score_run(
     )
     test = AvsBenchDataset(data, trained.recipe.task, "test")
     scores = evaluate(test, predict)
-    means = {"miou": scores.per_clip.miou, "f_score": scores.per_clip.f_score}
-    settings = RunDirectory(folder).read_record()
+    scored = {
+        score: Metric(value=mean, samples=tuple(getattr(clip.score, score) for clip in scores.clips))
+        for score, mean in (("miou", scores.per_clip.miou), ("f_score", scores.per_clip.f_score))
+    }
+    case = {"ablation": name, "seed": trained.recipe.seed, "clips": clips, "data": describe_data(test)}
     return Measurement(
         kind="ablation",
         label=f"{name}-{trained.recipe.seed}",
-        case={
-            "ablation": name,
-            "seed": trained.recipe.seed,
-            "clips": clips,
-            "data": describe_data(test),
-            "categories": [clip.category for clip in test.clips],
-        },
-        metrics={
-            **{
-                score: Metric(value=mean, samples=tuple(getattr(clip.score, score) for clip in scores.clips))
-                for score, mean in means.items()
-            },
-            **metrics,
-        },
+        case={**case, "categories": [clip.category for clip in test.clips]},
+        metrics=scored | metrics,
         ran=Ran(variant=trained.recipe.variant.to_dict()),
-        run=Run(settings=settings),
+        run=Run(settings=RunDirectory(folder).read_record()),
         environment=environment,
     )
 
 
+@command
 def main(  # noqa: PLR0917  (each is an option by name)
     data: Annotated[Path, typer.Option(help="Sounding stamps of the task s4.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Receives a folder per run, and rows.jsonl.")],
@@ -155,8 +117,6 @@ def main(  # noqa: PLR0917  (each is an option by name)
 
     Several processes may share an output, each with seeds of its own.
     """
-    import torch
-
     torch.set_num_threads(threads)
     for one in seed or [0, 1, 2]:
         for name in only or ABLATIONS:
@@ -166,17 +126,11 @@ def main(  # noqa: PLR0917  (each is an option by name)
             if not done.is_file():
                 trained = run_one(name, recipe, data, folder, encoder_weights=encoder_weights, precision=precision)
                 write_rows(done, [trained])
-            rows = read_rows(done, "ablation")[:1]
+            row = read_rows(done, "ablation")[0]
             if also is not None:
                 environment = describe_environment()
-                rows.append(score_run(name, folder, also, clips="other", metrics={}, environment=environment))
-                write_rows(done, rows)
-            row = rows[0]
+                write_rows(done, [row, score_run(name, folder, also, "other", environment=environment, metrics={})])
             typer.echo(f"{name} seed {one}: mIoU {row['miou'].number:.4f}, F-score {row['f_score'].number:.4f}")
     done_runs = sorted(output.glob(f"*/{SCORES}"))
     write_rows(output / ROWS, [row for path in done_runs for row in read_rows(path, "ablation")])
     typer.echo(f"{output / ROWS}: {len(done_runs)} runs")
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -21,20 +21,15 @@ from avsbg.model.training.data import AvsBenchDataset, describe_data
 from avsbg.model.training.evaluation import evaluate
 from avsbg.model.training.layout import Split, Task
 from avsbg.runtime import backends
-from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle
-from tools import run
+from avsbg.runtime.streaming.frame_pair import create_streamed_clip
+from tools import Output, command
 from tools.training_tables import accuracy_table
 
-# What makes the committed rows; the first is what the others are compared with.
+# Of the committed rows; the first is what the others are compared with.
 TARGETS = (
-    "torch",
-    "onnxruntime:plain",
-    "onnxruntime:function",
-    "onnxruntime:native",
-    "onnxruntime:native:fp16",
-    "onnxruntime:native:int8",
-    "openvino",
+    *("torch", "onnxruntime:plain", "onnxruntime:function", "onnxruntime:native", "onnxruntime:native:fp16"),
+    *("onnxruntime:native:int8", "openvino"),
 )
 STREAMS = ("torch", "onnxruntime:native", "onnxruntime:native:fp16")
 
@@ -48,19 +43,21 @@ def measure_accuracy(
         BackendError: the bundle has no such graph, or the backend cannot run it.
         DatasetError: the bundle does not take the data set's clips.
     """
-    started = datetime.now(timezone.utc)
-    with _create(bundle, target, streamed=streamed, threads=threads) as backend:
-        scores = evaluate(dataset, bundle_predictor(backend))
+    started, parsed = datetime.now(timezone.utc), backends.BackendSpec.parse(target)
+    known = backends.options(parsed.backend)
+    limits = {name: value for name, value in (("threads", threads), ("allow_failed_accuracy", True)) if name in known}
+    with (
+        create_streamed_clip(bundle, parsed, **limits)
+        if streamed
+        else backends.create(parsed.backend, bundle, **{**parsed.options(), **limits})
+    ) as backend:
+        clips = [clip.score for clip in evaluate(dataset, bundle_predictor(backend)).clips]
         described = backend.describe()
-    clips = [clip.score for clip in scores.clips]
+    data = {"task": dataset.task, "split": dataset.split, **describe_data(dataset)}
     return Measurement(
         kind="accuracy",
         label=target,
-        case={
-            "target": target,
-            "streamed": streamed,
-            "data": {"task": dataset.task, "split": dataset.split, **describe_data(dataset)},
-        },
+        case={"target": target, "streamed": streamed, "data": data},
         metrics={
             "miou": Metric(samples=tuple(score.miou for score in clips)),
             "f_score": Metric(samples=tuple(score.f_score for score in clips)),
@@ -71,22 +68,12 @@ def measure_accuracy(
     )
 
 
-def _create(bundle: Bundle, target: str, *, streamed: bool, threads: int) -> Backend:
-    from avsbg.runtime.streaming.frame_pair import create_streamed_clip
-
-    parsed = backends.BackendSpec.parse(target)
-    known = backends.options(parsed.backend)
-    limits = {name: value for name, value in (("threads", threads), ("allow_failed_accuracy", True)) if name in known}
-    if streamed:
-        return create_streamed_clip(bundle, parsed, **limits)
-    return backends.create(parsed.backend, bundle, **{**parsed.options(), **limits})
-
-
+@command
 def main(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, typer.Argument(help="Exported with --stream, with the graphs that the targets need.")],
     data: Annotated[Path, typer.Option(help="The folder that holds Single-source or Multi-sources.")],
     task: Annotated[Task, typer.Option(help="One sounding object, or several.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Receives the rows.")],
+    output: Output,
     split: Annotated[Split, typer.Option(help="Whose clips.")] = "test",
     threads: Annotated[int, typer.Option(min=1, help="Of every backend.")] = 1,
 ) -> None:
@@ -98,7 +85,3 @@ def main(  # noqa: PLR0917  (each is an option by name)
         rows.append(measure_accuracy(opened, dataset, target, streamed=streamed, threads=threads))
     write_rows(output, rows)
     typer.echo(accuracy_table(rows))
-
-
-if __name__ == "__main__":
-    run(main)

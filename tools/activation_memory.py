@@ -10,6 +10,7 @@ network's share is and where it arises, and is no measurement of an engine.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -21,7 +22,9 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure.profile import assign_parts
 from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
-from tools import run
+from avsbg.export.operators import register_schemas
+from avsbg.runtime.bundle import Bundle
+from tools import command
 
 # They change what a tensor is called or shaped as, and move nothing.
 _VIEWS = {"Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity"}
@@ -45,54 +48,33 @@ def find_peak(graph: onnx.GraphProto, clips: int) -> tuple[int, dict[str, int]]:
     Raises:
         BenchmarkError: a tensor's shape is not known.
     """
-    memory, nodes = _Memory(_sizes(graph, clips)), list(graph.node)
+    sizes, nodes = _sizes(graph, clips), list(graph.node)
     last = {name: index for index, node in enumerate(nodes) for name in node.input}
     # The caller holds what goes in and comes out; weights and constants are not computed.
-    held = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    held = {"", *(value.name for value in (*graph.input, *graph.output, *graph.initializer))}
+    owner: dict[str, str] = {}  # tensor -> the tensor whose memory it uses
+    until: dict[str, int] = {}  # owner -> index of the last node that reads any tensor in its memory
+
+    def find_reusable(node: onnx.NodeProto, output: str, index: int) -> str | None:
+        if node.op_type in _VIEWS:
+            return owner.get(node.input[0])
+        owners = [owner[name] for name in node.input if name in owner] if node.op_type in _IN_PLACE else []
+        return next((own for own in owners if until[own] == index and sizes.get(own) == sizes.get(output)), None)
+
     best, peak, alive = 0, dict[str, int](), dict[str, int]()
     for index, node in enumerate(nodes):
-        for name in node.output:
-            if name and name not in held and node.op_type != "Constant" and memory.place(node, name, index, last):
-                alive[name] = memory.size(name)
+        for name in [] if node.op_type == "Constant" else [name for name in node.output if name not in held]:
+            reused = find_reusable(node, name, index)
+            own = owner[name] = reused or name
+            until[own] = max(until.get(own, 0), last.get(name, index))
+            if reused is None and name not in sizes:
+                raise BenchmarkError(f"the shape of the tensor {name} is not known.", "Export the bundle again.")
+            if reused is None:
+                alive[name] = sizes[name]
         if sum(alive.values()) > sum(peak.values()):
             best, peak = index, dict(alive)
-        alive = {name: size for name, size in alive.items() if memory.until[name] > index}
+        alive = {name: size for name, size in alive.items() if until[name] > index}
     return best, dict(sorted(peak.items(), key=lambda item: -item[1]))
-
-
-class _Memory:
-    """The owner of the memory that each tensor uses.
-
-    Attributes:
-        until: owner of memory -> index of the last node that reads any tensor in it.
-    """
-
-    def __init__(self, sizes: dict[str, int]) -> None:
-        self._sizes = sizes
-        self._owner: dict[str, str] = {}
-        self.until: dict[str, int] = {}
-
-    def size(self, name: str) -> int:
-        """Bytes."""
-        if name not in self._sizes:
-            raise BenchmarkError(f"the shape of the tensor {name} is not known.", "Export the bundle again.")
-        return self._sizes[name]
-
-    def place(self, node: onnx.NodeProto, output: str, index: int, last: dict[str, int]) -> bool:
-        """Give an output of a node memory; whether that is memory of its own."""
-        reused = self._reused(node, output, index)
-        owner = self._owner[output] = reused or output
-        self.until[owner] = max(self.until.get(owner, 0), last.get(output, index))
-        return reused is None
-
-    def _reused(self, node: onnx.NodeProto, output: str, index: int) -> str | None:
-        if node.op_type in _VIEWS:
-            return self._owner.get(node.input[0])
-        if node.op_type in _IN_PLACE:
-            for owner in filter(None, map(self._owner.get, node.input)):
-                if self.until[owner] == index and self._sizes.get(owner) == self._sizes.get(output):
-                    return owner
-        return None
 
 
 def _sizes(graph: onnx.GraphProto, clips: int) -> dict[str, int]:
@@ -107,15 +89,7 @@ def _sizes(graph: onnx.GraphProto, clips: int) -> dict[str, int]:
 
 
 def live_row(path: Path, graph: str, clips: int) -> Measurement:
-    """The row of one graph of a bundle.
-
-    Raises:
-        BundleError: the bundle cannot be used, or has no such graph.
-        BenchmarkError: as `find_peak`.
-    """
-    from avsbg.export.operators import register_schemas
-    from avsbg.runtime.bundle import Bundle
-
+    """The row of one graph of a bundle; raises as `find_peak`."""
     register_schemas()
     bundle = Bundle.open(path)
     record = bundle.graph(graph)
@@ -129,28 +103,20 @@ def live_row(path: Path, graph: str, clips: int) -> Measurement:
     index, peak = find_peak(inferred, clips)
     parts = assign_parts([node.name for node in inferred.node])
     maker = {name: part for node, part in zip(inferred.node, parts, strict=True) for name in node.output}
+    sizes: dict[str, int | float] = {f"{maker[name]}/{name}": size for name, size in peak.items()}
     return Measurement(
         kind="activation-memory",
         case={"graph": graph, "clips": clips, "node": inferred.node[index].name, "part": parts[index]},
-        metrics={
-            "live": Metric(
-                unit="B",
-                value=sum(peak.values()),
-                parts={f"{maker[name]}/{name}": size for name, size in peak.items()},
-            )
-        },
+        metrics={"live": Metric(unit="B", value=sum(peak.values()), parts=sizes)},
         ran=Ran(network=bundle.manifest.name, files={graph: bundle.manifest.files[record.file].sha256}),
     )
 
 
 def describe(row: Measurement, largest: int = 8) -> Iterable[str]:
     """The row for people: the sum, and the largest tensors."""
-    live, case = row["live"], row.case
-    yield (
-        f"{row.ran.network}, {case['graph']}, {case['clips']} clips: {live.number / 1e6:.1f} MB live at {case['node']} "
-        f"({case['part']})"
-    )
-    tensors = list(live.parts.items())
+    case, tensors = row.case, list(row["live"].parts.items())
+    live = f"{row['live'].number / 1e6:.1f} MB live at {case['node']} ({case['part']})"
+    yield f"{row.ran.network}, {case['graph']}, {case['clips']} clips: {live}"
     for tensor, size in tensors[:largest]:
         part, _, name = tensor.partition("/")
         yield f"  {size / 1e6:8.1f} MB  {part:12} {name}"
@@ -166,8 +132,7 @@ def activation_table(rows: Sequence[Measurement], engines: Sequence[Measurement]
     """
 
     def parts(row: Measurement) -> str:
-        sizes = part_sizes(row).items()
-        return ", ".join(f"{part} {size / 1e6:.0f}" for part, size in sizes if size >= 5e5)
+        return ", ".join(f"{part} {size / 1e6:.0f}" for part, size in part_sizes(row).items() if size >= 5e5)
 
     def graph(row: Measurement) -> tuple[str, str, int]:
         return row.ran.network, row.case["graph"], row.case["clips"]
@@ -191,13 +156,13 @@ def activation_table(rows: Sequence[Measurement], engines: Sequence[Measurement]
 
 def part_sizes(row: Measurement) -> dict[str, float]:
     """Bytes of the live tensors by part of the network, the largest first."""
-    found: dict[str, float] = {}
+    found: Counter[str] = Counter()
     for tensor, size in row["live"].parts.items():
-        part = tensor.partition("/")[0]
-        found[part] = found.get(part, 0) + size
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+        found[tensor.partition("/")[0]] += int(size)
+    return dict(found.most_common())
 
 
+@command
 def main(
     bundles: Annotated[list[Path], typer.Argument(help="Bundles.")],
     graph: Annotated[list[str] | None, typer.Option(help="Of each bundle, several times; by default `clip`.")] = None,
@@ -210,7 +175,3 @@ def main(
         typer.echo("\n".join(describe(row)))
     if output is not None:
         write_rows(output, rows)
-
-
-if __name__ == "__main__":
-    run(main)

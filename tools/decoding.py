@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +21,11 @@ from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.sampling import PAUSE, interleave
 from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
-from tools import run as run_command
-
-RESULTS = Path("benchmarks/results/front_end.jsonl")
+from avsbg.runtime import backends
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.samples import clip_inputs, read_clips
+from tools import Output, command
 
 
 def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: int) -> list[Measurement]:
@@ -31,50 +34,38 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
     Raises:
         AvsbgError: a video or the bundle cannot be used.
     """
-    from avsbg.runtime import backends
-    from avsbg.runtime.bundle import Bundle, sha256
-    from avsbg.runtime.media.container import probe
-    from avsbg.runtime.media.samples import clip_inputs, read_clips
-
     bundle, target, load = Bundle.open(bundle_path), backends.BackendSpec.parse(backend), OtherLoad()
-    timed: list[tuple[dict[str, Any], dict[str, Metric], dict[str, str]]] = []
+    timed: list[tuple[Path, dict[str, Any], dict[str, Metric]]] = []
     with backends.create(target.backend, bundle, **target.options()) as network:
-        for path in videos:
+
+        def read(path: Path) -> list[dict[str, Any]]:
             video = probe(path)
+            walk = read_clips(video, bundle.manifest, silent=not video.has_audio)
+            return [clip_inputs(clip, bundle.manifest, network.contract) for clip in walk]
 
-            def read(path: Path = path) -> list[dict[str, object]]:
-                video = probe(path)
-                walk = read_clips(video, bundle.manifest, silent=not video.has_audio)
-                return [clip_inputs(samples, bundle.manifest, network.contract) for samples in walk]  # type: ignore[misc]
+        def infer(inputs: list[dict[str, Any]]) -> None:
+            for one in inputs:
+                network.run(one, ["probability"])
 
-            inputs = read()
-
-            def infer(inputs: list[dict[str, object]] = inputs) -> None:
-                for one in inputs:
-                    network.run(one, ["probability"])  # type: ignore[arg-type]
-
-            case = {
-                "video": path.name,
-                "width": video.width,
-                "height": video.height,
-                "frame_rate": None if video.rate is None else float(video.rate),
-                "clips": len(inputs),
-                "target": backend,
-            }
-            metrics = _time({"front_end": read, "network": infer}, samples, len(inputs))
-            timed.append((case, metrics, {path.name: sha256(path)}))
+        for path in videos:
+            video, inputs = probe(path), read(path)
+            rate = None if video.rate is None else float(video.rate)
+            case = {"video": path.name, "width": video.width, "height": video.height, "frame_rate": rate}
+            read_one, infer_one = partial(read, path), partial(infer, inputs)
+            metrics = _time({"front_end": read_one, "network": infer_one}, samples, len(inputs))
+            timed.append((path, case | {"clips": len(inputs), "target": backend}, metrics))
     environment, run, ran = describe_environment(), Run(others=load.share()), describe_bundle(bundle)
     return [
         Measurement(
             kind="front-end",
-            label=case["video"],
+            label=path.name,
             case=case,
             metrics=metrics,
-            ran=describe_bundle(bundle, files=ran.files | hashes),
+            ran=describe_bundle(bundle, files=ran.files | {path.name: sha256(path)}),
             run=run,
             environment=environment,
         )
-        for case, metrics, hashes in timed
+        for path, case, metrics in timed
     ]
 
 
@@ -82,15 +73,12 @@ def _time(parts: Mapping[str, Callable[[], object]], samples: int, clips: int) -
     """Seconds a clip of each part, by the clock and of the processor, in turn, after a round that does not count."""
     processor: dict[str, list[float]] = {name: [] for name in parts}
 
-    def watched(name: str) -> Callable[[], None]:
-        def call() -> None:
-            before = time.process_time()
-            parts[name]()
-            processor[name].append(time.process_time() - before)
+    def call(name: str) -> None:
+        before = time.process_time()
+        parts[name]()
+        processor[name].append(time.process_time() - before)
 
-        return call
-
-    clock = interleave({name: watched(name) for name in parts}, warmup=1, samples=samples, pause=PAUSE)
+    clock = interleave({name: partial(call, name) for name in parts}, warmup=1, samples=samples, pause=PAUSE)
     times = clock | {f"{name}_processor": spent[-samples:] for name, spent in processor.items()}
     return {name: Metric(unit="s", samples=tuple(one / clips for one in spent)) for name, spent in times.items()}
 
@@ -103,17 +91,14 @@ def front_end_table(rows: Sequence[Measurement]) -> str:
         shown = "variable" if rate is None else f"{rate:g} fps"
         return f"{row.case['video']}, {row.case['width']} x {row.case['height']}, {shown}"
 
-    def milliseconds(row: Measurement, metric: str) -> str:
-        return f"{1e3 * row[metric].summary.p50:.0f}"
-
     def share(row: Measurement, ours: str, network: str) -> str:
         pairs = zip(row[ours].samples, row[network].samples, strict=True)
         return f"{statistics.median(one / other for one, other in pairs):.1%}"
 
     columns: Columns[Measurement] = [
         ("video", video),
-        ("front end, ms a clip", lambda row: milliseconds(row, "front_end")),
-        ("network, ms a clip", lambda row: milliseconds(row, "network")),
+        ("front end, ms a clip", lambda row: f"{1e3 * row['front_end'].summary.p50:.0f}"),
+        ("network, ms a clip", lambda row: f"{1e3 * row['network'].summary.p50:.0f}"),
         ("share of the network's time", lambda row: share(row, "front_end", "network")),
         ("of its processor time", lambda row: share(row, "front_end_processor", "network_processor")),
     ]
@@ -126,10 +111,11 @@ def front_end_table(rows: Sequence[Measurement]) -> str:
     )
 
 
+@command
 def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle that takes a waveform or log-mel patches.")],
     videos: Annotated[list[Path], typer.Argument(help="Videos.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file of rows to write.")] = RESULTS,
+    output: Output = Path("benchmarks/results/front_end.jsonl"),
     backend: Annotated[str, typer.Option(help="What executes the network.")] = "onnxruntime",
     samples: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 15,
 ) -> None:
@@ -137,7 +123,3 @@ def main(
     rows = measure(bundle, videos, backend, samples)
     write_rows(output, rows)
     typer.echo(front_end_table(rows))
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -13,6 +13,7 @@ renders it, one line in `BLOCKS`.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from avsbg.benchmarks.report.tables import Columns, markdown, to_markdown
 from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
-from tools import activation_memory, bounds, decoding, engines, kernels, run, soak, speed_tables, training_tables
+from tools import activation_memory, bounds, command, decoding, engines, kernels, soak, speed_tables, training_tables
 
 RESULTS = Path("benchmarks/results")
 COMMAND = "python -m tools.docs_tables"
@@ -157,34 +158,7 @@ BLOCKS: tuple[Block, ...] = (
 )
 
 # Figures that nobody measured, and why they stand by hand. Page -> the words around them, as they stand -> the reason.
-STATED: dict[str, dict[str, str]] = {
-    "README.md": {"about 6 GB of disk": "what the packages take, rounded up"},
-    "docs/benchmarks.md": {"50 ms pass before each call": "a setting, `sampling.PAUSE`"},
-    "docs/export.md": {
-        "at most 8 MB per pair": "a limit that the export keeps",
-        "come to 2.57 GFLOP": "arithmetic, shown",
-    },
-    "docs/operator-cpu.md": {
-        "at most 6 MiB": "a limit, `kWorkspaceBytes`",
-        "(median, 95 % interval)": "the confidence of an interval",
-    },
-    "docs/operator.md": {"one pair's volume is 39 MB": "arithmetic on its shape"},
-    "docs/operator-roofline.md": {
-        "= 10.07 GFLOP": "arithmetic, shown",
-        "written: 4.11 MB": "arithmetic, shown",
-        "N P Q = 157.4 MB": "arithmetic, shown",
-    },
-    "docs/running.md": {
-        "a tenth of the network's time": "an aim",
-        "beyond a tenth of a second": "a limit of the soundtrack's repair",
-    },
-    # An estimate that shows its arithmetic.
-    "docs/runtime-tensorrt.md": {
-        "4 bytes = 2.1 MB": "arithmetic, shown",
-        "written: 12.8 MB": "arithmetic, shown",
-        "0.06 ms at the 204.8 GB/s": "arithmetic on the device's published bandwidth",
-    },
-}
+STATED: dict[str, dict[str, str]] = json.loads(Path(__file__).with_name("stated.json").read_text(encoding="utf-8"))
 
 _MARKER = re.compile(r"<!-- (?P<close>/?)table:(?P<name>[a-z0-9-]+) -->")
 _UNITS = r"ms|us|µs|MiB|MB|GiB|GB|GFLOP(?:/s)?|TFLOP(?:/s)?|GMAC|fps|mJ|J|W"
@@ -302,7 +276,7 @@ def update_pages(root: Path, *, check: bool = False, only: Sequence[str] = ()) -
                 temporary.write_text(wanted, encoding="utf-8")
             typer.echo(f"{page}: rewritten")
         for line in find_handwritten(wanted, STATED.get(page, ())):
-            wrong.append(f"{page}, {line}\n    is by hand: make it a block, or name it in STATED with the reason.")
+            wrong.append(f"{page}, {line}\n    is by hand: make it a block, or name it in tools/stated.json.")
     if wrong:
         raise BenchmarkError("\n".join(wrong))
     typer.echo(f"{len(BLOCKS)} blocks are what their rows give")
@@ -320,6 +294,7 @@ def make_table_of(name: str, rows: Path) -> str:
     return found[name].make(read_rows(rows))
 
 
+@command
 def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a table is not its rows'.")] = False,
     page: Annotated[list[str] | None, typer.Option(help="Only this page, as docs/engines.md.")] = None,
@@ -333,7 +308,3 @@ def main(
         typer.echo(make_table_of(*show))
     else:
         update_pages(root, check=check, only=page or ())
-
-
-if __name__ == "__main__":
-    run(main)

@@ -18,65 +18,64 @@ from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import Environment, Measurement, Metric, Ran, write_rows
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.bundle.manifest import MANIFEST
-from tools import run
+from tools import Output, command
 
 
 def engine_rows(bundle: Bundle, environment: Environment) -> list[Measurement]:
     """One row for each engine of a bundle."""
-    return [_row(bundle, name, record, environment) for name, record in bundle.manifest.engines.items()]
-
-
-def _row(bundle: Bundle, name: str, record: EngineRecord, environment: Environment) -> Measurement:
-    manifest = bundle.manifest
-    engine = manifest.files[record.file]
-    facts = record.model_dump(mode="json")
-    shown = ("graph", "precision", "operator", "backend", "profile", "options", "device", "accuracy", "created")
-    hashes = {MANIFEST: bundle.manifest_sha256, record.graph: record.graph_sha256, name: engine.sha256}
-    realised = facts["realised"]
-    return Measurement(
-        kind="engine",
-        label=name,
-        case={
+    manifest, rows = bundle.manifest, []
+    for name, record in manifest.engines.items():
+        engine, facts = manifest.files[record.file], record.model_dump(mode="json")
+        realised, plugin = facts["realised"], facts["plugin"]
+        shown = ("graph", "precision", "operator", "backend", "profile", "options", "device", "accuracy", "created")
+        case = {
             "engine": name,
             "clips": record.profile["frames"].largest[0],
             "clip": manifest.clip.model_dump(mode="json"),
-            **{key: facts[key] for key in shown if facts[key] is not None},
-        },
-        metrics={
+        }
+        metrics = {
             "engine_bytes": Metric(unit="B", value=engine.bytes),
             "layers": Metric(value=realised["layers"]),
             "products": Metric(parts=realised["products"]),
             "build": Metric(unit="s", value=record.build_seconds),
-            **{
-                f"{kind}_memory": Metric(unit="B", value=size)
-                for kind, size in facts["memory"].items()
-                if size is not None
-            },
-        },
-        ran=Ran(
+        }
+        sizes = {f"{kind}_memory": size for kind, size in facts["memory"].items() if size is not None}
+        hashes = {MANIFEST: bundle.manifest_sha256, record.graph: record.graph_sha256, name: engine.sha256}
+        ran = Ran(
             network=manifest.name,
-            files=hashes | ({"plugin": facts["plugin"]["sha256"]} if facts["plugin"] else {}),
+            files=hashes | ({"plugin": plugin["sha256"]} if plugin else {}),
             backend=facts["versions"],
             requested=facts["precision"],
             realised=realised,
-        ),
-        environment=environment,
-    )
+        )
+        rows.append(
+            Measurement(
+                kind="engine",
+                label=name,
+                case=case | {key: facts[key] for key in shown if facts[key] is not None},
+                metrics=metrics | {kind: Metric(unit="B", value=size) for kind, size in sizes.items()},
+                ran=ran,
+                environment=environment,
+            )
+        )
+    return rows
 
 
 def engine_table(rows: Sequence[Measurement]) -> str:
     """Engines side by side, by what their builder reported, as Markdown; MB are 10^6 bytes."""
 
     def capabilities(row: Measurement) -> list[int]:
-        numbers: list[int] = row.case["device"]["compute_capabilities"]
-        return numbers
+        return list(row.case["device"]["compute_capabilities"])
 
     def order(row: Measurement) -> tuple[Any, ...]:
         case = row.case
         streams = case["options"].get("max_aux_streams", -1)
         return row.ran.network, case["clips"], case["precision"], case["operator"], capabilities(row), streams
+
+    def megabytes(row: Measurement, metric: str) -> str:
+        size = row.value(metric)
+        return "not reported" if size is None else f"{size / 1e6:.1f}"
 
     columns: Columns[Measurement] = [
         ("network", lambda row: row.ran.network),
@@ -85,30 +84,19 @@ def engine_table(rows: Sequence[Measurement]) -> str:
         ("operator", lambda row: row.case["operator"]),
         ("for", lambda row: ", ".join(f"{number / 10:.1f}" for number in capabilities(row))),
         ("further streams", lambda row: row.case["options"].get("max_aux_streams", "its choice")),
-        ("engine MB", lambda row: _megabytes(row, "engine_bytes")),
+        ("engine MB", lambda row: megabytes(row, "engine_bytes")),
         ("layers", lambda row: row["layers"].number),
-        ("activation MB", lambda row: _megabytes(row, "activation_memory")),
-        ("weights MB", lambda row: _megabytes(row, "weights_memory")),
+        ("activation MB", lambda row: megabytes(row, "activation_memory")),
+        ("weights MB", lambda row: megabytes(row, "weights_memory")),
         ("build s", lambda row: f"{row['build'].number:.0f}"),
     ]
     return markdown(sorted(rows, key=order), columns)
 
 
-def _megabytes(row: Measurement, metric: str) -> str:
-    size = row.value(metric)
-    return "not reported" if size is None else f"{size / 1e6:.1f}"
-
-
-def main(
-    bundles: Annotated[list[Path], typer.Argument(help="Bundles with engines.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="Where the rows go, as JSON lines.")],
-) -> None:
+@command
+def main(bundles: Annotated[list[Path], typer.Argument(help="Bundles with engines.")], output: Output) -> None:
     """Write the engines of bundles as rows, and print them as a table."""
     environment = describe_environment()
     rows = [row for path in bundles for row in engine_rows(Bundle.open(path), environment)]
     write_rows(output, rows)
     typer.echo(engine_table(rows))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -8,20 +8,25 @@ of a pretrained model have. It segments nothing else, and says nothing of a prec
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import torch
 import typer
+from torch import Tensor
+from torch.nn import functional
 
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.export.bundle_writer import VECTOR_CLIPS, VECTOR_SEED
+from avsbg.export.graphs import AudioForm, ClipGraph
+from avsbg.export.shape import ClipShape
+from avsbg.export.vectors import make_marked_clips
+from avsbg.model import fill_from_seed, named_variant
+from avsbg.model.avs_bg import AvsBg
+from avsbg.model.checkpoint import save_checkpoint
+from avsbg.runtime.bundle.manifest import ClipRecord
 from avsbg.runtime.verify.verify import mask_iou
-from tools import run
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from avsbg.model.avs_bg import AvsBg
+from tools import command
 
 _AT_ONCE = 4  # frames
 _RATE = 2e-3
@@ -29,22 +34,18 @@ _WEIGHT = 3.0  # of a disc's pixels, which are few
 MIN_IOU = 0.7
 
 
-def fit_head(network: AvsBg, *, size: int, steps: int, report: Callable[[str], None] = lambda _: None) -> float:
+def fit_head(network: AvsBg, *, size: int, steps: int) -> float:
     """Fit the head in place to the clips of a bundle's vectors; everything before it stays as it is.
 
     Args:
         network: in evaluation mode, on the CPU.
         size: height and width of the frames, pixels.
         steps: of Adam, each of four frames.
-        report: receives a line now and then.
 
     Returns:
         the IoU over all pixels of these clips.
     """
-    import torch
-    from torch.nn import functional
-
-    report("running the network")
+    typer.echo("running the network", err=True)
     features, masks = _decoded(network, size)
     first = network.head[0]
     assert isinstance(first, torch.nn.Conv2d)
@@ -63,7 +64,7 @@ def fit_head(network: AvsBg, *, size: int, steps: int, report: Callable[[str], N
         optimiser.step()
         schedule.step()
         if step % 50 == 0 or step == steps - 1:
-            report(f"step {step + 1} of {steps}: loss {loss.item():.3f}")
+            typer.echo(f"step {step + 1} of {steps}: loss {loss.item():.3f}", err=True)
     with torch.inference_mode():
         marked = torch.cat([network.head(rows)[:, 0] for rows in features.split(_AT_ONCE)]) > 0
     return float(mask_iou(marked.flatten()[None].numpy(), (masks > 0).flatten()[None].numpy()))
@@ -71,14 +72,6 @@ def fit_head(network: AvsBg, *, size: int, steps: int, report: Callable[[str], N
 
 def _decoded(network: AvsBg, size: int) -> tuple[Tensor, Tensor]:
     """The head's input `[N, 128, h, w]` and the discs' masks `[N, H, W]` in the N frames of the vectors."""
-    import torch
-
-    from avsbg.export.bundle_writer import VECTOR_CLIPS, VECTOR_SEED
-    from avsbg.export.graphs import AudioForm, ClipGraph
-    from avsbg.export.shape import ClipShape
-    from avsbg.export.vectors import make_marked_clips
-    from avsbg.runtime.bundle.manifest import ClipRecord
-
     audio = AudioForm.EMBEDDING
     record = ClipRecord(frames=ClipShape().frames, height=size, width=size, audio=audio.value)
     graph = ClipGraph(network, audio, None)
@@ -92,6 +85,7 @@ def _decoded(network: AvsBg, size: int) -> tuple[Tensor, Tensor]:
     return torch.cat(features), torch.cat(masks)
 
 
+@command
 def main(
     output: Annotated[Path, typer.Option("-o", "--output", help="The weights, for `avsbg export --checkpoint`.")],
     seed: Annotated[int, typer.Option(help="Of all weights before the head.")] = 2,
@@ -99,23 +93,11 @@ def main(
     size: Annotated[int, typer.Option(min=64, help="Height and width of the frames.")] = 224,
     steps: Annotated[int, typer.Option(min=1, help="Of Adam, each of four frames.")] = 600,
 ) -> None:
-    """Fit the head of a network with random weights, and save the whole.
-
-    Raises:
-        BenchmarkError: the head does not mark the discs well enough.
-    """
-    from avsbg.model import fill_from_seed, named_variant
-    from avsbg.model.avs_bg import AvsBg
-    from avsbg.model.checkpoint import save_checkpoint
-
+    """Fit the head of a network with random weights, and save the whole."""
     network = AvsBg(named_variant("avs-bg", encoder=encoder)).eval()
     fill_from_seed(network, seed)
-    iou = fit_head(network, size=size, steps=steps, report=lambda line: typer.echo(line, err=True))
+    iou = fit_head(network, size=size, steps=steps)
     if iou < MIN_IOU:
         raise BenchmarkError(f"the discs are found with an IoU of {iou:.3f} only.", "Give more --steps.")
     save_checkpoint(network, output)
     typer.echo(f"{output}: the head marks the discs with an IoU of {iou:.3f}")
-
-
-if __name__ == "__main__":
-    run(main)

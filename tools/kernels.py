@@ -14,8 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +24,7 @@ from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.static.counts import CUDA_SOURCES, KERNELS, source_digest
-from tools import run
+from tools import command
 
 OPERANDS = {"Fp32": "fp32", "Tf32": "tf32", "Fp16": "fp16", "Bf16": "bf16"}
 OUTPUTS = ("mean_a", "both means", "volume")
@@ -46,49 +45,33 @@ MULTIPROCESSORS = {
     121: (1536, 100 * 1024),
 }
 
-# In the table of docs/operator.md.
-_SHOWN = "fp16, resident, both means"
-_ARCHITECTURES = (75, 80, 87, 90, 100, 120)
-
 # Beginnings of the opcodes that are counted in the main loop.
 _COUNTED = {"tensor_core": "HMMA", "fp32_fma": "FFMA", "ldmatrix": "LDSM", "async_copies": "LDGSTS", "barriers": "BAR"}
 _RESOURCES = re.compile(
     r"Compiling entry function '(?P<name>\w+)'.*?"
-    r"(?P<stack>\d+) bytes stack frame, (?P<stores>\d+) bytes spill stores, (?P<loads>\d+) bytes spill loads.*?"
-    r"Used (?P<registers>\d+) registers(?P<memory>[^\n]*)",
+    r"(?P<stack>\d+) bytes stack frame, (?P<spill_stores>\d+) bytes spill stores, "
+    r"(?P<spill_loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<memory>[^\n]*)",
     re.DOTALL,
 )
 _KERNEL = re.compile(r"CorrelationINS_4(\w{4})ELb([01])ELNS_6OutputE(\d)")
 
 
-@dataclass(frozen=True)
-class KernelRow:
-    """One kernel on one architecture. Bytes; registers are per thread; `loop` counts instructions of the main loop."""
-
-    architecture: int
-    kernel: str
-    registers: int
-    stack: int
-    spill_stores: int
-    spill_loads: int
-    shared: int
-    blocks_per_sm: int
-    loop: dict[str, int]
-
-
 def find_tool(name: str, hint: str) -> str:
     """The path of a program on PATH or among the CUDA tools of the Python environment."""
     packaged = sorted(Path(sys.prefix).glob(f"lib/python*/site-packages/nvidia/*/bin/{name}"))
-    found = shutil.which(name) or (str(packaged[-1]) if packaged else None)
-    if found is None:
-        raise BenchmarkError(f"{name} was not found.", hint)
-    return found
+    if found := shutil.which(name) or (str(packaged[-1]) if packaged else None):
+        return found
+    raise BenchmarkError(f"{name} was not found.", hint)
 
 
-def _run(command: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+def _find_nvcc() -> str:
+    return find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
+
+
+def _run(line: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(line, input=text, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise BenchmarkError(f"{Path(command[0]).name} failed: {result.stderr.strip()[-2000:]}", " ".join(command))
+        raise BenchmarkError(f"{Path(line[0]).name} failed: {result.stderr.strip()[-2000:]}", " ".join(line))
     return result
 
 
@@ -98,12 +81,6 @@ def kernel_name(mangled: str) -> str | None:
         schedule = "resident" if match[2] == "1" else "streamed"
         return f"{OPERANDS[match[1]]}, {schedule}, {OUTPUTS[int(match[3])]}"
     return "combine" if "combine" in mangled else None
-
-
-def _functions(disassembly: str) -> Iterator[tuple[str, list[str]]]:
-    """Each function of nvdisasm's listing: its mangled name and its lines."""
-    for section in disassembly.split("//--------------------- .text.")[1:]:
-        yield section.split()[0], section.split("//---------------------")[0].splitlines()
 
 
 def main_loop(lines: Sequence[str]) -> dict[str, int]:
@@ -134,18 +111,22 @@ def main_loop(lines: Sequence[str]) -> dict[str, int]:
     return dict(max(loops, key=lambda counts: (counts["tensor_core"], counts["fp32_fma"], -counts["instructions"])))
 
 
-def inspect(architecture: int, folder: Path) -> list[KernelRow]:
+def inspect(architecture: int, folder: Path) -> list[dict[str, Any]]:
     """Compile the kernels for one architecture and read what came out; kernels that it declines are left out.
+
+    Returns:
+        a row for each kernel: bytes, registers of a thread, and in `loop` the instructions of the main loop.
 
     Raises:
         BenchmarkError: a tool is missing or fails.
     """
-    nvcc = find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
+    nvcc = _find_nvcc()
     nvdisasm = find_tool("nvdisasm", "Install the CUDA toolkit's nvdisasm, or: pip install nvidia-cuda-nvdisasm")
     cubin = folder / f"sm_{architecture}.cubin"
-    command = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{CUDA_SOURCES}"]
-    report = _run([*command, str(CUDA_SOURCES / "correlation.cu"), "-o", str(cubin)]).stderr
-    loops = {name: main_loop(lines) for name, lines in _functions(_run([nvdisasm, "-c", str(cubin)]).stdout)}
+    line = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{CUDA_SOURCES}"]
+    report = _run([*line, str(CUDA_SOURCES / "correlation.cu"), "-o", str(cubin)]).stderr
+    sections = _run([nvdisasm, "-c", str(cubin)]).stdout.split("//--------------------- .text.")[1:]
+    loops = {text.split()[0]: main_loop(text.split("//---------------------")[0].splitlines()) for text in sections}
     found = []  # kernel, what ptxas said, shared memory
     for match in _RESOURCES.finditer(report):
         kernel = kernel_name(match["name"])
@@ -156,45 +137,32 @@ def inspect(architecture: int, folder: Path) -> list[KernelRow]:
     found.sort(key=lambda row: row[0])
     device = f"{architecture // 10} {architecture % 10} {' '.join(map(str, MULTIPROCESSORS[architecture]))}"
     questions = [f"{device} {match['registers']} {shared} {BLOCK_THREADS}" for _, match, shared in found]
-    blocks = _run([_occupancy_calculator(nvcc, folder)], "\n".join(questions)).stdout.split()
+    if not (program := folder / "occupancy").exists():
+        _run([nvcc, "-std=c++17", str(Path(__file__).with_name("occupancy.cpp")), "-o", str(program)])
+    blocks = _run([str(program)], "\n".join(questions)).stdout.split()
     return [
-        KernelRow(
-            architecture=architecture,
-            kernel=kernel,
-            registers=int(match["registers"]),
-            stack=int(match["stack"]),
-            spill_stores=int(match["stores"]),
-            spill_loads=int(match["loads"]),
-            shared=shared,
-            blocks_per_sm=int(count),
-            loop=loops[match["name"]],
-        )
+        {
+            "architecture": architecture,
+            "kernel": kernel,
+            **{name: int(match[name]) for name in ("registers", "stack", "spill_stores", "spill_loads")},
+            "shared": shared,
+            "blocks_per_sm": int(count),
+            "loop": loops[match["name"]],
+        }
         for (kernel, match, shared), count in zip(found, blocks, strict=True)
     ]
 
 
-def _occupancy_calculator(nvcc: str, folder: Path) -> str:
-    program = folder / "occupancy"
-    if not program.exists():
-        _run([nvcc, "-std=c++17", str(Path(__file__).with_name("occupancy.cpp")), "-o", str(program)])
-    return str(program)
-
-
 def nvcc_version() -> str:
     """As `13.0.48`."""
-    nvcc = find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
-    match = re.search(r"V(\d+\.\d+\.\d+)", _run([nvcc, "--version"]).stdout)
+    match = re.search(r"V(\d+\.\d+\.\d+)", _run([_find_nvcc(), "--version"]).stdout)
     return match[1] if match else "unknown"
 
 
-def _write(rows: Sequence[KernelRow], path: Path) -> None:
+def _write(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """One line per kernel, so that a change of a kernel shows as a change of its lines."""
-    head: dict[str, Any] = {
-        "command": "python -m tools.kernels",
-        "nvcc": nvcc_version(),
-        "sources_sha256": source_digest(),
-    }
-    lines = ",\n".join("  " + json.dumps(asdict(row)) for row in rows)
+    head = {"command": "python -m tools.kernels", "nvcc": nvcc_version(), "sources_sha256": source_digest()}
+    lines = ",\n".join("  " + json.dumps(row) for row in rows)
     text = json.dumps(head, indent=1)[:-2] + f',\n "kernels": [\n{lines}\n ]\n}}\n'
     with atomic_file(path) as temporary:
         temporary.write_text(text)
@@ -203,20 +171,21 @@ def _write(rows: Sequence[KernelRow], path: Path) -> None:
 def kernel_table(path: Path) -> str:
     """Registers, shared memory, occupancy and tensor-core instructions of the CUDA kernels, by architecture."""
     kernels = json.loads(path.read_text(encoding="utf-8"))["kernels"]
-    rows = {row["architecture"]: row for row in kernels if row["kernel"] == _SHOWN}
+    rows = {row["architecture"]: row | row["loop"] for row in kernels if row["kernel"] == "fp16, resident, both means"}
     quantities = {
-        "registers": lambda row: row["registers"],
-        "shared memory, bytes": lambda row: row["shared"],
-        "blocks on a multiprocessor": lambda row: row["blocks_per_sm"],
-        "`mma` in the main loop": lambda row: row["loop"]["tensor_core"],
+        "registers": "registers",
+        "shared": "shared memory, bytes",
+        "blocks_per_sm": "blocks on a multiprocessor",
+        "tensor_core": "`mma` in the main loop",
     }
     columns: Columns[str] = [
-        ("", lambda name: name),
-        *((f"sm_{number}", lambda name, n=number: quantities[name](rows[n])) for number in _ARCHITECTURES),
+        ("", lambda key: quantities[key]),
+        *((f"sm_{number}", lambda key, n=number: rows[n][key]) for number in (75, 80, 87, 90, 100, 120)),
     ]
     return markdown(quantities, columns)
 
 
+@command
 def main(
     architecture: Annotated[
         list[int] | None, typer.Option(help="Only this one, as 87; may be repeated. Shown, not written.")
@@ -228,17 +197,13 @@ def main(
     if unknown := [item for item in wanted if item not in MULTIPROCESSORS]:
         known = ", ".join(map(str, MULTIPROCESSORS))
         raise BenchmarkError(f"Architecture {unknown[0]} is not known here.", f"Choose from {known}.")
-    rows: list[KernelRow] = []
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for item in wanted:
             typer.echo(f"compiling for sm_{item}", err=True)
             rows += inspect(item, Path(folder))
     for row in rows:
-        typer.echo(json.dumps(asdict(row)))
+        typer.echo(json.dumps(row))
     if architecture is None:
         _write(rows, output)
         typer.echo(f"written to {output}", err=True)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -11,40 +11,33 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+import psutil
 import typer
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
-from tools import run
+from tools import Output, command
 
-RESULTS = Path("benchmarks/results/soak.jsonl")
 SOURCE = "lavfi:testsrc2=rate=10:size=160x120[out0];sine=frequency=440:sample_rate=44100,volume=8[out1]"
-EVERY = 1.0
 
 
 def soak(bundle: Path, seconds: float, backend: str) -> Measurement:
-    """Run `avsbg run` on a generator and watch its memory.
-
-    Raises:
-        BenchmarkError: the run failed.
-    """
-    import psutil
-
+    """Run `avsbg run` on a generator and watch its memory; a `BenchmarkError` if it fails."""
     samples: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out"
-        command = [sys.executable, "-c", "from avsbg.cli import main; main()", "run", str(bundle), SOURCE]
-        command += ["-o", str(output), "--duration", str(seconds), "--masks", "video", "--rle", "--backend", backend]
+        program = [sys.executable, "-c", "from avsbg.cli import main; main()", "run", str(bundle), SOURCE]
+        program += ["-o", str(output), "--duration", str(seconds), "--masks", "video", "--rle", "--backend", backend]
         start = time.monotonic()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
             watched = psutil.Process(process.pid)
             while process.poll() is None:
                 try:
                     samples.append(watched.memory_info().rss)
                 except psutil.Error:  # it ended between the two
                     break
-                time.sleep(EVERY)
+                time.sleep(1.0)
             _, errors = process.communicate()
             clock = time.monotonic() - start
         if process.returncode:
@@ -69,11 +62,10 @@ def soak(bundle: Path, seconds: float, backend: str) -> Measurement:
 def soak_text(rows: Sequence[Measurement]) -> str:
     """A long run of `avsbg run` and its memory as a sentence."""
     (row,) = rows
-    resident = row["resident"].samples
+    resident, asked = row["resident"].samples, row["asked"].number
     # The most memory in the second tenth of the run, when all is loaded, and in the last tenth.
     tenth = max(1, len(resident) // 10)
     early, late = max(resident[tenth : 2 * tenth]), max(resident[-tenth:])
-    asked = row["asked"].number
     return (
         f"A soak of {asked / 3600:g} h of video at full speed ({row.ran.network}, {row.case['mode']} mode, overlay, "
         f"lossless masks and run lengths): {row['masks'].number} masks for {asked:g} s, {row['dropped'].number} "
@@ -82,9 +74,10 @@ def soak_text(rows: Sequence[Measurement]) -> str:
     )
 
 
+@command
 def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle that takes a waveform or log-mel patches.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="The file to write.")] = RESULTS,
+    output: Output = Path("benchmarks/results/soak.jsonl"),
     seconds: Annotated[float, typer.Option(min=60, help="Seconds of video.")] = 3600,
     backend: Annotated[str, typer.Option(help="What executes the network.")] = "onnxruntime",
 ) -> None:
@@ -92,7 +85,3 @@ def main(
     rows = [soak(bundle, seconds, backend)]
     write_rows(output, rows)
     typer.echo(soak_text(rows))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +71,7 @@ def test_the_table_is_what_the_compiler_makes(tmp_path: Path) -> None:
         find_tool("nvdisasm", "")
     except BenchmarkError:
         pytest.skip("nvdisasm not found: pip install nvidia-cuda-nvdisasm")
-    rows = [json.loads(json.dumps(asdict(row))) for row in inspect(87, tmp_path)]
+    rows = [json.loads(json.dumps(row)) for row in inspect(87, tmp_path)]
     expected = [row for row in TABLE["kernels"] if row["architecture"] == 87]
     if nvcc_version() == TABLE["nvcc"]:
         assert rows == expected
