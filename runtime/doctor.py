@@ -17,7 +17,7 @@ from typing import Any
 
 from avsbg.errors import AvsbgError
 from avsbg.runtime.device.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
-from avsbg.runtime.device.native_library import NativeLibrary, native_library
+from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 
 # The findings that each use needs.
@@ -120,9 +120,9 @@ def _toolkit() -> Finding:
         said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
     except (OSError, subprocess.TimeoutExpired) as error:
         return Finding("CUDA toolkit", None, f"{nvcc} cannot be run: {error}")
-    version = re.search(r"release (\d+\.\d+)", said)
-    text = version[1] if version else "unknown version"
-    return Finding("CUDA toolkit", f"{text}, {nvcc}", details={"version": text, "nvcc": nvcc})
+    found = re.search(r"release (\d+\.\d+)", said)
+    version = found[1] if found else "unknown version"
+    return Finding("CUDA toolkit", f"{version}, {nvcc}", details={"version": version, "nvcc": nvcc})
 
 
 def _gpu(driver: CudaDriver) -> Finding:
@@ -131,11 +131,11 @@ def _gpu(driver: CudaDriver) -> Finding:
     if driver.problem is not None:
         remedy = "install NVIDIA's driver, and in a container pass the GPU on (docker run --gpus all)"
         return Finding("GPU", None, driver.problem, remedy, details)
-    gpus = [
+    gpus = "; ".join(
         f"{gpu.name}, compute capability {gpu.compute_capability / 10:.1f}, {gpu.memory_bytes / 2**30:.0f} GiB"
         for gpu in driver.gpus
-    ]
-    text = f"{'; '.join(gpus)} (driver{f' {version}' if version else ''} for CUDA {driver.version})"
+    )
+    text = f"{gpus} (driver{f' {version}' if version else ''} for CUDA {driver.version})"
     return Finding("GPU", text, details=details)
 
 
@@ -212,7 +212,7 @@ def _rtx_capabilities() -> tuple[str, dict[str, Any]]:
 
 def _native(name: str, library: str, driver: CudaDriver) -> Finding:
     try:
-        found: NativeLibrary = native_library(library)
+        found = native_library(library)
     except NativeLibraryError as error:
         return Finding(name, None, error.message, error.hint)
     details = {"path": str(found.path), **found.built_with}

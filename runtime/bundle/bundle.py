@@ -50,7 +50,6 @@ class Bundle:
 
     Attributes:
         path: its directory, which another process may replace by an updated bundle at any time.
-        manifest: what is in it.
         manifest_sha256: of the manifest file as it was opened; "" if the object was not made by `open`.
     """
 
@@ -97,21 +96,13 @@ class Bundle:
         return (self.path / MANIFEST).is_file() and sha256(self.path / MANIFEST) == self.manifest_sha256
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest lists.
-
-        Raises:
-            BundleError: the manifest does not list it.
-        """
+        """The path of a file that the manifest lists; a `BundleError` if it does not."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")
         return self.path / name
 
     def graph(self, name: str = "clip") -> GraphRecord:
-        """The record of a graph.
-
-        Raises:
-            BundleError: the bundle has no graph of that name.
-        """
+        """The record of a graph; a `BundleError` if the bundle has none of that name."""
         if name not in self.manifest.graphs:
             raise BundleError(f"{self.path} has no graph {name!r}.", f"It has: {', '.join(self.manifest.graphs)}.")
         return self.manifest.graphs[name]
@@ -157,16 +148,13 @@ def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise BundleError(f"{path} is not a regular file.", restore)
+    changed = None
     if status.st_size != record.bytes:
-        raise BundleError(
-            f"{name} of the bundle {bundle} has changed: {status.st_size} bytes, the manifest says {record.bytes}.",
-            restore,
-        )
-    if (found := sha256(path)) != record.sha256:
-        raise BundleError(
-            f"{name} of the bundle {bundle} has changed: its sha256 is {found}, the manifest says {record.sha256}.",
-            restore,
-        )
+        changed = f"{status.st_size} bytes, the manifest says {record.bytes}"
+    elif (found := sha256(path)) != record.sha256:
+        changed = f"its sha256 is {found}, the manifest says {record.sha256}"
+    if changed:
+        raise BundleError(f"{name} of the bundle {bundle} has changed: {changed}.", restore)
 
 
 def _check_headers(path: Path, groups: Mapping[str, Iterable[TensorRecord]]) -> None:
@@ -179,10 +167,8 @@ def _check_headers(path: Path, groups: Mapping[str, Iterable[TensorRecord]]) -> 
                     read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
                     shape, _, dtype = read(member)
                 if (dtype.name, shape) != (tensor.dtype, tensor.shape):
-                    raise BundleError(
-                        f"{path}: {tensor.name} is {dtype}{list(shape)}, "
-                        f"the manifest says {tensor.dtype}{list(tensor.shape)}."
-                    )
+                    wanted = f"the manifest says {tensor.dtype}{list(tensor.shape)}"
+                    raise BundleError(f"{path}: {tensor.name} is {dtype}{list(shape)}, {wanted}.")
 
 
 def _load_vectors(path: Path, record: VectorsRecord) -> Vectors:
@@ -202,7 +188,6 @@ def _load_vectors(path: Path, record: VectorsRecord) -> Vectors:
         raise
     except Exception as error:  # zipfile, zlib, lzma and numpy each have exceptions of their own for damaged bytes
         reason = str(error) or type(error).__name__
-        raise BundleError(
-            f"{path} does not hold the vectors that the manifest lists: {reason}.", "Export the bundle again."
-        ) from error
+        message = f"{path} does not hold the vectors that the manifest lists: {reason}."
+        raise BundleError(message, "Export the bundle again.") from error
     return Vectors(record, **loaded)

@@ -1,7 +1,6 @@
 """The manifest of a bundle: what is in it, how to feed it, and the hash of each of its files.
 
-The models here are the format. Their JSON Schema is committed beside this file as `manifest.schema.json`, which is what
-`schema()` returns.
+The models here are the format; `manifest.schema.json` beside this file is what `schema()` returns.
 """
 
 from __future__ import annotations
@@ -205,9 +204,7 @@ class Manifest(Record):
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:
-        used = {record.file for record in self.vectors}
-        for graph in self.graphs.values():
-            used |= graph.files
+        used = {record.file for record in self.vectors}.union(*(graph.files for graph in self.graphs.values()))
         for name, engine in self.engines.items():
             used |= {engine.file, engine.layers_file}
             if engine.graph not in self.graphs:
@@ -230,9 +227,10 @@ def read_manifest(path: Path) -> Manifest:
         if size > MAX_MANIFEST_BYTES:
             raise BundleError(f"{path} has {size} bytes; a manifest has at most {MAX_MANIFEST_BYTES}.")
         text = path.read_text(encoding="utf-8")
-        version = _format_version(json.loads(text))
+        document = json.loads(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as JSON: {error}.", _REMAKE) from error
+    version = document.get("format") if isinstance(document, dict) else None
     if version != FORMAT:
         raise BundleError(
             f"{path} has format {version!r}, this version of avsbg reads format {FORMAT}.",
@@ -248,17 +246,11 @@ def read_manifest(path: Path) -> Manifest:
 _REMAKE = "Restore the file as `avsbg export` wrote it, or export the bundle again."
 
 
-def _format_version(document: object) -> object:
-    return document.get("format") if isinstance(document, dict) else None
-
-
 def _first_problems(error: ValidationError, limit: int = 3) -> str:
     problems = []
     for detail in error.errors(include_url=False)[:limit]:
-        where = ".".join(str(part) for part in detail["loc"]) or "manifest"
-        value = repr(detail["input"])
-        shown = f" (got {value})" if len(value) <= 80 else ""
-        problems.append(f"{where}: {detail['msg']}{shown}")
+        where, value = ".".join(map(str, detail["loc"])) or "manifest", repr(detail["input"])
+        problems.append(f"{where}: {detail['msg']}" + (f" (got {value})" if len(value) <= 80 else ""))
     more = error.error_count() - len(problems)
     return "; ".join(problems) + (f"; and {more} more" if more > 0 else "")
 

@@ -56,11 +56,8 @@ class BundleWriter:
     def write_manifest(self, **fields: Any) -> Manifest:
         """Hash every file in `directory` and write `manifest.json`; call it when all files are in place.
 
-        Args:
-            fields: the fields of `Manifest` except `format`, `vectors`, `files` and `created`, which are filled here.
-
-        Raises:
-            BundleError: the fields do not make a valid manifest.
+        `fields` are those of `Manifest` but `format`, `vectors`, `files` and `created`, which are filled here. Raises a
+        `BundleError` if they do not make a valid manifest.
         """
         created = datetime.now(timezone.utc).replace(microsecond=0)
         return _write_manifest(self.directory, {**fields, "vectors": tuple(self._vectors), "created": created})
@@ -95,9 +92,8 @@ class BundleUpdate:
     Attributes:
         bundle: the old one.
         directory: where the copy is.
-        graphs: records to add or replace, by name.
-        engines: the same for engines; None removes one.
-        quantisations: the same for calibrations, by precision.
+        graphs: records to add or replace, by name; so are `engines`, of which None removes one.
+        quantisations: the same, by precision.
     """
 
     bundle: Bundle
@@ -107,11 +103,7 @@ class BundleUpdate:
     quantisations: dict[str, QuantisationRecord] = field(default_factory=dict)
 
     def open(self) -> Bundle:
-        """The new bundle as it is now, checked.
-
-        Raises:
-            BundleError: it is not valid.
-        """
+        """The new bundle as it is now, checked; a `BundleError` if it is not valid."""
         old, directory = self.bundle.manifest, self.directory
         graphs, engines = _merge(old.graphs, self.graphs), _merge(old.engines, self.engines)
         used = {record.file for record in old.vectors}.union(*(graph.files for graph in graphs.values()))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -84,40 +84,32 @@ class Device:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Make the GPU's context the current one of this thread inside the block."""
-        with self._errors():
-            self._context.push()
+        self._checked(self._context.push)
         try:
             yield
         finally:
-            with self._errors():
-                self._cuda.Context.pop()
+            self._checked(self._cuda.Context.pop)
 
     def allocate(self, nbytes: int) -> Memory:
         """Allocate memory of the GPU."""
-        with self._errors():
-            allocation = self._cuda.mem_alloc(nbytes)
+        allocation = self._checked(self._cuda.mem_alloc, nbytes)
         return Memory(int(allocation), nbytes, allocation)
 
     def free(self, memory: Memory) -> None:
         """Free it; no work that uses it may be under way."""
-        with self._errors():
-            memory.owner.free()
+        self._checked(memory.owner.free)
 
     def allocate_host(self, nbytes: int) -> HostBuffer:
         """Allocate page-locked memory of the host."""
-        with self._errors():
-            return HostBuffer(self._cuda.pagelocked_empty(nbytes, np.uint8))
+        return HostBuffer(self._checked(self._cuda.pagelocked_empty, nbytes, np.uint8))
 
     def free_host(self, buffer: HostBuffer) -> None:
         """Free it; no copy from or to it may be under way."""
-        # The array's base is the allocation.
-        with self._errors():
-            buffer.array.base.free()  # type: ignore[union-attr]
+        self._checked(buffer.array.base.free)  # type: ignore[union-attr]  # the array's base is the allocation
 
     def create_stream(self) -> Stream:
         """A stream that does not wait for the default stream."""
-        with self._errors():
-            stream = self._cuda.Stream(_NON_BLOCKING)
+        stream = self._checked(self._cuda.Stream, _NON_BLOCKING)
         return Stream(stream.handle, stream)
 
     def destroy_stream(self, stream: Stream) -> None:
@@ -127,33 +119,28 @@ class Device:
 
     def synchronize(self, stream: Stream) -> None:
         """Wait until all work of the stream is done; errors of that work appear here."""
-        with self._errors():
-            stream.owner.synchronize()
+        self._checked(stream.owner.synchronize)
 
     def record(self, stream: Stream) -> Any:
         """An event that happens when the work that the stream has now is done."""
-        with self._errors():
-            return self._cuda.Event(self._cuda.event_flags.DISABLE_TIMING).record(stream.owner)
+        event = self._checked(self._cuda.Event, self._cuda.event_flags.DISABLE_TIMING)
+        return self._checked(event.record, stream.owner)
 
     def wait(self, stream: Stream, event: Any) -> None:
         """Let later work of the stream wait for the event; the host does not wait."""
-        with self._errors():
-            stream.owner.wait_for_event(event)
+        self._checked(stream.owner.wait_for_event, event)
 
     def copy_in(self, target: Memory, source: HostBuffer, nbytes: int, stream: Stream) -> None:
         """Copy from the host."""
-        with self._errors():
-            self._cuda.memcpy_htod_async(target.address, source.array[:nbytes], stream.owner)
+        self._checked(self._cuda.memcpy_htod_async, target.address, source.array[:nbytes], stream.owner)
 
     def copy_out(self, target: HostBuffer, source: Memory, nbytes: int, stream: Stream) -> None:
         """Copy to the host."""
-        with self._errors():
-            self._cuda.memcpy_dtoh_async(target.array[:nbytes], source.address, stream.owner)
+        self._checked(self._cuda.memcpy_dtoh_async, target.array[:nbytes], source.address, stream.owner)
 
     def copy_within(self, target: Memory, source: Memory, nbytes: int, stream: Stream) -> None:
         """Copy from one memory of the GPU to another."""
-        with self._errors():
-            self._cuda.memcpy_dtod_async(target.address, source.address, nbytes, stream.owner)
+        self._checked(self._cuda.memcpy_dtod_async, target.address, source.address, nbytes, stream.owner)
 
     def begin_capture(self, stream: Stream) -> None:
         """Record work of the stream from now on; only this thread is restricted meanwhile, others may allocate."""
@@ -202,14 +189,13 @@ class Device:
     def close(self) -> None:
         """Release the context; everything that was allocated has been freed, or `broken`."""
         # Active while it is detached: pycuda then releases the primary context and forgets it on this thread.
-        with self._errors():
-            self._context.push()
-            self._context.detach()
+        self._checked(self._context.push)
+        self._checked(self._context.detach)
 
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
+    def _checked(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """Call a function of pycuda's."""
         try:
-            yield
+            return function(*arguments)
         except self._cuda.Error as error:
             raise CudaError(str(error), sticky=self.broken()) from error
 
@@ -225,6 +211,7 @@ class Device:
         return self._graphs
 
     def _call(self, function: str, *arguments: Any) -> Any:
+        """Call a function of cuda-bindings, and return its one result."""
         bindings = self._bindings()
         status, *results = getattr(bindings, function)(*arguments)
         if int(status) != 0:

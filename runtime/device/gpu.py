@@ -47,17 +47,13 @@ def read_cuda_driver() -> CudaDriver:
     if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0:
         version = f"{number.value // 1000}.{number.value % 1000 // 10}"
     if status := cuda.cuInit(0):
-        return CudaDriver(version, f"the NVIDIA driver reports: {_error(cuda, status)}")
+        text = ctypes.c_char_p()
+        known = cuda.cuGetErrorString(status, ctypes.byref(text)) == 0 and text.value
+        error = known.decode(errors="replace") if known else f"error {status}"
+        return CudaDriver(version, f"the NVIDIA driver reports: {error}")
     cuda.cuDeviceGetCount(ctypes.byref(number))
     gpus = tuple(_describe(cuda, index) for index in range(number.value))
     return CudaDriver(version, None if gpus else "the NVIDIA driver finds no GPU", gpus)
-
-
-def _error(cuda: ctypes.CDLL, status: int) -> str:
-    text = ctypes.c_char_p()
-    if cuda.cuGetErrorString(status, ctypes.byref(text)) == 0 and text.value:
-        return text.value.decode(errors="replace")
-    return f"error {status}"
 
 
 def _describe(cuda: ctypes.CDLL, index: int) -> Gpu:
@@ -69,17 +65,11 @@ def _describe(cuda: ctypes.CDLL, index: int) -> Gpu:
         cuda.cuDeviceGetAttribute(ctypes.byref(value), which, device)
         return value.value
 
-    name = ctypes.create_string_buffer(256)
+    name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
     cuda.cuDeviceGetName(name, len(name), device)
-    memory = ctypes.c_size_t()
     cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
-    return Gpu(
-        name.value.decode(errors="replace"),
-        10 * attribute(_MAJOR) + attribute(_MINOR),
-        memory.value,
-        attribute(_MULTIPROCESSORS),
-        bool(attribute(_INTEGRATED)),
-    )
+    text, capability = name.value.decode(errors="replace"), 10 * attribute(_MAJOR) + attribute(_MINOR)
+    return Gpu(text, capability, memory.value, attribute(_MULTIPROCESSORS), bool(attribute(_INTEGRATED)))
 
 
 def driver_version() -> str | None:

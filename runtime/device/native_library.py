@@ -16,7 +16,6 @@ class NativeLibrary:
 
     Attributes:
         name: `onnxruntime` (operators for ONNX Runtime) or `tensorrt` (the TensorRT plugin).
-        path: the shared library.
         built_with: what the build recorded: compiler, CUDA version and architectures, version of TensorRT's headers.
     """
 

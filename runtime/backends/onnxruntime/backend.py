@@ -18,16 +18,8 @@ from avsbg.runtime.backends.base import (
     check_counts,
     converted_graph,
 )
+from avsbg.runtime.backends.onnxruntime import providers
 from avsbg.runtime.backends.onnxruntime.operator import register
-from avsbg.runtime.backends.onnxruntime.providers import (
-    CPU,
-    CUDA,
-    TENSORRT,
-    UNFIT_FOR_FP8,
-    check_providers,
-    provider_list,
-    request_node_assignment,
-)
 from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -36,7 +28,7 @@ from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
 
 # Where a provider keeps arrays; any other keeps them in the host's memory.
-_DEVICES = {CUDA: "cuda", TENSORRT: "cuda"}
+_DEVICES = {providers.CUDA: "cuda", providers.TENSORRT: "cuda"}
 # Buffers that were returned and wait for the next run, by device, dtype and shape.
 _Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
 
@@ -83,7 +75,7 @@ class OnnxRuntimeBackend(Backend):
 
     name: ClassVar[str] = "onnxruntime"
     OPERATORS = (OperatorImplementation.FUNCTION, OperatorImplementation.NATIVE, OperatorImplementation.PLAIN)
-    PROVIDER: ClassVar[str] = CPU
+    PROVIDER: ClassVar[str] = providers.CPU
 
     def __init__(
         self,
@@ -119,7 +111,7 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"the graph {graph} holds no custom operator, {why}.")
         provider = provider or self.PROVIDER
         if implementation is OperatorImplementation.NATIVE:
-            if provider != CPU:
+            if provider != providers.CPU:
                 raise BackendError(
                     f"the native operator is a kernel for the CPU, and {provider} runs on a GPU: each call would copy "
                     "its inputs and outputs.",
@@ -176,18 +168,18 @@ class OnnxRuntimeBackend(Backend):
             session = onnxruntime.InferenceSession(
                 str(path),
                 self._options(onnxruntime),
-                providers=provider_list(self._provider, self._index, self._provider_options),
-                disabled_optimizers=UNFIT_FOR_FP8 if self.contract.precision == "fp8" else (),
+                providers=providers.provider_list(self._provider, self._index, self._provider_options),
+                disabled_optimizers=providers.UNFIT_FOR_FP8 if self.contract.precision == "fp8" else (),
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class.
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
-        self._nodes = check_providers(session, self._provider)
+        self._nodes = providers.check_providers(session, self._provider)
         self._session = session
 
     def _options(self, onnxruntime: Any) -> Any:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        request_node_assignment(options, self._provider)
+        providers.request_node_assignment(options, self._provider)
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if self._clips is not None:
@@ -260,7 +252,7 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
     """ONNX Runtime on a GPU, with its own CUDA kernels; otherwise as `OnnxRuntimeBackend`."""
 
     name: ClassVar[str] = "onnxruntime-cuda"
-    PROVIDER: ClassVar[str] = CUDA
+    PROVIDER: ClassVar[str] = providers.CUDA
 
 
 class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
@@ -271,4 +263,4 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     """
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
-    PROVIDER: ClassVar[str] = TENSORRT
+    PROVIDER: ClassVar[str] = providers.TENSORRT

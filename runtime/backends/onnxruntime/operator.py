@@ -30,19 +30,15 @@ def register(options: Any, path: str = "auto") -> str:
 
     Args:
         options: an `onnxruntime.SessionOptions`; its sessions then prefer the library to a function body.
-        path: an instruction set of `available_paths`, or `auto`.
-
-    Returns:
-        The path that will run.
+        path: an instruction set of `available_paths`, or `auto`; the one that will run is returned.
 
     Raises:
         NativeLibraryError: the library was not built, this CPU has no such path, or ONNX Runtime is too old.
     """
     paths = available_paths()
     if path not in ("auto", *paths):
-        raise NativeLibraryError(
-            f"the operator's path {path!r} cannot run on this CPU.", f"Choose one of: auto, {', '.join(paths)}."
-        )
+        hint = f"Choose one of: auto, {', '.join(paths)}."
+        raise NativeLibraryError(f"the operator's path {path!r} cannot run on this CPU.", hint)
     options.add_session_config_entry(_PATH_KEY, path)
     try:
         options.register_custom_ops_library(str(native_library("onnxruntime").path))

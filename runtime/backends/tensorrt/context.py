@@ -38,18 +38,11 @@ class Step:
 
 @dataclass
 class Counts:
-    """Counts of what a context did.
+    """Counts of what a context did, and why steps are not captured, where they are not."""
 
-    Attributes:
-        plain: steps that were enqueued call by call.
-        captured: graphs that were captured.
-        launched: steps that were launched as a graph.
-        why_not: why steps are not captured, where they are not.
-    """
-
-    plain: int = 0
-    captured: int = 0
-    launched: int = 0
+    plain: int = 0  # steps that were enqueued call by call
+    captured: int = 0  # graphs that were captured
+    launched: int = 0  # steps that were launched as a graph
     why_not: str | None = None
 
 

@@ -101,7 +101,11 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
     rebuild = f"Rebuild it: avsbg build {bundle.path} --backend {record.backend} --precision {record.precision}"
     rebuild += f" --operator {record.operator} --clips {first.smallest[0]} {first.optimal[0]} {first.largest[0]}."
     _check_magic(path, record, rebuild)
-    _check_trust(path, trust, rebuild)
+    if not trust and sha256(path) not in _read_built(_built_list()):
+        raise BackendError(
+            f"{path} was not built by this user on this machine, and an engine is native code.",
+            f"{rebuild} Or, if you trust where it comes from, load it with --trust (trust=True in Python).",
+        )
     trt = import_runtime(record.backend)
     _check_version(path, record, str(trt.__version__), rebuild)
     _check_device(path, record, rebuild, device)
@@ -146,14 +150,6 @@ def _check_magic(path: Path, record: EngineRecord, rebuild: str) -> None:
         raise BackendError(f"{path} is {'not a TensorRT engine' if magic else 'empty'}.", rebuild)
     if found != record.backend:
         raise BackendError(f"{path} is an engine of {found}; its record says {record.backend}.", rebuild)
-
-
-def _check_trust(path: Path, trust: bool, rebuild: str) -> None:
-    if not trust and sha256(path) not in _read_built(_built_list()):
-        raise BackendError(
-            f"{path} was not built by this user on this machine, and an engine is native code.",
-            f"{rebuild} Or, if you trust where it comes from, load it with --trust (trust=True in Python).",
-        )
 
 
 def import_runtime(backend: str) -> Any:

@@ -28,10 +28,7 @@ def message_log(trt: Any) -> Any:
     any builder or runtime lives, even after that logger is gone (seen with TensorRT for RTX 1.7.1: it crashes).
 
     Messages go to Python's logger `avsbg.tensorrt`, except inside `with message_log(trt).collect() as messages:`, where
-    they are appended to the list instead.
-
-    Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
+    they are appended to the list instead. `trt` is the module `tensorrt` or `tensorrt_rtx`.
     """
 
     class MessageLog(trt.ILogger):  # type: ignore[misc]
