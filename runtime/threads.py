@@ -62,12 +62,6 @@ class Channel(Generic[Item]):
             that what is dropped for a frame is a frame, and not sound.
         policy: when there is no room: `block` makes the producer wait; `drop-oldest` drops the oldest of that kind.
 
-    Attributes:
-        counters: what has gone through it, by kind.
-        waited: seconds that consumers have waited for items.
-        blocked: seconds that producers have waited for room.
-        error: what it was closed with.
-
     Raises:
         BackendError: no such policy, or a capacity below 1.
     """
@@ -80,8 +74,8 @@ class Channel(Generic[Item]):
         if policy not in (known := get_args(Policy)):
             raise BackendError(f"unknown policy {policy!r} of a queue.", f"Choose one of: {', '.join(known)}.")
         self.counters = {kind: ChannelCounters() for kind in kinds}
-        self.waited = self.blocked = 0.0
-        self.error: BaseException | None = None
+        self.waited = self.blocked = 0.0  # seconds, by consumers for items and by producers for room
+        self.error: BaseException | None = None  # what it was closed with
         self._capacity, self._policy = dict(kinds), policy
         self._items: deque[tuple[str, Item]] = deque()
         self._sizes = dict.fromkeys(kinds, 0)
@@ -140,9 +134,7 @@ class Channel(Generic[Item]):
     def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
         """Take no more; whoever waits is woken. What is in it can still be taken out, unless it is to be discarded.
 
-        Args:
-            error: what producers, and consumers of the empty channel, get instead of its end. The first stays.
-            discard: empty it.
+        Producers, and consumers of the empty channel, get `error` instead of its end; the first one stays.
         """
         with self._changed:
             self._closed = True

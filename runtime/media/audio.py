@@ -39,10 +39,8 @@ class AudioReader:
 
     def __init__(self, video: VideoInfo, sample_rate: int) -> None:
         if not video.has_audio:
-            raise MediaError(
-                f"{video.path} has no audio track, and the network uses audio.",
-                "Use --silent to run it with silence instead, or give a video with sound.",
-            )
+            hint = "Use --silent to run it with silence instead, or give a video with sound."
+            raise MediaError(f"{video.path} has no audio track, and the network uses audio.", hint)
         self._blocks: Iterator[NDArray[Any]] = iter(())
         self._video, self._rate = video, sample_rate
         self._rest = np.zeros(0, np.float32)
@@ -102,7 +100,7 @@ class Aligner:
     Args:
         name: the source, for messages.
         start: the time stamp of the first sample wanted, seconds.
-        sample_rate: Hz.
+        sample_rate: of the blocks, Hz.
         at_once: samples that may wait to be resampled together; the result is the same.
     """
 
@@ -166,7 +164,7 @@ class _Resampler:
     """Makes decoded sound mono and resamples it.
 
     Channels are averaged first where samples are float, as those of AAC, MP3 and Opus are: there is less to resample.
-    Other formats are made float by the resampler. The order is a matter of rounding.
+    Other formats are made float by the resampler. Both are linear, so that their order is a matter of rounding.
     """
 
     def __init__(self, name: str, rate: int, at_once: int) -> None:

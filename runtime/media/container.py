@@ -30,25 +30,16 @@ _ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """A description of a video file or a live source.
+    """A description of a video file or a live source."""
 
-    Attributes:
-        path: the file, or how the user names the live source.
-        width, height: pixels, as displayed.
-        rate: frames per second if constant, else None.
-        start: the time stamp of the first frame, seconds; all other times count from it.
-        duration: seconds of video, if the file states it.
-        has_audio: whether there is an audio track.
-        header_suffices: whether the file's header tells all that FFmpeg must know to decode it.
-    """
-
-    path: Path | str
-    width: int
+    path: Path | str  # the file, or how the user names the live source
+    width: int  # in pixels, as displayed
     height: int
-    rate: Fraction | None
-    start: Fraction
-    duration: Fraction | None
+    rate: Fraction | None  # frames per second if constant
+    start: Fraction  # the time stamp of the first frame, seconds; all other times count from it
+    duration: Fraction | None  # seconds of video, if the file states it
     has_audio: bool
+    # Whether the file's header tells all that FFmpeg must know to decode it.
     header_suffices: bool = field(default=False, compare=False)
 
 

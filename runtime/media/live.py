@@ -89,10 +89,9 @@ class LiveReader:
             self._decoders = {track.type: track.codec_context for track in self._tracks}
             self._packets = self._merged(stack)
             self._held: list[Any] = []
-            first = self._first_frame()
-            width, height = displayed_size(first)
-            start = time_of(first, self._source.name)
-            self.video = VideoInfo(self._source.name, width, height, None, start, None, self._audio is not None)
+            first, name = self._first_frame(), self._source.name
+            start, has_audio = time_of(first, name), self._audio is not None
+            self.video = VideoInfo(name, *displayed_size(first), None, start, None, has_audio)
             self._stack = stack.pop_all()
         return self
 
@@ -181,8 +180,13 @@ class LiveReader:
         for packet in packets:
             for frame in self._decode(decoders[packet.stream.type], packet):
                 if packet.stream.type == "video":
-                    fits = (frame.width, frame.height) == (self.video.width, self.video.height)
-                    yield frame if fits or frame.rotation % 360 else _reformatted(frame, self.video)
+                    width, height = self.video.width, self.video.height
+                    fitting = frame
+                    if (frame.width, frame.height) != (width, height) and not frame.rotation % 360:
+                        # A source that has changed its size keeps the one that it began with.
+                        fitting = frame.reformat(width=width, height=height)
+                        fitting.pts, fitting.time_base = frame.pts, frame.time_base
+                    yield fitting
                 elif time_of(frame, self._source.name) >= self.video.start:
                     yield frame
 
@@ -266,13 +270,6 @@ def copy_decoder(track: Any) -> Any:
     else:
         decoder.sample_rate, decoder.layout, decoder.format = original.sample_rate, original.layout, original.format
     return decoder
-
-
-def _reformatted(frame: Any, video: VideoInfo) -> Any:
-    """A frame of a source that has changed its size, in the size that it began with."""
-    fitting = frame.reformat(width=video.width, height=video.height)
-    fitting.pts, fitting.time_base = frame.pts, frame.time_base
-    return fitting
 
 
 def _open(source: LiveSource) -> Any:

@@ -28,23 +28,14 @@ FRAMES_AHEAD = 2
 
 @dataclass(frozen=True)
 class Sample:
-    """A second of a source, ready for the network: a frame and its sound.
+    """A second of a source, ready for the network: a frame and its sound."""
 
-    Attributes:
-        number: which second, 0 for the first one.
-        time: when its frame begins, seconds from the first frame of the source.
-        length: how much of the second is there, 1 except at the source's end.
-        pixels: uint8 `[height, width, 3]`, the frame, RGB, in the source's size.
-        frame: uint8 `[H, W, 3]`, the same in the network's size.
-        audio: float32 `[n]`, mono; n is the sample rate times `length`.
-    """
-
-    number: int
-    time: Fraction
-    length: Fraction
-    pixels: Array
-    frame: Array
-    audio: Array
+    number: int  # of the second, 0 for the first one
+    time: Fraction  # when its frame begins, seconds from the first frame of the source
+    length: Fraction  # how much of the second is there, 1 except at the source's end
+    pixels: Array  # uint8 `[height, width, 3]`, the frame, RGB, in the source's size
+    frame: Array  # uint8 `[H, W, 3]`, the same in the network's size
+    audio: Array  # float32 `[n]`, mono; n is the sample rate times `length`
 
 
 def read_samples(video: VideoInfo, manifest: Manifest, *, silent: bool = False) -> Iterator[Sample]:

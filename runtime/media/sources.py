@@ -28,21 +28,13 @@ PATIENT = {"http", "https", "tcp", "lavfi"}
 
 @dataclass(frozen=True)
 class LiveSource:
-    """A source that is read as it comes and may never end.
+    """A source that is read as it comes and may never end."""
 
-    Attributes:
-        name: as the user wrote it.
-        address: what FFmpeg opens.
-        device: the input device, or None for an address.
-        options: FFmpeg's for it.
-        waits: whether it waits for a reader that is late, so that nothing need be dropped.
-    """
-
-    name: str
-    address: str
-    device: str | None
-    options: dict[str, str] = field(default_factory=dict)
-    waits: bool = False
+    name: str  # as the user wrote it
+    address: str  # that FFmpeg opens
+    device: str | None  # FFmpeg's input device, or None for an address
+    options: dict[str, str] = field(default_factory=dict)  # FFmpeg's
+    waits: bool = False  # for a reader that is late, so that nothing need be dropped
 
 
 def parse_source(text: str) -> Path | LiveSource:

@@ -33,7 +33,7 @@ MOST_WAITING = 1000
 ChosenFrame = tuple[int, Fraction, Fraction, Any]
 
 
-def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float = 15 / 16) -> Iterator[ChosenFrame]:
+def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float) -> Iterator[ChosenFrame]:
     """The frame that stands for each second of the video, decoding straight through.
 
     The published preparation cuts a video into clips, rounds the frame rate to an integer f and keeps, for second l
@@ -46,7 +46,7 @@ def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float = 15 / 1
     Args:
         video: what `probe` returned.
         clip_seconds: seconds per clip, T.
-        offset: the place in the second.
+        offset: the place in the second, 15/16 in the published preparation.
     """
 
     def deadline(second: int) -> Fraction:
@@ -104,10 +104,6 @@ class FrameSkipper:
         decoder: the codec context that the packets go to.
         start: the time stamp of the first frame, seconds.
         deadline: the time by which a second's frame must have begun.
-
-    Attributes:
-        passed: how many seconds' deadlines the frames, sent or not, have passed.
-        end: where the last frame ends, if it was not sent; else None.
     """
 
     def __init__(self, decoder: Any, start: Fraction, deadline: Callable[[int], Fraction]) -> None:
@@ -118,8 +114,8 @@ class FrameSkipper:
         self._wanted: set[int] = set()
         self._unit: Fraction | None = None  # of the packets' time stamps
         self._limit = 0  # the deadline of second `passed`, in it
-        self.passed = 0
-        self.end: Fraction | None = None
+        self.passed = 0  # seconds whose deadlines the frames, sent or not, have passed
+        self.end: Fraction | None = None  # of the last frame, if it was not sent
 
     def needed(self, packets: Iterator[Any]) -> Iterator[Any]:
         """The packets to decode, of all packets of the track; with an empty one at the end."""

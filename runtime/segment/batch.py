@@ -11,10 +11,11 @@ from typing import Any, Literal
 
 from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError
+from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import MediaError, OutputError
 from avsbg.runtime.media.sources import VIDEO_SUFFIXES
-from avsbg.runtime.segment.pipeline import Options, Progress
+from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import SUMMARY, segment_video, settings
 from avsbg.runtime.segment.segmenter import Segmenter
 
@@ -65,10 +66,8 @@ def find_videos(sources: Sequence[Path], output: Path) -> list[BatchItem]:
         for path, name in found:
             item = BatchItem(path, output / name)
             if (other := items.setdefault(item.output, item)) is not item:
-                raise MediaError(
-                    f"{other.path} and {path} would both be written to {item.output}.",
-                    "Run them with different -o directories, or give the folder that holds both.",
-                )
+                hint = "Run them with different -o directories, or give the folder that holds both."
+                raise MediaError(f"{other.path} and {path} would both be written to {item.output}.", hint)
     return list(items.values())
 
 
@@ -126,10 +125,8 @@ def _run_one(
         if earlier.get("video", {}).get("key") == key:
             result.state, result.summary = "finished before", earlier
             return
-        raise MediaError(
-            f"{output} exists already and is of another video, another bundle or other options.",
-            "Choose another directory, or replace it with --force.",
-        )
+        problem = f"{output} exists already and is of another video, another bundle or other options."
+        raise MediaError(problem, "Choose another directory, or replace it with --force.")
     result.summary = segment_video(
         segmenter, path, output, options, replace=redo, content=content, key=key, progress=progress
     )

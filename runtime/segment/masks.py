@@ -30,13 +30,9 @@ MASK_VIDEO, RLE = "masks.mkv", "masks.coco.json"
 
 @contextmanager
 def mask_writers(directory: Path, video: VideoInfo, masks: MaskFormat, rle: bool) -> Iterator[list[MaskWriter]]:
-    """Yield the writers for the files asked for; they are complete when the block ends without an error.
+    """Yield the writers for `masks/` or `masks.mkv`, and with `rle` for `masks.coco.json` too.
 
-    Args:
-        directory: where they go: `masks/`, `masks.mkv` and `masks.coco.json`.
-        video: what the masks belong to.
-        masks: how they are written.
-        rle: also write COCO's run lengths.
+    The files are complete when the block ends without an error.
     """
     with ExitStack() as stack:
         writers: list[MaskWriter] = []
@@ -52,7 +48,7 @@ def mask_writers(directory: Path, video: VideoInfo, masks: MaskFormat, rle: bool
 def _png_writer(directory: Path) -> MaskWriter:
     """`00000.png` and so on in a directory of their own, one for each second: 255 where it sounds, else 0."""
     directory.mkdir()
-    return lambda sample, mask: save_grey(numbered(directory, sample.number), mask.astype(np.uint8) * 255)
+    return lambda sample, mask: save_grey(directory, sample, mask.astype(np.uint8) * 255)
 
 
 @contextmanager
@@ -140,11 +136,6 @@ def bounding_box(mask: Array) -> list[int]:
     return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0] + 1), int(rows[-1] - rows[0] + 1)]
 
 
-def save_grey(path: Path, pixels: Array) -> None:
-    """Write uint8 `[h, w]` as a PNG; fast rather than smallest."""
-    Image.fromarray(pixels).save(path, compress_level=1)
-
-
-def numbered(directory: Path, second: int) -> Path:
-    """The file of a second."""
-    return directory / f"{second:05d}.png"
+def save_grey(directory: Path, sample: Sample, pixels: Array) -> None:
+    """Write uint8 `[h, w]` as a sample's PNG, `00000.png` and so on; fast rather than smallest."""
+    Image.fromarray(pixels).save(directory / f"{sample.number:05d}.png", compress_level=1)

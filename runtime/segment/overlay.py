@@ -33,34 +33,24 @@ def tint(pixels: Array, mask: Array) -> Array:
     return tinted
 
 
-class Tinter:
-    """Mixes the tint into decoded frames where the mask of their second is true.
+def _tint_frame(frame: Any, mask: Array) -> Any:
+    """`tint` of a decoded frame: an `av.VideoFrame` of even width and height in yuv420p.
 
     Planar YUV is tinted as it is, which takes a third of the time of going through RGB and keeps the colours.
     """
-
-    def __init__(self) -> None:
-        self._mask = self._halved = np.zeros((0, 0), bool)
-
-    def use(self, mask: Array) -> None:
-        """Tint with `mask`, bool `[h, w]` in the video's size, from now on."""
-        self._mask, self._halved = mask, mask[::2, ::2]
-
-    def __call__(self, frame: Any) -> Any:
-        """The tinted frame, an `av.VideoFrame` of even width and height in yuv420p."""
-        if frame.rotation % 360 or frame.width % 2 or frame.height % 2:
-            pixels = tint(displayed(frame), self._mask)
-            height, width = self._mask.shape
-            pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-            return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-        planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
-        pixels, height = planar.to_ndarray(), frame.height
-        planes = pixels[:height], *pixels[height:].reshape(2, height // 2, frame.width // 2)
-        for plane, value, mask in zip(planes, TINT_YUV, (self._mask, self._halved, self._halved), strict=True):
-            np.copyto(plane, (plane >> 1) + (value >> 1), where=mask)
-        tinted = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
-        tinted.colorspace, tinted.color_range = planar.colorspace, planar.color_range
-        return tinted
+    if frame.rotation % 360 or frame.width % 2 or frame.height % 2:
+        pixels = tint(displayed(frame), mask)
+        height, width = mask.shape
+        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+    planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
+    pixels, height, halved = planar.to_ndarray(), frame.height, mask[::2, ::2]
+    planes = pixels[:height], *pixels[height:].reshape(2, height // 2, frame.width // 2)
+    for plane, value, where in zip(planes, TINT_YUV, (mask, halved, halved), strict=True):
+        np.copyto(plane, (plane >> 1) + (value >> 1), where=where)
+    tinted = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
+    tinted.colorspace, tinted.color_range = planar.colorspace, planar.color_range
+    return tinted
 
 
 def write_overlay(
@@ -77,8 +67,7 @@ def write_overlay(
     Frame times are kept. Width and height are padded to even numbers, which H.264 needs.
 
     Args:
-        video: what is known of the video.
-        frames: its decoded frames and sound, each with its time stamp.
+        video: the video, of which `frames` are the decoded frames and sound, each with its time stamp.
         output: an .mp4 file.
         masks: (second, bool mask in the video's size), seconds increasing; waited for. A second without a mask keeps
             the one before, and so does what follows the last one.
@@ -110,7 +99,7 @@ def _write_overlay(
     video: VideoInfo, frames: Iterable[Any], target: Any, masks: Masks, progress: Callable[[int], None]
 ) -> None:
     video_out, audio_out = _add_streams(target, video)
-    tinter, last = Tinter(), -1
+    mask, last = np.zeros((0, 0), bool), -1
     current, coming, ended = -1, None, False
     for frame in frames:
         time = time_of(frame, video.path) - video.start
@@ -124,11 +113,9 @@ def _write_overlay(
             if coming is None or (coming[0] > second and current >= 0):
                 ended = coming is None
                 break
-            current, mask = coming
-            coming = None
-            tinter.use(mask)
+            (current, mask), coming = coming, None
             progress(current)
-        tinted = tinter(frame)
+        tinted = _tint_frame(frame, mask)
         # Encoders refuse times that stand still, which damaged files have.
         last = max(last + 1, round(time * TICKS))
         tinted.pts, tinted.time_base = last, Fraction(1, TICKS)

@@ -16,17 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from avsbg.progress import Progress
 from avsbg.runtime.errors import EmptySourceError, MediaError
 from avsbg.runtime.media.container import VideoInfo
 from avsbg.runtime.media.samples import Sample
-from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, numbered, save_grey
+from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, save_grey
 from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
 from avsbg.runtime.segment.segmenter import Segmented, Segmenter
 from avsbg.runtime.threads import Channel, Policy, Prefetch, Worker
 
 Array = NDArray[Any]
-# (step, seconds of video done, seconds in all or None while unknown)
-Progress = Callable[[str, int, int | None], None]
 
 FRAMES, OVERLAY, SHEET = "frames.jsonl", "overlay.mp4", "overlay.png"
 
@@ -36,26 +35,14 @@ AHEAD = 4
 
 @dataclass(frozen=True)
 class Options:
-    """Outputs for a video.
+    """Outputs for a video; it is a `MediaError` if the threshold is out of range."""
 
-    Attributes:
-        threshold: a pixel sounds where its probability exceeds this.
-        silent: give the network silence in place of the soundtrack.
-        masks: how masks are written.
-        rle: also write them as COCO's run lengths.
-        probabilities: also write the network's own maps times 255.
-        overlay: write the video and the contact sheet with the masks tinted in.
-
-    Raises:
-        MediaError: the threshold is out of range.
-    """
-
-    threshold: float = 0.5
-    silent: bool = False
+    threshold: float = 0.5  # a pixel sounds where its probability exceeds this
+    silent: bool = False  # give the network silence in place of the soundtrack
     masks: MaskFormat = "png"
-    rle: bool = False
-    probabilities: bool = False
-    overlay: bool = True
+    rle: bool = False  # also write masks as COCO's run lengths
+    probabilities: bool = False  # also write the network's own maps times 255
+    overlay: bool = True  # write the video and the contact sheet with the masks tinted in
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
@@ -92,11 +79,8 @@ def write_outputs(
 
     Args:
         segmenter: the network.
-        video: what is known of the source.
-        samples: the source, second by second.
-        frames: its decoded frames and sound, for the overlay.
-        directory: where the files go.
-        options: which ones.
+        video: the source; `samples` are its seconds and `frames` its decoded frames and sound, for the overlay.
+        directory: the place for the files that `options` ask for.
         progress: called as work goes on, from several threads.
         policy: let a source wait that is too fast, or lose its oldest seconds.
         packets: of a live source, what `frames` waits for, to be broken off with everything else.
@@ -180,7 +164,7 @@ def _write_results(
             for write in writers:
                 write(sample, mask)
             if options.probabilities:
-                save_grey(numbered(maps, sample.number), np.rint(probability * 255).astype(np.uint8))
+                save_grey(maps, sample, np.rint(probability * 255).astype(np.uint8))
             area, highest = float(mask.mean()), float(probability.max())
             line = {"second": sample.number, "time": round(float(sample.time), 6)}
             line |= {"mask_area": area, "highest_probability": highest}

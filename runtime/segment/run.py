@@ -16,6 +16,7 @@ import numpy as np
 
 from avsbg import __version__
 from avsbg.atomic import atomic_directory
+from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import EmptySourceError, MediaError, OutputError
 from avsbg.runtime.media.container import VideoInfo, probe
@@ -23,7 +24,7 @@ from avsbg.runtime.media.live import LiveReader
 from avsbg.runtime.media.samples import read_samples
 from avsbg.runtime.media.sources import LiveSource
 from avsbg.runtime.segment.overlay import decode_all
-from avsbg.runtime.segment.pipeline import Options, Progress, Record, write_outputs
+from avsbg.runtime.segment.pipeline import Options, Record, write_outputs
 from avsbg.runtime.segment.segmenter import Segmenter
 from avsbg.runtime.threads import Channel, Policy
 

@@ -14,7 +14,7 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
 from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs
-from avsbg.runtime.streaming.pairing import MAX_GAP, FramePairing, StreamFrame, StreamMask
+from avsbg.runtime.streaming.frame_pair import MAX_GAP, FramePairing, StreamFrame, StreamMask
 from avsbg.runtime.streaming.stream import Spacing
 
 Array = NDArray[Any]
@@ -46,8 +46,7 @@ class ClipSegmenter:
     """Segments clips of T seconds that follow each other, as the published networks do.
 
     Args:
-        backend: an open backend on a `clip` graph.
-        spec: as the user named it.
+        backend: an open backend on a `clip` graph, named `spec` by the user.
 
     Raises:
         MediaError: the graph takes something that cannot be made from a video.
@@ -96,8 +95,7 @@ class StreamSegmenter:
     partner is here the second after it. Samples come with their sound in place, so that no timeline is needed.
 
     Args:
-        encode: an open backend on an `encode` graph.
-        decode: one of the same class, on a `decode` graph.
+        encode, decode: open backends of the two graphs, of the same class.
         spacing: where a frame's window of sound begins: `timestamp` with its second; `published` 0.96 s after the
             window before, from the clip's first second on, as in clip mode.
         spec: as the user named them.

@@ -1,10 +1,11 @@
-"""Clips computed as a stream would compute them: each frame encoded once, each mask decoded from a pair of frames."""
+"""Pairs of neighbouring frames, of a stream or of clips: each frame encoded once, each mask decoded from two."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +15,17 @@ from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
+from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
 
+Array = NDArray[Any]
 Features = dict[str, Any]
+Latency = Literal["one-frame", "zero"]
+# The frame that one was correlated with: itself in a segment of one frame, none in a variant without motion.
+Partner = Literal["next", "previous", "itself", "none"]
+
+OUTPUTS = ("probability",)
+# Seconds: frames further apart than this are not neighbours, since networks learn from frames one second apart.
+MAX_GAP = 2.0
 
 
 def is_feature(tensor: str) -> bool:
@@ -33,10 +42,8 @@ def check_pair(encode: Backend, decode: Backend) -> None:
         source = made.get(tensor.name.replace("partner.", "fused."))
         if source is None or (source.dtype, source.shape) != (tensor.dtype, tensor.shape):
             what = "nothing" if source is None else f"{source.dtype} {list(source.shape)}"
-            takes = f"the graph {decode.graph} takes {tensor.name} as {tensor.dtype} {list(tensor.shape)}"
-            raise BackendError(
-                f"{takes}, and {encode.graph} returns {what}.", "Take both graphs in the same precision."
-            )
+            need = f"the graph {decode.graph} takes {tensor.name} as {tensor.dtype} {list(tensor.shape)}"
+            raise BackendError(f"{need}, and {encode.graph} returns {what}.", "Take both graphs in the same precision.")
 
 
 def encode_frame(encode: Backend, inputs: Inputs) -> Features:
@@ -45,11 +52,12 @@ def encode_frame(encode: Backend, inputs: Inputs) -> Features:
     return dict(encode.run(inputs, names, device_outputs=names))
 
 
-def decode_pair(decode: Backend, fused: Features, partner: Features, outputs: Sequence[str]) -> dict[str, NDArray[Any]]:
+def decode_pair(decode: Backend, fused: Features, partner: Features, outputs: Sequence[str]) -> dict[str, Array]:
     """The outputs of a frame `[streams, H, W]` from its features and its partner's (which may be the same object)."""
-    names = [tensor.name for tensor in decode.contract.inputs]
-    made = {True: partner, False: fused}
-    inputs = {name: made[name.startswith("partner.")][name.replace("partner.", "fused.")] for name in names}
+    inputs = {}
+    for name in (tensor.name for tensor in decode.contract.inputs):
+        source = partner if name.startswith("partner.") else fused
+        inputs[name] = source[name.replace("partner.", "fused.")]
     return decode.run(inputs, outputs)
 
 
@@ -57,6 +65,110 @@ def release(features: Features) -> None:
     """Return the buffers of a frame's features."""
     for array in features.values():
         array.release()
+
+
+@dataclass(frozen=True)
+class StreamMask:
+    """The mask of one frame of a stream."""
+
+    index: int  # of the frame, counted from 0 over the whole stream
+    segment: int  # of unbroken frames that it belongs to, counted from 0
+    timestamp: float  # of the frame, in seconds
+    partner: Partner
+    outputs: dict[str, Array]  # those asked for, float32 `[H, W]` each
+
+    @property
+    def probability(self) -> Array:
+        """The probability that a pixel sounds, float32 `[H, W]`."""
+        return self.outputs["probability"]
+
+
+@dataclass
+class StreamFrame:
+    """A frame on its way to its mask; once it is encoded, it has features in place of pixels and sound."""
+
+    index: int  # this and the next two as of its mask
+    segment: int
+    timestamp: float
+    pixels: Array | None  # uint8 `[H, W, 3]`, in the graph's size
+    # float32, the window of its sound `[15600]` or its audio embedding `[128]`; None while it has not come, and for a
+    # network that uses no audio.
+    audio: Array | None = None
+    start: float = 0.0  # of its window of sound, seconds
+    features: Features = field(default_factory=dict)
+
+
+class FramePairing:
+    """Encodes the frames of a stream in their order, and decodes their masks; arguments and errors as of `Stream`.
+
+    It holds the features of two frames, whatever the stream's length.
+
+    Attributes:
+        audio: the encoder's input of sound.
+    """
+
+    def __init__(
+        self, encode: Backend, decode: Backend, latency: Latency = "one-frame", outputs: Sequence[str] = OUTPUTS
+    ) -> None:
+        check_pair(encode, decode)
+        if latency not in (known := get_args(Latency)):
+            raise BackendError(f"unknown latency {latency!r} of a stream.", f"Choose one of: {', '.join(known)}.")
+        self.audio = next(tensor for tensor in encode.contract.inputs if tensor.name != "frames")
+        self._uses_audio = encode.bundle.manifest.uses_audio
+        self._encode, self._decode = encode, decode
+        self._latency, self._outputs = latency, tuple(outputs)
+        # Without motion a frame's mask needs no second frame.
+        self._has_partners = any(tensor.name.startswith("partner.") for tensor in decode.contract.inputs)
+        self._last: StreamFrame | None = None  # the last frame encoded
+        self._before: StreamFrame | None = None  # its predecessor, if it has one
+
+    def add(self, frame: StreamFrame) -> list[StreamMask]:
+        """Encode the next frame of a segment; returns the masks that become final by it."""
+        assert frame.pixels is not None
+        if self._before is not None:
+            release(self._before.features)  # so that the new features take its buffers
+            self._before = None
+        inputs = {"frames": frame.pixels[None], self.audio.name: self._audio_input(frame.audio)}
+        frame.features = encode_frame(self._encode, inputs)
+        frame.pixels = frame.audio = None
+        self._before, self._last = self._last, frame
+        if not self._has_partners:
+            return [self._mask(frame, frame, "none")]
+        if self._latency == "zero":
+            return [self._mask_by_past(frame)]
+        return [self._mask(self._before, frame, "next")] if self._before else []
+
+    def end_segment(self) -> list[StreamMask]:
+        """Decode the mask of the last frame, if it is not final yet, and forget the frames."""
+        try:
+            if self._last is None or not self._has_partners or self._latency == "zero":
+                return []
+            return [self._mask_by_past(self._last)]
+        finally:
+            self.drop()
+
+    def drop(self) -> None:
+        """Forget the frames and compute nothing more of them."""
+        for frame in (self._before, self._last):
+            if frame is not None:
+                release(frame.features)
+        self._before = self._last = None
+
+    def _audio_input(self, audio: Array | None) -> Array:
+        if not self._uses_audio or audio is None:
+            return np.zeros(self.audio.single_shape, self.audio.dtype)
+        return log_mel(audio)[:1] if self.audio.name == "log_mel" else audio[None]
+
+    def _mask_by_past(self, frame: StreamFrame) -> StreamMask:
+        return self._mask(frame, self._before or frame, "previous" if self._before else "itself")
+
+    def _mask(self, frame: StreamFrame, partner: StreamFrame, kind: Partner) -> StreamMask:
+        outputs = decode_pair(self._decode, frame.features, partner.features, self._outputs)
+        if not all(np.isfinite(array).all() for array in outputs.values()):
+            hint = "Check the bundle with `avsbg verify`; a lower precision may overflow."
+            raise BackendError(f"the network returned NaN or infinity for the frame at {frame.timestamp} s.", hint)
+        maps = {name: array[0] for name, array in outputs.items()}
+        return StreamMask(frame.index, frame.segment, frame.timestamp, kind, maps)
 
 
 class StreamedClip(Backend):
@@ -101,7 +213,7 @@ class StreamedClip(Backend):
         masks = list(self._masks(arrays, outputs))
         return {name: np.stack([mask[name] for mask in masks], axis=1) for name in outputs}
 
-    def _masks(self, arrays: dict[str, NDArray[Any]], outputs: Sequence[str]) -> Iterator[dict[str, NDArray[Any]]]:
+    def _masks(self, arrays: dict[str, Array], outputs: Sequence[str]) -> Iterator[dict[str, Array]]:
         """Each frame's outputs: of all but the last with the next as partner, of the last with the one before."""
         frames = self.bundle.manifest.clip.frames
         before = encode_frame(self.encode, frame_inputs(arrays, 0))
@@ -146,7 +258,7 @@ def create_streamed_clip(bundle: Bundle, spec: BackendSpec, **options: Any) -> S
     )
 
 
-def frame_inputs(arrays: dict[str, NDArray[Any]], index: int) -> dict[str, NDArray[Any]]:
+def frame_inputs(arrays: dict[str, Array], index: int) -> dict[str, Array]:
     """The inputs of `encode` for one frame of clips, of those of the clip graph.
 
     Its sound is the clip's log-mel patch of the same number, as published: 15,600 samples from `15360 * index` on.

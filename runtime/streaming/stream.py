@@ -24,9 +24,9 @@ from avsbg.runtime.backends import Backend, BackendSpec
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
+from avsbg.runtime.streaming import frame_pair
 from avsbg.runtime.streaming.audio_timeline import AudioCounters, AudioTimeline
-from avsbg.runtime.streaming.frame_pair import create_streamed_clip
-from avsbg.runtime.streaming.pairing import MAX_GAP, OUTPUTS, FramePairing, Latency, StreamFrame, StreamMask
+from avsbg.runtime.streaming.frame_pair import MAX_GAP, OUTPUTS, FramePairing, Latency, StreamFrame, StreamMask
 
 __all__ = ["Latency", "Spacing", "Stream", "StreamCounters", "StreamMask", "open_stream"]
 
@@ -55,8 +55,7 @@ class Stream:
     of the frames and the size of the chunks. See `docs/streaming.md` for what is exact and what is not.
 
     Args:
-        encode: an open backend of the graph `encode`.
-        decode: an open one of the same class, of `decode`.
+        encode, decode: open backends of the two graphs, of the same class.
         latency: `one-frame`: a frame's mask comes with the next frame, and is that of clip mode. `zero`: it comes at
             once, with the frame before as its partner, as the last frame of a clip has it.
         spacing: `timestamp`: the window begins `frame_offset` before the frame. `published`: windows follow each other
@@ -110,14 +109,7 @@ class Stream:
         """The number of frames that wait for their sound."""
         return len(self._waiting)
 
-    def push(
-        self,
-        frame: Array,
-        sound: Array | None = None,
-        timestamp: float | None = None,
-        *,
-        sound_timestamp: float | None = None,
-    ) -> list[StreamMask]:
+    def push(self, frame: Array, sound: Array | None = None, timestamp: float | None = None) -> list[StreamMask]:
         """Take a new frame, and sound.
 
         Args:
@@ -125,7 +117,6 @@ class Stream:
             sound: what `push_sound` takes. A bundle that takes audio embeddings takes the frame's own here, `[128]`.
             timestamp: when the frame was taken, in seconds on any clock; by default one second after the frame before,
                 the first one at `frame_offset`.
-            sound_timestamp: as for `push_sound`.
 
         Returns:
             the masks that have become final, oldest first.
@@ -148,7 +139,7 @@ class Stream:
         if self._uses_audio and not self.takes_waveform:
             embedding = self._checked_embedding(sound)
         elif sound is not None and self.takes_waveform:
-            self._timeline.push(sound, sound_timestamp)
+            self._timeline.push(sound)
         masks: list[StreamMask] = []
         if self._newest is None or time - self._newest > self._max_gap:
             if self._newest is not None:
@@ -225,10 +216,8 @@ class Stream:
         shape = self._pairing.audio.single_shape[1:]
         array = np.asarray(embedding)
         if embedding is None or array.dtype != np.float32 or array.shape != shape:
-            given = "none" if embedding is None else f"{array.dtype} {list(array.shape)}"
-            raise MediaError(
-                f"this bundle takes an audio embedding float32 {list(shape)} with each frame, not {given}."
-            )
+            got = "none" if embedding is None else f"{array.dtype} {list(array.shape)}"
+            raise MediaError(f"this bundle takes an audio embedding float32 {list(shape)} with each frame, not {got}.")
         return array
 
     def _window_start(self, time: float) -> float:
@@ -294,7 +283,7 @@ def open_stream(
 
     Args:
         bundle: an open bundle.
-        backend: the name of the backend that executes both graphs.
+        backend: that executes both graphs.
         operator: the decoder's implementation of the operator, one of the backend's `OPERATORS`.
         precision: of both graphs; by default float32.
         backend_options: further options of the backend, e.g. `threads`.
@@ -304,7 +293,7 @@ def open_stream(
         BackendError: the bundle has no graphs for streams, or the backend refuses what is asked for.
     """
     spec = BackendSpec.parse(":".join(filter(None, (backend, operator, precision))))
-    with create_streamed_clip(bundle, spec, **(backend_options or {})) as pair:
+    with frame_pair.create_streamed_clip(bundle, spec, **(backend_options or {})) as pair:
         stream = Stream(pair.encode, pair.decode, **options)
         try:
             yield stream
