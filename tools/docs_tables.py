@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,8 @@ from avsbg.benchmarks.report.tables import Columns, markdown, to_markdown
 from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
-from tools import activation_memory, bounds, command, decoding, engines, kernels, soak, speed_tables, training_tables
+from avsbg.benchmarks.static.roofline import SIDES, Device, Work, load_devices
+from tools import activation_memory, command, decoding, engines, kernels, soak, speed_tables, training_tables
 
 RESULTS = Path("benchmarks/results")
 COMMAND = "python -m tools.docs_tables"
@@ -43,8 +44,7 @@ class Block:
     Attributes:
         page: from the root of the checkout.
         name: of its markers; no two blocks of a page share one.
-        make: takes the rows of each of the files, or the path of one that holds no rows, and returns Markdown, which
-            stands on lines of its own or within a line, as the markers do.
+        make: takes the rows of each of the files, or the path of one that holds no rows, and returns Markdown.
         files: what it is made from, below benchmarks/results.
         committed: refuse rows that no commit can repeat.
     """
@@ -61,9 +61,7 @@ def _named(table: Callable[..., str], file: str) -> Callable[..., str]:
     return partial(table, source=(RESULTS / file).as_posix())
 
 
-_FRAMES = 5
-_NETWORK = "avs-bg"
-# What is merged, for people, and the network's operations in one merge each.
+# For people, and the network's operations in one merge each.
 MERGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "`head.0` on the enlarged map of `decoder.3`": (("network.decoder.3/Resize", "network.head.0/Conv"),),
     "`head.2` on the map that `head.1` enlarges, and `head.4`": (
@@ -78,16 +76,13 @@ MERGES: dict[str, tuple[tuple[str, ...], ...]] = {
 def merge_table(path: Path) -> str:
     """Operations of a clip before and after an export's merges, by what is merged, from the committed counts."""
     counts = read_counts(path)
-    total = counts["networks"][f"{_NETWORK}, efficient, operations"]
-    lines = []
+    total, lines = counts["networks"]["avs-bg, efficient, operations"], []
     for title, merges in MERGES.items():
-        keys = [merge_key(f"{_NETWORK}-b0", nodes) for nodes in merges]
-        before, after = (
-            _FRAMES * sum(counts["graphs"][f"{key}, {state}"] for key in keys) for state in ("before", "merged")
-        )
+        keys = [merge_key("avs-bg-b0", nodes) for nodes in merges]
+        # The counts are of a frame, and a clip has five.
+        before, after = (5 * sum(counts["graphs"][f"{key}, {state}"] for key in keys) for state in ("before", "merged"))
         lines.append((title, before, after))
-    saved = sum(before - after for _, before, after in lines)
-    lines.append(("AVS-BG, PVT-v2-b5", total, total - saved))
+    lines.append(("AVS-BG, PVT-v2-b5", total, total - sum(before - after for _, before, after in lines)))
     columns: Columns[tuple[str, int, int]] = [
         ("merged", lambda line: line[0]),
         ("GFLOP per clip", lambda line: f"{line[1] / 1e9:.2f}"),
@@ -112,9 +107,70 @@ def limit_table() -> str:
 
 def paper_sentence() -> str:
     """The paper's figures as the documentation cites them."""
-    titles = {"avs-bg": "AVS-BG", "avsbench": "AVSBench"}
-    figures = ((titles[name], stated) for name, stated in paper.TABLE_7.items())
+    figures = zip(("AVS-BG", "AVSBench"), paper.TABLE_7.values(), strict=True)
     return ", ".join(f"{title} {stated.parameters:.2f} M and {stated.latency:.2f} ms" for title, stated in figures)
+
+
+def peak_table(path: Path) -> str:
+    """The published peaks of devices that were not measured, with their sources."""
+
+    def tensor_cores(device: Device) -> str:
+        product = f"{device.multiprocessors} SM x {device.fp16_flop_per_clock} FLOP/clock x {device.clock_ghz} GHz"
+        return f"{product} = {device.tensor_tflops:.1f} TFLOPS"
+
+    def lanes(device: Device) -> str:
+        product = f"{device.multiprocessors} x {device.fp32_lanes} x {device.clock_ghz} GHz"
+        return f"{product} = {device.lane_tops:.2f} T/s"
+
+    def check(device: Device) -> str:
+        factor = device.check.over_dense_fp16
+        return f"x {factor} = {device.tensor_tflops * factor:.0f}; published: {device.check.figure}"
+
+    columns: Columns[Device] = [
+        ("device", lambda device: device.name),
+        ("tensor cores, dense fp16", tensor_cores),
+        ("fp32 instructions", lanes),
+        ("memory", lambda device: f"{device.bandwidth_gb_s:g} GB/s"),
+        ("check", check),
+    ]
+    devices = load_devices(path)
+    sources = "\n".join(f"* {device.name}: {device.source}." for device in devices)
+    return f"{markdown(devices, columns)}\n\nSources:\n\n{sources}"
+
+
+def bound_table(path: Path) -> str:
+    """Bounds from below of one call of the operator on each device, in microseconds, and how a cell comes about."""
+
+    def cell(resource: str) -> Callable[[dict[str, Any]], str]:
+        return lambda row: f"{row[resource]:.0f}" if row[resource] >= 100 else f"{row[resource]:.3g}"
+
+    devices, rows = load_devices(path), []
+    for device in devices:
+        for side in SIDES:
+            work = Work(side=side)
+            times = {
+                "tensor cores": work.flop / device.tensor_tflops / 1e6,
+                # Of each element of the volume, in fp32: ReLU, and an addition to each of the two sums.
+                "ReLU and sums": work.elements * 3 / device.lane_tops / 1e6,
+                "memory": work.compulsory_bytes / device.bandwidth_gb_s / 1e3,
+            }
+            volume = (work.compulsory_bytes + work.volume_bytes) / device.bandwidth_gb_s / 1e3
+            by = max(times, key=lambda resource: times[resource])
+            rows.append({"device": device.name, "side": side, "by": by, "bound": times[by], "volume": volume, **times})
+    columns: Columns[dict[str, Any]] = [
+        ("device", lambda row: row["device"]),
+        ("side", lambda row: row["side"]),
+        *((resource, cell(resource)) for resource in times),
+        ("**bound**", lambda row: f"**{cell('bound')(row)}**"),
+        ("by", lambda row: row["by"]),
+        ("stored volume's traffic", cell("volume")),
+    ]
+    device, work, first = devices[0], Work(side=SIDES[0]), rows[0]
+    return (
+        f"{markdown(rows, columns)}\n\nHow to read a cell: {device.name}, side {work.side}, tensor cores: "
+        f"{work.flop / 1e9:.2f} GFLOP / {device.tensor_tflops:.1f} TFLOPS = {cell('tensor cores')(first)} us; memory: "
+        f"{work.compulsory_bytes / 1e6:.2f} MB / {device.bandwidth_gb_s:g} GB/s = {cell('memory')(first)} us."
+    )
 
 
 def streaming_text(rows: Sequence[Measurement]) -> str:
@@ -126,11 +182,9 @@ def streaming_text(rows: Sequence[Measurement]) -> str:
         f"{environment.processor}, {environment.physical_cores} cores. Other programs used up to {load:.0%} of the "
         "processor meanwhile; nothing is dropped from the samples."
     ]
-    rated = [row for row in rows if row.kind == "stream-rate"]
     parts += [streaming.describe_stream(row) for row in rows if row.kind == "stream-pairs"]
-    if rated:
-        parts.append(f"{streaming.stream_title(rated[0])}, exact masks:")
-        parts.append(to_markdown(streaming.rate_table(rated)))
+    if rated := [row for row in rows if row.kind == "stream-rate"]:
+        parts += [f"{streaming.stream_title(rated[0])}, exact masks:", to_markdown(streaming.rate_table(rated))]
     parts += [streaming.describe_stream(row) for row in rows if row.kind in ("stream-difference", "stream-soak")]
     return "\n\n".join(parts)
 
@@ -144,8 +198,8 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/export.md", "merges", merge_table, ("counts.json",)),
     Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
-    Block("docs/operator-roofline.md", "peaks", bounds.peak_table, ("../static/devices.json",)),
-    Block("docs/operator-roofline.md", "bounds", bounds.bound_table, ("../static/devices.json",)),
+    Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
+    Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json",)),
     Block("docs/precision.md", "precision", precision.precision_table, ("precision.jsonl",)),
     Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
     Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
@@ -176,11 +230,7 @@ _CODE = re.compile(r"^(```|~~~).*?^\1|^    [^\n]*$|`[^`\n]*`", flags=re.DOTALL |
 
 
 def make_block(block: Block, root: Path) -> str:
-    """The content of a block.
-
-    Raises:
-        BenchmarkError: rows are missing, or are no result that may be published.
-    """
+    """The content of a block; a `BenchmarkError` if rows are missing, or are no result that may be published."""
     paths = [root / RESULTS / file for file in block.files]
     for path in paths:
         if not path.is_file():
@@ -203,8 +253,8 @@ def replace_block(text: str, name: str, content: str, where: str) -> str:
         raise BenchmarkError(
             f"{where} needs the markers {begin} and {end}, once each and in this order.", "Add them to the page."
         )
-    before, _, rest = text.partition(begin)
-    _, _, after = rest.partition(end)
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
     space = "\n" if rest.startswith("\n") else ""
     return f"{before}{begin}{space}{content}{space}{end}{after}"
 
@@ -215,11 +265,8 @@ def find_handwritten(text: str, stated: Iterable[str] = ()) -> list[str]:
     for words in stated:
         blocks = blocks.replace(words, "")
     prose = _CODE.sub(_only_lines, blocks)
-    return [
-        f"line {number}: {line.strip()}"
-        for number, line in enumerate(prose.splitlines(), start=1)
-        if _FIGURE.search(line)
-    ]
+    lines = enumerate(prose.splitlines(), start=1)
+    return [f"line {number}: {line.strip()}" for number, line in lines if _FIGURE.search(line)]
 
 
 def _only_lines(match: re.Match[str]) -> str:
@@ -237,11 +284,9 @@ def update_page(page: str, root: Path, blocks: Sequence[Block] = BLOCKS) -> tupl
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise BenchmarkError(f"{path} cannot be read: {error}.", "Run this at the root of the checkout.") from error
-    wanted = text
-    own = [block for block in blocks if block.page == page]
+    wanted, own = text, [block for block in blocks if block.page == page]
     for block in own:
-        content = make_block(block, root)
-        wanted = replace_block(wanted, block.name, content, page)
+        wanted = replace_block(wanted, block.name, make_block(block, root), page)
     if unknown := {match["name"] for match in _MARKER.finditer(_CODE.sub("", text))} - {block.name for block in own}:
         raise BenchmarkError(
             f"{page} has a block table:{min(unknown)} that nothing makes.", f"Add a line to BLOCKS in {__file__}."
@@ -256,12 +301,7 @@ def pages(root: Path) -> list[str]:
 
 
 def update_pages(root: Path, *, check: bool = False, only: Sequence[str] = ()) -> None:
-    """Rewrite the tables of pages from the committed rows.
-
-    Args:
-        root: the checkout.
-        check: write nothing.
-        only: the pages, from the root; all by default.
+    """Rewrite the tables of pages, all by default, from the committed rows; with `check` write nothing.
 
     Raises:
         BenchmarkError: a page states a measured figure by hand, or, with `check`, a table is not that of its rows.
@@ -283,11 +323,7 @@ def update_pages(root: Path, *, check: bool = False, only: Sequence[str] = ()) -
 
 
 def make_table_of(name: str, rows: Path) -> str:
-    """A table of README or docs, made from another file of rows.
-
-    Raises:
-        BenchmarkError: there is no such table of one file of rows, or the file holds none.
-    """
+    """A table of README or docs, made from another file of rows."""
     found = {block.name: block for block in BLOCKS if [Path(file).suffix for file in block.files] == [".jsonl"]}
     if name not in found:
         raise BenchmarkError(f"there is no table {name!r} of rows.", f"Choose from: {', '.join(sorted(found))}.")

@@ -13,25 +13,16 @@ from avsbg.benchmarks.results.statistics import paired_ratio
 
 # How many times as fast as published: the aims of the project.
 AIMS = {"fp32": 1.4, "a reduced precision": 3.0}
-_ENGINE_PACKAGES = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
 
 
 def table7(rows: Sequence[Measurement], source: str) -> str:
-    """Table 7 in Markdown, ending in a line that says how to repeat it.
+    """Table 7 in Markdown, ending in a line that says how to repeat it; `source` names the file of the rows.
 
     A row that is not stable shows what is independent of system load (parameters, operations, memory) and no time; the
-    reasons are listed below the table.
-
-    Args:
-        rows: of one run.
-        source: the file that holds them, as the text names it.
-
-    Raises:
-        BenchmarkError: a row is of another run than the first, or the first is not the reference of the others.
+    reasons are listed below the table. Raises as `check_run`.
     """
     check_run(rows)
-    lines = [markdown(rows, table7_columns(rows[0])), "", *_unstable(rows), *_machine(rows, source)]
-    return "\n".join(lines)
+    return "\n".join([markdown(rows, table7_columns(rows[0])), "", *_unstable(rows), *_machine(rows[0], source)])
 
 
 def check_run(rows: Sequence[Measurement]) -> None:
@@ -45,12 +36,12 @@ def check_run(rows: Sequence[Measurement]) -> None:
             )
 
 
-def _machine(rows: Sequence[Measurement], source: str) -> list[str]:
-    """The machine that the rows of one run were measured on, and the command that repeats it."""
-    first = rows[0]
+def _machine(first: Measurement, source: str) -> list[str]:
+    """The machine that the run of a row was measured on, and the command that repeats it."""
     machine, clip = first.environment, first.case
     assert machine is not None
-    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name in _ENGINE_PACKAGES)
+    engines = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
+    packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name in engines)
     return [
         f"{machine.processor}, {first.ran.backend['threads']} threads, {packages}; "
         f"{clip['clips']} clip of {clip['frames']} frames of {clip['height']} x {clip['width']} a call; "
@@ -78,27 +69,30 @@ def _unstable(rows: Sequence[Measurement]) -> list[str]:
 def ladder(rows: Sequence[Measurement], source: str) -> str:
     """The steps from the published network to the fastest in Markdown, in the order of the run, and the aims reached.
 
-    A row that is not stable shows no time, and a gain over or to such a row is not shown.
-
-    Args:
-        rows: of one run, the reference first.
-        source: the file that holds them, as the text names it.
-
-    Raises:
-        BenchmarkError: a row is of another run than the first.
+    A row that is not stable shows no time, and a gain over or to such a row is not shown. Raises as `check_run`.
     """
     check_run(rows)
     first = rows[0]
     before = dict(zip((row.label for row in rows[1:]), rows, strict=False))
+
+    def mixed_precision(row: Measurement) -> str:
+        rest = row.ran.backend.get("rest")
+        return precision(row) if rest is None else f"{precision(row)}, the rest {rest}"
+
+    def share_of_bound(row: Measurement) -> str | None:
+        if (bound := find_bound(row)) is None:
+            return None
+        return f"{bound / row['latency'].summary.p50:.0%}" if row.is_stable else UNSTABLE
+
     columns: Columns[Measurement] = [
         (network_title(first.ran.variant), way_title),
-        ("precision", _mixed_precision),
+        ("precision", mixed_precision),
         ("ms per clip\np50 / p90", time_cell),
         (f"as published: 1\n{INTERVAL}", lambda row: _speedup(first, row)),
         (f"the step before: 1\n{INTERVAL}", lambda row: _speedup(before.get(row.label), row)),
         ("GFLOP", scaled("operations", 1e9, ".1f")),
         ("bound, ms", lambda row: None if (bound := find_bound(row)) is None else f"{1e3 * bound:.0f}"),
-        ("share of the bound", _share_of_bound),
+        ("share of the bound", share_of_bound),
         ("masks' mean IoU", lambda row: None if (miou := row.value("miou")) is None else f"{miou:.4f}"),
     ]
     peaks = ", ".join(f"{rate / 1e9:.0f} GFLOP/s in {name}" for name, rate in first.run.peaks.items())
@@ -112,21 +106,9 @@ def ladder(rows: Sequence[Measurement], source: str) -> str:
         *_reached(rows),
         "",
         *_unstable(rows),
-        *_machine(rows, source),
+        *_machine(first, source),
     ]
     return "\n".join(lines)
-
-
-def _mixed_precision(row: Measurement) -> str:
-    rest = row.ran.backend.get("rest")
-    return precision(row) if rest is None else f"{precision(row)}, the rest {rest}"
-
-
-def _share_of_bound(row: Measurement) -> str | None:
-    bound = find_bound(row)
-    if bound is None:
-        return None
-    return f"{bound / row['latency'].summary.p50:.0%}" if row.is_stable else UNSTABLE
 
 
 def _speedup(slow: Measurement | None, fast: Measurement) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
@@ -22,9 +21,6 @@ _TITLES = {
     "without-bg": ("5", "without bidirectional generation"),
 }
 _SCORES = {"miou": "mIoU", "f_score": "F-score"}
-
-
-# ---- ablations -------------------------------------------------------------------------------------------------------
 
 
 def ablation_table(rows: Sequence[Measurement]) -> str:
@@ -59,15 +55,15 @@ def ablation_table(rows: Sequence[Measurement]) -> str:
 
 
 def _check_alike(rows: Sequence[Measurement]) -> None:
-    if len({json.dumps([_shared_settings(row), row.case["data"]], sort_keys=True) for row in rows}) > 1:
+    """Refuse rows of different data, or of recipes that differ in more than seed and switches."""
+    shared = set()
+    for row in rows:
+        settings = row.run.settings
+        recipe = {key: value for key, value in settings["recipe"].items() if key not in ("seed", "variant")}
+        encoder = settings["recipe"]["variant"]["encoder"]
+        shared.add(json.dumps([recipe, encoder, settings["data"], row.case["data"]], sort_keys=True))
+    if len(shared) > 1:
         raise BenchmarkError("runs of different recipes or data cannot be compared.", "Train all of them the same way.")
-
-
-def _shared_settings(row: Measurement) -> dict[str, Any]:
-    """The part of the settings that is the same in all runs: the recipe but for its seed and the switches."""
-    settings = row.run.settings
-    recipe = {key: value for key, value in settings["recipe"].items() if key not in ("seed", "variant")}
-    return {**recipe, "encoder": settings["recipe"]["variant"]["encoder"], "data": settings["data"]}
 
 
 def _student(values: Sequence[float]) -> Interval:
@@ -87,15 +83,11 @@ def _student(values: Sequence[float]) -> Interval:
 def _ablation_notes(rows: Sequence[Measurement], seeds: Sequence[int]) -> str:
     first = rows[0]
     recipe, test, train = first.run.settings["recipe"], first.case["data"], first.run.settings["data"]["train"]
-    spent = (
-        f"; {minutes} of one core each, the audio encoder's training included" if (minutes := _minutes(rows)) else ""
-    )
-    accuracies = [row["audio_accuracy"].number for row in rows if "audio_accuracy" in row.metrics]
-    classified = (
-        f" The audio encoder classifies {min(accuracies):.1%} of the validation split's patches or more."
-        if accuracies
-        else ""
-    )
+    spent = classified = ""
+    if minutes := _minutes(rows):
+        spent = f"; {minutes} of one core each, the audio encoder's training included"
+    if accuracies := [row["audio_accuracy"].number for row in rows if "audio_accuracy" in row.metrics]:
+        classified = f" The audio encoder classifies {min(accuracies):.1%} of the validation split's patches or more."
     return (
         f"Mean over {len(seeds)} seeds with Student's {CONFIDENCE:.0%} interval over the seeds, {test['clips']} test "
         f"clips of {test['height']} x {test['width']}, trained on {train['clips']} clips for {recipe['epochs']} epochs "
@@ -106,24 +98,18 @@ def _ablation_notes(rows: Sequence[Measurement], seeds: Sequence[int]) -> str:
 
 def _minutes(rows: Sequence[Measurement]) -> str:
     """The processor time of the runs that know it; empty if none does."""
-    seconds = [row["processor_time"].number for row in rows if "processor_time" in row.metrics]
-    if not seconds:
+    minutes = [round(row["processor_time"].number / 60) for row in rows if "processor_time" in row.metrics]
+    if not minutes:
         return ""
-    low, high = (round(of(seconds) / 60) for of in (min, max))
+    low, high = min(minutes), max(minutes)
     return f"{low} minutes" if low == high else f"{low} to {high} minutes"
-
-
-# ---- the small network -----------------------------------------------------------------------------------------------
 
 
 def audio_gain_table(rows: Sequence[Measurement]) -> str:
     """The network that is kept and the one without sound, one seed each, as Markdown; intervals are over the clips.
 
     A run that was scored again has a later row, which counts; only the first knows how long the training took. Both may
-    have been scored on other clips too (`--also`).
-
-    Raises:
-        BenchmarkError: as `ablation_table`, or there are other rows.
+    have been scored on other clips too (`--also`). Raises as `ablation_table`.
     """
     found = {(row.case["ablation"], row.case["clips"]): row for row in rows}
     names = {name for name, _ in found}
@@ -133,12 +119,9 @@ def audio_gain_table(rows: Sequence[Measurement]) -> str:
     _check_alike([full, without])
     pairs = [(title, full, without, chosen) for title, chosen in _groups(full.case["categories"])]
     misled = ""
-    others = [found[name, "other"] for name in (FULL, WITHOUT_AUDIO) if (name, "other") in found]
-    if others:
+    if others := [found[name, "other"] for name in (FULL, WITHOUT_AUDIO) if (name, "other") in found]:
         # The names of composed clips are the same in all data sets, their categories are not.
-        first, second, own = (
-            [row.case[key] for key in ("data", "categories")] for row in (others[0], others[-1], full)
-        )
+        first, second, own = ((row.case["data"], row.case["categories"]) for row in (others[0], others[-1], full))
         if len(others) < 2 or first != second or first == own:
             raise BenchmarkError("both runs need scores on the same other clips.", "Score both with --also.")
         pairs.append((OTHER_CLIPS, others[0], others[1], list(range(len(others[0]["miou"].samples)))))
@@ -149,8 +132,7 @@ def audio_gain_table(rows: Sequence[Measurement]) -> str:
         return [row[metric].samples[clip] for clip in chosen]
 
     def gained(full: Measurement, without: Measurement, chosen: list[int], metric: str) -> list[float]:
-        pairs = zip(values(full, chosen, metric), values(without, chosen, metric), strict=True)
-        return [with_audio - without_audio for with_audio, without_audio in pairs]
+        return [a - b for a, b in zip(values(full, chosen, metric), values(without, chosen, metric), strict=True)]
 
     columns: Columns[tuple[str, Measurement, Measurement, list[int], str]] = [
         ("clips", lambda line: f"{len(line[3])}, {line[0]}"),
@@ -191,22 +173,14 @@ def _groups(categories: Sequence[str]) -> list[tuple[str, list[int]]]:
     """All clips, and those whose sounding object has a photo that no training clip shows, and the others."""
     from avsbg.model.training.stamps_library import SOUNDING
 
-    own = {files.name.replace(" ", "_") for files in SOUNDING if files.test_photo is not None}
-    new = [index for index, category in enumerate(categories) if category in own]
-    known = [index for index, category in enumerate(categories) if category not in own]
-    everything = list(range(len(categories)))
-    return [("the test split", everything), ("photo seen in training", known), ("photo never seen", new)]
-
-
-# ---- backends --------------------------------------------------------------------------------------------------------
+    own, everything = {files.name.replace(" ", "_") for files in SOUNDING if files.test_photo}, range(len(categories))
+    known = [index for index in everything if categories[index] not in own]
+    new = [index for index in everything if categories[index] in own]
+    return [("the test split", list(everything)), ("photo seen in training", known), ("photo never seen", new)]
 
 
 def accuracy_table(rows: Sequence[Measurement]) -> str:
-    """A trained network's scores on every backend as Markdown, each compared with the first.
-
-    Raises:
-        BenchmarkError: the rows are of several bundles or splits.
-    """
+    """A trained network's scores on every backend as Markdown, each compared with the first."""
     if len({(row.ran.files["manifest.json"], str(row.case["data"])) for row in rows}) != 1:
         raise BenchmarkError("rows of several bundles or splits cannot be compared.")
     first = rows[0]
