@@ -8,6 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
     from typing_extensions import Self
 
@@ -64,6 +65,19 @@ class ProgressBars:
         for task in self._tasks.values():
             self._bars.remove_task(task)
         self._tasks = {}
+
+
+@contextmanager
+def phase_bar() -> Iterator[tuple[RichProgress, Progress]]:
+    """Show one bar for whatever is going on, gone at the end; yield it, and what changes it."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("loading", total=None)
+        yield bar, lambda phase, done, total: bar.update(task, description=phase, completed=done, total=total)
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from pkgutil import iter_modules
 
 import typer
 
@@ -10,11 +12,7 @@ from avsbg.cli.output import tolerate_closed_pipes
 from avsbg.errors import AvsbgError
 
 app = typer.Typer(
-    name="avsbg",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    name="avsbg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
 
 
@@ -39,21 +37,5 @@ def main() -> None:
         sys.exit(130)
 
 
-# Each import adds a verb to `app`.
-from avsbg.cli import (  # noqa: E402
-    bench,  # noqa: F401
-    bench_stream,  # noqa: F401
-    build,  # noqa: F401
-    compare,  # noqa: F401
-    convert,  # noqa: F401
-    data,  # noqa: F401
-    doctor,  # noqa: F401
-    evaluate,  # noqa: F401
-    export,  # noqa: F401
-    inspect,  # noqa: F401
-    report,  # noqa: F401
-    run,  # noqa: F401
-    train,  # noqa: F401
-    verify,  # noqa: F401
-    visualize,  # noqa: F401
-)
+for module in iter_modules(__path__):
+    import_module(f"{__name__}.{module.name}")  # a verb's module adds it to `app`

@@ -1,38 +1,21 @@
-"""Options that verbs share to say which backend executes a bundle, PyTorch's included."""
+"""The backends that users name, PyTorch's included."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from avsbg.runtime.backends import Backend, BackendSpec
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.streaming.frame_pair import StreamedClip
 
-BACKEND_SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
-BACKEND_HELP = (
-    "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx; the IMPLEMENTATION of the operator: function (ONNX body), "
-    "native (our kernel) or plain (standard operators) with onnxruntime, efficient or published with torch; a "
-    "precision that `avsbg convert` made, e.g. onnxruntime:native:fp16; openvino:bf16, where the processor computes in "
-    "it; an engine that `avsbg build` made, e.g. tensorrt:plugin:fp16"
-)
-
-Engine = Annotated[str | None, typer.Option(metavar="NAME", help="The engine to load, where several would fit.")]
-Trust = Annotated[
-    bool, typer.Option("--trust", help="Load an engine that was not built by you on this machine: it is native code.")
-]
-
 
 def create_backend(
     text: str, bundle: Bundle, *, trust: bool = False, allow_failed_accuracy: bool = False, **options: Any
 ) -> Backend:
-    """Create the backend that a user names, those outside the runtime included.
+    """Create the backend that a user names, as `BackendSpec` reads it.
 
     Args:
-        text: as `BackendSpec` reads it.
-        bundle: an open bundle.
         trust: as the user says; an error with a backend that loads no engines.
         allow_failed_accuracy: run what misses its accuracy threshold, with a warning.
         options: others of the backend; None for its default.
@@ -75,12 +58,11 @@ def _warn(text: str, created: Backend) -> None:
     from avsbg.runtime.backends.base import FAILED
 
     check = created.accuracy_check
-    if check.get("gate") != FAILED:
-        return
-    from rich.console import Console
+    if check.get("gate") == FAILED:
+        from rich.console import Console
 
-    Console(stderr=True).print(
-        f"[bold yellow]warning:[/bold yellow] {text} runs although it did not pass its gate: mean IoU of its "
-        f"masks {check['miou']:.4f}, demanded {check['least_miou']:g}.",
-        highlight=False,
-    )
+        Console(stderr=True).print(
+            f"[bold yellow]warning:[/bold yellow] {text} runs although it did not pass its gate: mean IoU of its "
+            f"masks {check['miou']:.4f}, demanded {check['least_miou']:g}.",
+            highlight=False,
+        )

@@ -2,61 +2,53 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Trust
 
-# What a run ends with when a row may not be published.
-UNSTABLE = 3
-
-
-class ScopeOption(str, Enum):
-    """The work of one call."""
-
-    MODEL = "model"
-    END_TO_END = "end-to-end"
+UNSTABLE = 3  # the exit code of a run in which a row may not be published
 
 
 @app.command()
 def bench(  # noqa: PLR0917  (each is an option by name)
-    bundles: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
+    bundles: Annotated[list[Path], Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
     backend: Annotated[
         list[str] | None,
-        typer.Option(metavar=BACKEND_SYNTAX, help=f"{BACKEND_HELP}. Repeat it to compare; by default onnxruntime."),
+        Option(metavar=BACKEND_SYNTAX, help=f"{BACKEND_HELP}. Repeat it to compare; by default onnxruntime."),
     ] = None,
     scope: Annotated[
-        ScopeOption, typer.Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file.")
-    ] = ScopeOption.MODEL,
-    video: Annotated[Path | None, typer.Option(metavar="FILE", help="What end-to-end decodes.")] = None,
-    clips: Annotated[int, typer.Option(help="Clips per call (scope model).")] = 1,
-    samples: Annotated[int, typer.Option(help="Samples of each row, at the least.")] = 30,
-    seconds: Annotated[float, typer.Option(help="Time to sample for, all rows together, at the least.")] = 3.0,
+        Literal["model", "end-to-end"],
+        Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file."),
+    ] = "model",
+    video: Annotated[Path | None, Option(metavar="FILE", help="What end-to-end decodes.")] = None,
+    clips: Annotated[int, Option(help="Clips per call (scope model).")] = 1,
+    samples: Annotated[int, Option(help="Samples of each row, at the least.")] = 30,
+    seconds: Annotated[float, Option(help="Time to sample for, all rows together, at the least.")] = 3.0,
     patience: Annotated[
-        int, typer.Option(metavar="ROUNDS", help="Go on for so many rounds at most while a row is unstable.")
+        int, Option(metavar="ROUNDS", help="Go on for so many rounds at most while a row is unstable.")
     ] = 0,
-    warmup: Annotated[int, typer.Option(help="Rounds that are dropped first.")] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="For every row; by default the physical cores.")] = None,
+    warmup: Annotated[int, Option(help="Rounds that are dropped first.")] = 3,
+    threads: Annotated[int | None, Option(min=1, help="For every row; by default the physical cores.")] = None,
     trust: Trust = False,
     reference: Annotated[
-        str | None, typer.Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
+        str | None, Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
     ] = None,
     memory: Annotated[
-        bool, typer.Option("--memory/--no-memory", help="Peak memory of each row, in a process of its own.")
+        bool, Option("--memory/--no-memory", help="Peak memory of each row, in a process of its own.")
     ] = True,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Also time the stages of each network, after the samples (scope model).")
+        bool, Option("--profile", help="Also time the stages of each network, after the samples (scope model).")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="DIR", help="By default a new directory under out/.")
+        Path | None, Option("-o", "--output", metavar="DIR", help="By default a new directory under out/.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the results in DIR.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace the results in DIR.")] = False,
     allow_unstable: Annotated[
-        bool, typer.Option("--allow-unstable", help="Exit with 0 even if a row is too unstable to be a result.")
+        bool, Option("--allow-unstable", help="Exit with 0 even if a row is too unstable to be a result.")
     ] = False,
 ) -> None:
     """Compare networks and backends: parameters, operations, latency, memory.
@@ -83,17 +75,12 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from avsbg.progress import ProgressBars
 
     directory = results_directory(output, force=force)  # refused before anything is measured
-    workload = Workload(scope=scope.value, clips=clips, video=video)
+    workload = Workload(scope=scope, clips=clips, video=video)
     settings = Settings(
         warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=memory
     )
-    chosen = list_cases(
-        bundles,
-        backend or ["onnxruntime"],
-        threads=threads or default_threads(),
-        clips=clips,
-        trust=trust,
-    )
+    threads = threads or default_threads()
+    chosen = list_cases(bundles, backend or ["onnxruntime"], threads=threads, clips=clips, trust=trust)
     with ProgressBars(quiet=True) as progress:
         rows = compare(chosen, workload, settings, progress)
         profiles = profile_all(chosen, workload, progress) if profile else []
@@ -112,4 +99,4 @@ def bench(  # noqa: PLR0917  (each is an option by name)
             highlight=False,
         )
         if not allow_unstable:
-            raise typer.Exit(UNSTABLE)
+            raise Exit(UNSTABLE)

@@ -5,38 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX
+from avsbg.cli.output import plain_console
 
 
 @app.command("bench-stream")
 def bench_stream(  # noqa: PLR0917  (each is an option by name)
-    bundle: Annotated[Path, typer.Argument(help="A bundle that `avsbg export --stream` made.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The rows, as JSON Lines.")],
-    backend: Annotated[str, typer.Option(metavar=BACKEND_SYNTAX, help=BACKEND_HELP)] = "onnxruntime",
+    bundle: Annotated[Path, Argument(help="A bundle that `avsbg export --stream` made.")],
+    output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The rows, as JSON Lines.")],
+    backend: Annotated[str, Option(metavar=BACKEND_SYNTAX, help=BACKEND_HELP)] = "onnxruntime",
     rate: Annotated[
         list[str] | None,
-        typer.Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),
+        Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long frames come at each rate.")] = 30.0,
-    samples: Annotated[int, typer.Option(min=2, help="Pairs of clip mode and streaming.")] = 30,
-    threads: Annotated[int | None, typer.Option(min=1, help="By default the physical cores.")] = None,
+    seconds: Annotated[float, Option(min=0.1, help="How long frames come at each rate.")] = 30.0,
+    samples: Annotated[int, Option(min=2, help="Pairs of clip mode and streaming.")] = 30,
+    threads: Annotated[int | None, Option(min=1, help="By default the physical cores.")] = None,
     soak: Annotated[
         int | None,
-        typer.Option(min=8, metavar="FRAMES", help="Only this: as many frames through at full speed, memory watched."),
+        Option(min=8, metavar="FRAMES", help="Only this: as many frames through at full speed, memory watched."),
     ] = None,
-    append: Annotated[bool, typer.Option("--append", help="Add the rows to those in FILE.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    append: Annotated[bool, Option("--append", help="Add the rows to those in FILE.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace FILE.")] = False,
 ) -> None:
     """Measure a stream: latency, jitter, missed frames, load, memory; and clip mode against it, in pairs.
 
     Latency runs from the arrival of the frame that completes a mask to the mask; a frame that finds another one
     waiting replaces it, and the one replaced is missed.
     """
-    from rich.console import Console
-
     from avsbg.benchmarks.errors import BenchmarkError
     from avsbg.benchmarks.machine.environment import default_threads
     from avsbg.benchmarks.measure.streaming import StreamBench
@@ -48,7 +47,7 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
         raise BenchmarkError(f"{output} exists already.", "Add to it with --append, or replace it with --force.")
     rates = [_rate(text) for text in rate or ["1", "10", "30", "max"]]
     rows = read_rows(output) if append and output.exists() else []
-    console = Console(highlight=False)
+    console = plain_console()
     with StreamBench(Bundle.open(bundle), backend, threads or default_threads()) as bench:
         new: list[Measurement] = []
         if soak is not None:
@@ -61,8 +60,8 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
             new += [bench.pairs(samples), bench.difference()]
     write_rows(output, [*rows, *new])
     for row in new:
-        console.print(describe_stream(row), soft_wrap=True)
-    console.print(f"{output}: {len(rows) + len(new)} rows", soft_wrap=True)
+        console.print(describe_stream(row))
+    console.print(f"{output}: {len(rows) + len(new)} rows")
 
 
 def _rate(text: str) -> float | None:

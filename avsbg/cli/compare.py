@@ -5,18 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
+from avsbg.cli.output import write_json
 
 
 @app.command()
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="A directory of `avsbg bench`, or a file of rows.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Another; its rows are compared with A's.")],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the comparisons as JSON.")
-    ] = None,
+    first: Annotated[Path, Argument(metavar="A", help="A directory of `avsbg bench`, or a file of rows.")],
+    second: Annotated[Path, Argument(metavar="B", help="Another; its rows are compared with A's.")],
+    json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the comparisons as JSON.")] = None,
 ) -> None:
     """Say for each row of two runs whether B is faster, slower, or cannot be told from A.
 
@@ -24,10 +23,8 @@ def compare(
     what changed on the machine between them is part of the difference. An
     unstable row, another machine or another workload: cannot tell.
     """
-    import json
     from dataclasses import asdict
 
-    from avsbg.atomic import atomic_file
     from avsbg.benchmarks.report.tables import Cell, Columns, make_table, results_console, to_console
     from avsbg.benchmarks.results.compare import Comparison, compare_rows
     from avsbg.benchmarks.results.schema import read_rows
@@ -45,5 +42,4 @@ def compare(
     ]
     results_console().print(to_console(make_table(found, columns)))
     if json_file is not None:
-        with atomic_file(json_file) as temporary:
-            temporary.write_text(json.dumps([asdict(row) for row in found], indent=2) + "\n", encoding="utf-8")
+        write_json(json_file, [asdict(row) for row in found])

@@ -5,60 +5,53 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
+from avsbg.cli.output import describe_accuracy, plain_console
+from avsbg.progress import phase_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from avsbg.runtime.bundle.engine_record import AccuracyRecord
     from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 
 
 @app.command()
 def convert(  # noqa: PLR0917  (each is an option by name)
-    bundle: Annotated[Path, typer.Argument(help="The bundle that `avsbg export` made; the graphs go there.")],
-    precision: Annotated[str, typer.Option(help="fp16, bf16, int8 or fp8.")],
+    bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the graphs go there.")],
+    precision: Annotated[str, Option(help="fp16, bf16, int8 or fp8.")],
     calibrate: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="FOLDER",
             help="For int8 and fp8: a folder of videos, or AVSBench's (FOLDER:s4:val for another split than train); or "
             "the word vectors for the bundle's synthetic test vectors. By default what was calibrated earlier.",
         ),
     ] = None,
-    calibration_clips: Annotated[int, typer.Option(metavar="N", help="The most clips to calibrate on.")] = 16,
-    seed: Annotated[int, typer.Option(help="Of the choice among the folder's clips.")] = 0,
+    calibration_clips: Annotated[int, Option(metavar="N", help="The most clips to calibrate on.")] = 16,
+    seed: Annotated[int, Option(help="Of the choice among the folder's clips.")] = 0,
     accuracy: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="FOLDER",
             help="Clips to measure the accuracy on, named as for --calibrate; by default the synthetic test vectors, "
             "in which a trained network may mark next to nothing.",
         ),
     ] = None,
-    accuracy_clips: Annotated[int, typer.Option(metavar="N", help="The most clips to measure the accuracy on.")] = 32,
+    accuracy_clips: Annotated[int, Option(metavar="N", help="The most clips to measure the accuracy on.")] = 32,
     min_miou: Annotated[
         float | None,
-        typer.Option(
-            metavar="MIOU", help="The accuracy threshold: what the masks' mean IoU with PyTorch's must reach."
-        ),
+        Option(metavar="MIOU", help="The accuracy threshold: what the masks' mean IoU with PyTorch's must reach."),
     ] = None,
-    judge: Annotated[str | None, typer.Option(hidden=True, help="As --accuracy.")] = None,
-    judge_clips: Annotated[int | None, typer.Option(hidden=True, help="As --accuracy-clips.")] = None,
-    gate: Annotated[float | None, typer.Option(hidden=True, help="As --min-miou.")] = None,
+    judge: Annotated[str | None, Option(hidden=True, help="As --accuracy.")] = None,
+    judge_clips: Annotated[int | None, Option(hidden=True, help="As --accuracy-clips.")] = None,
+    gate: Annotated[float | None, Option(hidden=True, help="As --min-miou.")] = None,
 ) -> None:
     """Add the graphs in a precision to the bundle, and measure what it costs."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    errors, console = Console(stderr=True), Console(highlight=False, soft_wrap=True)
     # The old names of options work as the new ones.
     measured, count = judge if accuracy is None else accuracy, accuracy_clips if judge_clips is None else judge_clips
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True) as bar:
-        task = bar.add_task("loading", total=None)
+    with phase_bar() as (_, progress):
         from avsbg.export.precision.calibrate import ClipSource
         from avsbg.export.precision.graphs import convert_bundle
 
@@ -68,12 +61,18 @@ def convert(  # noqa: PLR0917  (each is an option by name)
             calibration=None if calibrate is None else ClipSource(calibrate, calibration_clips, seed),
             accuracy_clips=None if measured is None else ClipSource(measured, count, seed),
             min_miou=gate if min_miou is None else min_miou,
-            progress=lambda what, done, total: bar.update(task, description=what, completed=done, total=total),
+            progress=progress,
         )
+    console = plain_console()
     if converted.quantisation is not None:
         _show_calibration(console, converted.quantisation)
     for name, graph in converted.graphs.items():
-        _show_accuracy(console, name, graph.accuracy)
+        if (accuracy_record := graph.accuracy) is None:
+            console.print(f"{name}: accuracy not measured")
+            continue
+        clips, emulated = accuracy_record.measured_on, " (emulated)" if accuracy_record.emulated else ""
+        whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips ({clips.source})"
+        console.print(f"{name}{emulated}: mIoU of the masks with {whose} {describe_accuracy(accuracy_record)}")
 
 
 def _show_calibration(console: Console, record: QuantisationRecord) -> None:
@@ -90,10 +89,8 @@ def _show_calibration(console: Console, record: QuantisationRecord) -> None:
         console.print(f"measured on {record.measured_clips} clips: mIoU {record.miou:.4f}, {record.min_miou} demanded")
     for trial in record.trials:
         verdict = "passes" if trial.miou >= record.min_miou else "fails"
-        console.print(
-            f"  {trial.groups} of {len(record.groups)} groups left out ({trial.products} products): "
-            f"{trial.miou:.4f}, {verdict}"
-        )
+        left_out = f"{trial.groups} of {len(record.groups)} groups left out ({trial.products} products)"
+        console.print(f"  {left_out}: {trial.miou:.4f}, {verdict}")
     reasons: dict[str, list[str]] = {}
     for product, reason in record.not_quantised.items():
         reasons.setdefault(reason, []).append(product)
@@ -101,17 +98,3 @@ def _show_calibration(console: Console, record: QuantisationRecord) -> None:
         console.print(f"not quantised, {reason}: {len(products)} products, e.g. {products[0]}")
     if source.source == "vectors":
         console.print("[yellow]the test vectors are synthetic: calibrate on real clips before you deploy[/yellow]")
-
-
-def _show_accuracy(console: Console, name: str, record: AccuracyRecord | None) -> None:
-    if record is None:
-        console.print(f"{name}: accuracy not measured")
-        return
-    verdict = "" if record.passed else f" [bold red]below the threshold of {record.min_miou}[/bold red]"
-    clips = record.measured_on
-    whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips ({clips.source})"
-    console.print(
-        f"{name}{' (emulated)' if record.emulated else ''}: mIoU of the masks with {whose} "
-        f"{record.miou:.4f}{verdict}, {record.flipped:.2%} of the "
-        f"pixels flipped, logits differ by at most {record.largest_difference:.2g}"
-    )

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Exit, Option
 
 from avsbg.cli import app
+from avsbg.cli.options import DataRoot, SplitName, Task, TaskName
+from avsbg.cli.output import plain_console
 from avsbg.progress import count_progress
 
 data = typer.Typer(no_args_is_help=True, help="Prepare, convert and check data in AVSBench's layout.")
 app.add_typer(data, name="data")
 
-TaskName: TypeAlias = Literal["s4", "ms3"]
-SplitName: TypeAlias = Literal["train", "val", "test"]
-HeldOut: TypeAlias = Literal["scenes", "classes"]
-Root = Annotated[Path, typer.Argument(help="The folder that holds Single-source or Multi-sources.")]
-Task = Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: several.")]
-Force = Annotated[bool, typer.Option("--force", help="Make files again that are there already.")]
-Size = Annotated[int, typer.Option(min=32, help="Height and width of the frames, a multiple of 32.")]
+Force = Annotated[bool, Option("--force", help="Make files again that are there already.")]
+Size = Annotated[int, Option(min=32, help="Height and width of the frames, a multiple of 32.")]
 
 
 def _check_size(size: int) -> None:
@@ -34,17 +32,15 @@ def _check_size(size: int) -> None:
 
 def _report(done: str, failures: Sequence[str] = (), advice: str = "") -> None:
     """Say what was done and what failed; failures end the command with exit code 1."""
-    from rich.console import Console
-
-    Console(highlight=False, soft_wrap=True).print(done)
+    plain_console().print(done)
     if failures:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
+        console = plain_console(stderr=True)
         for failure in failures[:20]:
             console.print(f"  {failure}", markup=False)
         if len(failures) > 20:
             console.print(f"  and {len(failures) - 20} more")
         console.print(f"[bold red]{len(failures)} failed.[/bold red] {advice}")
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _make_files(
@@ -61,7 +57,7 @@ def _make_files(
 
 
 @data.command("convert-avsbench")
-def convert_avsbench(root: Root, task: Task, force: Force = False) -> None:
+def convert_avsbench(root: DataRoot, task: Task, force: Force = False) -> None:
     """Convert AVSBench's pickled log-mel patches to .npy files beside them.
 
     The only command that reads pickles; its unpickler knows tensors and nothing else, so that no code in a file runs.
@@ -73,7 +69,7 @@ def convert_avsbench(root: Root, task: Task, force: Force = False) -> None:
 
 
 @data.command()
-def prepare(root: Root, task: Task, size: Size = 224, force: Force = False) -> None:
+def prepare(root: DataRoot, task: Task, size: Size = 224, force: Force = False) -> None:
     """Make frames, WAV files and log-mel patches from the raw videos.
 
     Goes on where an earlier run stopped. The frame rule, the resizing and the sound are AVSBench's own.
@@ -86,7 +82,7 @@ def prepare(root: Root, task: Task, size: Size = 224, force: Force = False) -> N
 
 
 @data.command()
-def check(root: Root, task: Task) -> None:
+def check(root: DataRoot, task: Task) -> None:
     """Load every clip of every split once and list the files that are missing or cannot be used."""
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.errors import DatasetError
@@ -113,11 +109,11 @@ def check(root: Root, task: Task) -> None:
 
 @data.command()
 def show(
-    root: Root,
+    root: DataRoot,
     task: Task,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The picture, .png or .jpg.")],
-    split: Annotated[SplitName, typer.Option(help="The split to show.")] = "train",
-    clips: Annotated[int, typer.Option(min=1, help="How many clips, spread over the split.")] = 8,
+    output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The picture, .png or .jpg.")],
+    split: Annotated[SplitName, Option(help="The split to show.")] = "train",
+    clips: Annotated[int, Option(min=1, help="How many clips, spread over the split.")] = 8,
 ) -> None:
     """Draw clips as a contact sheet: a row each, what sounds outlined."""
     from avsbg.model.training.contact_sheet import write_contact_sheet
@@ -129,11 +125,11 @@ def show(
 
 @data.command()
 def video(
-    root: Root,
+    root: DataRoot,
     task: Task,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder that receives the videos.")],
-    split: Annotated[SplitName, typer.Option(help="Whose clips.")] = "test",
-    clips: Annotated[int | None, typer.Option(min=1, help="How many, from the first on; all by default.")] = None,
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The folder that receives the videos.")],
+    split: Annotated[SplitName, Option(help="Whose clips.")] = "test",
+    clips: Annotated[int | None, Option(min=1, help="How many, from the first on; all by default.")] = None,
 ) -> None:
     """Write clips as videos with their sound, one frame a second, as `avsbg run` takes them.
 
@@ -155,21 +151,21 @@ def video(
 
 @data.command("sounding-stamps")
 def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
-    output: Annotated[Path, typer.Argument(help="The folder in which Single-source or Multi-sources is made.")],
+    output: Annotated[Path, Argument(help="The folder in which Single-source or Multi-sources is made.")],
     task: Task,
-    clips: Annotated[tuple[int, int, int], typer.Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")] = (
+    clips: Annotated[tuple[int, int, int], Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")] = (
         800,
         100,
         200,
     ),
     size: Size = 224,
-    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, Option(min=0, help="Of everything random.")] = 0,
     held_out: Annotated[
-        HeldOut,
-        typer.Option(help="scenes: splits share classes, not backgrounds; classes: they share no class either."),
+        Literal["scenes", "classes"],
+        Option(help="scenes: splits share classes, not backgrounds; classes: they share no class either."),
     ] = "scenes",
-    stamps: Annotated[Path | None, typer.Option(help="Where tuxpaint-stamps-default put its stamps.")] = None,
-    backgrounds: Annotated[Path | None, typer.Option(help="Where the background packages put theirs.")] = None,
+    stamps: Annotated[Path | None, Option(help="Where tuxpaint-stamps-default put its stamps.")] = None,
+    backgrounds: Annotated[Path | None, Option(help="Where the background packages put theirs.")] = None,
 ) -> None:
     """Compose clips in AVSBench's format from photo cut-outs with real recordings on real backgrounds.
 
@@ -181,12 +177,7 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     from avsbg.model.training.stamps_library import BACKGROUNDS, STAMPS, load_library
 
     _check_size(size)
-    library = load_library(
-        stamps or STAMPS,
-        backgrounds or BACKGROUNDS,
-        held_out=held_out,
-        seed=seed,
-    )
+    library = load_library(stamps or STAMPS, backgrounds or BACKGROUNDS, held_out=held_out, seed=seed)
     counts = dict(zip(SPLITS, clips, strict=True))
     with count_progress("composing", sum(clips)) as advance:
         folder = generate(output, library, task=task, counts=counts, size=size, seed=seed, advance=advance)

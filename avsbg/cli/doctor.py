@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Option
 
 from avsbg.cli import app
 
 
 @app.command()
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+def doctor(as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False) -> None:
     """Show what this machine has, what each verb can do with it, and how to install what is missing."""
     import json
     from dataclasses import asdict

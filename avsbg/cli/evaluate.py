@@ -4,52 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust, create_backend, create_streamed
-from avsbg.cli.data import SplitName, TaskName
-from avsbg.cli.tables import print_table
+from avsbg.cli.backends import create_backend, create_streamed
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, DataFolder, SplitName, Task, Trust
+from avsbg.cli.output import print_table, write_json
 from avsbg.errors import AvsbgError
 from avsbg.progress import count_progress
 
 if TYPE_CHECKING:
     from avsbg.model import AudioEncoderName, Variant
-    from avsbg.model.training.evaluation import Evaluation, Predict
+    from avsbg.model.training.evaluation import Predict
 
 
 @app.command("eval")
 def evaluate(  # noqa: PLR0917  (each is an option by name)
     model: Annotated[
-        Path, typer.Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")
+        Path, Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")
     ],
-    data: Annotated[Path, typer.Option(help="The folder that holds Single-source or Multi-sources.")],
-    task: Annotated[TaskName, typer.Option(help="s4: one sounding object; ms3: several.")],
-    split: Annotated[SplitName, typer.Option(help="The split to score.")] = "test",
+    data: DataFolder,
+    task: Task,
+    split: Annotated[SplitName, Option(help="The split to score.")] = "test",
     backend: Annotated[
         str | None,
-        typer.Option(metavar=BACKEND_SYNTAX, help=f"What executes a bundle, onnxruntime by default: {BACKEND_HELP}."),
+        Option(metavar=BACKEND_SYNTAX, help=f"What executes a bundle, onnxruntime by default: {BACKEND_HELP}."),
     ] = None,
-    variant: Annotated[str | None, typer.Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
-    encoder: Annotated[str | None, typer.Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
-    vggish: Annotated[Path | None, typer.Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
-    threads: Annotated[int | None, typer.Option(min=1, help="Of a bundle's backend.")] = None,
+    variant: Annotated[str | None, Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
+    encoder: Annotated[str | None, Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
+    vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
+    batch: Annotated[int, Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
+    threads: Annotated[int | None, Option(min=1, help="Of a bundle's backend.")] = None,
     trust: Trust = False,
     stream: Annotated[
-        bool, typer.Option("--stream", help="Score a bundle's stream: each frame encoded once, each mask from a pair.")
+        bool, Option("--stream", help="Score a bundle's stream: each frame encoded once, each mask from a pair.")
     ] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the scores, of each clip too, here.")
+        Path | None, Option("--json", metavar="FILE", help="Also write the scores, of each clip too, here.")
     ] = None,
     picture: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Also draw clips, what is marked tinted and the annotation outlined."),
+        Path | None, Option(metavar="FILE", help="Also draw clips, what is marked tinted and the annotation outlined.")
     ] = None,
-    pictured: Annotated[int, typer.Option(min=1, help="How many clips --picture draws, spread over the split.")] = 8,
+    pictured: Annotated[int, Option(min=1, help="How many clips --picture draws, spread over the split.")] = 8,
 ) -> None:
     """Score masks against a split of AVSBench, or of data in its layout.
 
@@ -68,9 +68,12 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
         if picture is not None:
             write_contact_sheet(picture, dataset, pictured, lambda sample: predict(sample).cpu().numpy() > 0.0)
     where = {"task": task, "split": split, "clips": len(dataset), "sound": dataset.sound}
-    _print(scores, where)
+    print(f"{task} {split}, {len(dataset)} clips, sound from {dataset.sound}")
+    averages = {"per clip": scores.per_clip, f"per batch of {scores.batch} clips": scores.per_batch}
+    rows = ((name, f"{average.miou:.4f}", f"{average.f_score:.4f}") for name, average in averages.items())
+    print_table(("average", "mIoU", "F-score"), rows)
     if json_file is not None:
-        _write_json(json_file, scores, where, description)
+        write_json(json_file, {"data": where, "model": description, **asdict(scores)})
 
 
 @contextmanager
@@ -127,21 +130,3 @@ def _torch_predictor(
         "backend": {"backend": "torch", "version": torch.__version__, "device": str(device), "precision": "fp32"},
     }
     return predict, description
-
-
-def _print(scores: Evaluation, where: dict[str, Any]) -> None:
-    print(f"{where['task']} {where['split']}, {where['clips']} clips, sound from {where['sound']}")
-    batch = f"per batch of {scores.batch} clips"
-    averages = (("per clip", scores.per_clip), (batch, scores.per_batch))
-    rows = ((name, f"{average.miou:.4f}", f"{average.f_score:.4f}") for name, average in averages)
-    print_table(("average", "mIoU", "F-score"), rows)
-
-
-def _write_json(path: Path, scores: Evaluation, where: dict[str, Any], description: dict[str, Any]) -> None:
-    import json
-    from dataclasses import asdict
-
-    from avsbg.atomic import atomic_file
-
-    with atomic_file(path) as temporary:
-        temporary.write_text(json.dumps({"data": where, "model": description, **asdict(scores)}, indent=2) + "\n")

@@ -4,88 +4,76 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
+from avsbg.cli.output import plain_console
 
 if TYPE_CHECKING:
     from avsbg.model import AudioEncoderName, Variant
-
-
-class Audio(str, Enum):
-    """The forms in which a graph can take sound, as users write them."""
-
-    WAVEFORM = "waveform"
-    LOG_MEL = "log-mel"
-    EMBEDDING = "embedding"
 
 
 @app.command()
 def export(  # noqa: PLR0917  (each is an option by name)
     network: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench ... (a wrong name lists them all); "
             "or a folder that `avsbg train` wrote, with its weights."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BUNDLE", help="The directory to create.")],
+    output: Annotated[Path, Option("-o", "--output", metavar="BUNDLE", help="The directory to create.")],
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The network's weights: a published .pth, or .safetensors.")
+        Path | None, Option(metavar="FILE", help="The network's weights: a published .pth, or .safetensors.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Random weights instead of a checkpoint: for timing, not for masks.")
+        int | None, Option(min=0, help="Random weights instead of a checkpoint: for timing, not for masks.")
     ] = None,
     vggish: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="VGGish's weights; needed with --checkpoint unless --audio embedding."),
+        Path | None, Option(metavar="FILE", help="VGGish's weights; needed with --checkpoint unless --audio embedding.")
     ] = None,
     audio_encoder: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights of the compact audio encoder, trained in VGGish's place."),
+        Path | None, Option(metavar="FILE", help="Weights of the compact audio encoder, trained in VGGish's place.")
     ] = None,
     encoder: Annotated[
-        str | None,
-        typer.Option(help="Another encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0."),
+        str | None, Option(help="Another encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0.")
     ] = None,
     audio: Annotated[
-        Audio, typer.Option(help="What the graph takes as sound; what leads from there to the network is part of it.")
-    ] = Audio.WAVEFORM,
-    frames: Annotated[int, typer.Option(help="Frames per clip, one per second.")] = 5,
+        Literal["waveform", "log-mel", "embedding"],
+        Option(help="What the graph takes as sound; what leads from there to the network is part of it."),
+    ] = "waveform",
+    frames: Annotated[int, Option(help="Frames per clip, one per second.")] = 5,
     size: Annotated[
         str | None,
-        typer.Option(
+        Option(
             metavar="N|HxW",
             help="Height and width of the frames, multiples of 32; by default 224, or what a run was trained on.",
         ),
     ] = None,
     stream: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--stream",
             help="Also export the graphs of a stream, encode and decode, which pay for one new frame at a time.",
         ),
     ] = False,
     merging: Annotated[
         bool,
-        typer.Option(
+        Option(
             "--merge/--no-merge",
             help="Compute neighbouring convolutions as smaller ones where the numbers stay (the manifest lists them).",
         ),
     ] = True,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
+    force: Annotated[bool, Option("--force", help="Replace an existing bundle.")] = False,
 ) -> None:
     """Export a network to a bundle: ONNX graphs, weights, a manifest and test vectors.
 
     The bundle appears only when ONNX Runtime has reproduced PyTorch's outputs from it. It says where its weights come
     from: give exactly one of --checkpoint and --seed, or the folder of a training run.
     """
-    from rich.console import Console
-
     from avsbg.export.shape import ClipShape, ExportError, check_streamable
 
     given = {"checkpoint": checkpoint, "seed": seed, "vggish": vggish, "audio-encoder": audio_encoder}
@@ -98,7 +86,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
     if stream:
         check_streamable(source.variant.network)
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = plain_console()
     start = time.monotonic()
 
     def report(line: str) -> None:
@@ -111,23 +99,16 @@ def export(  # noqa: PLR0917  (each is an option by name)
             from avsbg.export.graphs import AudioForm
             from avsbg.export.weights import from_checkpoints, from_seed
         except ModuleNotFoundError as error:
-            raise ExportError(
-                f"exporting needs {error.name}, which is not installed.",
-                "Install what it needs with `pip install 'avsbg[export,cpu]'`.",
-            ) from error
+            hint = "Install what it needs with `pip install 'avsbg[export,cpu]'`."
+            raise ExportError(f"exporting needs {error.name}, which is not installed.", hint) from error
 
-        form = AudioForm[audio.name]
+        form = AudioForm[audio.replace("-", "_").upper()]
         if source.checkpoint is not None:
             report(f"loading {source.checkpoint}")
             # A run's folder always has its audio encoder's weights; a graph that takes embeddings does without.
             of_sound = None if source.is_run and form is AudioForm.EMBEDDING else source.audio_checkpoint
             graph, weights = from_checkpoints(
-                source.variant,
-                form,
-                source.checkpoint,
-                of_sound,
-                audio_encoder=source.audio_encoder,
-                report=report,
+                source.variant, form, source.checkpoint, of_sound, audio_encoder=source.audio_encoder, report=report
             )
         else:
             assert source.seed is not None
@@ -169,10 +150,8 @@ def _of_variant(name: str, encoder: str | None, given: dict[str, Any]) -> _Sourc
     checkpoint, seed = given["checkpoint"], given["seed"]
     vggish, compact = given["vggish"], given["audio-encoder"]
     if (checkpoint is None) == (seed is None):
-        raise ExportError(
-            "give exactly one of --checkpoint and --seed.",
-            "--checkpoint FILE takes trained weights, --seed N makes random ones (to measure speed, not to segment).",
-        )
+        hint = "--checkpoint FILE takes trained weights, --seed N makes random ones (to measure speed, not to segment)."
+        raise ExportError("give exactly one of --checkpoint and --seed.", hint)
     if seed is not None and vggish is not None:
         raise ExportError("--vggish belongs to --checkpoint; with --seed, VGGish's weights are random too.")
     if seed is not None and compact is not None:
@@ -193,11 +172,6 @@ def _of_run(path: Path, given: dict[str, Any]) -> tuple[_Source, str]:
     for name in unfit:
         if given[name] is not None:
             raise ExportError(f"--{name} does not apply to {path}: the run's record says what was trained.")
-    source = _Source(
-        run.recipe.variant,
-        run.weights,
-        run.audio_weights or given["vggish"],
-        "vggish" if run.audio_weights is None else "compact",
-        is_run=run.audio_weights is not None,
-    )
-    return source, f"{run.height}x{run.width}"
+    own = run.audio_weights is not None
+    audio, name = run.audio_weights or given["vggish"], run.recipe.audio_encoder if own else "vggish"
+    return _Source(run.recipe.variant, run.weights, audio, name, is_run=own), f"{run.height}x{run.width}"

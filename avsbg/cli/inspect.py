@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from avsbg.cli import app
+from avsbg.cli.options import BundlePath
 
 if TYPE_CHECKING:
     from avsbg.runtime.bundle.manifest import GraphRecord, WeightsRecord
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 
 @app.command()
 def inspect(
-    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory that `avsbg export` made.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.")] = False,
+    bundle: BundlePath, as_json: Annotated[bool, Option("--json", help="Print the manifest as JSON.")] = False
 ) -> None:
     """Check a bundle's files against its manifest and show what it holds."""
     from rich.console import Console

@@ -1,11 +1,18 @@
-"""Standard output that may be closed by its reader, as in `avsbg run ... | head -1`."""
+"""Output of the verbs: consoles, tables and JSON, to a reader that may have gone (`avsbg run ... | head -1`)."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
-from typing import TextIO
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from avsbg.runtime.bundle.engine_record import AccuracyRecord
 
 
 class _PipeTolerantOutput(io.TextIOWrapper):
@@ -41,3 +48,41 @@ def _tolerant(stream: TextIO) -> TextIO:
         return stream  # replaced by whoever runs us inside a program, or absent
     buffering, encoding, errors = stream.line_buffering, stream.encoding, stream.errors
     return _PipeTolerantOutput(stream.detach(), encoding=encoding, errors=errors, line_buffering=buffering)
+
+
+def plain_console(*, stderr: bool = False, markup: bool = True) -> Console:
+    """A console that highlights nothing and leaves long lines to the terminal."""
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=markup)
+
+
+def describe_accuracy(record: AccuracyRecord) -> str:
+    """The figures of a graph's accuracy, marked where they miss the threshold."""
+    missed = "" if record.passed else f" [bold red]below the threshold of {record.min_miou}[/bold red]"
+    differences = f"logits differ by at most {record.largest_difference:.2g}"
+    return f"{record.miou:.4f}{missed}, {record.flipped:.2%} of the pixels flipped, {differences}"
+
+
+def print_table(headers: Iterable[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table whose first column is text and whose others are numbers."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for index, header in enumerate(headers):
+        table.add_column(header, no_wrap=True, justify="right" if index else "left")
+    for row in rows:
+        table.add_row(*row)
+    Console(highlight=False).print(table)
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON file, complete or not at all."""
+    import json
+
+    from avsbg.atomic import atomic_file
+
+    with atomic_file(path) as temporary:
+        temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")

@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
 
 
 @app.command()
 def report(
-    rows: Annotated[
-        list[Path], typer.Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="Where the report goes.")],
+    rows: Annotated[list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")],
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Where the report goes.")],
     accuracy: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Scores as JSON lines; those with the label of a row are plotted."),
+        Path | None, Option(metavar="FILE", help="Scores as JSON lines; those with the label of a row are plotted.")
     ] = None,
-    streaming: Annotated[Path | None, typer.Option(metavar="FILE", help="Rows of the streaming benchmark.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the report in DIR.")] = False,
+    streaming: Annotated[Path | None, Option(metavar="FILE", help="Rows of the streaming benchmark.")] = None,
+    force: Annotated[bool, Option("--force", help="Replace the report in DIR.")] = False,
 ) -> None:
     """Make a page of rows: report.html, one file that needs no network, and report.md.
 

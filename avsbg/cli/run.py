@@ -5,67 +5,64 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Engine, Trust
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Engine, Silent, Threads, Threshold, Trust
 
 
 @app.command()
 def run(  # noqa: PLR0917  (each is an option by name)
-    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory that `avsbg export` made.")],
+    bundle: BundlePath,
     sources: Annotated[
         list[str],
-        typer.Argument(
+        Argument(
             metavar="SOURCE...",
             help="Videos, anything that FFmpeg reads, and folders of them; or one live source: an address "
             "(rtsp://, udp://, http://, ...), a camera (v4l2:/dev/video0).",
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The directory to create.")],
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The directory to create.")],
     backend: Annotated[
-        str, typer.Option(metavar=BACKEND_SYNTAX, help=f"What executes the network: {BACKEND_HELP}.")
+        str, Option(metavar=BACKEND_SYNTAX, help=f"What executes the network: {BACKEND_HELP}.")
     ] = "onnxruntime",
-    threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
-    silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
+    threshold: Threshold = 0.5,
+    silent: Silent = False,
     masks: Annotated[
         Literal["png", "video", "none"],
-        typer.Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all."),
+        Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all."),
     ] = "png",
-    rle: Annotated[bool, typer.Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
-    overlay: Annotated[bool, typer.Option("--overlay/--no-overlay", help="Write overlay.mp4 and overlay.png.")] = True,
+    rle: Annotated[bool, Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
+    overlay: Annotated[bool, Option("--overlay/--no-overlay", help="Write overlay.mp4 and overlay.png.")] = True,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write the network's probabilities as grey PNG files.")
+        bool, Option("--probabilities", help="Also write the network's probabilities as grey PNG files.")
     ] = False,
     stream: Annotated[
         bool | None,
-        typer.Option(
+        Option(
             "--stream/--clips",
             help="One encoder pass per second, or clip by clip. By default live sources are streamed if the bundle has "
             "the graphs, and files go clip by clip.",
         ),
     ] = None,
     microphone: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
+        str | None, Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
     ] = None,
     duration: Annotated[
-        float | None, typer.Option(min=1, metavar="SECONDS", help="End a live source after so many seconds.")
+        float | None, Option(min=1, metavar="SECONDS", help="End a live source after so many seconds.")
     ] = None,
     policy: Annotated[
         Literal["block", "drop-oldest"] | None,
-        typer.Option(
+        Option(
             help="What a live source that is too fast does: wait, or lose seconds. By default cameras and datagrams "
             "lose, and what can wait waits."
         ),
     ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default the backend's choice.")] = None,
+    threads: Threads = None,
     engine: Engine = None,
     trust: Trust = False,
     force: Annotated[
-        bool,
-        typer.Option(
-            "--force", help="Replace the outputs of earlier runs; run a precision that did not pass its gate."
-        ),
+        bool, Option("--force", help="Replace the outputs of earlier runs; run a precision that did not pass its gate.")
     ] = False,
 ) -> None:
     """Segment what sounds in videos and live sources.

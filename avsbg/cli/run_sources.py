@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
+from typer import Exit
 
 from avsbg.cli.backends import create_backend, create_streamed
 from avsbg.cli.interruption import Interrupted, interruptible
+from avsbg.cli.output import plain_console
 from avsbg.progress import ProgressBars
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
-    from avsbg.runtime.segment.batch import BatchItem, BatchResult
+    from avsbg.runtime.segment.batch import BatchResult
     from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
     from avsbg.runtime.threads import Policy
@@ -27,18 +28,14 @@ OPENING = "opening the bundle"
 
 @contextmanager
 def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **options: Any) -> Iterator[Segmenter]:
-    """Open a bundle's network on a backend.
+    """Open a bundle's network on the backend that the user names, with options of `create_backend`.
 
     Args:
-        path: the bundle.
-        spec: the backend, as the user names it.
         stream: as a stream; None for a live source if the bundle has the graphs.
         live: whether the source is live: the sound is then taken from where the frame is.
-        options: what `create_backend` takes.
 
     Raises:
         BundleError: the bundle cannot be opened, or was replaced meanwhile.
-        BackendError: the backend refuses what is asked for, or the bundle has no graphs for streams.
     """
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.errors import BundleError
@@ -64,7 +61,7 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
         MediaError: several of many failed; typer.Exit: the only one did, and its error was printed.
     """
     from avsbg.runtime.errors import MediaError
-    from avsbg.runtime.segment.batch import find_videos, run_batch
+    from avsbg.runtime.segment.batch import REPORT, find_videos, run_batch, write_report
 
     items = find_videos(sources, output)
     many = items[0].output != output
@@ -91,25 +88,16 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
                 raise
             finally:
                 if many:
-                    _report(output, items, results, bars)
+                    try:
+                        write_report(output, items, results)
+                    except OSError as error:  # on a full disk this is not the error that the user should see
+                        bars.console.print(f"{output / REPORT} was not written: {error.strerror}", markup=False)
     failed = [str(result.item.path) for result in results if result.error is not None]
     if failed and many:
-        raise MediaError(
-            f"{len(failed)} of {len(items)} videos failed: {', '.join(failed)}.",
-            f"The reasons stand above and in {output / 'batch.json'}; run the same command again for those alone.",
-        )
+        hint = f"The reasons stand above and in {output / REPORT}; run the same command again for those alone."
+        raise MediaError(f"{len(failed)} of {len(items)} videos failed: {', '.join(failed)}.", hint)
     if failed:
-        raise typer.Exit(1)
-
-
-def _report(output: Path, items: list[BatchItem], results: list[BatchResult], bars: ProgressBars) -> None:
-    """Write `batch.json`; on a full disk this is not the error that the user should see."""
-    from avsbg.runtime.segment.batch import REPORT, write_report
-
-    try:
-        write_report(output, items, results)
-    except OSError as error:
-        bars.console.print(f"{output / REPORT} was not written: {error.strerror}", markup=False)
+        raise Exit(1)
 
 
 def run_live(
@@ -160,9 +148,7 @@ def run_live(
 
 def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: bool = False) -> None:
     """Print what was done, in a few lines."""
-    from rich.console import Console
-
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = plain_console(markup=False)
     if again:
         console.print(f"{output} was finished before; --force does it again")
         return

@@ -8,10 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import typer
+from typer import Argument, Exit, Option
 
 from avsbg.cli import app
-from avsbg.cli.tables import print_table
+from avsbg.cli.options import DataFolder
+from avsbg.cli.output import plain_console, print_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,56 +29,49 @@ def _list_recipes(wanted: bool) -> None:
     columns = ("epochs", "batch", "audio_visual", "seed")
     rows = ((name, *(f"{getattr(recipe, column):g}" for column in columns)) for name, recipe in RECIPES.items())
     print_table(("recipe", "epochs", "batch", "lambda", "seed"), rows)
-    raise typer.Exit
+    raise Exit
 
 
 @app.command()
 def train(  # noqa: PLR0917  (each is an option by name)
-    recipe: Annotated[str, typer.Argument(help="s4/avs-bg, ms3/avsbench-resnet50 ...; --list shows them all.")],
-    data: Annotated[Path, typer.Option(help="The folder that holds Single-source or Multi-sources.")],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="The run's folder.")],
-    vggish: Annotated[Path | None, typer.Option(metavar="FILE", help="VGGish's weights, which stay frozen.")] = None,
+    recipe: Annotated[str, Argument(help="s4/avs-bg, ms3/avsbench-resnet50 ...; --list shows them all.")],
+    data: DataFolder,
+    output: Annotated[Path, Option("-o", "--output", metavar="RUN", help="The run's folder.")],
+    vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights, which stay frozen.")] = None,
     encoder_weights: Annotated[
-        str,
-        typer.Option(
-            metavar="SOURCE", help="The visual encoder's start: imagenet (fetched by timm), random, or a file."
-        ),
+        str, Option(metavar="SOURCE", help="The visual encoder's start: imagenet (fetched by timm), random, or a file.")
     ] = "imagenet",
     init: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Start from a checkpoint of the whole network, or from a run's folder."),
+        Option(metavar="PATH", help="Start from a checkpoint of the whole network, or from a run's folder."),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in RUN; give the same options.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Go on with the run in RUN; give the same options.")] = False,
     encoder: Annotated[
-        str | None, typer.Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50, tf_efficientnet_lite0.")
+        str | None, Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50, tf_efficientnet_lite0.")
     ] = None,
     audio_encoder: Annotated[
         Literal["vggish", "compact"] | None,
-        typer.Option(help="vggish is frozen; compact is small and learns with the network."),
+        Option(help="vggish is frozen; compact is small and learns with the network."),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Instead of the recipe's.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Clips per step, instead of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, Option(help="Instead of the recipe's.")] = None,
+    batch: Annotated[int | None, Option(help="Clips per step, instead of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, Option(help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, Option(min=0, help="Instead of the recipe's.")] = None,
     micro_batch: Annotated[
-        int | None, typer.Option(min=1, help="Clips computed at once; gradients are added up over the step's batch.")
+        int | None, Option(min=1, help="Clips computed at once; gradients are added up over the step's batch.")
     ] = None,
-    precision: Annotated[
-        Literal["fp32", "bf16", "fp16"], typer.Option(help="Of the forward and backward pass.")
-    ] = "fp32",
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], Option(help="Of the forward and backward pass.")] = "fp32",
     device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
+        Literal["cpu", "cuda"] | None, Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that load clips.")] = 2,
-    save_every: Annotated[int, typer.Option(min=1, help="Steps between two saved states.")] = 100,
+    workers: Annotated[int, Option(min=0, help="Processes that load clips.")] = 2,
+    save_every: Annotated[int, Option(min=1, help="Steps between two saved states.")] = 100,
     select_on: Annotated[
         Literal["val", "test"],
-        typer.Option(
-            help="The split that chooses the best epoch. AVS-BG's release chooses on test, as its figures do."
-        ),
+        Option(help="The split that chooses the best epoch. AVS-BG's release chooses on test, as its figures do."),
     ] = "val",
     list_: Annotated[  # noqa: ARG001
-        bool, typer.Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes and exit.")
+        bool, Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes and exit.")
     ] = False,
 ) -> None:
     """Train a network on AVSBench, or on data in its layout.
@@ -85,19 +79,12 @@ def train(  # noqa: PLR0917  (each is an option by name)
     RUN receives run.json, log.jsonl, best.safetensors, last.safetensors and the state from which --resume goes on;
     Ctrl-C saves it. On several GPUs: torchrun --nproc-per-node N --no-python avsbg train ...
     """
-    from rich.console import Console
-
     from avsbg.model.training.recipes import named_recipe
 
     chosen = named_recipe(recipe)
-    changed: dict[str, Any] = {
-        "variant": replace(chosen.variant, encoder=encoder) if encoder else None,
-        "audio_encoder": audio_encoder,
-        "epochs": epochs,
-        "batch": batch,
-        "learning_rate": learning_rate,
-        "seed": seed,
-    }
+    changed: dict[str, Any] = {"epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    changed["variant"] = replace(chosen.variant, encoder=encoder) if encoder else None
+    changed["audio_encoder"] = audio_encoder
     chosen = replace(chosen, **{key: value for key, value in changed.items() if value is not None})
 
     import torch
@@ -107,24 +94,15 @@ def train(  # noqa: PLR0917  (each is an option by name)
     from avsbg.model.training.recipes import Interrupted, Settings
     from avsbg.model.training.run_directory import RunDirectory, read_trained
 
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = plain_console(stderr=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     settings = Settings(micro_batch, precision, device, workers, save_every, select_on)
-    network, audio = init, None
+    files = {"network": init, "vggish": vggish, "data": data}
     if init is not None and init.is_dir():
         trained = read_trained(init)
-        network, audio = trained.weights, trained.audio_weights
+        files |= {"network": trained.weights, "audio": trained.audio_weights}
     with _observer(console) as observer:
-        initial = initialize_modules(
-            chosen,
-            encoder=encoder_weights,
-            network=network,
-            vggish=vggish,
-            audio=audio,
-            data=data,
-            resume=resume,
-            observer=observer,
-        )
+        initial = initialize_modules(chosen, encoder=encoder_weights, **files, resume=resume, observer=observer)
         training = Training(chosen, initial, data, RunDirectory(output), settings=settings, observer=observer)
         if training.accelerator.is_main_process:
             console.print(training.summary())
@@ -132,12 +110,10 @@ def train(  # noqa: PLR0917  (each is an option by name)
             result = training.execute(resume=resume)
         except Interrupted as stopped:
             console.print(f"interrupted after step {stopped.step}; the same command with --resume goes on from there")
-            raise typer.Exit(130) from None
+            raise Exit(130) from None
     if training.accelerator.is_main_process:
-        console.print(
-            f"best epoch {result.epoch}: mIoU {result.score.miou:.4f}, F-score {result.score.f_score:.4f} on "
-            f"{select_on}; weights in {RunDirectory(output).weights('best')}"
-        )
+        scores = f"mIoU {result.score.miou:.4f}, F-score {result.score.f_score:.4f} on {select_on}"
+        console.print(f"best epoch {result.epoch}: {scores}; weights in {training.run.weights('best')}")
 
 
 @contextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
+from typer import Exit, Option
 
 from avsbg.cli import app
-from avsbg.cli.backends import BACKEND_HELP, BACKEND_SYNTAX, Trust, create_backend
+from avsbg.cli.backends import create_backend
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Threads, Trust
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,37 +22,33 @@ if TYPE_CHECKING:
 
 @app.command()
 def verify(  # noqa: PLR0917  (each is an option by name)
-    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory that `avsbg export` made.")],
+    bundle: BundlePath,
     backend: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar=BACKEND_SYNTAX,
             help=f"{BACKEND_HELP}; tensorrt or tensorrt-rtx. May be repeated. By default every graph in each form and "
             "every engine.",
         ),
     ] = None,
     engine: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="An engine of the bundle. May be repeated.")
+        list[str] | None, Option(metavar="NAME", help="An engine of the bundle. May be repeated.")
     ] = None,
     clips: Annotated[
-        list[int] | None, typer.Option(help="Only the vectors with this number of clips. May be repeated.")
+        list[int] | None, Option(help="Only the vectors with this number of clips. May be repeated.")
     ] = None,
     tolerance: Annotated[
-        float, typer.Option(min=0.0, help="In fp32: the largest absolute difference of an output that passes.")
+        float, Option(min=0.0, help="In fp32: the largest absolute difference of an output that passes.")
     ] = 1e-3,
     locate: Annotated[
-        bool, typer.Option("--locate", help="Where one fails: find the first tensor that differs (ONNX Runtime).")
+        bool, Option("--locate", help="Where one fails: find the first tensor that differs (ONNX Runtime).")
     ] = False,
     trust: Trust = False,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads; by default the backend's choice.")] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Also write the result here.")
-    ] = None,
+    threads: Threads = None,
+    json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Also write the result here.")] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(
-            "--picture", metavar="FILE", help="Masks side by side as a PNG: PyTorch's, each one's, the flips."
-        ),
+        Option("--picture", metavar="FILE", help="Masks side by side as a PNG: PyTorch's, each one's, the flips."),
     ] = None,
 ) -> None:
     """Run each graph and engine on the bundle's test vectors and compare with what PyTorch returned.
@@ -60,8 +57,10 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     between its masks and PyTorch's, which must reach the gate in the manifest. Exits with 1 if one fails. What cannot
     run on this machine is listed as not run, and never as passed.
     """
+    from pydantic_core import to_json
     from rich.console import Console
 
+    from avsbg.atomic import atomic_file
     from avsbg.runtime.backends.tensorrt.engine import find_engine
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.device.gpu import read_cuda_driver
@@ -103,39 +102,33 @@ def verify(  # noqa: PLR0917  (each is an option by name)
         console.print(f"{picture}", soft_wrap=True)
     passed = bool(results) and not failed
     if json_file is not None:
+        identity = {"name": opened.manifest.name, "manifest_sha256": opened.manifest_sha256}
         document = {
-            "bundle": {"name": opened.manifest.name, "manifest_sha256": opened.manifest_sha256},
+            "bundle": identity,
             "tolerance": tolerance,
             "passed": passed,
             "results": results,
             "not_run": not_run,
         }
-        _write_json(json_file, document)
+        with atomic_file(json_file) as temporary:
+            # A difference can be NaN, which JSON does not have.
+            temporary.write_bytes(to_json(document, indent=2, inf_nan_mode="null") + b"\n")
     _conclude(console, results, not_run, tolerance)
     if not passed:
-        raise typer.Exit(1)
+        raise Exit(1)
 
 
 def _create(bundle: Bundle, case: VerifyCase, threads: int | None, trust: bool) -> Backend:
     """The case's backend. A failed gate is what verify is there to show, so it does not stop it."""
-    name = case.backend.split(":", maxsplit=1)[0]
-    is_engine = name.startswith("tensorrt")
+    is_engine = case.backend.startswith("tensorrt")
 
     def create(options: dict[str, Any]) -> Backend:
-        return create_backend(
-            case.backend,
-            bundle,
-            trust=trust and is_engine,
-            allow_failed_accuracy=True,
-            threads=None if is_engine else threads,
-            **options,
-        )
+        options = {"trust": trust and is_engine, "threads": None if is_engine else threads, **options}
+        return create_backend(case.backend, bundle, allow_failed_accuracy=True, **options)
 
-    if case.encode is None:
-        return create(case.options)
     from avsbg.runtime.streaming.frame_pair import StreamedClip
 
-    return StreamedClip(create(case.encode), create(case.options))
+    return create(case.options) if case.encode is None else StreamedClip(create(case.encode), create(case.options))
 
 
 def _run(
@@ -223,9 +216,7 @@ def _locate(console: Console, bundle: Bundle, result: dict[str, Any], clips: Any
 def _conclude(console: Console, results: list[dict[str, Any]], not_run: dict[str, str], tolerance: float) -> None:
     if not results:
         console.print("nothing could run here, so nothing passed", style="bold red")
-    for result in results:
-        if result["passed"]:
-            continue
+    for result in (result for result in results if not result["passed"]):
         why = f"an output differs from PyTorch's by more than {tolerance:g}"
         if result["rule"] == "gate":
             why = f"the masks' mean IoU with PyTorch's is {result['miou']:.4f}; {result['least_miou']:.4g} is demanded"
@@ -233,17 +224,6 @@ def _conclude(console: Console, results: list[dict[str, Any]], not_run: dict[str
     if results and all(result["passed"] for result in results):
         ran = f"all {len(results)} that ran pass" if not_run else "all pass"
         rule = f"in fp32, every output is within {tolerance:g} of PyTorch's"
-        if any(result["rule"] == "gate" for result in results):
-            least = sorted({f"{result['least_miou']:.4g}" for result in results if result["rule"] == "gate"})
+        if least := sorted({f"{result['least_miou']:.4g}" for result in results if result["rule"] == "gate"}):
             rule += f"; in lower precisions, the masks' mean IoU reaches what is demanded of each ({', '.join(least)})"
         console.print(f"{ran}: {rule}", soft_wrap=True)
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    from pydantic_core import to_json
-
-    from avsbg.atomic import atomic_file
-
-    with atomic_file(path) as temporary:
-        # A difference can be NaN, which JSON does not have.
-        temporary.write_bytes(to_json(document, indent=2, inf_nan_mode="null") + b"\n")

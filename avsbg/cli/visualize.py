@@ -5,45 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
+from typer import Argument, Option
 
 from avsbg.cli import app
 from avsbg.cli.interruption import interruptible
+from avsbg.cli.options import BundlePath, Silent, Threshold
+from avsbg.cli.output import plain_console
 
 
 @app.command()
 def visualize(  # noqa: PLR0917  (each is an option by name)
-    bundle: Annotated[Path, typer.Argument(help="The bundle, a directory that `avsbg export` made.")],
-    video: Annotated[Path, typer.Argument(help="A video with sound, anything that FFmpeg reads.")],
+    bundle: BundlePath,
+    video: Annotated[Path, Argument(help="A video with sound, anything that FFmpeg reads.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FOLDER", help="The folder to create; by default VIDEO-visualized."),
+        Option("-o", "--output", metavar="FOLDER", help="The folder to create; by default VIDEO-visualized."),
     ] = None,
     pixel: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             metavar="X,Y",
             help="Also show this pixel's correlations with every position of the neighbouring frame, in the video's "
             "pixels from the upper left. May be repeated.",
         ),
     ] = None,
     frame: Annotated[
-        int | None, typer.Option(min=0, metavar="SECOND", help="The second whose frame the pixel is in.")
+        int | None, Option(min=0, metavar="SECOND", help="The second whose frame the pixel is in.")
     ] = None,
     stage: Annotated[
-        int | None, typer.Option(metavar="N", help="The stage to correlate at, 0 the finest; by default all.")
+        int | None, Option(metavar="N", help="The stage to correlate at, 0 the finest; by default all.")
     ] = None,
     start: Annotated[
         int | None,
-        typer.Option(metavar="SECOND", help="Begin with the clip that holds this second; by default that of --frame."),
+        Option(metavar="SECOND", help="Begin with the clip that holds this second; by default that of --frame."),
     ] = None,
-    clips: Annotated[int, typer.Option(min=1, help="How many clips of T seconds.")] = 1,
+    clips: Annotated[int, Option(min=1, help="How many clips of T seconds.")] = 1,
     graph: Annotated[
-        str, typer.Option(metavar="NAME", help="The graph of the bundle, e.g. clip.fp16 after `avsbg convert`.")
+        str, Option(metavar="NAME", help="The graph of the bundle, e.g. clip.fp16 after `avsbg convert`.")
     ] = "clip",
-    threshold: Annotated[float, typer.Option(help="A pixel sounds where its probability exceeds this.")] = 0.5,
-    silent: Annotated[bool, typer.Option("--silent", help="Give the network silence, not the soundtrack.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an earlier visualization.")] = False,
+    threshold: Threshold = 0.5,
+    silent: Silent = False,
+    force: Annotated[bool, Option("--force", help="Replace an earlier visualization.")] = False,
 ) -> None:
     """Show what a network attends to: its attention maps as heat maps over the frames (the paper's Figure 6).
 
@@ -51,8 +53,6 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     stage), a picture of each map, and maps.npz; for each --pixel a picture of its slice of the correlation volume; and
     visualize.json. The maps are read from inside the bundle's graph in ONNX Runtime; PyTorch is not needed.
     """
-    from rich.console import Console
-
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
@@ -65,7 +65,7 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
         with bars.console.status("checking the bundle"):
             opened = Bundle.open(bundle)
         summary = visualize_video(opened, video, folder, options, replace=force, progress=bars)
-    _tell(Console(highlight=False, soft_wrap=True, markup=False), summary, folder)
+    _tell(summary, folder)
 
 
 def _pixel(text: str) -> tuple[int, int]:
@@ -79,10 +79,11 @@ def _pixel(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _tell(console: Any, summary: dict[str, Any], folder: Path) -> None:
+def _tell(summary: dict[str, Any], folder: Path) -> None:
     """Print the summary in a few lines."""
     from avsbg.export.visualize.maps import TITLES
 
+    console = plain_console(markup=False)
     for clip in summary["clips"]:
         console.print(f"{folder / clip['sheet']}: seconds {clip['seconds'][0]} to {clip['seconds'][-1]}")
         for one in clip["maps"]:

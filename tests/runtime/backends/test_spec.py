@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from avsbg.cli.backends import BACKEND_SYNTAX
+from avsbg.cli.options import BACKEND_SYNTAX
 from avsbg.runtime.backends import BackendSpec, OperatorImplementation, create
 from avsbg.runtime.backends.spec import SYNTAX
 from avsbg.runtime.bundle import Bundle
