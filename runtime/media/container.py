@@ -187,11 +187,8 @@ def ticks_of(frame: Any, path: Path | str) -> int:
 def check_complete(video: VideoInfo, end: Fraction) -> None:
     """Check that the frames, which end at `end`, reach the duration that the file states, to half a second."""
     if video.duration is not None and end < video.duration - MISSING_SECONDS:
-        raise MediaError(
-            f"{video.path} is truncated: it states {float(video.duration):.2f} s of pictures, "
-            f"but they end at {float(end):.2f} s.",
-            REPAIR,
-        )
+        stated = f"it states {float(video.duration):.2f} s of pictures, but they end at {float(end):.2f} s"
+        raise MediaError(f"{video.path} is truncated: {stated}.", REPAIR)
 
 
 def frame_length(frame: Any, stream: Any) -> Fraction:

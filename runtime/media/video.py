@@ -1,12 +1,9 @@
 """The frame that stands for each second of a video, found by decoding no more than it takes.
 
 The choice is the same to the bit as by decoding everything, but for what a decoder makes up where a file is damaged.
-Wanted are the last frame by each deadline, and the last of all if it stands for a second. Two kinds of decoders can do
-with less than everything:
-
-* Those of H.264, H.265 and MPEG-1, 2 and 4 leave out the frames that no other one refers to, on request and packet by
-  packet; what follows the last wanted frame is not sent to them at all.
-* Where every frame stands for itself (MJPEG, ProRes, raw video), only the wanted ones are sent.
+Wanted are the last frame by each deadline, and the last of all if it stands for a second. Decoders of H.264, H.265 and
+MPEG-1, 2 and 4 leave out, on request, frames that no other one refers to, and get nothing after the last wanted one.
+Where every frame stands for itself (MJPEG, ProRes, raw video), only the wanted ones are sent.
 """
 
 from __future__ import annotations

@@ -130,10 +130,8 @@ class Stream:
         following = self._offset if self._newest is None else self._newest + self._clip.seconds_per_frame
         time = following if timestamp is None else float(timestamp)
         if not math.isfinite(time) or (self._newest is not None and time <= self._newest):
-            raise MediaError(
-                f"a frame's timestamp must be later than that of the frame before, {self._newest}, not {time}.",
-                "Where the clock begins anew, call cut() first.",
-            )
+            problem = f"a frame's timestamp must be later than that of the frame before, {self._newest}, not {time}."
+            raise MediaError(problem, "Where the clock begins anew, call cut() first.")
         pixels = self._checked_frame(frame)
         embedding = None
         if self._uses_audio and not self.takes_waveform:
