@@ -78,6 +78,9 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look for everything that avsbg can use."""
     driver = read_cuda_driver()
+    tensorrt_remedy = "pip install 'avsbg[tensorrt]' (its libraries come from NVIDIA's own index)"
+    if jetson_release() is not None:
+        tensorrt_remedy = "apt install python3-libnvinfer, and a virtual environment made with --system-site-packages"
     findings = [
         _system(),
         _gpu(driver),
@@ -87,7 +90,7 @@ def diagnose() -> Diagnosis:
         _provider("ONNX Runtime's TensorRT", "TensorrtExecutionProvider"),
         _native("ONNX Runtime operators", "onnxruntime", driver),
         _package("OpenVINO", "openvino", "pip install 'avsbg[openvino]'", _openvino_precisions),
-        _package("TensorRT", "tensorrt", _tensorrt_remedy(), _tensorrt),
+        _package("TensorRT", "tensorrt", tensorrt_remedy, _tensorrt),
         _package("TensorRT for RTX", "tensorrt_rtx", "pip install 'avsbg[rtx]'", _rtx_capabilities),
         _package("pycuda", "pycuda", "pip install pycuda (it is built here, with nvcc)"),
         _package("cuda-bindings", "cuda.bindings", "pip install cuda-bindings"),
@@ -95,7 +98,12 @@ def diagnose() -> Diagnosis:
         _package("PyTorch", "torch", "pip install 'avsbg[export]'"),
         _package("ONNX", "onnx", "pip install 'avsbg[export]'"),
     ]
-    return Diagnosis(tuple(findings), _abilities({finding.name: finding for finding in findings}))
+    found, abilities = {finding.name: finding for finding in findings}, []
+    for use, needs in _NEEDS.items():
+        missing = [name for name in needs if found[name].found is None]
+        remedies = tuple(dict.fromkeys(remedy for name in missing if (remedy := found[name].remedy) is not None))
+        abilities.append(Ability(use, not missing, f"needs {', '.join(missing)}" if missing else None, remedies))
+    return Diagnosis(tuple(findings), tuple(abilities))
 
 
 def _system() -> Finding:
@@ -190,12 +198,6 @@ def _tensorrt() -> tuple[str, dict[str, Any]]:
     return f"library {version}", {"library": version}
 
 
-def _tensorrt_remedy() -> str:
-    if jetson_release() is not None:
-        return "apt install python3-libnvinfer, and a virtual environment made with --system-site-packages"
-    return "pip install 'avsbg[tensorrt]' (its libraries come from NVIDIA's own index)"
-
-
 def _openvino_precisions() -> tuple[str, dict[str, Any]]:
     offers = importlib.import_module("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     precisions = [name.lower() for name in ("FP32", "BF16", "FP16", "INT8") if name in offers]
@@ -215,7 +217,6 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
         found = native_library(library)
     except NativeLibraryError as error:
         return Finding(name, None, error.message, error.hint)
-    details = {"path": str(found.path), **found.built_with}
     contents = found.built_with.get("architectures") or found.built_with.get("paths", "")
     why = None
     if library == "tensorrt":
@@ -223,13 +224,5 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
         lacking = [gpu.name for gpu in driver.gpus if gpu.compute_capability not in built]
         if lacking:
             why = f"it holds no code for {', '.join(lacking)}"
+    details = {"path": str(found.path), **found.built_with}
     return Finding(name, f"{found.path.name} with code for {contents}", why, details=details)
-
-
-def _abilities(found: dict[str, Finding]) -> tuple[Ability, ...]:
-    abilities = []
-    for use, needs in _NEEDS.items():
-        missing = [name for name in needs if found[name].found is None]
-        remedies = tuple(dict.fromkeys(remedy for name in missing if (remedy := found[name].remedy) is not None))
-        abilities.append(Ability(use, not missing, f"needs {', '.join(missing)}" if missing else None, remedies))
-    return tuple(abilities)

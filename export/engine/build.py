@@ -17,8 +17,7 @@ from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import measure_accuracy
 from avsbg.export.precision.graphs import add_graph, expected_types, quantized_graph
-from avsbg.runtime.backends.tensorrt.engine import remember_built
-from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION
+from avsbg.runtime.backends.tensorrt.engine import PLUGIN_NAMESPACE, PLUGIN_OPERATORS, PLUGIN_VERSION, remember_built
 from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -126,7 +125,9 @@ def build_into_bundle(
             memory=built.memory,
             plugin=None
             if library is None
-            else PluginRecord(sha256=sha256(library), operators=OPERATORS, version=VERSION, namespace=NAMESPACE),
+            else PluginRecord(
+                sha256=sha256(library), operators=PLUGIN_OPERATORS, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE
+            ),
             versions={request.backend: api.version, "avsbg": __version__}
             | ({"cuda_driver": driver} if (driver := read_cuda_driver().version) else {}),
             build_seconds=round(built.seconds, 3),

@@ -17,8 +17,8 @@ from avsbg.errors import AvsbgError
 from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
 from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.runtime.backends.tensorrt.engine import PLUGIN_NAMESPACE, PLUGIN_OPERATORS, PLUGIN_VERSION, load_plugin
 from avsbg.runtime.backends.tensorrt.logger import Message, message_log
-from avsbg.runtime.backends.tensorrt.plugin import NAMESPACE, OPERATORS, VERSION, load_plugin
 from avsbg.runtime.bundle.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.record_types import validate_shape
@@ -167,13 +167,13 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
     # What our plugin says is the cause; what the parser says of it after that is only that it failed.
     causes = ours or [f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors]
-    missing = [error for error in errors if error.node_operator() in OPERATORS and "Plugin not found" in error.desc()]
+    missing = [one for one in errors if one.node_operator() in PLUGIN_OPERATORS and "Plugin not found" in one.desc()]
     hint = None
     if missing:
         asked = next(message.text for message in messages if message.text.startswith(_CHECKING))
         hint = (
-            f"Load the plugin library before parsing (avsbg.runtime.backends.tensorrt.plugin.load_plugin); it provides "
-            f"plugin_version {VERSION!r} in plugin_namespace {NAMESPACE!r}. The node asked for "
+            f"Load the plugin library before parsing (avsbg.runtime.backends.tensorrt.engine.load_plugin); it provides "
+            f"plugin_version {PLUGIN_VERSION!r} in plugin_namespace {PLUGIN_NAMESPACE!r}. The node asked for "
             f"{asked.removeprefix(_CHECKING)}."
         )
     more = f" (and {len(causes) - 1} more)" if len(causes) > 1 else ""

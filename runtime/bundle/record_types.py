@@ -64,14 +64,9 @@ class Record(BaseModel):
 
 
 def validate_shape(shape: Iterable[int | str], most: int = MAX_ELEMENTS) -> str | None:
-    """Check a shape that a file gives, before anything is allocated for it.
+    """The problem of a shape that a file gives, before anything is allocated for it; None where there is none.
 
-    Args:
-        shape: sizes, and names of symbols, which count as 1.
-        most: elements that are allowed.
-
-    Returns:
-        The problem, in words; None where there is none.
+    Names of symbols count as 1; `most` elements are allowed.
     """
     sizes = [size for size in shape if isinstance(size, int)]
     if negative := [size for size in sizes if size < 0]:

@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from avsbg.atomic import atomic_directory
 from avsbg.runtime.bundle.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
-from avsbg.runtime.bundle.manifest import MANIFEST, FileRecord, GraphRecord, Manifest, TensorRecord, VectorsRecord
+from avsbg.runtime.bundle.manifest import MANIFEST, FileRecord, GraphRecord, Manifest, VectorsRecord
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.errors import BundleError
 
@@ -50,7 +50,10 @@ class BundleWriter:
         (self.directory / "vectors").mkdir(exist_ok=True)
         arrays = {f"{group}.{key}": value for group, members in groups.items() for key, value in members.items()}
         np.savez_compressed(self.directory / name, **arrays)  # type: ignore[arg-type]
-        records = {group: tuple(map(_describe, members, members.values())) for group, members in groups.items()}
+        records = {
+            group: [{"name": key, "dtype": value.dtype.name, "shape": value.shape} for key, value in members.items()]
+            for group, members in groups.items()
+        }
         self._vectors.append(VectorsRecord.model_validate({"file": name, "clips": clips, "seed": seed, **records}))
 
     def write_manifest(self, **fields: Any) -> Manifest:
@@ -157,7 +160,3 @@ def _write_manifest(directory: Path, fields: Mapping[str, Any]) -> Manifest:
         raise BundleError(f"the new bundle's manifest is not valid: {error}") from error
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return manifest
-
-
-def _describe(name: str, array: NDArray[Any]) -> TensorRecord:
-    return TensorRecord.model_validate({"name": name, "dtype": array.dtype.name, "shape": array.shape})

@@ -124,11 +124,9 @@ def list_cases(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
     `driver` is that of this machine.
     """
     taken = {tensor.name for record in bundle.manifest.vectors for tensor in record.inputs}
-    found = []
-    for name, graph in bundle.manifest.graphs.items():
-        if not _is_of_stream(name) and {tensor.name for tensor in graph.inputs} == taken:
-            found += _graph_cases(name, graph)
-    engines = bundle.manifest.engines.items()
+    graphs, engines = bundle.manifest.graphs.items(), bundle.manifest.engines.items()
+    fed = [(name, graph) for name, graph in graphs if {tensor.name for tensor in graph.inputs} == taken]
+    found = [case for name, graph in fed if not _is_of_stream(name) for case in _graph_cases(name, graph)]
     found += [_engine_case(name, engine, driver) for name, engine in engines if not _is_of_stream(engine.graph)]
     return found + _stream_graphs(bundle) + _stream_engines(bundle, driver)
 

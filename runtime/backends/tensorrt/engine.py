@@ -1,4 +1,4 @@
-"""Loading an engine of a bundle: everything that can be checked is checked before any of it is deserialised.
+"""Loading an engine of a bundle, and our plugin where it needs that: what can be checked is checked first.
 
 Deserialising an engine runs native code that the engine's author chose. So an engine is loaded only if this user built
 it on this machine, which `avsbg build` notes, or says that its source is trusted.
@@ -6,23 +6,27 @@ it on this machine, which `avsbg build` notes, or says that its source is truste
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 from typing import Any
 
 from avsbg.atomic import atomic_file
 from avsbg.runtime.backends.tensorrt.logger import message_log
-from avsbg.runtime.backends.tensorrt.plugin import load_plugin
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.device.gpu import read_cuda_driver
 from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import BackendError
+from avsbg.runtime.errors import BackendError, NativeLibraryError
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 _OLDEST = (10, 3)
+# Our operators in a TensorRT registry.
+PLUGIN_OPERATORS = ("MeanCorrelation", "CorrelationVolume")
+PLUGIN_VERSION = "1"
+PLUGIN_NAMESPACE = ""
 # The first bytes of a file, and the backend that it is of.
 _BACKENDS = {b"ptrt": "tensorrt", b"vtrt": "tensorrt-rtx"}
 
@@ -107,7 +111,10 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
             f"{rebuild} Or, if you trust where it comes from, load it with --trust (trust=True in Python).",
         )
     trt = import_runtime(record.backend)
-    _check_version(path, record, str(trt.__version__), rebuild)
+    built, installed = record.versions.get(record.backend, "unknown"), str(trt.__version__)
+    same_major = built.partition(".")[0] == installed.partition(".")[0]
+    if built != installed and not (same_major and record.options.get("VERSION_COMPATIBLE")):
+        raise BackendError(f"{path} was built by {record.backend} {built}; installed is {installed}.", rebuild)
     _check_device(path, record, rebuild, device)
     library = None
     if record.plugin is not None:
@@ -122,6 +129,48 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
         reasons = [message.text for message in messages if "rror" in message.text]
         raise BackendError(f"{record.backend} refuses the engine {path}: {'; '.join(reasons[:2])}", rebuild)
     return engine
+
+
+def load_plugin(registry: Any, path: Path | None = None) -> Path:
+    """Load the plugin library into a registry, check that it brought our operators, and return the library's path.
+
+    Args:
+        registry: `get_plugin_registry()` of the builder or the runtime that will meet the operators.
+        path: the library; by default the one built with this installation.
+
+    Raises:
+        NativeLibraryError: there is no such library, it cannot be loaded, or it lacks one of our operators.
+    """
+    path = native_library("tensorrt").path if path is None else Path(path)
+    if not path.is_file():
+        hint = "Build it (docs/plugin.md) or leave the path out to use our own."
+        raise NativeLibraryError(f"there is no plugin library {path}.", hint)
+    if not _is_complete(registry) and (
+        registry.load_library(str(path.resolve())) is None or not _is_complete(registry)
+    ):
+        raise NativeLibraryError(f"the plugin library {path} cannot be used: {_why_unusable(registry, path)}")
+    return path
+
+
+def _creators(registry: Any) -> list[tuple[str, str, str]]:
+    return [(creator.name, creator.plugin_version, creator.plugin_namespace) for creator in registry.all_creators]
+
+
+def _is_complete(registry: Any) -> bool:
+    return {(operator, PLUGIN_VERSION, PLUGIN_NAMESPACE) for operator in PLUGIN_OPERATORS} <= set(_creators(registry))
+
+
+def _why_unusable(registry: Any, path: Path) -> str:
+    """TensorRT reports the cause only to its logger, so it is looked for again."""
+    try:
+        library = ctypes.CDLL(str(path))
+    except OSError as error:
+        return f"{error}."
+    if not hasattr(library, "getCreators"):
+        return "it exports no getCreators, so it is not a TensorRT plugin library."
+    present = [f"{name} version {version}" for name, version, _ in _creators(registry) if name in PLUGIN_OPERATORS]
+    wanted = [f"{name} version {PLUGIN_VERSION}" for name in PLUGIN_OPERATORS]
+    return f"avsbg needs {' and '.join(wanted)}; the registry has {' and '.join(present) or 'neither'}."
 
 
 def remember_built(digest: str) -> None:
@@ -171,14 +220,6 @@ def import_runtime(backend: str) -> Any:
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST:
         raise BackendError(f"TensorRT {version} is too old.", "avsbg needs 10.3 or later (JetPack 6 and later).")
     return tensorrt
-
-
-def _check_version(path: Path, record: EngineRecord, installed: str, rebuild: str) -> None:
-    built = record.versions.get(record.backend, "unknown")
-    compatible = bool(record.options.get("VERSION_COMPATIBLE"))
-    same = built.split(".")[0] == installed.split(".", maxsplit=1)[0] if compatible else built == installed
-    if not same:
-        raise BackendError(f"{path} was built by {record.backend} {built}; installed is {installed}.", rebuild)
 
 
 def _check_device(path: Path, record: EngineRecord, rebuild: str, index: int) -> None:

@@ -8,8 +8,8 @@ import pytest
 from onnx import TensorProto, helper
 
 from avsbg.export.engine.builder import ParseError, parse_onnx
+from avsbg.runtime.backends.tensorrt.engine import PLUGIN_OPERATORS, load_plugin
 from avsbg.runtime.backends.tensorrt.logger import message_log
-from avsbg.runtime.backends.tensorrt.plugin import OPERATORS, load_plugin
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
@@ -103,7 +103,7 @@ def test_the_library_loads_and_brings_both_operators(builder, plugin):
     registry = builder.get_plugin_registry()
     assert load_plugin(registry) == plugin
     found = {(creator.name, creator.plugin_version, creator.plugin_namespace) for creator in registry.all_creators}
-    assert found >= {(operator, "1", "") for operator in OPERATORS}
+    assert found >= {(operator, "1", "") for operator in PLUGIN_OPERATORS}
     assert load_plugin(registry) == plugin  # a second time changes nothing
 
 
