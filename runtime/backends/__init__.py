@@ -53,24 +53,24 @@ def options(name: str) -> tuple[str, ...]:
     Raises:
         BackendError: no such backend, or it cannot be imported.
     """
-    return _options(_import(name))
+    return tuple(option for option in inspect.signature(_import(name)).parameters if option not in ("bundle", "graph"))
 
 
-def create(name: str, bundle: Bundle, *, graph: str = "clip", **options: Any) -> Backend:
+def create(name: str, bundle: Bundle, *, graph: str = "clip", **arguments: Any) -> Backend:
     """Create the backend `name` for a graph of the bundle; enter its `with` block to use it.
 
     Args:
         name: one of `names()`.
         graph: as the bundle's manifest names it.
-        options: what the backend's constructor takes; None leaves an option at its default.
+        arguments: options of the backend's constructor; None leaves one at its default.
 
     Raises:
         BackendError: no such backend or option, or the backend refuses what was asked for.
         BundleError: the bundle has no such graph.
     """
     backend = _import(name)
-    given = {option: value for option, value in options.items() if value is not None}
-    valid = _options(backend)
+    given = {option: value for option, value in arguments.items() if value is not None}
+    valid = options(name)
     if unknown := [option for option in given if option not in valid]:
         hint = f"Its options: {', '.join(valid) or 'none'}."
         raise BackendError(f"the backend {name} has no option {unknown[0]!r}.", hint)
@@ -87,7 +87,3 @@ def _import(name: str) -> type[Backend]:
         hint = "Install the extra of avsbg that it belongs to."
         raise BackendError(f"the backend {name} cannot be imported: {error}.", hint) from error
     return backend
-
-
-def _options(backend: type[Backend]) -> tuple[str, ...]:
-    return tuple(name for name in inspect.signature(backend).parameters if name not in ("bundle", "graph"))

@@ -39,7 +39,6 @@ class BackendSpec:
     """A backend, and how it is to execute a graph.
 
     Attributes:
-        backend: its name.
         operator: how it computes the correlation; None for its default.
         precision: of the graph's products; None for the graph's own, which is fp32 unless it says otherwise.
         rest: of the products that a quantised graph leaves out, written `rest-PRECISION`; None for the default.

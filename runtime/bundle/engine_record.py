@@ -9,13 +9,13 @@ from pydantic import AwareDatetime, Field, model_validator
 from avsbg.runtime.bundle.quantisation_record import CalibrationRecord
 from avsbg.runtime.bundle.record_types import Count, Precision, Record, RelativePath, Sha256, validate_shape
 
+ComputeCapability = Annotated[int, Field(ge=50, le=999)]
+
 
 class DeviceRecord(Record):
     """The devices that an engine was built for."""
 
-    compute_capabilities: tuple[Annotated[int, Field(ge=50, le=999)], ...] = Field(
-        min_length=1, description="87 is 8.7"
-    )
+    compute_capabilities: tuple[ComputeCapability, ...] = Field(min_length=1, description="87 is 8.7")
     name: str | None = Field(default=None, max_length=255, description="the GPU it was built on; none if built without")
     power_mode: str | None = Field(default=None, max_length=255, description="of a Jetson, while the engine was built")
 

@@ -204,9 +204,9 @@ class Device:
             try:
                 self._graphs = importlib.import_module("cuda.bindings.driver")
             except ImportError as error:
+                hint = "Install it with `pip install cuda-bindings`, or do without graphs (cuda_graph=False)."
                 raise BackendError(
-                    f"CUDA graphs need cuda-bindings, which cannot be imported: {error}.",
-                    "Install it with `pip install cuda-bindings`, or do without graphs (cuda_graph=False).",
+                    f"CUDA graphs need cuda-bindings, which cannot be imported: {error}.", hint
                 ) from error
         return self._graphs
 
@@ -236,10 +236,8 @@ def open_device(index: int = 0) -> Device:
     try:
         cuda = importlib.import_module("pycuda.driver")
     except (ImportError, OSError) as error:
-        raise BackendError(
-            f"pycuda cannot be imported: {error}.",
-            "Install it with `pip install pycuda`; that builds it with CUDA's toolkit (nvcc on the PATH).",
-        ) from error
+        hint = "Install it with `pip install pycuda`; that builds it with CUDA's toolkit (nvcc on the PATH)."
+        raise BackendError(f"pycuda cannot be imported: {error}.", hint) from error
     try:
         cuda.init()
         return Device(cuda, index)

@@ -159,10 +159,8 @@ class OnnxRuntimeBackend(Backend):
         available = onnxruntime.get_available_providers()
         if self._provider not in available:
             package = "pip install 'avsbg[gpu]' (in place of onnxruntime) brings it." if self._device != "cpu" else ""
-            raise BackendError(
-                f"ONNX Runtime {onnxruntime.__version__} has no {self._provider}.",
-                f"It has: {', '.join(available)}. {package}".strip(),
-            )
+            hint = f"It has: {', '.join(available)}. {package}".strip()
+            raise BackendError(f"ONNX Runtime {onnxruntime.__version__} has no {self._provider}.", hint)
         path = self.bundle.file(self.contract.file)
         try:
             session = onnxruntime.InferenceSession(

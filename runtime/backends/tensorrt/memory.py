@@ -102,10 +102,8 @@ class BufferPool:
             if found is not None:
                 self._free = [buffer for buffer in self._free if buffer is not found]
             elif sum(buffer.memory.nbytes == nbytes for buffer in self._acquired) >= MAX_ACQUIRED:
-                raise BackendError(
-                    f"{MAX_ACQUIRED} device tensors of {nbytes} bytes have not been released.",
-                    "Call release() on each once the next graph has taken it.",
-                )
+                hint = "Call release() on each once the next graph has taken it."
+                raise BackendError(f"{MAX_ACQUIRED} device tensors of {nbytes} bytes have not been released.", hint)
             else:
                 found = PooledBuffer(self.device.allocate(nbytes))
             self._acquired.append(found)

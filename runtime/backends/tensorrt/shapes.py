@@ -96,10 +96,8 @@ def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Seq
         refused = (one for one in inputs if not all(_within(shapes[one.name], *profile) for profile in one.profiles))
         first = next(refused)
         takes = " or ".join(f"{list(low)} to {list(high)}" for low, _, high in first.profiles)
-        raise BackendError(
-            f"the engine does not take {first.name} {list(shapes[first.name])}; it takes {takes}.",
-            "Build an engine for that many clips: avsbg build ... --clips MIN OPT MAX.",
-        )
+        message = f"the engine does not take {first.name} {list(shapes[first.name])}; it takes {takes}."
+        raise BackendError(message, "Build an engine for that many clips: avsbg build ... --clips MIN OPT MAX.")
     return min(distances, key=lambda number: distances[number])
 
 
