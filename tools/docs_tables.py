@@ -138,31 +138,39 @@ def peak_table(path: Path) -> str:
     return f"{markdown(devices, columns)}\n\nSources:\n\n{sources}"
 
 
+def operator_bounds(device: Device, side: int) -> dict[str, float]:
+    """Microseconds that each resource needs at its peak rate; the largest but `volume` bounds the operator."""
+    work = Work(side=side)
+    return {
+        "tensor cores": work.flop / device.tensor_tflops / 1e6,
+        # Of each element of the volume, in fp32: ReLU, and an addition to each of the two sums.
+        "ReLU and sums": work.elements * 3 / device.lane_tops / 1e6,
+        "memory": work.compulsory_bytes / device.bandwidth_gb_s / 1e3,
+        "volume": (work.compulsory_bytes + work.volume_bytes) / device.bandwidth_gb_s / 1e3,
+    }
+
+
 def bound_table(path: Path) -> str:
     """Bounds from below of one call of the operator on each device, in microseconds, and how a cell comes about."""
 
     def cell(resource: str) -> Callable[[dict[str, Any]], str]:
         return lambda row: f"{row[resource]:.0f}" if row[resource] >= 100 else f"{row[resource]:.3g}"
 
-    devices, rows = load_devices(path), []
-    for device in devices:
-        for side in SIDES:
-            work = Work(side=side)
-            times = {
-                "tensor cores": work.flop / device.tensor_tflops / 1e6,
-                # Of each element of the volume, in fp32: ReLU, and an addition to each of the two sums.
-                "ReLU and sums": work.elements * 3 / device.lane_tops / 1e6,
-                "memory": work.compulsory_bytes / device.bandwidth_gb_s / 1e3,
-            }
-            volume = (work.compulsory_bytes + work.volume_bytes) / device.bandwidth_gb_s / 1e3
-            by = max(times, key=lambda resource: times[resource])
-            rows.append({"device": device.name, "side": side, "by": by, "bound": times[by], "volume": volume, **times})
+    resources = ("tensor cores", "ReLU and sums", "memory")
+
+    def bound_by(row: dict[str, Any]) -> str:
+        return max(resources, key=lambda resource: float(row[resource]))
+
+    devices = load_devices(path)
+    rows: list[dict[str, Any]] = [
+        {"device": device.name, "side": side, **operator_bounds(device, side)} for device in devices for side in SIDES
+    ]
     columns: Columns[dict[str, Any]] = [
         ("device", lambda row: row["device"]),
         ("side", lambda row: row["side"]),
-        *((resource, cell(resource)) for resource in times),
-        ("**bound**", lambda row: f"**{cell('bound')(row)}**"),
-        ("by", lambda row: row["by"]),
+        *((resource, cell(resource)) for resource in resources),
+        ("**bound**", lambda row: f"**{cell(bound_by(row))(row)}**"),
+        ("by", bound_by),
         ("stored volume's traffic", cell("volume")),
     ]
     device, work, first = devices[0], Work(side=SIDES[0]), rows[0]

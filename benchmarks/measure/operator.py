@@ -12,18 +12,8 @@ from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
-from avsbg.benchmarks.measure.operator_cases import (
-    FIVE_PRODUCTS,
-    MATERIALISED,
-    OURS,
-    OURS_BF16,
-    case_names,
-    create,
-    limit_threads,
-    measure_memory,
-    our_path,
-    random_descriptors,
-)
+from avsbg.benchmarks.measure import operator_cases
+from avsbg.benchmarks.measure.operator_cases import FIVE_PRODUCTS, MATERIALISED, OURS, OURS_BF16, random_descriptors
 from avsbg.benchmarks.measure.sampling import interleave
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
@@ -39,13 +29,9 @@ _SGEMM_FLOP = 2 * _SGEMM_SIZE**3
 def measure_operator(
     sides: Sequence[int], threads: Sequence[int], progress: Progress, *, samples: int, pause: float, memory: bool
 ) -> list[Measurement]:
-    """Measure all ways to compute the operator, and sgemm.
+    """Measure all ways to compute the operator on maps of each side in positions, and sgemm.
 
     Args:
-        sides: of the maps, in positions.
-        threads: numbers of threads.
-        progress: called between the sizes.
-        samples: of each way.
         pause: seconds of rest before each call.
         memory: whether to measure peak memory, in a process for each way.
 
@@ -68,8 +54,8 @@ def measure_size(side: int, threads: int, *, samples: int, pause: float, memory:
     a, b = (random_descriptors(PAIRS, side, CHANNELS, seed) for seed in (1, 2))
     five = tuple(random_descriptors(PAIRS + 1, side, CHANNELS, seed) for seed in (1, 2))
     repeats = max(1, SIDES[0] ** 4 // (64 * side**4))
-    with limit_threads(threads):
-        ways = {name: create(name, side, threads) for name in case_names()}
+    with operator_cases.limit_threads(threads):
+        ways = {name: operator_cases.create(name, side, threads) for name in operator_cases.case_names()}
         _check_agreement({name: compute(a, b) for name, compute in ways.items()})
 
         def call(name: str) -> Callable[[], object]:
@@ -87,9 +73,9 @@ def measure_size(side: int, threads: int, *, samples: int, pause: float, memory:
         if name in ways:
             case |= {"pairs": _pairs(name), "channels": CHANNELS, "repeats": repeats}
         if name in (OURS, OURS_BF16, FIVE_PRODUCTS):
-            case["path"] = our_path(name)
+            case["path"] = operator_cases.our_path(name)
         if memory and name in ways and name != FIVE_PRODUCTS:
-            size = measure_memory(name, side=side, pairs=PAIRS, channels=CHANNELS, threads=threads)
+            size = operator_cases.measure_memory(name, side=side, pairs=PAIRS, channels=CHANNELS, threads=threads)
             metrics["peak_memory"] = Metric(unit="B", value=size)
         rows.append(Measurement(kind="operator", label=name, case=case, metrics=metrics))
     four_over_five = Metric.of(paired_ratio(times[OURS], times[FIVE_PRODUCTS]))

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from avsbg.benchmarks.measure import operator
+from avsbg.benchmarks.measure import operator, operator_cases
 from avsbg.benchmarks.measure.operator import RESULTS
 from avsbg.benchmarks.measure.operator_cases import (
     FIVE_PRODUCTS,
@@ -24,7 +24,7 @@ from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import NativeLibraryError
 from fixtures import ROOT
 from fixtures.rows import ENVIRONMENT
-from tools import bounds
+from tools.docs_tables import operator_bounds
 
 DOCS = ROOT / "docs"
 
@@ -74,13 +74,13 @@ def test_every_case_gets_a_row_whose_metrics_follow_from_its_samples(monkeypatch
 
 @pytest.mark.usefixtures("_library")
 def test_a_case_that_computes_something_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = operator.create
+    create = operator_cases.create
 
     def broken(name: str, side: int, threads: int) -> object:
         compute = create(name, side, threads)
         return compute if name != "torch" else lambda a, b: (compute(a, b)[0] * 1.01, compute(a, b)[1])
 
-    monkeypatch.setattr(operator, "create", broken)
+    monkeypatch.setattr(operator_cases, "create", broken)
     with pytest.raises(AvsbgError, match="torch differs from numpy by"):
         operator.measure_size(7, 1, samples=2, pause=0.0, memory=False)
 
@@ -109,7 +109,7 @@ def test_the_published_figures_follow_from_each_devices_numbers() -> None:
 
 def test_the_bounds_are_work_over_peak() -> None:
     device = next(device for device in roofline.load_devices() if device.name.startswith("Jetson AGX Orin"))
-    times = bounds.bounds(device, 56)
+    times = operator_bounds(device, 56)
     assert times["tensor cores"] == pytest.approx(2 * 4 * 3136**2 * 128 / 42.5984e12 * 1e6)
     assert times["ReLU and sums"] == pytest.approx(3 * 4 * 3136**2 / 2.6624e12 * 1e6)
     assert times["memory"] == pytest.approx((5 * 3136 * 128 * 2 + 2 * 4 * 3136 * 4) / 204.8e9 * 1e6)
