@@ -46,16 +46,11 @@ def export_bundle(
 
     Args:
         graph: the network, as `avsbg.export.weights` makes it.
-        path: the directory to create.
         weights: where the network's weights come from.
         shape: what the graphs have fixed; by default the papers' 5 frames of 224 x 224.
         stream: whether the graphs of a stream, `encode` and `decode`, are part of it.
         merging: whether neighbouring operations are merged where that saves work (`avsbg.export.merges`).
-        replace_existing: whether a bundle at `path` is replaced.
         report: called with a line of text as the work goes on.
-
-    Returns:
-        The manifest.
 
     Raises:
         ExportError: a graph is not valid, the network cannot be streamed, or outputs differ from PyTorch's by more
@@ -108,8 +103,7 @@ def _verify(bundle: Bundle, report: Report) -> None:
                     "was not kept.",
                     "With weights that are not finite or that overflow no export can agree: check the checkpoint.",
                 )
-        worst = max(comparison.largest_absolute for comparison in comparisons)
-        report(f"{name}: ONNX Runtime agrees with PyTorch to {worst:.1e}")
+        report(f"{name}: ONNX Runtime agrees with PyTorch to {max(one.largest_absolute for one in comparisons):.1e}")
 
 
 def _checked_forms(bundle: Bundle) -> Iterator[tuple[str, Backend]]:
@@ -117,7 +111,7 @@ def _checked_forms(bundle: Bundle) -> Iterator[tuple[str, Backend]]:
     for name in bundle.manifest.graphs:
         role = GraphName.parse(name).role
         if role == "decode":
-            parts = (OnnxRuntimeBackend(bundle, "encode"), OnnxRuntimeBackend(bundle, name))
-            yield f"encode and {name}", StreamedClip(*parts)
+            encode, decode = OnnxRuntimeBackend(bundle, "encode"), OnnxRuntimeBackend(bundle, name)
+            yield f"encode and {name}", StreamedClip(encode, decode)
         elif role != "encode":
             yield name, OnnxRuntimeBackend(bundle, name)

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 from avsbg import __version__
 from avsbg.export import operators as onnx_operators
 from avsbg.export.editor import check_model, describe_model
-from avsbg.export.graphs import ClipGraph, DecodeGraph, EncodeGraph, StreamGraph
+from avsbg.export.graphs import ClipGraph, graph_module
 from avsbg.export.merges import Merges, merge
 from avsbg.export.optimise import inline, optimise
 from avsbg.export.shape import ClipShape, ExportError
@@ -52,11 +52,7 @@ def export_graphs(
     a stream, `encode` and `decode`. The parameters that are merged in the graphs are kept in `unmerged.safetensors`.
 
     Args:
-        graph: the network with its front end.
-        shape: what the graphs have fixed.
-        directory: where the files go.
         report: called with a line of text as each step begins or ends.
-        stream: whether the graphs of a stream are made too.
         merging: whether operations are merged (`avsbg.export.merges`).
 
     Returns:
@@ -65,25 +61,16 @@ def export_graphs(
     Raises:
         ExportError: the checker of ONNX refuses a graph, or the network cannot be streamed.
     """
-    modules: dict[str, StreamGraph | ClipGraph] = {"clip": graph}
-    if stream:
-        modules |= {"encode": EncodeGraph(graph), "decode": DecodeGraph(graph)}
     shared = _SharedWeights(directory)
     records: dict[str, GraphRecord] = {}
-    for name, module in modules.items():
-        records |= _export(name, module, shape, shared, report, merging=merging)
+    for name in ("clip", "encode", "decode") if stream else ("clip",):
+        records |= _export(name, graph_module(graph, name), shape, shared, report, merging=merging)
     shared.close()
     return records
 
 
 def _export(
-    name: str,
-    module: StreamGraph | ClipGraph,
-    shape: ClipShape,
-    shared: _SharedWeights,
-    report: Report,
-    *,
-    merging: bool,
+    name: str, module: ClipGraph, shape: ClipShape, shared: _SharedWeights, report: Report, *, merging: bool
 ) -> dict[str, GraphRecord]:
     """Export one graph, and its plain form where it has an operator of ours."""
     report(f"{name}: translating PyTorch to ONNX")
@@ -114,7 +101,7 @@ def _export(
     return records
 
 
-def _translate(module: StreamGraph | ClipGraph, shape: ClipShape) -> ir.Model:
+def _translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
     inputs = module.example(shape)
     batch = {0: torch.export.Dim(module.BATCH)}
     onnx_operators.register_schemas()
@@ -143,13 +130,11 @@ def _attach_bodies(model: ir.Model, shape: ClipShape) -> None:
     """Give the model a body of standard operators for each operator of ours that it contains."""
     present = {node.op_type for node in model.graph if node.domain == onnx_operators.DOMAIN}
     finest = shape.height * shape.width // STAGE_STRIDES[0] ** 2
-    bodies = {
-        "MeanCorrelation": onnx_operators.mean_correlation_body(OPSET, onnx_operators.row_blocks(finest)),
-        "CorrelationVolume": onnx_operators.correlation_volume_body(OPSET),
-    }
-    for name in sorted(present):
-        function = ir.serde.deserialize_function(bodies[name])
-        model.functions[function.identifier()] = function
+    mean = onnx_operators.mean_correlation_body(OPSET, onnx_operators.row_blocks(finest))
+    for body in (onnx_operators.correlation_volume_body(OPSET), mean):
+        if body.name in present:
+            function = ir.serde.deserialize_function(body)
+            model.functions[function.identifier()] = function
 
 
 class _SharedWeights:

@@ -26,10 +26,6 @@ MOST_ELEMENTS = 2**36
 def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
     """Check that a graph's external data are files that its record lists, and lie within them, and every size.
 
-    Args:
-        bundle: an open bundle; the files that its manifest lists are regular files inside it.
-        record: of the graph.
-
     Raises:
         BundleError: the file is no ONNX model; a weight points elsewhere or beyond the end of its file, or has not as
             many bytes as its dimensions say; or a tensor has a dimension below 0 or more elements than any machine.
@@ -42,7 +38,12 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
     nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     _check_shapes(path, model)
     for tensor in [*_tensors(model.graph), *_attribute_tensors(nodes)]:
-        _check_weight(path, tensor)
+        if problem := validate_shape(tensor.dims, MOST_ELEMENTS):
+            raise BundleError(f"{path}: the weight {tensor.name} {problem}.", "Export the bundle again.")
+        # Types of 4 bits are packed in pairs.
+        wanted = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth / 8)
+        if tensor.raw_data and len(tensor.raw_data) != wanted:
+            raise _wrong_size(path, tensor, wanted, f"it has {len(tensor.raw_data)}")
         if not uses_external_data(tensor):
             continue
         entries = {entry.key: entry.value for entry in tensor.external_data}
@@ -60,22 +61,8 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
                 f"{entries.get('length', 'no length')} bytes, and {location} has {size}.",
                 "Export the bundle again.",
             )
-        if "length" in entries and length != (wanted := _stored_bytes(tensor)):
+        if "length" in entries and length != wanted:
             raise _wrong_size(path, tensor, wanted, f"{length} lie in {location}")
-
-
-def _check_weight(path: Path, tensor: onnx.TensorProto) -> None:
-    """Check the dimensions of a weight, and that it holds as many bytes as they say where they are in this file."""
-    if problem := validate_shape(tensor.dims, MOST_ELEMENTS):
-        raise BundleError(f"{path}: the weight {tensor.name} {problem}.", "Export the bundle again.")
-    if tensor.raw_data and len(tensor.raw_data) != (wanted := _stored_bytes(tensor)):
-        raise _wrong_size(path, tensor, wanted, f"it has {len(tensor.raw_data)}")
-
-
-def _stored_bytes(tensor: onnx.TensorProto) -> int:
-    kind = ir.DataType(tensor.data_type)
-    # Types of 4 bits are packed in pairs.
-    return math.ceil(math.prod(tensor.dims) * kind.bitwidth / 8)
 
 
 def _wrong_size(path: Path, tensor: onnx.TensorProto, wanted: int, found: str) -> BundleError:

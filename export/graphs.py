@@ -71,7 +71,6 @@ class ClipGraph(nn.Module):
         """Wrap `network`.
 
         Args:
-            network: as `avsbg.model.create_network` makes it.
             audio: the form in which the graph takes sound. A variant without audio takes it too, and ignores it.
             audio_encoder: the one the network was trained with; needed where `needs_audio_encoder` says so.
 
@@ -84,8 +83,7 @@ class ClipGraph(nn.Module):
             raise ValueError(f"the audio form {audio.value} needs an audio encoder")
         self.network = network
         self.audio = audio
-        uses_audio = network.variant.audio
-        self.log_mel = LogMel() if uses_audio and audio is AudioForm.WAVEFORM else None
+        self.log_mel = LogMel() if needed and audio is AudioForm.WAVEFORM else None
         # Two names, so that an exported weight's name says which encoder it belongs to.
         self.vggish = audio_encoder if needed and isinstance(audio_encoder, VGGish) else None
         self.compact_audio = audio_encoder if needed and isinstance(audio_encoder, CompactAudioEncoder) else None
@@ -139,18 +137,14 @@ class ClipGraph(nn.Module):
 class StreamGraph(ClipGraph):
     """Either graph of a stream: the clip graph's modules, and so its weights and their names.
 
-    The dynamic dimension counts the streams that advance together by one frame.
+    The dynamic dimension counts the streams that advance together by one frame. An ExportError says if the network
+    mixes all frames of a clip, so that no frame can be computed before the last.
     """
 
     BATCH: ClassVar[str] = "streams"
     network: AvsBg
 
     def __init__(self, clip: ClipGraph) -> None:
-        """Take the modules of `clip`.
-
-        Raises:
-            ExportError: the network mixes all frames of a clip, so that no frame can be computed before the last.
-        """
         check_streamable(clip.network.variant.network)
         super().__init__(clip.network, clip.audio, clip.audio_encoder)
 
@@ -161,14 +155,9 @@ class EncodeGraph(StreamGraph):
     outputs = FUSED
 
     def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """Encode.
+        """Encode frames, uint8 `[N, H, W, 3]`, to four maps `[N, 128, h, w]`.
 
-        Args:
-            frames: uint8 `[N, H, W, 3]`.
-            sound: float32, one patch each: waveform `[N, 15600]`, log-mel `[N, 1, 96, 64]`, or embedding `[N, 128]`.
-
-        Returns:
-            four maps `[N, 128, h, w]`.
+        Sound is float32, one patch each: waveform `[N, 15600]`, log-mel `[N, 1, 96, 64]`, or embedding `[N, 128]`.
         """
         # The cast comes first: TensorRT takes bytes as an input, and casts them, and does nothing else with them.
         clip = frames.to(torch.float32)[:, None]

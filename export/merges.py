@@ -19,7 +19,9 @@ they can be kept beside the graph.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -29,19 +31,14 @@ from avsbg.export.editor import GraphEditor
 from avsbg.runtime.bundle.manifest import MergeRecord
 
 Array = NDArray[np.float32]
+_Kind = Literal["enlarged map", "one channel by columns"]
 # A merged weight's name is that of the parameter in whose place it is, with this appended.
 MERGED = ".merged"
 
 
 @dataclass(frozen=True)
 class Merges:
-    """The merges of a graph.
-
-    Attributes:
-        weights: the names of the graph's weights now.
-        records: one for each merge.
-        replaced: the parameters that the graph no longer holds, under their names.
-    """
+    """The merges of a graph, the names of its weights now, and the parameters that it no longer holds, by name."""
 
     weights: list[str]
     records: tuple[MergeRecord, ...] = ()
@@ -51,9 +48,7 @@ class Merges:
 def merge(model: ir.Model, weights: list[str]) -> Merges:
     """Merge what can be merged, in place. Nodes keep their names, and the values that other nodes read keep theirs.
 
-    Args:
-        model: an optimised graph, with the shapes of its values.
-        weights: the names of its weights.
+    The model is an optimised graph, with the shapes of its values; `weights` are the names of its weights.
     """
     merger = _Merger(model.graph, set(weights))
     for node in list(model.graph):
@@ -70,8 +65,7 @@ def block_kernel(weight: Array) -> Array:
     Output i of the small convolution, padded by 1, holds the pixels 2i - 1 and 2i of the large map along each axis:
     lower right of one block of equal pixels to upper left of the next. So the odd pixel comes first.
     """
-    taps = (lambda w: (w[0] + w[1], w[2]), lambda w: (w[0], w[1] + w[2]))
-    kernels = [_along(_along(weight, 2, rows), 3, columns) for rows in taps for columns in taps]
+    kernels = [_add_taps(_add_taps(weight, 2, first), 3, second) for first in (0, 1) for second in (0, 1)]
     return np.concatenate(kernels)
 
 
@@ -94,10 +88,10 @@ def block_diagonal(weight: Array) -> Array:
     return np.kron(np.eye(4, dtype=np.float32), weight[:, :, 0, 0])[:, :, None, None]
 
 
-def _along(weight: Array, axis: int, taps: object) -> Array:
-    assert callable(taps)
-    summed: Array = np.stack(taps(np.moveaxis(weight, axis, 0)), axis=axis)
-    return summed
+def _add_taps(weight: Array, axis: int, first: int) -> Array:
+    """Three taps along an axis as two: `first` and the next one are added."""
+    taps = np.moveaxis(weight, axis, 0)
+    return np.stack((taps[0] + taps[1], taps[2]) if first == 0 else (taps[0], taps[1] + taps[2]), axis=axis)
 
 
 class _Merger:
@@ -142,15 +136,7 @@ class _Merger:
             _reshape(node.outputs[0], 4 * channels, height + 1, width + 1)
         convolution.attributes["kernel_shape"] = ir.AttrInt64s("kernel_shape", [2, 2])
         self._put_in_place(chain, 2 * height, 2 * width)
-        self.records.append(
-            MergeRecord(
-                kind="enlarged map",
-                nodes=(str(resize.name), *(str(node.name) for node in chain)),
-                parameters=tuple(replaced),
-                operations_before=before,
-                operations_after=after,
-            )
-        )
+        self._record("enlarged map", [resize, *chain], replaced, before, after)
 
     def columns(self, convolution: ir.Node) -> None:
         """Compute a k x k and a 1 x 1 convolution to one channel by the columns of their product."""
@@ -178,15 +164,13 @@ class _Merger:
             node.attributes["pads"] = ir.AttrInt64s("pads", margins * 2)
         _reshape(convolution.outputs[0], size, height, width)
         convolution.outputs[0].name = f"{convolution.outputs[0].name}.columns"
-        self.records.append(
-            MergeRecord(
-                kind="one channel by columns",
-                nodes=tuple(str(node.name) for node in pair),
-                parameters=tuple(replaced),
-                operations_before=before,
-                operations_after=sum(_operations(node, height * width) for node in pair),
-            )
-        )
+        after = sum(_operations(node, height * width) for node in pair)
+        self._record("one channel by columns", pair, replaced, before, after)
+
+    def _record(self, kind: _Kind, nodes: Iterable[ir.Node], parameters: list[str], before: int, after: int) -> None:
+        operations = {"operations_before": before, "operations_after": after}
+        names = tuple(str(node.name) for node in nodes)
+        self.records.append(MergeRecord(kind=kind, nodes=names, parameters=tuple(parameters), **operations))
 
     def _is_convolution(self, node: ir.Node, kernel: tuple[int, int]) -> bool:
         """Whether a node is a convolution that keeps the size of its map, with parameters that nothing else reads."""

@@ -146,14 +146,11 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
 
 
 _Schema = onnx.defs.OpSchema
-_INPUT_TYPES = [
-    ("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "The type of the descriptors."),
-]
-_PLUGIN_SCHEMA_ATTRIBUTES = [
-    _Schema.Attribute("plugin_namespace", onnx.helper.make_attribute("plugin_namespace", ""), "TensorRT's registry."),
-    _Schema.Attribute("plugin_version", onnx.helper.make_attribute("plugin_version", "1"), "TensorRT's registry."),
-    _Schema.Attribute("tf32", onnx.helper.make_attribute("tf32", 0), "1: the plugin multiplies fp32 inputs in tf32."),
-]
+_INPUT_TYPES = [("T", ["tensor(float)", "tensor(float16)", "tensor(bfloat16)"], "The type of the descriptors.")]
+
+
+def _attribute(name: str, default: str | int, doc: str) -> onnx.defs.OpSchema.Attribute:
+    return _Schema.Attribute(name, onnx.helper.make_attribute(name, default), doc)
 
 
 def _schema(
@@ -175,12 +172,19 @@ def _schema(
         ],
         outputs=outputs,
         type_constraints=_INPUT_TYPES,
-        attributes=[*attributes, *_PLUGIN_SCHEMA_ATTRIBUTES],
+        attributes=[
+            *attributes,
+            *(_attribute(name, default, "TensorRT's registry.") for name, default in PLUGIN_ATTRIBUTES.items()),
+            _attribute("tf32", 0, "1: the plugin multiplies fp32 inputs in tf32."),
+        ],
     )
 
     def infer(context: Any) -> None:
         for index, shape in enumerate(shapes(*_pair_dimensions(context))[: context.get_num_outputs()]):
-            context.set_output_type(index, _fp32_tensor(*shape))
+            kind = onnx.TypeProto()
+            kind.tensor_type.elem_type = onnx.TensorProto.FLOAT
+            kind.tensor_type.shape.dim.extend(shape)
+            context.set_output_type(index, kind)
 
     schema.set_type_and_shape_inference_function(infer)
     return schema
@@ -197,7 +201,7 @@ def _mean_correlation_schema() -> onnx.defs.OpSchema:
 
 
 def _correlation_volume_schema() -> onnx.defs.OpSchema:
-    relu = _Schema.Attribute("relu", onnx.helper.make_attribute("relu", 0), "1: negative entries are set to 0.")
+    relu = _attribute("relu", 0, "1: negative entries are set to 0.")
     outputs = [_Schema.FormalParameter("volume", "tensor(float)", "The correlation volume [N, P, Q].")]
     doc = "<a[n, p], b[n, q]>, accumulated in fp32."
     return _schema("CorrelationVolume", doc, outputs, lambda n, p, q: [(n, p, q)], [relu])
@@ -218,10 +222,3 @@ def _pair_dimensions(context: Any) -> tuple[Any, Any, Any]:
         shapes.append(list(tensor.shape.dim))
     (pairs, p, _), (_, q, _) = shapes
     return pairs, p, q
-
-
-def _fp32_tensor(*dimensions: Any) -> onnx.TypeProto:
-    tensor_type = onnx.TypeProto()
-    tensor_type.tensor_type.elem_type = onnx.TensorProto.FLOAT
-    tensor_type.tensor_type.shape.dim.extend(dimensions)
-    return tensor_type

@@ -45,11 +45,7 @@ class ClipShape:
 
 
 def check_streamable(network: str) -> None:
-    """Check that a network's masks can be computed from a frame and its neighbour.
-
-    Raises:
-        ExportError: they cannot; says why.
-    """
+    """Raise an ExportError unless a network's masks can be computed from a frame and its neighbour."""
     if network == "avsbench":
         raise ExportError(
             "avsbench cannot be streamed: its TPAVI sums over all frames of a clip, so each mask depends on every "

@@ -31,11 +31,7 @@ class TorchTensor(DeviceTensor):
 
     @property
     def tensor(self) -> torch.Tensor:
-        """The tensor.
-
-        Raises:
-            BackendError: it was released.
-        """
+        """The tensor; a BackendError where it was released."""
         self._check()
         return self._tensor
 
@@ -54,7 +50,6 @@ class TorchBackend(Backend):
     initialisers, so that the checkpoint is not needed.
 
     Args:
-        bundle: an open bundle.
         graph: the graph whose contract and weights are used.
         operator: one of `OPERATORS`; by default the variant's own.
         device: where PyTorch runs, e.g. `cpu` or `cuda`.

@@ -42,8 +42,7 @@ def from_checkpoints(
 ) -> tuple[ClipGraph, WeightsRecord]:
     """A network with the weights of a checkpoint, and its audio encoder with its own where the form needs one.
 
-    Args:
-        report: told what was taken off around a state dict.
+    `report` is told what was taken off around a state dict.
 
     Raises:
         ExportError: the form needs an audio encoder and no checkpoint of one is given, or the other way round.

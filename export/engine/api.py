@@ -10,23 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avsbg.atomic import atomic_file
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.runtime.backends.tensorrt.engine import import_runtime
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle.engine_record import DeviceRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
-from avsbg.runtime.device.gpu import Gpu, power_mode, read_cuda_driver
+from avsbg.runtime.device.gpu import power_mode, read_cuda_driver
 
 
 @dataclass(frozen=True)
 class TensorRT:
-    """A TensorRT that can build.
-
-    Attributes:
-        backend: `tensorrt` or `tensorrt-rtx`.
-        module: its Python module.
-        version: its version.
-    """
+    """A TensorRT that can build: `tensorrt` or `tensorrt-rtx`, its Python module, and its version."""
 
     backend: str
     module: Any
@@ -52,11 +47,7 @@ def import_tensorrt(backend: str) -> TensorRT:
 
 
 def validate_builder_options(request: EngineRequest) -> None:
-    """Raise for an option that the request's backend would ignore or cannot do.
-
-    Raises:
-        BuildError: naming the flag.
-    """
+    """Raise a BuildError for an option that the request's backend would ignore or cannot do."""
     if request.backend == "tensorrt":
         if request.compute_capabilities:
             raise BuildError(
@@ -88,17 +79,18 @@ def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
         BuildError: this machine has no GPU and none is named, or the backend cannot build for one that is.
     """
     driver = read_cuda_driver()
-    gpu: Gpu | None = driver.gpus[0] if driver.gpus else None
+    gpu = driver.gpus[0] if driver.gpus else None
     wanted = request.compute_capabilities
     if api.backend == "tensorrt-rtx":
-        names = [name for name in dir(api.module.ComputeCapability) if name.startswith("SM")]
-        known = sorted(int(name.removeprefix("SM")) for name in names)
+        names = dir(api.module.ComputeCapability)
+        known = sorted(int(name.removeprefix("SM")) for name in names if name.startswith("SM"))
         if not wanted and gpu is None:
             raise BuildError(
                 f"nothing says what to build for: {driver.problem}.",
                 f"Name it with --compute-capability, one of: {', '.join(map(str, known))}.",
             )
-        chosen = wanted or ((gpu.compute_capability,) if gpu is not None else ())
+        own = gpu if gpu is not None and not wanted else None
+        chosen = wanted if own is None else (own.compute_capability,)
         if unknown := [number for number in chosen if number not in known]:
             raise BuildError(
                 f"TensorRT for RTX {api.version} does not build for compute capability {unknown[0]}.",
@@ -106,8 +98,7 @@ def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
                 "tensorrt on the device.",
             )
         _check_type(request, chosen, known)
-        on_it = gpu is not None and not wanted
-        return DeviceRecord(compute_capabilities=chosen, name=gpu.name if on_it and gpu is not None else None)
+        return DeviceRecord(compute_capabilities=chosen, name=None if own is None else own.name)
     if gpu is None:
         raise BuildError(
             f"TensorRT builds only where there is a GPU, and {driver.problem}.",
@@ -170,7 +161,5 @@ def _set_flag(config: Any, flag: Any, wanted: bool) -> bool:
 
 def save_timing_cache(config: Any, path: Path) -> None:
     """Write what the builder measured."""
-    from avsbg.atomic import atomic_file
-
     with atomic_file(path) as temporary:
         temporary.write_bytes(bytes(config.get_timing_cache().serialize()))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 from avsbg import __version__
 from avsbg.export.engine.api import choose_device, import_tensorrt, validate_builder_options
-from avsbg.export.engine.builder import Built, Progress, build_engine
+from avsbg.export.engine.builder import Progress, build_engine
 from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import count_types, differing_nodes, realised_types
 from avsbg.export.engine.request import BuildError, EngineRequest
@@ -51,8 +51,6 @@ def build_into_bundle(
     An engine of the same name is replaced. The bundle changes only when everything has succeeded.
 
     Args:
-        path: the bundle.
-        request: what is asked for.
         report: called with a line of text as the work goes on.
         progress: called as the builder proceeds.
         plugin: the plugin library; by default the one built with this installation.
@@ -79,6 +77,11 @@ def build_into_bundle(
     if request.operator == "plugin":
         library = native_library("tensorrt").path if plugin is None else plugin
     name = request.engine_name(device.compute_capabilities)
+    plugged = None
+    if library is not None:
+        plugged = PluginRecord(
+            sha256=sha256(library), operators=PLUGIN_OPERATORS, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE
+        )
     with update_bundle(bundle) as update:
         if converted is None:
             report(f"expressing the graph in {request.precision}")
@@ -97,7 +100,14 @@ def build_into_bundle(
         built = build_engine(
             api, staged.file(record.file), record, request=request, device=device, plugin=library, progress=progress
         )
-        realised = _realised(built, expected_types(bundle, source, request.precision))
+        expected = expected_types(bundle, source, request.precision)
+        types = realised_types(built.layers, expected)
+        realised = RealisedRecord(
+            source=built.source,
+            layers=len(built.layers),
+            products=count_types(types),
+            differing=differing_nodes(types, expected),
+        )
         if realised.differing and not allow_precision_fallback:
             raise BuildError(
                 f"{len(realised.differing)} products are not computed in {request.precision}: "
@@ -107,7 +117,7 @@ def build_into_bundle(
         file, layers_file = f"engines/{name}.engine", f"engines/{name}.layers.json"
         (update.directory / "engines").mkdir(exist_ok=True)
         (update.directory / file).write_bytes(built.plan)
-        layers = [layer.to_dict() for layer in built.layers]
+        layers = [asdict(layer) for layer in built.layers]
         (update.directory / layers_file).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
         engine = EngineRecord(
             file=file,
@@ -123,11 +133,7 @@ def build_into_bundle(
             profile=built.profile,
             options=built.options,
             memory=built.memory,
-            plugin=None
-            if library is None
-            else PluginRecord(
-                sha256=sha256(library), operators=PLUGIN_OPERATORS, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE
-            ),
+            plugin=plugged,
             versions={request.backend: api.version, "avsbg": __version__}
             | ({"cuda_driver": driver} if (driver := read_cuda_driver().version) else {}),
             build_seconds=round(built.seconds, 3),
@@ -162,13 +168,3 @@ def _measured_before(bundle: Bundle, staged: Bundle, graph: str) -> AccuracyReco
         return None
     same = all(sha256(staged.file(name)) == bundle.manifest.files[name].sha256 for name in record.files)
     return record.accuracy if same else None
-
-
-def _realised(built: Built, expected: dict[str, str]) -> RealisedRecord:
-    types = realised_types(built.layers, expected)
-    return RealisedRecord(
-        source=built.source,
-        layers=len(built.layers),
-        products=count_types(types),
-        differing=differing_nodes(types, expected),
-    )

@@ -52,22 +52,15 @@ def make_profile(graph: GraphRecord, clips: tuple[int, int, int]) -> dict[str, P
     Raises:
         BuildError: an input would be larger than TensorRT takes.
     """
+    profile = {}
     for tensor in graph.inputs:
-        largest = tuple(clips[2] if isinstance(size, str) else size for size in tensor.shape)
+        smallest, optimal, largest = (
+            tuple(number if isinstance(size, str) else size for size in tensor.shape) for number in clips
+        )
         if problem := validate_shape(largest):
             raise BuildError(f"--clips ... {clips[2]}: the input {tensor.name} {problem}.", "Ask for fewer clips.")
-
-    def shape(dimensions: tuple[int | str, ...], number: int) -> tuple[int, ...]:
-        return tuple(number if isinstance(dimension, str) else dimension for dimension in dimensions)
-
-    return {
-        tensor.name: ProfileRecord(
-            smallest=shape(tensor.shape, clips[0]),
-            optimal=shape(tensor.shape, clips[1]),
-            largest=shape(tensor.shape, clips[2]),
-        )
-        for tensor in graph.inputs
-    }
+        profile[tensor.name] = ProfileRecord(smallest=smallest, optimal=optimal, largest=largest)
+    return profile
 
 
 def build_engine(
@@ -80,16 +73,7 @@ def build_engine(
     plugin: Path | None,
     progress: Progress,
 ) -> Built:
-    """Build an engine.
-
-    Args:
-        api: which TensorRT.
-        onnx_file: the graph, beside its external data.
-        graph: its record.
-        request: what is asked for.
-        device: what it is built for.
-        plugin: the plugin library; None for a plain graph.
-        progress: called as the builder proceeds.
+    """Build an engine from a graph, beside which its external data lie; `plugin` is None for a plain graph.
 
     Raises:
         ParseError: TensorRT's parser refuses the graph.
@@ -129,15 +113,9 @@ def build_engine(
     content = bytes(plan)
     texts = [message.text for message in messages]
     inspected = None if api.backend == "tensorrt-rtx" else _inspect(trt, log, content, plugin, shapes)
-    return Built(
-        content,
-        tuple(layers_from_log(texts) if inspected is None else layers_from_inspector(inspected)),
-        "builder log" if inspected is None else "inspector",
-        _memory(texts),
-        options,
-        shapes,
-        seconds,
-    )
+    layers = layers_from_log(texts) if inspected is None else layers_from_inspector(inspected)
+    source: Literal["builder log", "inspector"] = "builder log" if inspected is None else "inspector"
+    return Built(content, tuple(layers), source, _memory(texts), options, shapes, seconds)
 
 
 _HINT = "Run again with --verbose for the builder's whole log; --workspace may be too small, or memory short."
@@ -149,12 +127,7 @@ _TURING_HINT = (
 
 
 def parse_onnx(trt: Any, network: Any, path: Path) -> None:
-    """Parse an ONNX file into `network`.
-
-    Args:
-        trt: the module `tensorrt` or `tensorrt_rtx`.
-        network: an empty network definition, of a builder whose logger is `message_log(trt)`.
-        path: the ONNX file; its external data is looked for beside it.
+    """Parse an ONNX file into `network`, an empty definition of a builder whose logger is `message_log(trt)`.
 
     Raises:
         ParseError: the parser refuses the model; the message has the node and what the plugin said of it.
@@ -163,10 +136,11 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
     with message_log(trt).collect() as messages:
         if parser.parse_from_file(str(path)):
             return
-    ours = [message.text for message in messages if message.text.startswith("avsbg ")]
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
-    # What our plugin says is the cause; what the parser says of it after that is only that it failed.
-    causes = ours or [f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors]
+    # After what our plugin says, the parser says only that it failed.
+    causes = _of_plugin(messages) or [
+        f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors
+    ]
     missing = [one for one in errors if one.node_operator() in PLUGIN_OPERATORS and "Plugin not found" in one.desc()]
     hint = None
     if missing:
@@ -253,15 +227,18 @@ def _inspect(trt: Any, log: Any, plan: bytes, plugin: Path | None, shapes: dict[
 
 
 def _memory(texts: list[str]) -> MemoryRecord:
-    found = {}
-    for name, label in (("activation", "Total Activation"), ("scratch", "Max Scratch"), ("weights", "Total Weights")):
-        pattern = re.compile(rf"{label} Memory: (\d+)")
-        sizes = [int(match[1]) for text in texts if (match := pattern.search(text))]
-        found[name] = sizes[-1] if sizes else None
-    return MemoryRecord(**found)
+    def last(label: str) -> int | None:
+        sizes = [int(match[1]) for text in texts if (match := re.search(rf"{label} Memory: (\d+)", text))]
+        return sizes[-1] if sizes else None
+
+    return MemoryRecord(activation=last("Total Activation"), scratch=last("Max Scratch"), weights=last("Total Weights"))
 
 
 def _errors(messages: list[Message]) -> str:
-    ours = [message.text for message in messages if message.text.startswith("avsbg ")]
-    errors = ours or [message.text for message in messages if message.level >= logging.ERROR]
-    return errors[0] if errors else "it gives no reason."
+    errors = [message.text for message in messages if message.level >= logging.ERROR]
+    return next(iter(_of_plugin(messages) or errors), "it gives no reason.")
+
+
+def _of_plugin(messages: list[Message]) -> list[str]:
+    """The texts that our plugin logged, which say the cause."""
+    return [message.text for message in messages if message.text.startswith("avsbg ")]

@@ -17,13 +17,7 @@ _SHAPES = {"min": "smallest", "opt": "optimal", "max": "largest"}
 
 
 def command_lines(request: EngineRequest, onnx_file: str, profile: Mapping[str, ProfileRecord]) -> dict[str, str]:
-    """The command lines, by the tool's name, to be run inside the bundle.
-
-    Args:
-        request: the build's options.
-        onnx_file: the graph that was built.
-        profile: the shapes of the inputs.
-    """
+    """The command lines, by the tool's name, to be run inside the bundle."""
     engine = onnx_file.removesuffix(".onnx") + ".engine"
     trtexec = ["trtexec", f"--onnx={onnx_file}", f"--saveEngine={engine}", "--stronglyTyped"]
     polygraphy = ["polygraphy", "convert", onnx_file, "--convert-to", "trt", "-o", engine, "--strongly-typed"]

@@ -10,23 +10,15 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from avsbg.export.engine.request import BuildError
 from avsbg.runtime.bundle.precision import PRECISIONS
 
 # TensorRT's names, in all versions, of the types that no precision computes in.
-_OTHER_TYPES = {
-    "Int32": "int32",
-    "INT32": "int32",
-    "Int64": "int64",
-    "INT64": "int64",
-    "UInt8": "uint8",
-    "UINT8": "uint8",
-    "Bool": "bool",
-    "BOOL": "bool",
-}
+_OTHER_TYPES = {word: word.lower() for word in ("Int32", "INT32", "Int64", "INT64", "UInt8", "UINT8", "Bool", "BOOL")}
+_TENSORS = ("Inputs", "Constants", "Outputs")
 # Layers that only wait for each other.
 _SYNCHRONISATION = frozenset({"wait", "signal", "shape_call", "runtime_function"})
 # Element-wise kernels. They may prepare or finish a product that another kind of layer computes.
@@ -42,11 +34,9 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of an engine.
+    """A layer of an engine, with TensorRT's name for it and TensorRT's word for its kind.
 
     Attributes:
-        name: TensorRT's name for it.
-        kind: TensorRT's word for what it is.
         inputs: the types of its inputs and of the constants that are not single numbers.
         outputs: the types of its outputs.
         nodes: the ONNX nodes that it executes, or takes part in.
@@ -59,10 +49,6 @@ class Layer:
     outputs: tuple[str, ...]
     nodes: tuple[str, ...]
     tactic: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return asdict(self)
 
 
 def layers_from_log(messages: Iterable[str]) -> list[Layer]:
@@ -78,19 +64,11 @@ def layers_from_log(messages: Iterable[str]) -> list[Layer]:
         match = _LOG_LINE.match(line)
         if match is None:
             raise BuildError(f"this version of TensorRT describes a layer in an unknown way: {line[:200]}")
-        constants = [(found["shape"], found["type"]) for found in _LOG_TENSOR.finditer(match["constants"])]
-        inputs = [(tensor["shape"], tensor["type"]) for tensor in _LOG_TENSOR.finditer(match["inputs"])]
-        outputs = [tensor["type"] for tensor in _LOG_TENSOR.finditer(match["outputs"])]
-        layers.append(
-            Layer(
-                match["name"],
-                match["kind"],
-                _operand_types(inputs, constants),
-                _types(outputs),
-                tuple(_NODE.findall(match["nodes"])),
-                match["tactic"],
-            )
-        )
+        # Each tensor as (shape, type).
+        inputs, constants, outputs = (_LOG_TENSOR.findall(match[part]) for part in map(str.lower, _TENSORS))
+        operands, results = _operand_types(inputs, constants), _types([word for _, word in outputs])
+        nodes = tuple(_NODE.findall(match["nodes"]))
+        layers.append(Layer(match["name"], match["kind"], operands, results, nodes, match["tactic"]))
     if not layers:
         raise BuildError("TensorRT printed no table of layers, so the precision of the engine cannot be read back.")
     return layers
@@ -107,19 +85,11 @@ def layers_from_inspector(information: str) -> list[Layer]:
     for entry in document.get("Layers", []):
         if not isinstance(entry, dict):
             raise BuildError("the engine was built without detailed profiling verbosity, and shows only layers' names.")
-        layers.append(
-            Layer(
-                str(entry.get("Name", "")),
-                str(entry.get("LayerType", "")),
-                _operand_types(
-                    [tensor for tensor in _inspector_tensors(entry.get("Inputs", [])) if _counts(tensor[0])],
-                    _inspector_tensors(entry.get("Constants", [])),
-                ),
-                _types([word for shape, word in _inspector_tensors(entry.get("Outputs", [])) if _counts(shape)]),
-                tuple(_NODE.findall(str(entry.get("Metadata", "")))),
-                str(entry.get("TacticName", "")),
-            )
-        )
+        inputs, constants, outputs = (_inspector_tensors(entry.get(key, [])) for key in _TENSORS)
+        operands = _operand_types([tensor for tensor in inputs if _counts(tensor[0])], constants)
+        results = _types([word for shape, word in outputs if _counts(shape)])
+        name, kind, nodes, tactic = (str(entry.get(key, "")) for key in ("Name", "LayerType", "Metadata", "TacticName"))
+        layers.append(Layer(name, kind, operands, results, tuple(_NODE.findall(nodes)), tactic))
     if not layers:
         raise BuildError("the engine inspector shows no layers, so the precision of the engine cannot be read back.")
     return layers
@@ -165,21 +135,15 @@ def _type_name(word: str) -> str | None:
 
 
 def realised_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """In which types the layers that compute each product take their inputs.
+    """The types, sorted, in which the layers that compute each product take their inputs; none where no layer names it.
 
-    Args:
-        layers: of an engine.
-        products: names of ONNX nodes.
-
-    Returns:
-        The types in which a product is computed, sorted; none where no layer names it.
+    `products` are names of ONNX nodes.
     """
     by_node: dict[str, list[Layer]] = {name: [] for name in products}
     for layer in layers:
         if layer.kind not in _SYNCHRONISATION:
-            for name in layer.nodes:
-                if name in by_node:
-                    by_node[name].append(layer)
+            for name in by_node.keys() & set(layer.nodes):
+                by_node[name].append(layer)
     computed = {name for name, spec in PRECISIONS.items() if spec.tensorrt_names}
     realised = {}
     for name, candidates in by_node.items():

@@ -29,7 +29,6 @@ class EngineRequest:
     """The options of a build.
 
     Attributes:
-        backend: which TensorRT.
         precision: the type of the products; see `avsbg.export.precision.rules` for what stays float32.
         operator: one of `OPERATORS`.
         clips: the smallest, the optimal and the largest number of clips in a batch.
@@ -77,8 +76,6 @@ class EngineRequest:
             raise BuildError(f"--aux-streams must lie between 0 and {MOST_AUX_STREAMS}, not {self.aux_streams}.")
         if repeated := len(self.compute_capabilities) - len(set(self.compute_capabilities)):
             raise BuildError(f"--compute-capability repeats {repeated} of its values.")
-        # A command gives the word alone.
-        object.__setattr__(self, "operator", OperatorImplementation(self.operator))
 
     def engine_name(self, compute_capabilities: tuple[int, ...]) -> str:
         """The name of the engine in the bundle: what tells it from the bundle's other engines."""

@@ -44,7 +44,6 @@ def convert_bundle(
 
     Args:
         path: the bundle, which changes only when everything has succeeded.
-        precision: one of `converted_precisions()`.
         calibration: for int8 and fp8; None uses the bundle's own, made earlier.
         accuracy_clips: the clips that accuracy is measured on; None takes the bundle's test vectors.
         min_miou: the accuracy threshold, a mean IoU with PyTorch's masks; by default the precision's.
@@ -96,11 +95,6 @@ def convert_bundle(
 def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
     """Add a graph in another precision to a bundle.
 
-    Args:
-        update: of the bundle.
-        source: the name of the float32 graph.
-        precision: the one wanted.
-
     Returns:
         The new graph's name: `source` itself for fp32, and for tf32 where no plugin has to be told.
 
@@ -127,15 +121,8 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
         external = (f"{name}.bin",)
         ir.save(model, target, external_data=external[0])
     check_model(target)
-    update.graphs[name] = record.model_copy(
-        update={
-            "file": target.name,
-            "external_data": external,
-            "precision": precision,
-            "accuracy": None,
-            **describe_model(model),
-        }
-    )
+    changed = {"file": target.name, "external_data": external, "precision": precision, "accuracy": None}
+    update.graphs[name] = record.model_copy(update=changed | describe_model(model))
     return name
 
 
@@ -170,12 +157,7 @@ def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[st
     """The type in which an engine of a precision must compute each layer of a graph, by the table of rules.
 
     In int8 and fp8, that is the precision for the layers that a range was recorded for and that were not left out, and
-    the type between them for all others.
-
-    Args:
-        bundle: that has the float32 graph.
-        source: the name of that graph.
-        precision: of the engine. tf32 takes float32 inputs and rounds them in the kernel.
+    the type between them for all others. tf32 takes float32 inputs and rounds them in the kernel.
     """
     model = ir.load(bundle.file(bundle.graph(source).file))
     if PRECISIONS[precision].quantization is not None:
@@ -184,25 +166,15 @@ def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[st
         layers = [str(node.name) for node in model.graph if is_compute_layer(node)]
         return {name: precision if name in quantized else record.between for name in layers}
     low = precision if PRECISIONS[precision].is_converted else "fp32"
-    expected: dict[str, str] = {}
-    for node in model.graph:
-        if is_compute_layer(node):
-            rule = find_rule(node)
-            expected[str(node.name)] = low if rule is not None and rule.choice is Choice.LOW else "fp32"
-    return expected
+    rules = {str(node.name): find_rule(node) for node in model.graph if is_compute_layer(node)}
+    return {name: low if rule is not None and rule.choice is Choice.LOW else "fp32" for name, rule in rules.items()}
 
 
 def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, str]:
-    """The layers of a graph that take a higher type than the precision, with the reason.
-
-    Args:
-        bundle: that has the float32 graph, and for int8 and fp8 the calibration.
-        source: the name of that graph.
-        precision: the one asked for.
-    """
-    kept = {name for name, kind in expected_types(bundle, source, precision).items() if kind != precision}
+    """The layers of a float32 graph that take a higher type than the precision, with the reason."""
     if not PRECISIONS[precision].is_converted:
         return {}
+    kept = {name for name, kind in expected_types(bundle, source, precision).items() if kind != precision}
     graph = ir.load(bundle.file(bundle.graph(source).file)).graph
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]

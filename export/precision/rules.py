@@ -20,20 +20,13 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16
 class Choice(Enum):
     """The type of inputs that a rule decides on."""
 
-    LOW = "low"  # inputs in the low type
-    FP32 = "fp32"  # inputs in float32
+    LOW = "low"
+    FP32 = "fp32"
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A row of the table.
-
-    Attributes:
-        name: how a report names it.
-        choice: the type of a matching node's inputs.
-        reason: why.
-        matches: whether it holds for a node.
-    """
+    """A row of the table: the name in reports, the type of a matching node's inputs, the reason, and what matches."""
 
     name: str
     choice: Choice
@@ -127,12 +120,7 @@ def is_compute_layer(node: ir.Node) -> bool:
 
 
 def quantization_obstacle(node: ir.Node, precision: str) -> str | None:
-    """Say why a layer may not take quantized inputs; None for one that may.
-
-    Args:
-        node: of a float32 graph, a matrix product, a convolution or a correlation.
-        precision: `int8` or `fp8`.
-    """
+    """Say why a layer of a float32 graph may not take inputs in `int8` or `fp8`; None for one that may."""
     rule = find_rule(node)
     if rule is None or rule.name != "product" or node.op_type not in ("Conv", "MatMul", "Gemm"):
         return f"{node.op_type}, by the rule `{'' if rule is None else rule.name}`"

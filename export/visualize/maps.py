@@ -13,19 +13,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 from numpy.typing import NDArray
 
 from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, stage_difference, stage_names
-from avsbg.export.operators import (
-    DOMAIN,
-    DOMAIN_VERSION,
-    PLUGIN_ATTRIBUTES,
-    correlation_volume_body,
-    register_schemas,
-)
+from avsbg.export.operators import DOMAIN, DOMAIN_VERSION, correlation_volume_body
 from avsbg.export.sessions import Session
-from avsbg.runtime.bundle import Bundle, Vectors
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 
 Array = NDArray[Any]
@@ -63,11 +58,7 @@ class ClipMaps:
 
 
 class MapReader:
-    """Reads the attention maps of clips from a graph.
-
-    Args:
-        bundle: an open bundle.
-        graph: a graph of whole clips.
+    """Reads the attention maps of clips from a graph of whole clips.
 
     Attributes:
         name: of the network.
@@ -153,13 +144,13 @@ class MapReader:
     def _check(self, bundle: Bundle) -> dict[str, float]:
         """Run the smallest file of vectors and compare what was found with PyTorch's stages."""
         names = {tensor.name for tensor in bundle.graph(self._graph.name).inputs}
-        records = [
-            one for one in bundle.manifest.vectors if names == {t.name for t in one.inputs} and one.intermediates
+        fitting = [
+            one for one in bundle.manifest.vectors if one.intermediates and names == {t.name for t in one.inputs}
         ]
-        if not records:
+        if not fitting:
             return {}
-        smallest = min(records, key=lambda one: one.clips)
-        vectors: Vectors = next(one for one in bundle.vectors() if one.record.file == smallest.file)
+        smallest = min(fitting, key=lambda one: one.clips)
+        vectors = next(one for one in bundle.vectors() if one.record == smallest)
         known = [stage for stage in self.tensors if stage in stage_names(vectors)]
         values = self._run(vectors.inputs)
         return {stage: stage_difference(values[self.tensors[stage][0]], stage, vectors) for stage in known}
@@ -177,11 +168,7 @@ class MapReader:
                 )
 
     def read(self, inputs: Mapping[str, Array]) -> ClipMaps:
-        """Run the network on one clip.
-
-        Args:
-            inputs: what the graph takes, for one clip (`avsbg.runtime.media.samples.clip_inputs`).
-        """
+        """Run the network on one clip, whose inputs `avsbg.runtime.media.samples.clip_inputs` makes."""
         values = self._run(inputs)
         frames = inputs["frames"].shape[1]
         maps: dict[str, list[Array]] = {}
@@ -228,11 +215,7 @@ class VolumeSlicer:
         self._session = Session(_volume_model().SerializeToString())
 
     def __call__(self, frame: Array, partner: Array, row: int, column: int) -> Array:
-        """Correlate a position with all of the partner.
-
-        Args:
-            frame, partner: features `[C, h, w]`.
-            row, column: of the position in `frame`.
+        """Correlate a position of `frame` with all of its partner; both are features `[C, h, w]`.
 
         Returns:
             `[h, w]`: `<frame[:, row, column], partner[:, y, x]>`, negative values included. After the ReLU, its mean
@@ -245,19 +228,10 @@ class VolumeSlicer:
 
 
 def _volume_model() -> onnx.ModelProto:
-    register_schemas()
-    make, floats = onnx.helper, onnx.TensorProto.FLOAT
-    node = make.make_node("CorrelationVolume", ["a", "b"], ["volume"], domain=DOMAIN, relu=0, **PLUGIN_ATTRIBUTES)
-    graph = make.make_graph(
-        [node],
-        "slice",
-        [
-            make.make_tensor_value_info(name, floats, ["pairs", rows, "channels"])
-            for name, rows in (("a", "p"), ("b", "q"))
-        ],
-        [make.make_tensor_value_info("volume", floats, ["pairs", "p", "q"])],
-    )
-    opsets = [make.make_opsetid("", _OPSET), make.make_opsetid(DOMAIN, DOMAIN_VERSION)]
-    return make.make_model(
-        graph, opset_imports=opsets, ir_version=_IR_VERSION, functions=[correlation_volume_body(_OPSET)]
-    )
+    model = onnx.parser.parse_model(f"""
+        <ir_version: {_IR_VERSION}, opset_import: ["": {_OPSET}, "{DOMAIN}": {DOMAIN_VERSION}]>
+        slice (float[pairs, p, channels] a, float[pairs, q, channels] b) => (float[pairs, p, q] volume) {{
+            volume = {DOMAIN}.CorrelationVolume <relu = 0> (a, b)
+        }}""")
+    model.functions.append(correlation_volume_body(_OPSET))
+    return model

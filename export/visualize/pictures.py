@@ -32,8 +32,6 @@ class Row:
     """A row of a sheet: one stage of one kind of map over the frames of a clip.
 
     Attributes:
-        kind: of the map.
-        stage: its number.
         maps: `[T, h, w]`.
         low, high: what the ends of the colour scale stand for.
     """
@@ -74,15 +72,9 @@ def thumbnail(pixels: Array) -> Array:
 
 
 def heat(picture: Array, values: Array, low: float, high: float) -> Array:
-    """A map laid over a picture, half and half.
+    """A map `[rows, columns]`, interpolated bilinearly, laid over all of a picture, half and half: uint8 `[h, w, 3]`.
 
-    Args:
-        picture: uint8 `[h, w, 3]`.
-        values: `[rows, columns]`, covering all of the picture; interpolated bilinearly to its size.
-        low, high: the ends of the colour scale.
-
-    Returns:
-        uint8 `[h, w, 3]`.
+    `low` and `high` are the ends of the colour scale.
     """
     from matplotlib import colormaps
 
@@ -91,11 +83,6 @@ def heat(picture: Array, values: Array, low: float, high: float) -> Array:
     coloured = colormaps[COLOURS](np.clip((np.asarray(smooth) - low) / (high - low), 0, 1), bytes=True)[..., :3]
     mixed: Array = (picture >> 1) + (coloured >> 1)
     return mixed
-
-
-def save_picture(path: Path, pixels: Array) -> None:
-    """Write pixels as a PNG file."""
-    Image.fromarray(pixels).save(path)
 
 
 def save_sheet(
@@ -109,21 +96,11 @@ def save_sheet(
 ) -> None:
     """Write the sheet of a clip: frames, masks, then a row for each stage of each map, with its colour scale.
 
-    Args:
-        path: a .png file.
-        title: above all.
-        seconds: the number of each frame shown.
-        pictures: the frames.
-        masks: bool `[T, H, W]`, in any size.
-        rows: the maps.
+    `seconds` are the numbers of the frames, `pictures`; masks are bool `[T, H, W]`, in any size.
     """
-    from matplotlib.figure import Figure
-
     aspect = pictures[0].shape[0] / pictures[0].shape[1]
     size = (_MARGIN + _TILE * len(pictures) + 0.9, 0.6 + (_TILE * aspect + 0.12) * (2 + len(rows)))
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    grid = figure.subplots(2 + len(rows), len(pictures), squeeze=False)
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    figure, grid = _figure(title, size, 2 + len(rows), len(pictures))
     small = (pictures[0].shape[1], pictures[0].shape[0])
     for column, (second, picture) in enumerate(zip(seconds, pictures, strict=True)):
         mask = np.asarray(Image.fromarray(masks[column]).resize(small, Image.Resampling.NEAREST))
@@ -144,7 +121,6 @@ class SlicePicture:
     """One stage of the picture of a pixel's slices.
 
     Attributes:
-        stage: its number.
         values: `[h, w]`, the slice after the ReLU.
         cell: row and column of the position that holds the pixel.
     """
@@ -167,22 +143,15 @@ def save_slices(
     """Write the slices of a pixel, a row for each stage: its own frame with the pixel, the partner with the slice.
 
     Args:
-        path: a .png file.
-        title: above all.
-        frame, partner: the two frames, uint8 `[h, w, 3]`.
-        labels: of the two.
+        frame, partner: uint8 `[h, w, 3]`; `labels` stand above the two.
         pixel: x and y, as shares of the frame.
-        slices: one for each stage.
     """
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     height, width = frame.shape[:2]
     tile = 3.2
     size = (_MARGIN + 2 * tile + 0.9, 0.7 + (tile * height / width + 0.15) * len(slices))
-    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
-    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
-    grid = figure.subplots(len(slices), 2, squeeze=False)
+    figure, grid = _figure(title, size, len(slices), 2)
     for column, label in enumerate(labels):
         grid[0, column].set_title(label, fontsize=8)
     for (own, other), one in zip(grid, slices, strict=True):
@@ -202,6 +171,15 @@ def save_slices(
         _label(own, f"stage {one.stage}: {rows} x {columns}")
         _colour_bar(figure, [own, other], low, high)
     figure.savefig(path)
+
+
+def _figure(title: str, size: tuple[float, float], rows: int, columns: int) -> tuple[Figure, Any]:
+    """A figure of a size in inches, and its grid of axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, dpi=_DPI, layout="constrained")
+    figure.suptitle(title, fontsize=9, x=0.01, ha="left")
+    return figure, figure.subplots(rows, columns, squeeze=False)
 
 
 def _show(axes: Axes, pixels: Array) -> Axes:

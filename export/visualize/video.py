@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from avsbg import __version__
 from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError, VolumeSlicer
@@ -21,7 +22,6 @@ from avsbg.export.visualize.pictures import (
     check_matplotlib,
     colour_scale,
     heat,
-    save_picture,
     save_sheet,
     save_slices,
     thumbnail,
@@ -43,9 +43,7 @@ class VisualizeOptions:
     """The parts of a video to visualize, and how.
 
     Attributes:
-        graph: the bundle's graph, of whole clips.
         start: a second of the video; the clip that holds it is the first. By default that of `frame`, or 0.
-        clips: how many clips.
         pixels: x and y in the video's pixels, of which slices of the correlation volume are shown.
         frame: the second whose frame the pixels are in; by default the first of the first clip.
         stage: the stage whose slices are shown; by default all.
@@ -79,10 +77,7 @@ def visualize_video(
     pixel `slice.second00000.x640.y360.png` and `.npz`; and `visualize.json`.
 
     Args:
-        bundle: an open bundle.
-        path: the video.
         output: the directory to make; it appears only when complete.
-        options: of the visualization.
         replace: replace `output` if it is an earlier visualization.
         progress: called with a phase's name, the steps done and the steps there are.
 
@@ -113,10 +108,9 @@ def visualize_video(
         for number, samples in _select_clips(walk, first, options.clips, progress):
             maps = reader.read(clip_inputs(samples, bundle.manifest, contract))
             _check_finite(maps, number)
+            threshold = options.threshold
             clips.append(
-                _write_clip(
-                    directory, number, samples, maps, reader=reader, threshold=options.threshold, progress=progress
-                )
+                _write_clip(directory, number, samples, maps, reader=reader, threshold=threshold, progress=progress)
             )
             if options.pixels and number == frame // length:
                 slices = _write_slices(
@@ -132,10 +126,8 @@ def visualize_video(
         summary = {
             "bundle": {"name": bundle.manifest.name, "manifest_sha256": bundle.manifest_sha256},
             "graph": {
-                "name": options.graph,
-                "file": contract.file,
-                "sha256": bundle.manifest.files[contract.file].sha256,
-                "precision": contract.precision,
+                "name": options.graph, "file": contract.file,
+                "sha256": bundle.manifest.files[contract.file].sha256, "precision": contract.precision,
             },
             "video": {
                 "file": path.name, "sha256": sha256(path), "width": video.width, "height": video.height,
@@ -233,9 +225,10 @@ def _write_clip(
     folder.mkdir()
     seconds = [sample.number for sample in samples]
     pictures = [thumbnail(sample.pixels) for sample in samples]
-    rows, records = [], []
-    total = sum(len(stages) for stages in maps.maps.values()) * len(seconds) + 1
+    rows: list[Row] = []
+    records: list[dict[str, Any]] = []
     done = 0
+    total = sum(len(stages) for stages in maps.maps.values()) * len(seconds) + 1
     for kind, stages in maps.maps.items():
         for stage, whole in enumerate(stages):
             values = whole[: len(seconds)]  # the rest is of a frame that was repeated
@@ -244,22 +237,13 @@ def _write_clip(
             files = []
             for second, picture, one in zip(seconds, pictures, values, strict=True):
                 file = folder / f"{kind}.stage{stage}.second{second:05d}.png"
-                save_picture(file, heat(picture, one, low, high))
+                Image.fromarray(heat(picture, one, low, high)).save(file)
                 files.append(file.relative_to(directory).as_posix())
                 done += 1
                 progress("pictures", done, total)
-            records.append(
-                {
-                    "map": kind,
-                    "stage": stage,
-                    "tensors": list(reader.tensors[f"{kind}.{stage}"]),
-                    "shape": list(values.shape),
-                    "mean": float(values.mean()),
-                    "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in _QUANTILES},
-                    "colour_scale": [low, high],
-                    "pictures": files,
-                }
-            )
+            record: dict[str, Any] = {"map": kind, "stage": stage, "tensors": list(reader.tensors[f"{kind}.{stage}"])}
+            record |= {"shape": list(values.shape), "mean": float(values.mean()), "quantiles": _quantiles(values)}
+            records.append(record | {"colour_scale": [low, high], "pictures": files})
     masks = maps.probability[: len(seconds)] > threshold
     title = f"{reader.name}: clip {number}, seconds {seconds[0]} to {seconds[-1]}"
     save_sheet(folder / "sheet.png", title, seconds=seconds, pictures=pictures, masks=masks, rows=rows)
@@ -276,6 +260,10 @@ def _write_clip(
         "sounding_share": float(masks.mean()),
         "maps": records,
     }
+
+
+def _quantiles(values: Array) -> dict[str, float]:
+    return {f"{q:g}": float(np.quantile(values, q)) for q in _QUANTILES}
 
 
 def _write_slices(
@@ -318,7 +306,7 @@ def _write_slices(
                     "mean_correlation": float(maps.mean_correlation[stage][own, row, column]),
                     "correlation_attention": float(maps.maps[ATTENTION][stage][own, row, column]),
                     "negative_share": float((values < 0).mean()),
-                    "quantiles": {f"{q:g}": float(np.quantile(values, q)) for q in _QUANTILES},
+                    "quantiles": _quantiles(values),
                     "highest": {
                         "x": float((best[1] + 0.5) * video.width / width),
                         "y": float((best[0] + 0.5) * video.height / height),
@@ -336,15 +324,7 @@ def _write_slices(
             slices=pictures,
         )
         np.savez_compressed(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
-        records.append(
-            {
-                "pixel": {"x": x, "y": y},
-                "second": frame,
-                "partner": partner.number,
-                "operator": "CorrelationVolume",
-                "picture": f"{name}.png",
-                "arrays": f"{name}.npz",
-                "stages": results,
-            }
-        )
+        record: dict[str, Any] = {"pixel": {"x": x, "y": y}, "second": frame, "partner": partner.number}
+        record |= {"operator": "CorrelationVolume", "picture": f"{name}.png", "arrays": f"{name}.npz"}
+        records.append(record | {"stages": results})
     return records
