@@ -99,11 +99,7 @@ def fold_batch_norms(model: ir.Model) -> None:
 
 
 def infer_types(model: ir.Model) -> None:
-    """Give a type to values that came from inlined functions: a value without one would not be cast.
-
-    Raises:
-        PrecisionError: the type of a value does not follow from the graph.
-    """
+    """Give a type to values of inlined functions, which would not be cast without; a PrecisionError if none follows."""
     register_schemas()
     ir.passes.common.ShapeInferencePass()(model)
     unknown = [value.name for node in model.graph for value in node.outputs if value.dtype is None and value.uses()]

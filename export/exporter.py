@@ -146,11 +146,7 @@ class _SharedWeights:
         self._replaced: dict[str, NDArray[np.float32]] = {}
 
     def store(self, model: ir.Model, merges: Merges) -> None:
-        """Let the model read its weights from the file, and remember the parameters that it holds in merged form.
-
-        Raises:
-            ExportError: a later graph has a weight that the first one has not, or with another value.
-        """
+        """Let the model read its weights from the file, and remember the parameters that it holds in merged form."""
         weights = merges.weights
         values = [model.graph.initializers[name] for name in weights]
         tensors = [value.const_value for value in values if value.const_value is not None]

@@ -79,11 +79,7 @@ def _load(network: nn.Module, path: Path, report: Callable[[str], None]) -> None
 
 
 def read_graph_weights(bundle: Bundle, graph: str = "clip") -> dict[str, Tensor]:
-    """The weights of a bundle's graph under their names in PyTorch; those that are merged in the graph as they were.
-
-    Raises:
-        BundleError: the bundle has no such graph.
-    """
+    """The weights of a bundle's graph under their names in PyTorch; those that are merged in the graph as they were."""
     record = bundle.graph(graph)
     weights = {} if record.unmerged is None else load_file(bundle.file(record.unmerged))
     for name, value in ir.load(bundle.file(record.file)).graph.initializers.items():
@@ -95,11 +91,7 @@ def read_graph_weights(bundle: Bundle, graph: str = "clip") -> dict[str, Tensor]
 
 
 def load_graph_weights(graph: ClipGraph, weights: Mapping[str, Tensor]) -> None:
-    """Load what `read_graph_weights` returned.
-
-    Raises:
-        ExportError: the graph holds other parameters than the module.
-    """
+    """Load what `read_graph_weights` returned; an ExportError where that lacks parameters of the module."""
     state = graph.state_dict()
     counters = {name for name in state if name.endswith(".num_batches_tracked")}  # training's, not in an ONNX graph
     missing = sorted(set(state) - set(weights) - counters)

@@ -34,11 +34,7 @@ class TensorRT:
 
 
 def import_tensorrt(backend: str) -> TensorRT:
-    """Import the module of a backend.
-
-    Raises:
-        BackendError: it is not installed, or too old.
-    """
+    """Import the module of a backend; a BackendError says that it is not installed, or too old."""
     if backend == "tensorrt-rtx":
         module = import_tensorrt_rtx()
         return TensorRT(backend, module, module.__version__)
@@ -73,11 +69,7 @@ def validate_builder_options(request: EngineRequest) -> None:
 
 
 def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
-    """Choose the device that the engine is built for.
-
-    Raises:
-        BuildError: this machine has no GPU and none is named, or the backend cannot build for one that is.
-    """
+    """Choose the device to build for; a BuildError where none is here or named, or the backend cannot build for it."""
     driver = read_cuda_driver()
     gpu = driver.gpus[0] if driver.gpus else None
     wanted = request.compute_capabilities

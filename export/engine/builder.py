@@ -47,11 +47,7 @@ class Built:
 
 
 def make_profile(graph: GraphRecord, clips: tuple[int, int, int]) -> dict[str, ProfileRecord]:
-    """The shapes of each input for the three numbers of clips.
-
-    Raises:
-        BuildError: an input would be larger than TensorRT takes.
-    """
+    """The shapes of each input for the three numbers of clips; a BuildError for one larger than TensorRT takes."""
     profile = {}
     for tensor in graph.inputs:
         smallest, optimal, largest = (

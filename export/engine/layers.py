@@ -52,11 +52,7 @@ class Layer:
 
 
 def layers_from_log(messages: Iterable[str]) -> list[Layer]:
-    """The layers that a builder with detailed verbosity printed at the end of a build.
-
-    Raises:
-        BuildError: the messages hold no table of layers.
-    """
+    """The layers that a builder with detailed verbosity printed at the end of a build; a BuildError without any."""
     layers = []
     for line in (line for message in messages for line in message.splitlines()):
         if not line.startswith("Name: ") or ", LayerType: " not in line:
@@ -75,11 +71,7 @@ def layers_from_log(messages: Iterable[str]) -> list[Layer]:
 
 
 def layers_from_inspector(information: str) -> list[Layer]:
-    """The layers in what an engine inspector returns as JSON (`LayerInformationFormat.JSON`).
-
-    Raises:
-        BuildError: the text holds no layers with details.
-    """
+    """The layers with details in an engine inspector's JSON (`LayerInformationFormat`); a BuildError without any."""
     document = json.loads(information)
     layers = []
     for entry in document.get("Layers", []):

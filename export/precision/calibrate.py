@@ -261,11 +261,7 @@ class MagnitudeHistogram:
         self.largest = 0.0
 
     def add(self, array: NDArray[np.float32]) -> None:
-        """Count an array's magnitudes.
-
-        Raises:
-            ValueError: a value is not finite.
-        """
+        """Count an array's magnitudes; a ValueError where one is not finite."""
         magnitudes = np.abs(array.reshape(-1).astype(np.float32, copy=False))
         largest = float(magnitudes.max(initial=0.0))
         if not np.isfinite(largest):

@@ -134,11 +134,7 @@ def _round_to_tf32(editor: GraphEditor, value: ir.Value, nudge: ir.Value, splitt
 
 
 def check_rounding(precision: str) -> None:
-    """Check that this ONNX Runtime rounds where an emulated graph says so: optimisers remove what seems to do nothing.
-
-    Raises:
-        BackendError: it does not.
-    """
+    """Raise a BackendError where this ONNX Runtime does not round: optimisers remove what seems to do nothing."""
     # Ties to either side, their neighbours, and what both types hold; each is multiplied by 1.
     steps = np.arange(-3, 4, dtype=np.float32) * np.float32(2.0**-23)
     values = np.concatenate([one + steps for one in (1, 1 + 2.0**-11, 1 + 3 * 2.0**-11, 257 / 256, 259 / 256)])

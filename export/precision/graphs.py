@@ -139,11 +139,7 @@ def _quantize(update: BundleUpdate, model: ir.Model, precision: str) -> None:
 
 
 def quantized_graph(bundle: Bundle, source: str, precision: Precision) -> str:
-    """The name of the int8 or fp8 form of a graph, which `avsbg convert` made.
-
-    Raises:
-        PrecisionError: it did not.
-    """
+    """The name of the int8 or fp8 form of a graph, which `avsbg convert` made; a PrecisionError where it did not."""
     name = str(GraphName.parse(source).converted(precision))
     if name not in bundle.manifest.graphs or precision not in bundle.manifest.quantisations:
         raise PrecisionError(

@@ -59,13 +59,17 @@ def calibrate_bundle(
             "are left out.",
             "Give a lower --min-miou, or calibrate on clips whose masks are not nearly empty: there few pixels decide.",
         )
+    not_quantised: dict[str, str] = {}
+    for record in bundle.manifest.graphs.values():
+        if record.precision == "fp32":
+            not_quantised |= unquantized_layers(ir.load(bundle.file(record.file)).graph, precision, ranges)
     return QuantisationRecord(
         calibration=clips.record,
         method=quantization_of(precision).calibration,
         between=ACTIVATION_DTYPE,
         min_miou=min_miou,
         measured_clips=len(measured),
-        not_quantised=_not_quantised(bundle, precision, ranges),
+        not_quantised=not_quantised,
         ranges=ranges,
         **vars(selected),
     )
@@ -81,21 +85,11 @@ def _measured_clips(bundle: Bundle, clips: CalibrationClips) -> list[Inputs]:
     return [*vectors[:1], *real, *vectors[1:]]
 
 
-def _not_quantised(bundle: Bundle, precision: str, ranges: Mapping[str, float]) -> dict[str, str]:
-    """The layers of all the bundle's graphs that have no range, with the reason."""
-    found: dict[str, str] = {}
-    for record in bundle.manifest.graphs.values():
-        if record.precision == "fp32":
-            found |= unquantized_layers(ir.load(bundle.file(record.file)).graph, precision, ranges)
-    return found
-
-
 @dataclass(frozen=True)
 class Selection:
     """The outcome of the rule.
 
     Attributes:
-        groups: each group with its cost.
         left_out: the layers that are not quantized.
         miou: of the masks with the others quantized.
         trials: every number of groups that was tried, in the order of the trials.
@@ -122,14 +116,6 @@ def group_of(layer: str) -> str:
     return ".".join(parts[:depth])
 
 
-def make_groups(layers: Collection[str]) -> dict[str, tuple[str, ...]]:
-    """Layers by group, in their order."""
-    groups: dict[str, list[str]] = {}
-    for layer in layers:
-        groups.setdefault(group_of(layer), []).append(layer)
-    return {name: tuple(members) for name, members in groups.items()}
-
-
 def select_excluded_layers(
     path: Path,
     precision: str,
@@ -147,7 +133,9 @@ def select_excluded_layers(
         min_miou: the accuracy threshold: the mean IoU with the masks of float32 that must be reached on all clips.
     """
     measure = _Measure(path, precision, ranges, clips)
-    groups = make_groups(list(quantizable_layers(ir.load(path).graph, precision)))
+    groups: dict[str, list[str]] = {}
+    for layer in quantizable_layers(ir.load(path).graph, precision):
+        groups.setdefault(group_of(layer), []).append(layer)
     what = "quantizing each group of layers alone"
     costs: dict[str, tuple[float, float]] = {}
     for done, (name, members) in enumerate(groups.items()):

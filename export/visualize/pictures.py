@@ -44,11 +44,7 @@ class Row:
 
 
 def check_matplotlib() -> None:
-    """Find out early whether pictures can be drawn.
-
-    Raises:
-        VisualizeError: matplotlib is missing.
-    """
+    """Raise a VisualizeError where matplotlib is missing, before the work."""
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as error:

@@ -15,17 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from avsbg import __version__
+from avsbg.export.visualize import pictures
 from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError, VolumeSlicer
-from avsbg.export.visualize.pictures import (
-    Row,
-    SlicePicture,
-    check_matplotlib,
-    colour_scale,
-    heat,
-    save_sheet,
-    save_slices,
-    thumbnail,
-)
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs, read_clips
@@ -89,7 +80,7 @@ def visualize_video(
         MediaError: the video cannot be read, lacks the sound that the network uses, or `output` exists or cannot be
             written.
     """
-    check_matplotlib()
+    pictures.check_matplotlib()
     check_output(output, replace=replace, holds=SUMMARY)
     contract = bundle.graph(options.graph)
     check_inputs(bundle.manifest, contract)
@@ -224,20 +215,20 @@ def _write_clip(
     folder = directory / f"clip{number:03d}"
     folder.mkdir()
     seconds = [sample.number for sample in samples]
-    pictures = [thumbnail(sample.pixels) for sample in samples]
-    rows: list[Row] = []
+    frames = [pictures.thumbnail(sample.pixels) for sample in samples]
+    rows: list[pictures.Row] = []
     records: list[dict[str, Any]] = []
     done = 0
     total = sum(len(stages) for stages in maps.maps.values()) * len(seconds) + 1
     for kind, stages in maps.maps.items():
         for stage, whole in enumerate(stages):
             values = whole[: len(seconds)]  # the rest is of a frame that was repeated
-            low, high = colour_scale(values)
-            rows.append(Row(kind, stage, values, low, high))
+            low, high = pictures.colour_scale(values)
+            rows.append(pictures.Row(kind, stage, values, low, high))
             files = []
-            for second, picture, one in zip(seconds, pictures, values, strict=True):
+            for second, frame, one in zip(seconds, frames, values, strict=True):
                 file = folder / f"{kind}.stage{stage}.second{second:05d}.png"
-                Image.fromarray(heat(picture, one, low, high)).save(file)
+                Image.fromarray(pictures.heat(frame, one, low, high)).save(file)
                 files.append(file.relative_to(directory).as_posix())
                 done += 1
                 progress("pictures", done, total)
@@ -246,7 +237,7 @@ def _write_clip(
             records.append(record | {"colour_scale": [low, high], "pictures": files})
     masks = maps.probability[: len(seconds)] > threshold
     title = f"{reader.name}: clip {number}, seconds {seconds[0]} to {seconds[-1]}"
-    save_sheet(folder / "sheet.png", title, seconds=seconds, pictures=pictures, masks=masks, rows=rows)
+    pictures.save_sheet(folder / "sheet.png", title, seconds=seconds, pictures=frames, masks=masks, rows=rows)
     progress("pictures", total, total)
     arrays = {f"{row.kind}.{row.stage}": row.maps for row in rows}
     arrays |= {f"mean_correlation.{i}": one[: len(seconds)] for i, one in enumerate(maps.mean_correlation)}
@@ -287,7 +278,7 @@ def _write_slices(
     slicer = VolumeSlicer()
     records = []
     for x, y in pixels:
-        pictures, results = [], []
+        slices, results = [], []
         arrays: dict[str, Array] = {}
         for stage in stages:
             features = maps.features[stage]
@@ -296,7 +287,7 @@ def _write_slices(
             values = slicer(features[own], features[other], row, column)
             positive = np.maximum(values, 0)
             best = np.unravel_index(int(values.argmax()), values.shape)
-            pictures.append(SlicePicture(stage, positive, (row, column)))
+            slices.append(pictures.SlicePicture(stage, positive, (row, column)))
             arrays[f"correlation.{stage}"] = values
             results.append(
                 {
@@ -314,14 +305,14 @@ def _write_slices(
                 }
             )
         name = f"slice.second{frame:05d}.x{x}.y{y}"
-        save_slices(
+        pictures.save_slices(
             directory / f"{name}.png",
             f"correlation of pixel {x}, {y} of second {frame} with second {partner.number}, after the ReLU",
-            frame=thumbnail(samples[own].pixels),
-            partner=thumbnail(partner.pixels),
+            frame=pictures.thumbnail(samples[own].pixels),
+            partner=pictures.thumbnail(partner.pixels),
             labels=(f"second {frame}: the pixel, its position", f"second {partner.number}: correlation, its highest"),
             pixel=((x + 0.5) / video.width, (y + 0.5) / video.height),
-            slices=pictures,
+            slices=slices,
         )
         np.savez_compressed(directory / f"{name}.npz", **arrays)  # type: ignore[arg-type]
         record: dict[str, Any] = {"pixel": {"x": x, "y": y}, "second": frame, "partner": partner.number}
