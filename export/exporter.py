@@ -37,13 +37,7 @@ Report = Callable[[str], None]
 
 
 def export_graphs(
-    graph: ClipGraph,
-    shape: ClipShape,
-    directory: Path,
-    report: Report,
-    *,
-    stream: bool = False,
-    merging: bool = True,
+    graph: ClipGraph, shape: ClipShape, directory: Path, report: Report, *, stream: bool = False, merging: bool = True
 ) -> dict[str, GraphRecord]:
     """Export a network's graphs into `directory`.
 
@@ -61,10 +55,12 @@ def export_graphs(
     Raises:
         ExportError: the checker of ONNX refuses a graph, or the network cannot be streamed.
     """
+    names = ("clip", "encode", "decode") if stream else ("clip",)
+    modules = {name: graph_module(graph, name) for name in names}
     shared = _SharedWeights(directory)
     records: dict[str, GraphRecord] = {}
-    for name in ("clip", "encode", "decode") if stream else ("clip",):
-        records |= _export(name, graph_module(graph, name), shape, shared, report, merging=merging)
+    for name, module in modules.items():
+        records |= _export(name, module, shape, shared, report, merging=merging)
     shared.close()
     return records
 
@@ -82,7 +78,6 @@ def _export(
     _attach_bodies(model, shape)
     model.metadata_props.update({"avsbg.version": __version__, "avsbg.nodes_exported": str(exported)})
     report(f"{name}: {exported} nodes exported, {len(model.graph)} after optimisation")
-
     if merges.records:
         before = sum(record.operations_before for record in merges.records)
         after = sum(record.operations_after for record in merges.records)

@@ -127,15 +127,10 @@ def locate(
 
 def _find_reference(bundle: Bundle, failing: str, vectors: Vectors) -> GraphTensors | None:
     """An fp32 graph of the bundle whose outputs are PyTorch's, plain ones first: all their tensors can be looked at."""
-    candidates = [
-        name
-        for name, record in bundle.manifest.graphs.items()
-        if record.precision == "fp32"
-        and name != failing
-        and {tensor.name for tensor in record.inputs} == set(vectors.inputs)
-        and {tensor.name for tensor in record.outputs} == set(vectors.outputs)
-    ]
-    for name in sorted(candidates, key=lambda name: bundle.graph(name).operator != "plain"):
+    for name, record in sorted(bundle.manifest.graphs.items(), key=lambda item: item[1].operator != "plain"):
+        names = [{tensor.name for tensor in tensors} for tensors in (record.inputs, record.outputs)]
+        if record.precision != "fp32" or name == failing or names != [set(vectors.inputs), set(vectors.outputs)]:
+            continue
         model = GraphTensors(bundle, name, vectors)
         results = model.run(list(vectors.outputs))
         if all(relative_difference(results[output], wanted) <= _SAME for output, wanted in vectors.outputs.items()):
@@ -208,8 +203,7 @@ def show(target: str, location: Location, *, engine: str | None = None) -> Any:
         decades = 12 if math.isinf(stage.difference) else max(0, round(math.log10(max(stage.difference, 1e-7)) + 7))
         bar = Text("█" * decades, style="green" if stage.passed else "bold red")
         table.add_row(stage.stage or "", stage.name, f"{stage.difference:.1e}", bar)
-    lines = [Text(line) for line in _sentences(target, location, engine)]
-    return Group(table, *lines)
+    return Group(table, *map(Text, _sentences(target, location, engine)))
 
 
 def _sentences(target: str, location: Location, engine: str | None) -> list[str]:

@@ -65,8 +65,7 @@ def _transpose_weights(graph: ir.Graph) -> None:
             continue
         if tuple(node.attributes["perm"].as_ints()) != (1, 0):
             continue
-        array = np.ascontiguousarray(source.const_value.numpy().T)
-        transposed = editor.add_weight(f"{source.name}.T", array)
+        transposed = editor.add_weight(f"{source.name}.T", np.ascontiguousarray(source.const_value.numpy().T))
         node.outputs[0].replace_all_uses_with(transposed)
         graph.remove(node, safe=True)
         if not source.uses():
@@ -85,8 +84,7 @@ def _folding(model: ir.Model, weights: Collection[str]) -> Iterator[None]:
         with _as_inputs(graph, nearly):
             yield
     GraphEditor(graph).drop_unused_weights()
-    constants = [value for name, value in graph.initializers.items() if name not in weights]
-    for number, value in enumerate(constants):
+    for number, value in enumerate([value for name, value in graph.initializers.items() if name not in weights]):
         value.name = f"constant.{number}"
 
 

@@ -45,13 +45,10 @@ class CalibrationError(AvsbgError):
 
 @dataclass(frozen=True)
 class ClipSource:
-    """A source of clips.
+    """A source of at most `count` clips, chosen among a folder's by `seed`.
 
-    Attributes:
-        source: a folder of videos; a folder in AVSBench's layout, with `:TASK:SPLIT` or its training split without;
-            or `vectors`, which are synthetic and say so in the record.
-        count: the most clips to take.
-        seed: of the choice among the folder's.
+    `source` is a folder of videos; a folder in AVSBench's layout, with `:TASK:SPLIT` or its training split without; or
+    `vectors`, which are synthetic and say so in the record.
     """
 
     source: str
