@@ -86,9 +86,7 @@ def run_batch(
     over. What is wrong with one is noted, and the next one is taken.
 
     Args:
-        segmenter: the network.
-        items: the videos.
-        options: what is made of each.
+        segmenter, items, options: the network, the videos, and the outputs for each.
         redo: replace whatever is there.
         progress: called as work goes on, from several threads.
         report: called with each result.

@@ -80,14 +80,8 @@ def _coco_writer(directory: Path, video: VideoInfo) -> Iterator[MaskWriter]:
 
         def write(sample: Sample, mask: Array) -> None:
             height, width = mask.shape
-            image = {
-                "id": sample.number,
-                "file_name": Path(video.path).name,
-                "height": height,
-                "width": width,
-                "second": sample.number,
-                "time": round(float(sample.time), 6),
-            }
+            image = {"id": sample.number, "file_name": Path(video.path).name, "height": height, "width": width}
+            image |= {"second": sample.number, "time": round(float(sample.time), 6)}
             images.write((",\n" if images.tell() else "") + json.dumps(image))
             if not mask.any():
                 return

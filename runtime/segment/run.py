@@ -53,7 +53,7 @@ def segment_video(
         segmenter: the network.
         path: the video.
         output: the directory to make; it appears only when complete.
-        options: what is made.
+        options: the outputs asked for.
         replace: replace `output` if it is an earlier run's.
         content: the file's SHA-256, where it is known.
         key: goes into the summary, for whoever wants to know whether this was done before.

@@ -59,15 +59,7 @@ class AudioTimeline:
         return self._end or 0.0
 
     def push(self, samples: Array, timestamp: float | None = None) -> None:
-        """Append sound.
-
-        Args:
-            samples: float32 `[n]` in [-1, 1].
-            timestamp: the time of the first sample, in seconds; by default the end of the chunk before.
-
-        Raises:
-            MediaError: the samples are no float32 vector of finite values, or the timestamp is not finite.
-        """
+        """Append sound; arguments and errors as of `Stream.push_sound`."""
         samples = np.asarray(samples)
         if samples.dtype != np.float32 or samples.ndim != 1:
             raise MediaError(f"sound is float32 [samples], mono, not {samples.dtype} {list(samples.shape)}.")

@@ -162,7 +162,8 @@ class Stream:
             the masks that have become final.
 
         Raises:
-            MediaError: the samples are none, or the bundle takes embeddings, which come with the frames.
+            MediaError: the samples are no float32 vector of finite values, the timestamp is not finite, or the bundle
+                takes embeddings, which come with the frames.
             BackendError: as `push`.
         """
         self._check_open()
