@@ -101,11 +101,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     tensors, unwrapped = _unwrap(content, path)
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not (finite := torch.isfinite(tensor.float())).all():
-            raise CheckpointError(
-                f"the checkpoint {path} holds NaN or infinity: {name}, in {int((~finite).sum())} of {tensor.numel()} "
-                "values.",
-                "Its training diverged, or the file is damaged; take an earlier checkpoint.",
-            )
+            where = f"{name}, in {int((~finite).sum())} of {tensor.numel()} values"
+            hint = "Its training diverged, or the file is damaged; take an earlier checkpoint."
+            raise CheckpointError(f"the checkpoint {path} holds NaN or infinity: {where}.", hint)
     return tensors, unwrapped
 
 

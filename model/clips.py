@@ -19,12 +19,11 @@ def check_clip(frames: Tensor, audio: Tensor) -> None:
     """Check the networks' inputs, frames `[B, T, 3, H, W]` and audio `[B, T, 128]`, or raise a `ClipShapeError`."""
     if frames.dim() != 5 or frames.shape[2] != 3:
         raise ClipShapeError(f"frames must be [B, T, 3, H, W], not {list(frames.shape)}.")
+    height, width = frames.shape[3:]
     if frames.shape[1] < MIN_FRAMES:
         raise ClipShapeError(f"a clip needs at least {MIN_FRAMES} frames, not {frames.shape[1]}.")
-    if frames.shape[3] % SIZE_MULTIPLE or frames.shape[4] % SIZE_MULTIPLE or not frames.shape[3] or not frames.shape[4]:
-        raise ClipShapeError(
-            f"height and width must be multiples of {SIZE_MULTIPLE}, not {frames.shape[3]} x {frames.shape[4]}."
-        )
+    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height or not width:
+        raise ClipShapeError(f"height and width must be multiples of {SIZE_MULTIPLE}, not {height} x {width}.")
     if audio.dim() != 3 or audio.shape[2] != AUDIO_WIDTH or audio.shape[1] != frames.shape[1]:
         wanted = f"[B, T, {AUDIO_WIDTH}] with the frames' T = {frames.shape[1]}"
         raise ClipShapeError(f"audio embeddings must be {wanted}, not {list(audio.shape)}.")

@@ -89,8 +89,14 @@ def build(  # noqa: PLR0917  (each is an option by name)
             bar.print(line)
             progress(line, 0, None)
 
-        fallback = {"allow_precision_fallback": allow_precision_fallback}
-        built = build_into_bundle(bundle, request, report=report, progress=progress, plugin=plugin, **fallback)
+        built = build_into_bundle(
+            bundle,
+            request,
+            report=report,
+            progress=progress,
+            plugin=plugin,
+            allow_precision_fallback=allow_precision_fallback,
+        )
     _show(plain_console(), bundle, built.name, built.record)
 
 

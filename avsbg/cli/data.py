@@ -19,6 +19,7 @@ data = typer.Typer(no_args_is_help=True, help="Prepare, convert and check data i
 app.add_typer(data, name="data")
 
 Force = Annotated[bool, Option("--force", help="Make files again that are there already.")]
+ClipCounts = Annotated[tuple[int, int, int], Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")]
 Size = Annotated[int, Option(min=32, help="Height and width of the frames, a multiple of 32.")]
 
 
@@ -153,11 +154,7 @@ def video(
 def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     output: Annotated[Path, Argument(help="The folder in which Single-source or Multi-sources is made.")],
     task: Task,
-    clips: Annotated[tuple[int, int, int], Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")] = (
-        800,
-        100,
-        200,
-    ),
+    clips: ClipCounts = (800, 100, 200),
     size: Size = 224,
     seed: Annotated[int, Option(min=0, help="Of everything random.")] = 0,
     held_out: Annotated[

@@ -85,17 +85,11 @@ def run(  # noqa: PLR0917  (each is an option by name)
     for name, value in {"--microphone": microphone, "--duration": duration, "--policy": policy}.items():
         if value is not None and not live:
             raise MediaError(f"{name} is for live sources, and {sources[0]} is none.")
-    network = open_segmenter(
-        bundle,
-        backend,
-        stream=stream,
-        live=bool(live),
-        threads=threads,
-        engine=engine,
-        trust=trust,
-        allow_failed_accuracy=force,
-    )
+    how = {"threads": threads, "engine": engine, "trust": trust, "allow_failed_accuracy": force}
+    network = open_segmenter(bundle, backend, stream=stream, live=bool(live), **how)
     if live:
-        run_live(network, live[0], output, options, microphone, duration=duration, policy=policy, force=force)
+        run_live(
+            network, live[0], output, options, microphone=microphone, duration=duration, policy=policy, replace=force
+        )
     else:
         run_files(network, [source for source in parsed if isinstance(source, Path)], output, options, force=force)

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from avsbg.runtime.segment.batch import BatchResult
     from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
-    from avsbg.runtime.threads import Policy
 
 Network = AbstractContextManager["Segmenter"]
 
@@ -82,9 +81,8 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
                 run_batch(segmenter, items, options, redo=force, progress=bars, report=report)
             except Interrupted:
                 done = sum(result.state in {"done", "finished before"} for result in results)
-                bars.console.print(
-                    f"interrupted; {done} of {len(items)} finished and kept, nothing half-written", markup=False
-                )
+                kept = f"{done} of {len(items)} finished and kept, nothing half-written"
+                bars.console.print(f"interrupted; {kept}", markup=False)
                 raise
             finally:
                 if many:
@@ -101,17 +99,9 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
 
 
 def run_live(
-    network: Network,
-    source: LiveSource,
-    output: Path,
-    options: Options,
-    microphone: str | None,
-    *,
-    duration: float | None,
-    policy: Policy | None,
-    force: bool,
+    network: Network, source: LiveSource, output: Path, options: Options, *, microphone: str | None, **settings: Any
 ) -> None:
-    """Segment a live source until it ends, a signal comes, or `duration` has passed.
+    """Segment a live source until it ends or a signal comes, with settings of `segment_live`.
 
     Raises:
         MediaError: the source failed; what had come was kept, if it was anything.
@@ -127,16 +117,7 @@ def run_live(
     with interruptible() as interruption, ProgressBars("s") as bars, bars.waiting(OPENING, network) as segmenter:
         interruption.graceful = True
         summary, failure = segment_live(
-            segmenter,
-            source,
-            output,
-            options,
-            stop=interruption.stop,
-            microphone=sound,
-            duration=duration,
-            policy=policy,
-            replace=force,
-            progress=bars,
+            segmenter, source, output, options, stop=interruption.stop, microphone=sound, progress=bars, **settings
         )
         bars.restart()
         _tell(summary, source.name, output)

@@ -79,10 +79,9 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     masks: dict[str, Any] = {}
     not_run: dict[str, str] = {}
     for case in chosen or everything:
-        if case.why_not is not None and not asked:
-            not_run[case.label] = case.why_not
-            continue
-        result = _run(opened, case, clips or (), tolerance, threads, trust=trust, asked=asked, masks=masks)
+        result: dict[str, Any] | str | None = None if asked else case.why_not
+        if result is None:
+            result = _run(opened, case, clips or (), tolerance, threads, trust=trust, asked=asked, masks=masks)
         if isinstance(result, str):
             not_run[case.label] = result
         else:
@@ -186,15 +185,13 @@ def _show(console: Console, results: list[dict[str, Any]], not_run: dict[str, st
         for comparison in result["comparisons"]:
             clips = [clip["miou"] for clip in result["clips"] if clip["vectors"] == comparison["vectors"]]
             passed = result["passed"] if result["rule"] == "gate" else comparison["passed"]
-            table.add_row(
-                str(comparison["clips"]),
-                comparison["output"],
-                f"{comparison['largest_absolute']:.1e}",
-                f"{comparison['largest_relative']:.1e}",
-                "" if comparison["flips"] is None else f"{comparison['flips'] / comparison['elements']:.3%}",
-                f"{sum(clips) / len(clips):.4f}" if clips and comparison["flips"] is not None else "",
-                "[green]pass[/green]" if passed else "[bold red]FAIL[/bold red]",
-            )
+            largest = (f"{comparison[f'largest_{kind}']:.1e}" for kind in ("absolute", "relative"))
+            flips = miou = ""
+            if comparison["flips"] is not None:
+                flips = f"{comparison['flips'] / comparison['elements']:.3%}"
+                miou = f"{sum(clips) / len(clips):.4f}" if clips else ""
+            verdict = "[green]pass[/green]" if passed else "[bold red]FAIL[/bold red]"
+            table.add_row(str(comparison["clips"]), comparison["output"], *largest, flips, miou, verdict)
         console.print(table)
     for name, why in not_run.items():
         console.print(f"[yellow]not run[/yellow]  {name}: {escape(why)}", soft_wrap=True)

@@ -149,14 +149,10 @@ def _sound_source(clip: Clip) -> Literal["log-mel", "wav"]:
     if clip.wav.is_file():
         return "wav"
     if clip.log_mel_pickle.is_file():
-        raise DatasetError(
-            f"{clip.log_mel_pickle} is a pickle, which could run code when it is read.",
-            "Convert AVSBench's pickles once with `avsbg data convert-avsbench`.",
-        )
-    raise DatasetError(
-        f"the clip {clip.name} has no sound: neither {clip.log_mel} nor {clip.wav} exists.",
-        "Make them from the raw videos with `avsbg data prepare`.",
-    )
+        hint = "Convert AVSBench's pickles once with `avsbg data convert-avsbench`."
+        raise DatasetError(f"{clip.log_mel_pickle} is a pickle, which could run code when it is read.", hint)
+    hint = "Make them from the raw videos with `avsbg data prepare`."
+    raise DatasetError(f"the clip {clip.name} has no sound: neither {clip.log_mel} nor {clip.wav} exists.", hint)
 
 
 def _open_image(path: Path, read: Callable[[Image.Image], Tensor]) -> Tensor:

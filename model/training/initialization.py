@@ -120,10 +120,8 @@ def _initialize_audio_encoder(recipe: Recipe, vggish: Path | None, audio: Path |
     if not recipe.needs_audio:
         return ZeroAudioEncoder(), "none"
     if takes_vggish and vggish is None:
-        raise TrainingError(
-            "this recipe uses VGGish, whose weights are not given.",
-            "Give the public torchvggish release's file with --vggish.",
-        )
+        hint = "Give the public torchvggish release's file with --vggish."
+        raise TrainingError("this recipe uses VGGish, whose weights are not given.", hint)
     module = create_audio_encoder(recipe.audio_encoder)
     weights = vggish if takes_vggish else audio
     if weights is None:

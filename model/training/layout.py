@@ -83,10 +83,8 @@ def _task_folder(root: Path, task: Task) -> Path:
     for folder in (root / TASK_FOLDERS[task], root):
         if (folder / table).is_file():
             return folder
-    raise DatasetError(
-        f"there is no {table} in {root / TASK_FOLDERS[task]} or {root}.",
-        f"Give the folder that AVSBench was unpacked in, the one that holds {' and '.join(TASK_FOLDERS.values())}.",
-    )
+    hint = f"Give the folder that AVSBench was unpacked in, the one that holds {' and '.join(TASK_FOLDERS.values())}."
+    raise DatasetError(f"there is no {table} in {root / TASK_FOLDERS[task]} or {root}.", hint)
 
 
 def read_clips(root: Path, task: Task, split: Split | None = None) -> list[Clip]:

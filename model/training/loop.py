@@ -170,10 +170,8 @@ class Training:
         *terms, stopping = self.accelerator.reduce(torch.cat([sums, stop]), reduction="sum").tolist()
         loss = terms[0] + self.recipe.audio_visual * terms[1] + self.recipe.latent * terms[2]
         if not math.isfinite(loss):
-            raise TrainingError(
-                f"the loss of step {self.step + 1} is {loss}; the state before it is kept.",
-                "Lower the learning rate, or train in bf16 or fp32 if this was fp16.",
-            )
+            hint = "Lower the learning rate, or train in bf16 or fp32 if this was fp16."
+            raise TrainingError(f"the loss of step {self.step + 1} is {loss}; the state before it is kept.", hint)
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.step += 1
@@ -252,10 +250,8 @@ class Training:
         for name, value in self._identity().items():
             before = state["identity"].get(name)
             if before != value:
-                raise TrainingError(
-                    f"the run in {self.run.path} was started with another {name}: {before}, not {value}.",
-                    "Resume it as it was started, or start another run.",
-                )
+                message = f"the run in {self.run.path} was started with another {name}: {before}, not {value}."
+                raise TrainingError(message, "Resume it as it was started, or start another run.")
         self.objective.network.load_state_dict(state["network"])
         if self.recipe.owns_audio_encoder:
             self.objective.audio_encoder.load_state_dict(state["audio_encoder"])

@@ -105,9 +105,6 @@ def audio_visual_loss(
         audio: `[N, C]` for each stage.
         unit: whether features and sound are scaled to unit length first (AVS-BG: yes; AVSBench as published: no).
         distance, pooling, threshold: variants in AVSBench's code; both publications use the defaults.
-
-    Returns:
-        the mean over the stages.
     """
     pairs = _features_and_sounds(logits, stages, audio, unit, pooling=pooling, threshold=threshold)
     return torch.stack([_distance(features, target, distance) for features, target in pairs]).mean()
@@ -190,8 +187,7 @@ def loss_terms(
     """The training loss of either network, in fp32 whatever the precision of the stages.
 
     Args:
-        network: with its variant; one without sound has no audio-visual term, one without bidirectional generation no
-            latent term.
+        network: one without sound has no audio-visual term, one without bidirectional generation no latent term.
         stages: of the network's `forward_stages`.
         embedding: audio embeddings `[B, T, 128]`, as the network was given them.
         masks: `[B, T, H, W]`, or `[B, 1, H, W]` where only the first frame is annotated (training on S4).

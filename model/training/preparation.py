@@ -78,10 +78,8 @@ def read_log_mel_pickle(path: Path) -> Tensor:
     try:
         tensor = _TensorUnpickler(io.BytesIO(content)).load()
     except Exception as error:  # a damaged or hostile pickle raises anything
-        raise DatasetError(
-            f"{path} does not hold log-mel patches: {first_line(error)}.",
-            "Use AVSBench's own file, or `avsbg data prepare`.",
-        ) from error
+        hint = "Use AVSBench's own file, or `avsbg data prepare`."
+        raise DatasetError(f"{path} does not hold log-mel patches: {first_line(error)}.", hint) from error
     if not isinstance(tensor, Tensor) or tensor.shape != LOG_MEL_SHAPE or tensor.dtype != torch.float32:
         raise DatasetError(f"{path} holds a {type(tensor).__name__} that is no float32 tensor {list(LOG_MEL_SHAPE)}.")
     return tensor

@@ -136,13 +136,8 @@ def _published(task: Task, variant: Variant) -> Recipe:
     )
 
 
-_CPU: dict[str, Any] = {
-    "batch": 8,
-    "learning_rate": 1e-3,
-    "schedule": "cosine",
-    "audio_visual": 0.5,
-    "audio_encoder": "compact",
-}
+_SMALL: dict[str, Any] = {"batch": 8, "learning_rate": 1e-3, "schedule": "cosine"}
+_SMALL |= {"audio_visual": 0.5, "audio_encoder": "compact"}
 # `s4/avs-bg`, `ms3/avs-bg-without-motion`, `ms3-from-s4/avsbench-resnet50` ...: every row of the paper's Tables 3
 # (sound), 4 (motion), 5 (bidirectional generation) and 6 (MS3 from scratch or from S4), with both encoders.
 RECIPES: dict[str, Recipe] = {
@@ -160,10 +155,10 @@ RECIPES: dict[str, Recipe] = {
         colour_jitter=True,
         sound_jitter=True,
         fusion_gain=5.0,
-        **_CPU,
+        **_SMALL,
     ),
     "ms3/small": Recipe(
-        task="ms3", variant=named_variant("avs-bg-without-bg", encoder="tf_efficientnet_lite0"), epochs=6, **_CPU
+        task="ms3", variant=named_variant("avs-bg-without-bg", encoder="tf_efficientnet_lite0"), epochs=6, **_SMALL
     ),
 }
 
@@ -171,10 +166,8 @@ RECIPES: dict[str, Recipe] = {
 def named_recipe(name: str) -> Recipe:
     """The recipe of that name, or a `TrainingError`."""
     if name not in RECIPES:
-        raise TrainingError(
-            f"unknown recipe {name!r}.",
-            "A recipe is s4/VARIANT, ms3/VARIANT or ms3-from-s4/VARIANT; `avsbg train --list` shows them all.",
-        )
+        hint = "A recipe is s4/VARIANT, ms3/VARIANT or ms3-from-s4/VARIANT; `avsbg train --list` shows them all."
+        raise TrainingError(f"unknown recipe {name!r}.", hint)
     return RECIPES[name]
 
 

@@ -188,10 +188,8 @@ def _open(library: Library, path: Path, licence: str) -> Image.Image:
         with Image.open(path) as image:
             image.load()
     except OSError as error:
-        raise DatasetError(
-            f"{path} cannot be read: {error}.",
-            f"Install the Debian packages {PACKAGES}, or give their folders with --stamps and --backgrounds.",
-        ) from error
+        hint = f"Install the Debian packages {PACKAGES}, or give their folders with --stamps and --backgrounds."
+        raise DatasetError(f"{path} cannot be read: {error}.", hint) from error
     _record_source(library, path, licence)
     return image
 
