@@ -94,7 +94,8 @@ class _Quantizer:
             kind = value.dtype or ir.DataType.FLOAT
             array = value.const_value.numpy().astype(np.float32)
             scale = weight_scale(array, axis, self._max_level).astype(kind.numpy())
-            stored = to_type(array / _along(scale.astype(np.float32), axis, array.ndim), self._type, self._max_level)
+            along = [-1 if index == axis else 1 for index in range(array.ndim)]
+            stored = to_type(array / scale.astype(np.float32).reshape(along), self._type, self._max_level)
             weight = self.editor.add_weight(f"{value.name}.quantised", stored, self._type)
             scales = self.editor.add_weight(f"{value.name}.scale", scale, kind)
             name, attributes = f"{value.name}.dequantised", {"axis": axis}
@@ -127,7 +128,3 @@ def to_type(array: NDArray[np.float32], kind: ir.DataType, largest: float) -> ND
     clipped = np.clip(array, -largest, largest)
     rounded = np.rint(clipped) if kind is ir.DataType.INT8 else clipped
     return rounded.astype(kind.numpy())
-
-
-def _along(scale: NDArray[np.float32], axis: int, dimensions: int) -> NDArray[np.float32]:
-    return scale.reshape([-1 if index == axis else 1 for index in range(dimensions)])

@@ -289,21 +289,18 @@ def _write_slices(
             best = np.unravel_index(int(values.argmax()), values.shape)
             slices.append(pictures.SlicePicture(stage, positive, (row, column)))
             arrays[f"correlation.{stage}"] = values
-            results.append(
-                {
-                    "stage": stage,
-                    "position": {"row": row, "column": column, "of": [height, width]},
-                    "mean_after_relu": float(positive.mean()),
-                    "mean_correlation": float(maps.mean_correlation[stage][own, row, column]),
-                    "correlation_attention": float(maps.maps[ATTENTION][stage][own, row, column]),
-                    "negative_share": float((values < 0).mean()),
-                    "quantiles": _quantiles(values),
-                    "highest": {
-                        "x": float((best[1] + 0.5) * video.width / width),
-                        "y": float((best[0] + 0.5) * video.height / height),
-                    },
-                }
-            )
+            x_best, y_best = (best[1] + 0.5) * video.width / width, (best[0] + 0.5) * video.height / height
+            result = {
+                "stage": stage,
+                "position": {"row": row, "column": column, "of": [height, width]},
+                "mean_after_relu": float(positive.mean()),
+                "mean_correlation": float(maps.mean_correlation[stage][own, row, column]),
+                "correlation_attention": float(maps.maps[ATTENTION][stage][own, row, column]),
+                "negative_share": float((values < 0).mean()),
+                "quantiles": _quantiles(values),
+                "highest": {"x": float(x_best), "y": float(y_best)},
+            }
+            results.append(result)
         name = f"slice.second{frame:05d}.x{x}.y{y}"
         pictures.save_slices(
             directory / f"{name}.png",
