@@ -16,16 +16,8 @@ from avsbg.runtime.threads import usable_cores
 
 # Packages whose version can change a figure.
 _PACKAGES = (
-    "av",
-    "numpy",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "scipy",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "timm",
-    "torch",
+    *("av", "numpy", "onnxruntime", "onnxruntime-gpu", "openvino", "scipy"),
+    *("tensorrt", "tensorrt-rtx-cu13", "timm", "torch"),
 )
 # Variables that set threads, kernels or devices, by their beginnings.
 _VARIABLES = ("CUDA_", "GOMP_", "KMP_", "MALLOC_", "MKL_", "OMP_", "OPENBLAS_", "ORT_", "TORCH_")
@@ -37,6 +29,10 @@ def describe_environment() -> Environment:
     """This machine and what is installed on it."""
     import psutil
 
+    versions = {}
+    for package in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
     return Environment(
         avsbg=__version__,
         commit=_commit(),
@@ -50,7 +46,7 @@ def describe_environment() -> Environment:
         governor=read_text(Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")),
         memory=psutil.virtual_memory().total,
         load_average=os.getloadavg(),
-        packages=_versions(),
+        packages=versions,
         variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
     )
 
@@ -128,11 +124,3 @@ def read_text(path: Path) -> str | None:
     with suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
     return None
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
-    for package in _PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            versions[package] = importlib.metadata.version(package)
-    return versions

@@ -30,12 +30,7 @@ _REASONS = {
 
 
 def read_state(root: Path = ROOT, nvml: Any = None) -> MachineState:
-    """The machine as it is now.
-
-    Args:
-        root: of the file system, for tests.
-        nvml: the module `pynvml`, initialised; None where there is no NVIDIA driver.
-    """
+    """The machine as it is now; `nvml` is the module `pynvml`, initialised, None where there is no NVIDIA driver."""
     import psutil
 
     return MachineState(
@@ -61,8 +56,7 @@ def find_nvml() -> Any:
 def throttling(before: MachineState, after: MachineState) -> list[str]:
     """The reasons why a measurement between two states is no result: the machine slowed itself down."""
     found = []
-    reasons = {reason for state in (before, after) if state.gpu for reason in state.gpu.throttled}
-    if reasons:
+    if reasons := {reason for state in (before, after) if state.gpu for reason in state.gpu.throttled}:
         found.append(f"the GPU throttled: {', '.join(sorted(reasons))}")
     if before.overcurrent_events is not None and after.overcurrent_events is not None:
         events = after.overcurrent_events - before.overcurrent_events
@@ -85,8 +79,7 @@ def _temperatures(root: Path) -> dict[str, float]:
     """Degrees Celsius by thermal zone."""
     found = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        millidegrees = _number(zone / "temp")
-        if millidegrees is not None:
+        if (millidegrees := _number(zone / "temp")) is not None:
             found[read_text(zone / "type") or zone.name] = millidegrees / 1e3
     return found
 
@@ -250,9 +243,7 @@ def measure_energy(
     """Meter a machine at rest, then one that calls without pause; meters answer more slowly than one call takes.
 
     Args:
-        call: what to run; it has been warmed up.
-        meter: of the machine.
-        clips: per call.
+        call: what to run, of so many clips; it has been warmed up.
         seconds: for each of the two, at the least.
 
     Returns:

@@ -30,11 +30,7 @@ class BenchmarkCase:
     options: dict[str, Any]
 
     def create(self) -> backends.Backend:
-        """Its backend; to be entered.
-
-        Raises:
-            BackendError: the backend refuses the options.
-        """
+        """Its backend; to be entered."""
         return backends.create(self.backend, self.bundle, graph=GRAPH, **self.options)
 
     @property
@@ -44,11 +40,7 @@ class BenchmarkCase:
 
     @property
     def variant(self) -> Variant:
-        """The network as this case computes it.
-
-        Raises:
-            VariantError: the bundle's record is of no network that this version knows.
-        """
+        """The network as this case computes it; a `VariantError` if the bundle's is none that this version knows."""
         variant = Variant.from_dict(self.bundle.manifest.variant)
         operator = self.options.get("operator") if self.backend == "torch" else None
         return replace(variant, form=str(operator)) if operator else variant
@@ -70,9 +62,7 @@ def list_cases(
 
     Args:
         paths: the bundles.
-        targets: what executes them, as `BackendSpec` reads it. A bundle without the operator has one
-            implementation on ONNX Runtime, whichever is asked for.
-        threads: for every backend.
+        targets: as `BackendSpec` reads them. A bundle without the operator has one implementation on ONNX Runtime.
         clips: the fixed number of clips that a backend may plan for; None if it varies.
         trust: load engines that this user did not build on this machine.
 
@@ -116,7 +106,5 @@ def _settle(bundle: Bundle, target: backends.BackendSpec) -> backends.BackendSpe
 def _labels(bundles: Sequence[Bundle]) -> list[str]:
     """The bundles' names, followed by their directories' where two bundles share one."""
     names = [bundle.manifest.name for bundle in bundles]
-    return [
-        name if names.count(name) == 1 else f"{name}@{bundle.path.name}"
-        for name, bundle in zip(names, bundles, strict=True)
-    ]
+    pairs = zip(names, bundles, strict=True)
+    return [name if names.count(name) == 1 else f"{name}@{bundle.path.name}" for name, bundle in pairs]

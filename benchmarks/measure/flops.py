@@ -17,10 +17,6 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
 
     As `torch.utils.flop_counter` has it, matrix products and convolutions count and elementwise work does not. The
     correlation operators count as the products of their definition. One multiply-add is two operations.
-
-    Args:
-        variant: the network.
-        frames: T. height: of a frame in pixels. width: likewise.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -29,10 +25,7 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
     from avsbg.model.clips import AUDIO_WIDTH
 
     operators = torch.ops.avsbg
-    formulas = {
-        operators.mean_correlation: correlation_flops,
-        operators.correlation_volume: correlation_flops,
-    }
+    formulas = dict.fromkeys((operators.mean_correlation, operators.correlation_volume), correlation_flops)
     with torch.no_grad(), torch.device("meta"):
         network = build(variant)
         for module in network.modules():
@@ -49,11 +42,7 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
 
 
 def merged_flops(count: Metric, merges: Iterable[MergeRecord], *, frames: int) -> Metric:
-    """The operations of a clip in a graph in which operations of the network are merged.
-
-    Args:
-        count: of the network. merges: of the graph. frames: T.
-    """
+    """The operations of a clip of T frames in a graph in which operations of the network are merged."""
     parts = dict(count.parts)
     for merge in merges:
         # `network.head.2/Conv`; the last one, since an enlarged map belongs to the part before. VGGish is not counted.

@@ -83,11 +83,6 @@ def serve_child(function: Callable[..., Mapping[str, int | None]]) -> None:
 def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) -> dict[str, Metric]:
     """Load and run a case in a fresh process, and measure the memory that the process needs.
 
-    Args:
-        case: what to measure.
-        workload: what it runs.
-        runs: how often.
-
     Returns:
         Bytes: `imported_memory` once our own code is loaded, `loaded_memory` with the backend open, `load_peak_memory`
         the most until then, `peak_memory` the most while running; `gpu_memory` at the end, where NVML says it.
@@ -128,21 +123,15 @@ def _run_case(
         reset_peak()
         for _ in range(runs):
             call()
-        return {
-            "imported": imported,
-            "loaded": loaded,
-            "load_peak": load_peak,
-            "peak": read_memory("VmHWM"),
-            "gpu": _gpu_memory(),
-        }
+        peak = {"load_peak": load_peak, "peak": read_memory("VmHWM")}
+        return {"imported": imported, "loaded": loaded, **peak, "gpu": _gpu_memory()}
 
 
 def _gpu_memory() -> int | None:
     """The share of the first GPU's memory that this process holds; None where NVML cannot say."""
     from avsbg.benchmarks.machine.sensors import find_nvml
 
-    nvml = find_nvml()
-    if nvml is None:
+    if (nvml := find_nvml()) is None:
         return None
     processes = nvml.nvmlDeviceGetComputeRunningProcesses(nvml.nvmlDeviceGetHandleByIndex(0))
     return next((process.usedGpuMemory for process in processes if process.pid == os.getpid()), None)

@@ -58,15 +58,10 @@ def measure_precisions(
     Args:
         paths: of the bundles, which are not changed.
         output: the file of rows.
-        progress: called with what is being done.
         precisions: to measure; all if none is named.
         calibrate: what int8 and fp8 are calibrated on where they were not, as `avsbg convert --calibrate` takes it.
         dataset: to measure on beside the test vectors.
-        threads: of the runtime.
         append: keep the rows in the file, but for those that are measured again.
-
-    Raises:
-        BenchmarkError: there is no such precision.
     """
     if unknown := [name for name in precisions if name not in PRECISIONS]:
         raise BenchmarkError(f"--precision {unknown[0]} does not exist.", f"Choose: {', '.join(PRECISIONS)}.")
@@ -93,14 +88,7 @@ def measure_precisions(
 def with_precisions(
     bundle: Bundle, precisions: Sequence[Precision], calibrate: str, progress: Progress
 ) -> Iterator[Bundle]:
-    """Yield the bundle, or a throw-away copy of it that has a graph in each of the precisions.
-
-    Args:
-        bundle: an open bundle, which is not changed.
-        precisions: those wanted.
-        calibrate: what int8 and fp8 are calibrated on where they were not (`avsbg convert --calibrate`).
-        progress: called with what is being done, the steps done and the steps there are.
-    """
+    """Yield the bundle, or a throw-away copy of it that has a graph in each of the precisions."""
     from avsbg.export.external_data import check_external_data
     from avsbg.export.precision.calibrate import ClipSource, open_clips
     from avsbg.export.precision.graphs import add_graph
@@ -139,16 +127,10 @@ def _merge(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Measu
 
 @dataclass(frozen=True)
 class ScoredSplit:
-    """A split of a data set, with PyTorch's logits and scores for it.
-
-    Attributes:
-        dataset: the split.
-        logits: float32 `[clips, T, H, W]`, in a file.
-        scores: of those.
-    """
+    """A split of a data set, with PyTorch's logits and scores for it."""
 
     dataset: AvsBenchDataset
-    logits: np.memmap[Any, Any]
+    logits: np.memmap[Any, Any]  # float32 [clips, T, H, W]
     scores: Evaluation
 
     @classmethod
@@ -179,18 +161,13 @@ class ScoredSplit:
 
     @staticmethod
     def _evaluate(
-        dataset: AvsBenchDataset,
-        backend: Backend,
-        what: str,
-        progress: Progress,
-        see: Callable[[int, Logits], None],
+        dataset: AvsBenchDataset, backend: Backend, what: str, progress: Progress, see: Callable[[int, Logits], None]
     ) -> Evaluation:
         """Score a backend by the code that scores checkpoints; `see` is given each clip's number and logits."""
         from avsbg.benchmarks.measure.accuracy import bundle_predictor
         from avsbg.model.training.evaluation import evaluate
 
-        predict = bundle_predictor(backend)
-        done = 0
+        predict, done = bundle_predictor(backend), 0
 
         def predict_and_show(sample: Sample) -> Any:
             logits = predict(sample)
@@ -213,10 +190,7 @@ def measure(
     Args:
         bundle: whose network it is.
         made: the same, with a graph in the precision.
-        precision: to run.
         split: of a data set; None for the test vectors.
-        progress: called as clips are done.
-        threads: of the runtime.
 
     Raises:
         BackendError: ONNX Runtime cannot run the graph.
@@ -241,14 +215,13 @@ def measure(
     accuracy = made.graph(name).accuracy
     least = PRECISIONS[precision].min_miou if accuracy is None else accuracy.min_miou
     clip = bundle.manifest.clip
+    hashes = describe_bundle(bundle).files | {name: made.manifest.files[made.graph(name).file].sha256}
     return Measurement(
         kind="precision",
         case={
             "precision": precision,
             "emulated": emulated,
-            "frames": clip.frames,
-            "height": clip.height,
-            "width": clip.width,
+            **{key: getattr(clip, key) for key in ("frames", "height", "width")},
             "data": _describe_vectors(bundle) if split is None else _describe_split(split.dataset),
             "clips": agreement.clips,
             "graph": name,
@@ -267,11 +240,7 @@ def measure(
             "min_agreement": Metric(value=least),
             **scores,
         },
-        ran=describe_bundle(
-            bundle,
-            files=describe_bundle(bundle).files | {name: made.manifest.files[made.graph(name).file].sha256},
-            backend=described,
-        ),
+        ran=describe_bundle(bundle, files=hashes, backend=described),
         run=Run(started=started, command=("python", "-m", "avsbg.benchmarks", *sys.argv[1:])),
         environment=describe_environment(),
     )
@@ -321,8 +290,8 @@ def _graph_metrics(made: Bundle, name: str, precision: Precision) -> dict[str, M
 
 def _calibration(made: Bundle, precision: Precision) -> Facts:
     """The calibration of int8 and fp8; nothing for other precisions."""
-    quantisation = {str(key): one for key, one in made.manifest.quantisations.items()}.get(precision)
-    if quantisation is None:
+    quantisations = {str(key): one for key, one in made.manifest.quantisations.items()}
+    if (quantisation := quantisations.get(precision)) is None:
         return {}
     record = quantisation.calibration.model_dump(mode="json", exclude={"files"})
     return {"calibration": record | {"method": quantisation.method, "left_out": len(quantisation.left_out)}}

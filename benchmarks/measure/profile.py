@@ -11,6 +11,7 @@ import json
 import re
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,7 +25,6 @@ from avsbg.benchmarks.measure.workloads import Workload, random_inputs
 from avsbg.benchmarks.results.schema import Measurement, Metric
 from avsbg.progress import Progress
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.bundle import Bundle
 
 WARMUP, RUNS = 2, 5
 _SLOWEST = 20
@@ -57,23 +57,18 @@ class Layer:
 
 
 def profile(case: BenchmarkCase, clips: int) -> Measurement | None:
-    """Profile a case on so many clips; None if its backend has no profiler.
-
-    Raises:
-        BackendError: the backend cannot run the graph.
-    """
+    """Profile a case on so many clips; None if its backend has no profiler."""
     if case.backend not in ("onnxruntime", "torch"):
         return None
     source, described, runs = (_onnxruntime if case.backend == "onnxruntime" else _torch)(case, clips)
     layers = sorted(runs, key=lambda run: sum(layer.seconds for layer in run))[len(runs) // 2]
     assigned = assign_parts([layer.name for layer in layers])
-    parts: dict[str, float] = {}
-    named: dict[str, float] = {}
+    parts: defaultdict[str, float] = defaultdict(float)
+    named: defaultdict[str, float] = defaultdict(float)
     for layer, assigned_part in zip(layers, assigned, strict=True):
         part, seconds = layer.part or assigned_part, layer.seconds / clips
-        parts[part] = parts.get(part, 0.0) + seconds
-        name = f"{part}/{layer.name} ({layer.kind})"
-        named[name] = named.get(name, 0.0) + seconds
+        parts[part] += seconds
+        named[f"{part}/{layer.name} ({layer.kind})"] += seconds
     slowest = dict(sorted(named.items(), key=lambda item: -item[1])[:_SLOWEST])
     return Measurement(
         kind="profile",
@@ -88,11 +83,7 @@ def profile(case: BenchmarkCase, clips: int) -> Measurement | None:
 
 
 def profile_all(cases: Sequence[BenchmarkCase], workload: Workload, progress: Progress) -> list[Measurement]:
-    """The profiles of those cases whose backend has a profiler.
-
-    Raises:
-        BenchmarkError: the workload is not a graph's alone.
-    """
+    """The profiles of those cases whose backend has a profiler; a `BenchmarkError` for a whole video."""
     if workload.scope != "model":
         raise BenchmarkError("parts are timed in the scope model.", "Leave out --profile, or --scope.")
     found = []
@@ -162,6 +153,8 @@ class _ProfiledOnnxRuntime(OnnxRuntimeBackend):
 
 
 def _onnxruntime(case: BenchmarkCase, clips: int) -> _Profiled:
+    import onnx
+
     with tempfile.TemporaryDirectory() as folder:
         backend = _ProfiledOnnxRuntime(case.bundle, GRAPH, **case.options)
         backend.folder = Path(folder)
@@ -171,7 +164,8 @@ def _onnxruntime(case: BenchmarkCase, clips: int) -> _Profiled:
                 backend.run(inputs)
             described = backend.describe()
             trace = json.loads(backend.finish().read_text(encoding="utf-8"))
-    origin = _node_of_output(case.bundle, backend.graph)
+    graph = onnx.load(case.bundle.file(case.bundle.graph(backend.graph).file), load_external_data=False).graph
+    origin = {output: node.name for node in graph.node for output in node.output}
     return "the profiler of ONNX Runtime", described, read_trace(trace, origin)[WARMUP:]
 
 
@@ -195,13 +189,6 @@ def read_trace(events: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -
 def _node_name(event: str, origin: Mapping[str, str]) -> str:
     name = event.removesuffix("_kernel_time").removeprefix("fused ")
     return origin.get(name.removesuffix("_nchwc"), name) if name.endswith("_nchwc") else name
-
-
-def _node_of_output(bundle: Bundle, graph: str) -> dict[str, str]:
-    import onnx
-
-    model = onnx.load(bundle.file(bundle.graph(graph).file), load_external_data=False)
-    return {output: node.name for node in model.graph.node for output in node.output}
 
 
 def _torch(case: BenchmarkCase, clips: int) -> _Profiled:

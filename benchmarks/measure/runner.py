@@ -28,12 +28,6 @@ def compare(
 ) -> list[Measurement]:
     """Measure the cases against each other; one row each, in their order.
 
-    Args:
-        cases: at least one.
-        workload: what each call computes.
-        settings: how much is measured.
-        progress: called between the calls that are timed, never during one.
-
     Raises:
         BenchmarkError: a bundle does not fit the workload, there is no such reference, or a measurement failed.
         BackendError: a backend does not run what was asked for.
@@ -52,13 +46,8 @@ def compare(
     threads = next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads())
     timed, run = sample(cases, workload, settings, progress, threads=threads)
     recorded = {"warmup": settings.warmup, "patience": settings.patience, "pause": PAUSE, "limits": asdict(LIMITS)}
-    run = run.model_copy(
-        update={
-            "started": started,
-            "command": ("avsbg", *sys.argv[1:]),
-            "settings": {"reference": reference, **recorded},
-        }
-    )
+    told = {"started": started, "command": ("avsbg", *sys.argv[1:]), "settings": {"reference": reference, **recorded}}
+    run = run.model_copy(update=told)
     rows = []
     for case in cases:
         label, parameters = case.label, case.bundle.manifest.parameters
@@ -87,12 +76,8 @@ def compare(
 
 def _problems(row: Measurement, seconds: Sequence[float]) -> tuple[str, ...]:
     """List why a row is unstable."""
-    found = find_problems(
-        seconds,
-        others=row.run.others or 0.0,
-        logit_difference=row.value("logit_difference"),
-        miou=row.value("miou"),
-    )
+    difference, miou = row.value("logit_difference"), row.value("miou")
+    found = find_problems(seconds, others=row.run.others or 0.0, logit_difference=difference, miou=miou)
     assert row.run.before is not None and row.run.after is not None
     return (*found, *throttling(row.run.before, row.run.after))
 

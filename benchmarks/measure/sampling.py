@@ -31,13 +31,10 @@ PAUSE = 0.05
 
 @dataclass(frozen=True)
 class CaseSamples:
-    """One case's share of a run.
+    """One case's share of a run: seconds of each round's call, what the backend says of itself, and further metrics.
 
-    Attributes:
-        seconds: of each call, in the order of the rounds.
-        described: what ran, as the backend says.
-        metrics: `logit_difference` and `miou`, where they are known (see the functions `logit_difference` and
-            `mask_agreement`), and the energy, where the machine has a meter.
+    These are `logit_difference` and `miou` (see `mask_agreement`) where they are known, and the energy where the
+    machine has a meter.
     """
 
     seconds: list[float]
@@ -91,8 +88,7 @@ def interleave(
 
     Args:
         callables: name -> what to time; it must have finished its work (or synchronised its device) on return.
-        warmup: rounds whose times are dropped.
-        samples: rounds whose times are kept, at the least.
+        warmup: rounds whose times are dropped; `samples` rounds are kept, at the least.
         minimum_seconds: sampling goes on until this much time has passed, in whole rounds.
         pause: seconds of rest before each call. The worker threads of an engine spin for a while after its work is
             done, and would take the processor from the next one.
@@ -144,17 +140,10 @@ def sample(
     """Open every case, hold it against its bundle's vectors, and time all of them in turn.
 
     Args:
-        cases: with different labels.
-        workload: what each call computes.
-        settings: how much is measured.
-        progress: called between calls.
         threads: with which the machine's peak is measured afterwards.
 
     Returns:
         the samples of each case, by label, and the machine meanwhile.
-
-    Raises:
-        BackendError: a backend cannot do what was asked for.
     """
     described, calls = {}, {}
     metrics: dict[str, dict[str, Metric]] = {}
@@ -183,9 +172,7 @@ def sample(
         others, after = rounds.load.share(), read_state(nvml=nvml)
         clips = {case.label: workload.describe(case.bundle)["clips"] for case in cases}
         energy = _measure_energies(calls, clips, find_meter(nvml=nvml), progress)
-    sampled = {
-        label: CaseSamples(seconds[label], described[label], {**metrics[label], **energy[label]}) for label in calls
-    }
+    sampled = {label: CaseSamples(seconds[label], described[label], metrics[label] | energy[label]) for label in calls}
     peaks, copy_rate = measure_matrix_rates(threads), measure_copy_rate()
     return sampled, Run(others=others, before=rounds.before, after=after, peaks=peaks, copy_rate=copy_rate)
 
@@ -193,7 +180,7 @@ def sample(
 def _wants_more(times: Mapping[str, Sequence[float]], at_most: int) -> bool:
     """True while a row is unstable for its own samples' sake, and fewer than `at_most` were taken."""
     taken = len(next(iter(times.values())))
-    return taken < at_most and any(find_problems(row, others=0.0, logit_difference=None) for row in times.values())
+    return taken < at_most and any(find_problems(row, others=0.0) for row in times.values())
 
 
 def _measure_energies(

@@ -78,9 +78,8 @@ class StreamBench:
     def _create(self, graph: str, operator: backends.OperatorImplementation | None) -> backends.Backend:
         known = backends.options(self.target.backend)
         options = {**self.target.options(), "operator": operator, "threads": self.threads}
-        return backends.create(
-            self.target.backend, self.bundle, graph=graph, **{k: v for k, v in options.items() if k in known}
-        )
+        given = {name: value for name, value in options.items() if name in known}
+        return backends.create(self.target.backend, self.bundle, graph=graph, **given)
 
     @contextmanager
     def stream(self, latency: Latency = "one-frame") -> Iterator[Stream]:
@@ -110,26 +109,24 @@ class StreamBench:
         """A measurement of this stream.
 
         Args:
-            kind: of it.
-            metrics: by name.
             facts: `case` (parameters beyond the stream's own), `others` and `problems`, as the models have them.
         """
-        manifest = self.bundle.manifest
-        clip = manifest.clip
+        clip = self.bundle.manifest.clip
         shape = {"height": clip.height, "width": clip.width, "frames": clip.frames, "audio": clip.audio}
         described = {"encode": self.encode.describe(), "decode": self.decode.describe()}
+        run = Run(
+            started=self._started,
+            command=("avsbg", *sys.argv[1:]),
+            settings={"limits": asdict(LIMITS)} if kind == "stream-pairs" else {},
+            others=facts.get("others"),
+        )
         return Measurement(
             kind=kind,
             case={"target": str(self.target), **shape, **facts.get("case", {})},
             metrics=metrics,
             problems=facts.get("problems", ()),
             ran=describe_bundle(self.bundle, backend=described),
-            run=Run(
-                started=self._started,
-                command=("avsbg", *sys.argv[1:]),
-                settings={"limits": asdict(LIMITS)} if kind == "stream-pairs" else {},
-                others=facts.get("others"),
-            ),
+            run=run,
             environment=describe_environment(),
         )
 
@@ -138,8 +135,6 @@ class StreamBench:
 
         Args:
             rate: frames per second; None for as fast as they are taken, and then none is dropped.
-            seconds: how long.
-            latency: of the stream.
         """
         arrivals: dict[float, float] = {}
         completed: list[tuple[float, float]] = []  # timestamp of the completing frame, time of the mask
@@ -191,29 +186,18 @@ class StreamBench:
         return self.row("stream-rate", metrics, case={"rate": rate, "latency_mode": latency}, others=load.share())
 
     def pairs(self, samples: int, warmup: int = 3) -> Measurement:
-        """Time clip mode and streaming in turn, per new frame.
-
-        Args:
-            samples: pairs that are kept.
-            warmup: pairs that are dropped first.
-        """
+        """Time clip mode and streaming in turn, per new frame; `samples` pairs after `warmup` that are dropped."""
         with self._create("clip", self.target.operator) as clip, self.stream() as stream:
             scene = self.scene(sys.maxsize)
             stream.push(*next(scene))
             load = OtherLoad()
-            seconds = interleave(
-                {
-                    "clip": lambda: clip.run(self.clip_inputs, ["probability"]),
-                    "stream": lambda: _expect_one(stream.push(*next(scene))),
-                },
-                warmup=warmup,
-                samples=samples,
-                pause=PAUSE,
-            )
+            calls: dict[str, Callable[[], object]] = {
+                "clip": lambda: clip.run(self.clip_inputs, ["probability"]),
+                "stream": lambda: _expect_one(stream.push(*next(scene))),
+            }
+            seconds = interleave(calls, warmup=warmup, samples=samples, pause=PAUSE)
             others = load.share()
-        problems = {
-            name: find_problems(values, others=others, logit_difference=None) for name, values in seconds.items()
-        }
+        problems = {name: find_problems(values, others=others) for name, values in seconds.items()}
         metrics = {name: Metric(unit="s", samples=tuple(values)) for name, values in seconds.items()}
         metrics["ratio"] = Metric.of(paired_ratio(seconds["stream"], seconds["clip"]))
         named = tuple(f"{name}: {problem}" for name, found in problems.items() for problem in found)
@@ -234,12 +218,7 @@ class StreamBench:
         return self.row("stream-difference", metrics, case={"input": scene})
 
     def soak(self, frames: int, report: Report) -> Measurement:
-        """Send a long stream, one frame a second by its timestamps, through at full speed.
-
-        Args:
-            frames: how many.
-            report: called with a line now and then.
-        """
+        """Send a long stream, one frame a second by its timestamps, through at full speed; report now and then."""
         every = max(1, frames // 60)
         resident: list[int] = []
         masks, began = 0, time.perf_counter()
@@ -304,10 +283,7 @@ def _latencies(
     samples = []
     for position, (stamp, moment) in enumerate(completed):
         if latency == "zero":
-            completing = stamp
-        elif position + 1 < len(stamps):
-            completing = stamps[position + 1]
-        else:
-            continue  # the last is completed by the end of the stream
-        samples.append(moment - arrivals[completing])
+            samples.append(moment - arrivals[stamp])
+        elif position + 1 < len(stamps):  # the last is completed by the end of the stream
+            samples.append(moment - arrivals[stamps[position + 1]])
     return samples, 0 if interval is None else sum(sample > interval for sample in samples)

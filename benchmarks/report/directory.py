@@ -12,13 +12,7 @@ from avsbg.benchmarks.results.schema import PROFILE, ROWS, Measurement, write_ro
 
 
 def check_replaceable(directory: Path, holds: str, kind: str, *, force: bool) -> None:
-    """Check that a directory may be written; to be called before anything is measured.
-
-    Args:
-        directory: to be written.
-        holds: a file that a directory of this kind has.
-        kind: what it holds, for the error.
-        force: whether one that is there already may be replaced.
+    """Check that a directory may be written, before anything is measured; one of its kind holds the file `holds`.
 
     Raises:
         BenchmarkError: it exists and may not be replaced, or holds something else.

@@ -86,17 +86,12 @@ class Section:
 
 
 def gather(paths: Sequence[Path], *, accuracy: Path | None = None, streaming: Path | None = None) -> Report:
-    """Read result directories (or files of rows), and what is known of accuracy and streaming.
-
-    Raises:
-        BenchmarkError: a file cannot be read, or holds no rows.
-    """
+    """Read result directories (or files of rows), and what is known of accuracy and streaming."""
     runs = []
     for path in paths:
         profile = (path if path.is_dir() else path.parent) / PROFILE
-        runs.append(
-            RunRows(path.name, read_rows(path, "latency"), read_rows(profile, "profile") if profile.is_file() else [])
-        )
+        profiles = read_rows(profile, "profile") if profile.is_file() else []
+        runs.append(RunRows(path.name, read_rows(path, "latency"), profiles))
     return Report(runs, _read_objects(accuracy), read_rows(streaming) if streaming else [])
 
 
@@ -112,11 +107,7 @@ def _read_objects(path: Path | None) -> list[dict[str, Any]]:
 
 
 def write_report(report: Report, directory: Path, *, replace: bool = False) -> None:
-    """Write report.html and report.md; `directory` appears when both are complete.
-
-    Raises:
-        BenchmarkError: it exists and may not be replaced, or holds something other than a report.
-    """
+    """Write report.html and report.md; `directory` appears when both are complete. Raises as `check_replaceable`."""
     check_replaceable(directory, HTML, "report", force=replace)
     sections = make_sections(report)
     with atomic_directory(directory, replace=replace) as temporary:
@@ -272,12 +263,9 @@ def to_html(report: Report, sections: Sequence[Section]) -> str:
     """One file; styles and plots are inside it."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    loader = FileSystemLoader(Path(__file__).parent)
     templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     return templates.get_template("page.html").render(report=report, sections=sections, tiles=tiles(report))
 

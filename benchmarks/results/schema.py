@@ -1,25 +1,9 @@
 """The one model of what benchmarks write: a `Measurement` on each line of a JSON Lines file.
 
-A measurement is a case, its metrics, and all that is needed to repeat it:
-
-    Measurement(
-        kind="latency",
-        label="avs-bg:onnxruntime:native",
-        case={"scope": "model", "clips": 1, "frames": 5, "height": 224, "width": 224, "audio": "audio_embedding"},
-        metrics={
-            "latency": Metric(unit="s", samples=(0.51, 0.50)),
-            "operations": Metric(unit="FLOP", value=70e9, parts={"encoder": 50e9, "head": 20e9}),
-            "ratio": Metric(value=0.38, low=0.37, high=0.39),
-        },
-        ran=Ran(network="avs-bg", files={"clip.onnx": sha256}, backend=backend.describe()),
-        run=Run(started=now, command=("avsbg", "bench"), settings={"warmup": 3}),
-        environment=describe_environment(),
-    )
-
-Every metric has one unit: seconds (`s`), bytes (`B`), operations (`FLOP`), rates (`FLOP/s`, `B/s`), `J`, `W`, and `1`
-for what has none (shares between 0 and 1, ratios, counts). `KINDS` says which parameters and metrics each kind of
-measurement has at the least; a measurement that lacks one is not made and not read. Parameters, settings and what a
-backend says of itself are JSON values. Fields that have their default are not written.
+A measurement is a case, its metrics, and all that is needed to repeat it. Every metric has one unit: seconds (`s`),
+bytes (`B`), operations (`FLOP`), rates (`FLOP/s`, `B/s`), `J`, `W`, and `1` for what has none (shares between 0 and 1,
+ratios, counts). `KINDS` says which parameters and metrics each kind of measurement has at the least; a measurement that
+lacks one is not made and not read. Parameters, settings and what a backend says of itself are JSON values.
 """
 
 from __future__ import annotations
@@ -77,9 +61,7 @@ class Metric(Record):
     low: float | None = Field(default=None, description="of the 95 % confidence interval")
     high: float | None = None
     samples: tuple[Number, ...] = Field(default=(), description="in the order in which they were taken, none dropped")
-    parts: dict[str, Number] = Field(
-        default={}, description="by part of the network, layer, tensor, type or power rail"
-    )
+    parts: dict[str, Number] = Field(default={}, description="by part of the network, layer, tensor, type or rail")
     source: str = Field(default="", description="where it was read, where that matters")
 
     @classmethod
@@ -89,20 +71,12 @@ class Metric(Record):
 
     @property
     def summary(self) -> Summary:
-        """Percentiles of the samples.
-
-        Raises:
-            ValueError: there are none.
-        """
+        """Percentiles of the samples; a `ValueError` if there are none."""
         return summarise(self.samples)
 
     @property
     def number(self) -> float:
-        """The value.
-
-        Raises:
-            ValueError: it has none.
-        """
+        """The value; a `ValueError` if it has none."""
         if self.value is None:
             raise ValueError("a metric of samples has no single value")
         return self.value
@@ -226,11 +200,7 @@ def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
 
 
 def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:
-    """Read measurements.
-
-    Args:
-        path: a file, or a directory of `avsbg bench`.
-        kinds: those that the file may hold; any if none is named.
+    """Read measurements from a file, or a directory of `avsbg bench`, that may hold `kinds`; any if none is named.
 
     Raises:
         BenchmarkError: the file cannot be read or is empty, or a line is no valid measurement of these kinds.
@@ -257,11 +227,7 @@ def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:
 
 
 def check_published(rows: Iterable[Measurement]) -> None:
-    """Refuse rows that no commit can repeat.
-
-    Raises:
-        BenchmarkError: a row was measured with uncommitted changes.
-    """
+    """Raise a `BenchmarkError` if a row was measured with uncommitted changes, so that no commit can repeat it."""
     for row in rows:
         if row.commit.endswith("-dirty"):
             title = row.label or f"a row of {row.kind} of {row.ran.network}"

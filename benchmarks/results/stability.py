@@ -42,7 +42,6 @@ def find_problems(
     others: float,
     logit_difference: float | None = None,
     miou: float | None = None,
-    limits: Limits = LIMITS,
 ) -> tuple[str, ...]:
     """List why a row with these samples is unstable, one sentence each; nothing if it is stable.
 
@@ -51,8 +50,8 @@ def find_problems(
         others: the share of all cores that other processes used meanwhile.
         logit_difference: None where it is not known.
         miou: of a reduced precision, whose logits are not held to the limit then; None in fp32.
-        limits: what is tolerated.
     """
+    limits = LIMITS
     if len(samples) < limits.samples:
         return (f"{len(samples)} samples; at least {limits.samples} are needed",)
     problems = []

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 # Of every confidence interval.
 CONFIDENCE = 0.95
 
@@ -25,13 +27,7 @@ class Summary:
 
 
 def summarise(samples: Sequence[float]) -> Summary:
-    """Percentiles with linear interpolation; no sample is dropped.
-
-    Raises:
-        ValueError: there are no samples.
-    """
-    import numpy as np
-
+    """Percentiles with linear interpolation; no sample is dropped. A `ValueError` if there are none."""
     if not samples:
         raise ValueError("no samples to summarise")
     values = np.asarray(samples, dtype=np.float64)
@@ -51,8 +47,6 @@ def drift(samples: Sequence[float], *, windows: int = 4) -> float:
     Raises:
         ValueError: there are fewer samples than windows.
     """
-    import numpy as np
-
     if len(samples) < windows:
         raise ValueError(f"{len(samples)} samples cannot be cut into {windows} windows")
     length = len(samples) // windows
@@ -74,8 +68,6 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, se
     Raises:
         ValueError: the two differ in length, or there are fewer than two pairs.
     """
-    import numpy as np
-
     if len(numerator) != len(denominator) or len(numerator) < 2:
         raise ValueError(
             f"paired samples need equal lengths of at least 2, not {len(numerator)} and {len(denominator)}"
@@ -86,7 +78,6 @@ def paired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, se
 
 def unpaired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Interval:
     """The ratio of two medians of samples that are no pairs, with a percentile-bootstrap interval over both."""
-    import numpy as np
 
     def ratio(a: Any, b: Any, axis: int = -1) -> Any:
         return np.median(a, axis=axis) / np.median(b, axis=axis)
@@ -96,13 +87,7 @@ def unpaired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, 
 
 
 def mean_interval(samples: Sequence[float], *, seed: int = 0) -> Interval:
-    """The mean, with a percentile-bootstrap interval over the samples.
-
-    Raises:
-        ValueError: there are no samples.
-    """
-    import numpy as np
-
+    """The mean, with a percentile-bootstrap interval over the samples; a `ValueError` if there are none."""
     if not samples:
         raise ValueError("no samples to average")
     values = np.asarray(samples, dtype=np.float64)
@@ -112,15 +97,9 @@ def mean_interval(samples: Sequence[float], *, seed: int = 0) -> Interval:
 
 def _bootstrap(samples: tuple[Any, ...], statistic: Callable[..., Any], seed: int) -> tuple[float, float]:
     """The percentile interval of a statistic over resamples."""
-    import numpy as np
     from scipy.stats import bootstrap
 
-    interval = bootstrap(
-        samples,
-        statistic,
-        confidence_level=CONFIDENCE,
-        n_resamples=2000,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
+    rng = np.random.default_rng(seed)
+    found = bootstrap(samples, statistic, confidence_level=CONFIDENCE, n_resamples=2000, method="percentile", rng=rng)
+    interval = found.confidence_interval
     return float(interval.low), float(interval.high)

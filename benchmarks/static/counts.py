@@ -1,9 +1,7 @@
 """Counts that are independent of system load, compared with the committed ones.
 
 `python -m avsbg.benchmarks counts` (`make bench-smoke`) says what changed by how much; `--update` makes what is
-counted now the committed counts. Counted are, for each network, operations by part and bytes of weights, both
-as published and as exported; nodes by operator of small exports of every graph; instructions of the CUDA kernels from
-the committed table of what the compiler made of them; and instructions of the CPU operator under callgrind.
+counted now the committed counts.
 """
 
 from __future__ import annotations
@@ -26,7 +24,6 @@ KERNELS = ROOT / "benchmarks" / "results" / "kernel_static.json"  # made by tool
 CUDA_SOURCES = ROOT / "runtime" / "native" / "cuda"
 COMMAND = "python -m avsbg.benchmarks counts"
 NETWORKS = ("avs-bg", "avsbench", "avs-bg-resnet50", "avsbench-resnet50")
-FORMS = ("published", "efficient")
 # The C library, which picks its copying by the processor, takes part in the operator's instructions.
 TOLERANCE = 0.002
 
@@ -44,7 +41,7 @@ def count_networks() -> Counts:
 
     found: Counts = {}
     for name in NETWORKS:
-        for form in FORMS:
+        for form in ("published", "efficient"):
             counted = count_flops(replace(VARIANTS[name], form=form), frames=5, height=224, width=224)
             found[f"{name}, {form}, operations"] = int(counted.number)
             found |= {f"{name}, {form}, operations of {part}": int(count) for part, count in counted.parts.items()}
@@ -96,11 +93,7 @@ def source_digest() -> str:
 
 
 def count_kernels(path: Path = KERNELS) -> Counts:
-    """Instructions in the main loop of each CUDA kernel, and its spilled bytes, from the compiler's table.
-
-    Raises:
-        BenchmarkError: the table is of other sources than those that are there.
-    """
+    """Instructions in the main loop of each CUDA kernel, and its spilled bytes, from the compiler's table."""
     table = json.loads(path.read_text(encoding="utf-8"))
     if table["sources_sha256"] != source_digest():
         raise BenchmarkError(f"{path} is of other CUDA sources than these.", f"Run `{table['command']}`.")
@@ -122,13 +115,7 @@ def count(*, callgrind: bool = True) -> Sections:
 
 
 def differences(wanted: Counts, found: Counts, *, tolerance: float = 0.0) -> list[str]:
-    """List the changes, one line each and by how much; none where all counts are the committed ones.
-
-    Args:
-        wanted: the committed counts.
-        found: what is counted now.
-        tolerance: of a count, relative.
-    """
+    """List the changes beyond a relative tolerance, one line each and by how much."""
     lines = []
     for name in sorted(wanted.keys() | found.keys()):
         before, now = wanted.get(name), found.get(name)
@@ -161,16 +148,11 @@ def compare(wanted: Sections, found: Sections) -> tuple[list[str], list[str]]:
 
 
 def read_counts(path: Path) -> Sections:
-    """The committed counts.
-
-    Raises:
-        BenchmarkError: the file cannot be read.
-    """
+    """The committed counts; a `BenchmarkError` if the file cannot be read."""
     try:
-        counts: Sections = json.loads(path.read_text(encoding="utf-8"))
+        return dict[str, Counts](json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         raise BenchmarkError(f"{path} cannot be read: {error}.", f"Make it with `{COMMAND} --update`.") from error
-    return counts
 
 
 def check_counts(path: Path = COUNTS, *, update: bool = False, callgrind: bool = True) -> None:

@@ -18,7 +18,7 @@ PROGRAM = Path(__file__).with_name("operator_instructions.cpp")
 PATHS = {"portable": (), "avx2": ("-mavx2", "-mfma")}
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-Wno-psabi")  # as runtime/native/onnxruntime/CMakeLists.txt has them
 # Pairs, positions and channels: stage 2 of a network of 224 x 224, and one that fills no tile.
-SHAPES = ((1, 196, 128), (2, 61, 37))
+SHAPES = (("1", "196", "128"), ("2", "61", "37"))
 _INSTALL = "On Debian and Ubuntu: apt-get install valgrind g++"
 
 
@@ -28,11 +28,7 @@ def missing_tools() -> list[str]:
 
 
 def compiler() -> str:
-    """The compiler and the processor family, by which instructions differ.
-
-    Raises:
-        BenchmarkError: there is no compiler.
-    """
+    """The compiler and the processor family, by which instructions differ."""
     return f"g++ {_run(('g++', '-dumpfullversion')).strip()}, {platform.machine()}"
 
 
@@ -51,11 +47,9 @@ def count_instructions() -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         program = _build(Path(folder))
         return {
-            f"{path} path, {n} x {positions} x {channels}, instructions": _count(
-                program, (path, str(n), str(positions), str(channels)), Path(folder)
-            )
+            f"{path} path, {' x '.join(shape)}, instructions": _count(program, (path, *shape), Path(folder))
             for path in PATHS
-            for n, positions, channels in SHAPES
+            for shape in SHAPES
         }
 
 

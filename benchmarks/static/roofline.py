@@ -7,27 +7,25 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter
+from pydantic import TypeAdapter
+
+from avsbg.benchmarks.results.schema import Record
 
 DEVICES = Path(__file__).parent / "devices.json"
 SIDES = (56, 28, 14, 7)
 PAIRS, CHANNELS = 4, 128
 
 
-class Check(BaseModel):
+class Check(Record):
     """A figure that the maker publishes, and how many times the dense fp16 rate it must be."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     figure: str
     tera: float
     over_dense_fp16: int
 
 
-class Device(BaseModel):
+class Device(Record):
     """Peak figures of a GPU, per multiprocessor where they are rates per clock."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str
     multiprocessors: int
@@ -49,7 +47,7 @@ class Device(BaseModel):
         return self.multiprocessors * self.fp32_lanes * self.clock_ghz / 1e3
 
 
-class Work(BaseModel):
+class Work(Record):
     """The cost of one call: 4 pairs of maps of side x side positions with 128 channels in fp16."""
 
     side: int
