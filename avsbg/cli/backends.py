@@ -62,7 +62,7 @@ def _warn(text: str, created: Backend) -> None:
         from rich.console import Console
 
         Console(stderr=True).print(
-            f"[bold yellow]warning:[/bold yellow] {text} runs although it did not pass its gate: mean IoU of its "
-            f"masks {check['miou']:.4f}, demanded {check['least_miou']:g}.",
+            f"[bold yellow]warning:[/bold yellow] {text} runs although it missed its accuracy threshold: mean IoU of "
+            f"its masks {check['miou']:.4f}, demanded {check['least_miou']:g}.",
             highlight=False,
         )

@@ -100,7 +100,7 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
 
         bundle = Bundle.open(model)
         target, trust = options["backend"] or "onnxruntime", bool(options["trust"])
-        # Scoring is how one learns what a precision costs, so a failed gate does not stop it.
+        # Scoring is how one learns what a precision costs, so a missed threshold does not stop it.
         create = create_streamed if options["stream"] else create_backend
         with create(target, bundle, trust=trust, allow_failed_accuracy=True, threads=options["threads"]) as backend:
             yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}

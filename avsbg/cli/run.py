@@ -62,7 +62,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     engine: Engine = None,
     trust: Trust = False,
     force: Annotated[
-        bool, Option("--force", help="Replace the outputs of earlier runs; run a precision that did not pass its gate.")
+        bool,
+        Option("--force", help="Replace the outputs of earlier runs; run what missed its accuracy threshold."),
     ] = False,
 ) -> None:
     """Segment what sounds in videos and live sources.

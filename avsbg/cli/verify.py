@@ -54,8 +54,8 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     """Run each graph and engine on the bundle's test vectors and compare with what PyTorch returned.
 
     In fp32, each output must be within the tolerance. A lower precision is judged as the task sees it: by the mean IoU
-    between its masks and PyTorch's, which must reach the gate in the manifest. Exits with 1 if one fails. What cannot
-    run on this machine is listed as not run, and never as passed.
+    between its masks and PyTorch's, which must reach the threshold in the manifest. Exits with 1 if one fails. What
+    cannot run on this machine is listed as not run, and never as passed.
     """
     from pydantic_core import to_json
     from rich.console import Console
@@ -118,7 +118,7 @@ def verify(  # noqa: PLR0917  (each is an option by name)
 
 
 def _create(bundle: Bundle, case: VerifyCase, threads: int | None, trust: bool) -> Backend:
-    """The case's backend. A failed gate is what verify is there to show, so it does not stop it."""
+    """The case's backend. A missed threshold does not stop it: verify is there to show it."""
     is_engine = case.backend.startswith("tensorrt")
 
     def create(options: dict[str, Any]) -> Backend:

@@ -199,9 +199,12 @@ def test_an_engine_is_run_by_target_or_name_and_refused_where_its_gate_failed(
     for options in (["--backend", "tensorrt:plain:fp16"], ["--backend", "tensorrt", "--engine", "clip.fp16"]):
         refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
         assert refused.code == 1
-        assert "did not pass its gate" in refused.paragraph and "--force" in refused.paragraph
+        assert "missed its accuracy threshold" in refused.paragraph and "--force" in refused.paragraph
     forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--force")
-    assert "warning: tensorrt runs although it did not pass its gate: mean IoU of its masks 0.5000" in forced.paragraph
+    assert (
+        "warning: tensorrt runs although it missed its accuracy threshold: mean IoU of its masks 0.5000"
+        in forced.paragraph
+    )
     assert forced.code == 1  # there is no TensorRT or GPU here
     assert not (tmp_path / "out").exists()
     other = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--engine", "clip.fp16")
@@ -215,7 +218,7 @@ def test_a_graph_whose_gate_failed(bundle_copy: Path, clip: Path, tmp_path: Path
     document["graphs"]["clip"]["accuracy"] = passed(0.5)
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
     refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out")
-    assert refused.code == 1 and "the graph clip did not pass its gate" in refused.paragraph
+    assert refused.code == 1 and "the graph clip missed its accuracy threshold" in refused.paragraph
     forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--force", "--no-overlay")
     assert forced.code == 0 and "warning: onnxruntime runs although" in forced.paragraph
     summary = json.loads((tmp_path / "out/summary.json").read_text())

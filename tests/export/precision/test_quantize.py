@@ -97,7 +97,7 @@ def test_every_product_of_a_streams_graphs_is_quantised_or_named(quantized: Path
 def test_a_graph_with_nothing_in_the_precision_is_refused(
     quantized: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a gate demands that no quantised product meets."""
+    """As a threshold demands that no quantised product meets."""
     path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
     before = (path / MANIFEST).read_bytes()
     monkeypatch.setattr("avsbg.export.precision.sensitivity._Measure.__call__", _costs_all)
@@ -128,7 +128,7 @@ def test_a_streams_masks_keep_the_gate(quantized_twice: Path, tmp_path: Path, pr
     assert {target, f"{target} as a stream"} <= set(by_target)
     clip, stream = by_target[target], by_target[f"{target} as a stream"]
     assert abs(clip["miou"] - stream["miou"]) < 0.02
-    # The two graphs of a stream are held to the gate of the clip that they make.
+    # The two graphs of a stream are held to the threshold of the clip that they make.
     assert stream["least_miou"] == clip["least_miou"] == 0.5 and stream["passed"]
 
 
