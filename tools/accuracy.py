@@ -37,12 +37,7 @@ STREAMS = ("torch", "onnxruntime:native", "onnxruntime:native:fp16")
 def measure_accuracy(
     bundle: Bundle, dataset: AvsBenchDataset, target: str, *, streamed: bool, threads: int
 ) -> Measurement:
-    """Score one target, even one whose graph missed its accuracy threshold.
-
-    Raises:
-        BackendError: the bundle has no such graph, or the backend cannot run it.
-        DatasetError: the bundle does not take the data set's clips.
-    """
+    """Score one target, even one whose graph missed its accuracy threshold."""
     started, parsed = datetime.now(timezone.utc), backends.BackendSpec.parse(target)
     known = backends.options(parsed.backend)
     limits = {name: value for name, value in (("threads", threads), ("allow_failed_accuracy", True)) if name in known}

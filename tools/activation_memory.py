@@ -36,17 +36,10 @@ _IN_PLACE = {
 
 
 def find_peak(graph: onnx.GraphProto, clips: int) -> tuple[int, dict[str, int]]:
-    """Find the node at which most memory is in use, and the tensors that live then.
-
-    Args:
-        graph: with the shapes of its tensors inferred, apart from the number of clips.
-        clips: that number.
-
-    Returns:
-        the node's index, and bytes by tensor, the largest first.
+    """Find the node at which most memory is in use, and the bytes of the tensors that live then, the largest first.
 
     Raises:
-        BenchmarkError: a tensor's shape is not known.
+        BenchmarkError: a tensor's shape is not known in `graph`, whose shapes are inferred but for the number of clips.
     """
     sizes, nodes = _sizes(graph, clips), list(graph.node)
     last = {name: index for index, node in enumerate(nodes) for name in node.input}

@@ -29,11 +29,7 @@ from tools import Output, command
 
 
 def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: int) -> list[Measurement]:
-    """Time the front end and the network on each video, in turn.
-
-    Raises:
-        AvsbgError: a video or the bundle cannot be used.
-    """
+    """Time the front end and the network on each video, in turn."""
     bundle, target, load = Bundle.open(bundle_path), backends.BackendSpec.parse(backend), OtherLoad()
     timed: list[tuple[Path, dict[str, Any], dict[str, Metric]]] = []
     with backends.create(target.backend, bundle, **target.options()) as network:

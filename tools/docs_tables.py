@@ -19,14 +19,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report import operator, paper, precision, streaming
-from avsbg.benchmarks.report.tables import Columns, markdown, to_markdown
+from avsbg.benchmarks.report.tables import markdown_of, to_markdown
 from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
@@ -39,21 +39,13 @@ COMMAND = "python -m tools.docs_tables"
 
 @dataclass(frozen=True)
 class Block:
-    """A part of a page that is made from rows.
-
-    Attributes:
-        page: from the root of the checkout.
-        name: of its markers; no two blocks of a page share one.
-        make: takes the rows of each of the files, or the path of one that holds no rows, and returns Markdown.
-        files: what it is made from, below benchmarks/results.
-        committed: refuse rows that no commit can repeat.
-    """
+    """A part of a page that is made from rows."""
 
     page: str
-    name: str
-    make: Callable[..., str]
-    files: tuple[str, ...] = ()
-    committed: bool = True
+    name: str  # of its markers; no two blocks of a page share one
+    make: Callable[..., str]  # from the rows of each of the files, or the path of one that holds no rows, to Markdown
+    files: tuple[str, ...] = ()  # below benchmarks/results
+    committed: bool = True  # refuse rows that no commit can repeat
 
 
 def _named(table: Callable[..., str], file: str) -> Callable[..., str]:
@@ -83,13 +75,11 @@ def merge_table(path: Path) -> str:
         before, after = (5 * sum(counts["graphs"][f"{key}, {state}"] for key in keys) for state in ("before", "merged"))
         lines.append((title, before, after))
     lines.append(("AVS-BG, PVT-v2-b5", total, total - sum(before - after for _, before, after in lines)))
-    columns: Columns[tuple[str, int, int]] = [
-        ("merged", lambda line: line[0]),
-        ("GFLOP per clip", lambda line: f"{line[1] / 1e9:.2f}"),
-        ("merged", lambda line: f"{line[2] / 1e9:.2f}"),
-        ("of the network", lambda line: f"-{(line[1] - line[2]) / total:.1%}"),
+    rows = [
+        (title, f"{before / 1e9:.2f}", f"{after / 1e9:.2f}", f"-{(before - after) / total:.1%}")
+        for title, before, after in lines
     ]
-    return markdown(lines, columns)
+    return markdown_of(("merged", "GFLOP per clip", "merged", "of the network"), rows)
 
 
 def limit_table() -> str:
@@ -102,7 +92,7 @@ def limit_table() -> str:
         "logits off PyTorch, in fp32": f"above {LIMITS.logit_difference:g}, the tolerance of `avsbg verify`",
         "mean IoU with PyTorch's masks, in a reduced precision": f"below {LIMITS.miou:g}",
     }
-    return markdown(limits.items(), [("limit", lambda item: item[0]), ("", lambda item: item[1])])
+    return markdown_of(("limit", ""), limits.items())
 
 
 def paper_sentence() -> str:
@@ -114,28 +104,16 @@ def paper_sentence() -> str:
 def peak_table(path: Path) -> str:
     """The published peaks of devices that were not measured, with their sources."""
 
-    def tensor_cores(device: Device) -> str:
-        product = f"{device.multiprocessors} SM x {device.fp16_flop_per_clock} FLOP/clock x {device.clock_ghz} GHz"
-        return f"{product} = {device.tensor_tflops:.1f} TFLOPS"
-
-    def lanes(device: Device) -> str:
-        product = f"{device.multiprocessors} x {device.fp32_lanes} x {device.clock_ghz} GHz"
-        return f"{product} = {device.lane_tops:.2f} T/s"
-
-    def check(device: Device) -> str:
-        factor = device.check.over_dense_fp16
-        return f"x {factor} = {device.tensor_tflops * factor:.0f}; published: {device.check.figure}"
-
-    columns: Columns[Device] = [
-        ("device", lambda device: device.name),
-        ("tensor cores, dense fp16", tensor_cores),
-        ("fp32 instructions", lanes),
-        ("memory", lambda device: f"{device.bandwidth_gb_s:g} GB/s"),
-        ("check", check),
-    ]
-    devices = load_devices(path)
-    sources = "\n".join(f"* {device.name}: {device.source}." for device in devices)
-    return f"{markdown(devices, columns)}\n\nSources:\n\n{sources}"
+    titles = ("device", "tensor cores, dense fp16", "fp32 instructions", "memory", "check")
+    rows, sources = [], []
+    for gpu in load_devices(path):
+        units, clock, factor = gpu.multiprocessors, f"{gpu.clock_ghz} GHz", gpu.check.over_dense_fp16
+        tensor_cores = f"{units} SM x {gpu.fp16_flop_per_clock} FLOP/clock x {clock} = {gpu.tensor_tflops:.1f} TFLOPS"
+        lanes = f"{units} x {gpu.fp32_lanes} x {clock} = {gpu.lane_tops:.2f} T/s"
+        check = f"x {factor} = {gpu.tensor_tflops * factor:.0f}; published: {gpu.check.figure}"
+        rows.append((gpu.name, tensor_cores, lanes, f"{gpu.bandwidth_gb_s:g} GB/s", check))
+        sources.append(f"* {gpu.name}: {gpu.source}.\n")
+    return f"{markdown_of(titles, rows)}\n\nSources:\n\n{''.join(sources)}"
 
 
 def operator_bounds(device: Device, side: int) -> dict[str, float]:
@@ -153,31 +131,19 @@ def operator_bounds(device: Device, side: int) -> dict[str, float]:
 def bound_table(path: Path) -> str:
     """Bounds from below of one call of the operator on each device, in microseconds, and how a cell comes about."""
 
-    def cell(resource: str) -> Callable[[dict[str, Any]], str]:
-        return lambda row: f"{row[resource]:.0f}" if row[resource] >= 100 else f"{row[resource]:.3g}"
-
-    resources = ("tensor cores", "ReLU and sums", "memory")
-
-    def bound_by(row: dict[str, Any]) -> str:
-        return max(resources, key=lambda resource: float(row[resource]))
-
-    devices = load_devices(path)
-    rows: list[dict[str, Any]] = [
-        {"device": device.name, "side": side, **operator_bounds(device, side)} for device in devices for side in SIDES
-    ]
-    columns: Columns[dict[str, Any]] = [
-        ("device", lambda row: row["device"]),
-        ("side", lambda row: row["side"]),
-        *((resource, cell(resource)) for resource in resources),
-        ("**bound**", lambda row: f"**{cell(bound_by(row))(row)}**"),
-        ("by", bound_by),
-        ("stored volume's traffic", cell("volume")),
-    ]
+    titles = ("device", "side", "tensor cores", "ReLU and sums", "memory", "**bound**", "by", "stored volume's traffic")
+    devices, rows = load_devices(path), []
+    for device in devices:
+        for side in SIDES:
+            times = list(operator_bounds(device, side).values())
+            shown = [f"{time:.0f}" if time >= 100 else f"{time:.3g}" for time in times]
+            longest = times.index(max(times[:3]))
+            rows.append((device.name, side, *shown[:3], f"**{shown[longest]}**", titles[2 + longest], shown[3]))
     device, work, first = devices[0], Work(side=SIDES[0]), rows[0]
     return (
-        f"{markdown(rows, columns)}\n\nHow to read a cell: {device.name}, side {work.side}, tensor cores: "
-        f"{work.flop / 1e9:.2f} GFLOP / {device.tensor_tflops:.1f} TFLOPS = {cell('tensor cores')(first)} us; memory: "
-        f"{work.compulsory_bytes / 1e6:.2f} MB / {device.bandwidth_gb_s:g} GB/s = {cell('memory')(first)} us."
+        f"{markdown_of(titles, rows)}\n\nHow to read a cell: {device.name}, side {work.side}, tensor cores: "
+        f"{work.flop / 1e9:.2f} GFLOP / {device.tensor_tflops:.1f} TFLOPS = {first[2]} us; memory: "
+        f"{work.compulsory_bytes / 1e6:.2f} MB / {device.bandwidth_gb_s:g} GB/s = {first[4]} us."
     )
 
 

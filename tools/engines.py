@@ -79,9 +79,7 @@ def engine_table(rows: Sequence[Measurement]) -> str:
 
     columns: Columns[Measurement] = [
         ("network", lambda row: row.ran.network),
-        ("clips", lambda row: row.case["clips"]),
-        ("precision", lambda row: row.case["precision"]),
-        ("operator", lambda row: row.case["operator"]),
+        *((key, lambda row, key=key: row.case[key]) for key in ("clips", "precision", "operator")),
         ("for", lambda row: ", ".join(f"{number / 10:.1f}" for number in capabilities(row))),
         ("further streams", lambda row: row.case["options"].get("max_aux_streams", "its choice")),
         ("engine MB", lambda row: megabytes(row, "engine_bytes")),

@@ -35,15 +35,9 @@ MIN_IOU = 0.7
 
 
 def fit_head(network: AvsBg, *, size: int, steps: int) -> float:
-    """Fit the head in place to the clips of a bundle's vectors; everything before it stays as it is.
+    """Fit the head in place to the clips of a bundle's vectors; the IoU over all their pixels afterwards.
 
-    Args:
-        network: in evaluation mode, on the CPU.
-        size: height and width of the frames, pixels.
-        steps: of Adam, each of four frames.
-
-    Returns:
-        the IoU over all pixels of these clips.
+    `network` is in evaluation mode on the CPU; everything before its head stays as it is.
     """
     typer.echo("running the network", err=True)
     features, masks = _decoded(network, size)

@@ -22,7 +22,7 @@ import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.tables import Columns, markdown
+from avsbg.benchmarks.report.tables import markdown_of
 from avsbg.benchmarks.static.counts import CUDA_SOURCES, KERNELS, source_digest
 from tools import command
 
@@ -112,13 +112,9 @@ def main_loop(lines: Sequence[str]) -> dict[str, int]:
 
 
 def inspect(architecture: int, folder: Path) -> list[dict[str, Any]]:
-    """Compile the kernels for one architecture and read what came out; kernels that it declines are left out.
+    """Compile the kernels for one architecture; a row for each kernel, but for those that the architecture declines.
 
-    Returns:
-        a row for each kernel: bytes, registers of a thread, and in `loop` the instructions of the main loop.
-
-    Raises:
-        BenchmarkError: a tool is missing or fails.
+    A row has bytes, the registers of a thread, and in `loop` the instructions of the main loop.
     """
     nvcc = _find_nvcc()
     nvdisasm = find_tool("nvdisasm", "Install the CUDA toolkit's nvdisasm, or: pip install nvidia-cuda-nvdisasm")
@@ -178,11 +174,9 @@ def kernel_table(path: Path) -> str:
         "blocks_per_sm": "blocks on a multiprocessor",
         "tensor_core": "`mma` in the main loop",
     }
-    columns: Columns[str] = [
-        ("", lambda key: quantities[key]),
-        *((f"sm_{number}", lambda key, n=number: rows[n][key]) for number in (75, 80, 87, 90, 100, 120)),
-    ]
-    return markdown(quantities, columns)
+    shown = (75, 80, 87, 90, 100, 120)
+    lines = [(title, *(rows[number][key] for number in shown)) for key, title in quantities.items()]
+    return markdown_of(("", *(f"sm_{number}" for number in shown)), lines)
 
 
 @command

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
+from avsbg.benchmarks.report.tables import Columns, markdown, markdown_of, with_interval
 from avsbg.benchmarks.results.schema import Measurement
 from avsbg.benchmarks.results.statistics import CONFIDENCE, Interval, mean_interval
 
@@ -43,15 +43,13 @@ def ablation_table(rows: Sequence[Measurement]) -> str:
         losses = [scores[FULL, seed][metric].number - scores[name, seed][metric].number for seed in seeds]
         return "" if name == FULL else with_interval(_student(losses), "+.3f")
 
-    columns: Columns[str] = [
-        ("paper's table", lambda name: _TITLES[name][0]),
-        ("trained", lambda name: _TITLES[name][1]),
-        ("mIoU", lambda name: score(name, "miou")),
-        ("less than the full network, same seed", lambda name: loss(name, "miou")),
-        ("F-score", lambda name: score(name, "f_score")),
-        ("less than the full network, same seed", lambda name: loss(name, "f_score")),
+    less = "less than the full network, same seed"
+    lines = [
+        (*title, score(name, "miou"), loss(name, "miou"), score(name, "f_score"), loss(name, "f_score"))
+        for name, title in _TITLES.items()
     ]
-    return f"{markdown(_TITLES, columns)}\n\n{_ablation_notes(rows, seeds)}"
+    table = markdown_of(("paper's table", "trained", "mIoU", less, "F-score", less), lines)
+    return f"{table}\n\n{_ablation_notes(rows, seeds)}"
 
 
 def _check_alike(rows: Sequence[Measurement]) -> None:
@@ -126,24 +124,17 @@ def audio_gain_table(rows: Sequence[Measurement]) -> str:
             raise BenchmarkError("both runs need scores on the same other clips.", "Score both with --also.")
         pairs.append((OTHER_CLIPS, others[0], others[1], list(range(len(others[0]["miou"].samples)))))
         misled = " " + _misled([(full, without), (others[0], others[1])])
-    lines = [(*pair, metric) for pair in pairs for metric in _SCORES]
-
-    def values(row: Measurement, chosen: list[int], metric: str) -> list[float]:
-        return [row[metric].samples[clip] for clip in chosen]
-
-    def gained(full: Measurement, without: Measurement, chosen: list[int], metric: str) -> list[float]:
-        return [a - b for a, b in zip(values(full, chosen, metric), values(without, chosen, metric), strict=True)]
-
-    columns: Columns[tuple[str, Measurement, Measurement, list[int], str]] = [
-        ("clips", lambda line: f"{len(line[3])}, {line[0]}"),
-        ("", lambda line: _SCORES[line[4]]),
-        ("with sound", lambda line: with_interval(mean_interval(values(line[1], line[3], line[4])))),
-        ("without sound", lambda line: with_interval(mean_interval(values(line[2], line[3], line[4])))),
-        ("gained by sound, same clips", lambda line: with_interval(mean_interval(gained(*line[1:])), "+.3f")),
-    ]
+    lines = []
+    for title, one, other, chosen in pairs:
+        for metric, score in _SCORES.items():
+            ours, theirs = ([row[metric].samples[clip] for clip in chosen] for row in (one, other))
+            gained = with_interval(mean_interval([a - b for a, b in zip(ours, theirs, strict=True)]), "+.3f")
+            means = (with_interval(mean_interval(values)) for values in (ours, theirs))
+            lines.append((f"{len(chosen)}, {title}", score, *means, gained))
+    titles = ("clips", "", "with sound", "without sound", "gained by sound, same clips")
     settings, test = full.run.settings, full.case["data"]
     return (
-        f"{markdown(lines, columns)}\n\n"
+        f"{markdown_of(titles, lines)}\n\n"
         f"{test['height']} x {test['width']}, seed {full.case['seed']}, {full['steps'].number} steps of "
         f"{settings['recipe']['batch']} clips, {settings['data']['train']['clips']} training clips, {_minutes(rows)} "
         f"of one core; mean over the clips with its {CONFIDENCE:.0%} bootstrap interval. The validation split, which "

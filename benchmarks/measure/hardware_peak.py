@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
+from functools import partial
 
 _SIZE = 2048
 _FLOP = 2 * _SIZE**3
@@ -31,14 +28,16 @@ def measure_matrix_rates(threads: int) -> dict[str, float]:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        seconds = {"fp32": _best(_product(torch.float32))}
+        pair, flags = [torch.rand(_SIZE, _SIZE) for _ in range(2)], processor_flags()
+        seconds = {"fp32": _best(partial(torch.mm, *pair))}
         if torch.backends.mkldnn.is_available():
-            seconds["fp32"] = min(seconds["fp32"], _best(_onednn_product()))
-        flags = processor_flags()
+            packed = [one.to_mkldnn() for one in pair]
+            seconds["fp32"] = min(seconds["fp32"], _best(partial(torch.nn.functional.linear, *packed)))
         if any(flag in flags for flag in ("amx_bf16", "avx512_bf16", "bf16")):
-            seconds["bf16"] = _best(_product(torch.bfloat16))
+            seconds["bf16"] = _best(partial(torch.mm, *(one.to(torch.bfloat16) for one in pair)))
         if any(flag in flags for flag in ("amx_int8", "avx512_vnni", "avx_vnni", "i8mm")):
-            seconds["int8"] = _best(_int8_product())
+            whole = [torch.randint(-127, 128, (_SIZE, _SIZE), dtype=torch.int8) for _ in range(2)]
+            seconds["int8"] = _best(partial(torch._int_mm, *whole))
         return {precision: _FLOP / least for precision, least in seconds.items()}
     finally:
         torch.set_num_threads(before)
@@ -51,27 +50,6 @@ def measure_copy_rate() -> float:
     source = np.ones(_COPIED // 8)
     target = np.empty_like(source)
     return 2 * _COPIED / _best(lambda: np.copyto(target, source))
-
-
-def _product(dtype: torch.dtype) -> Callable[[], object]:
-    import torch
-
-    left, right = (torch.rand(_SIZE, _SIZE).to(dtype) for _ in range(2))
-    return lambda: torch.mm(left, right)
-
-
-def _onednn_product() -> Callable[[], object]:
-    import torch
-
-    left, right = (torch.rand(_SIZE, _SIZE).to_mkldnn() for _ in range(2))
-    return lambda: torch.nn.functional.linear(left, right)
-
-
-def _int8_product() -> Callable[[], object]:
-    import torch
-
-    left, right = (torch.randint(-127, 128, (_SIZE, _SIZE), dtype=torch.int8) for _ in range(2))
-    return lambda: torch._int_mm(left, right)
 
 
 def _best(call: Callable[[], object]) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.benchmarks.measure.memory import read_memory, reset_peak, run_child, serve_child
+from avsbg.runtime.backends.onnxruntime.operator import available_paths, register
 
 Descriptors = NDArray[np.float32]
 MeanCorrelation = Callable[[Descriptors, Descriptors], Any]
@@ -27,16 +28,12 @@ _OPSET = 20
 
 def case_names() -> list[str]:
     """Every way that this machine can run, ours first."""
-    from avsbg.runtime.backends.onnxruntime.operator import available_paths
-
     bf16 = [OURS_BF16] if any(path.endswith("bf16") for path in available_paths()) else []
     return [OURS, FIVE_PRODUCTS, *bf16, *MATERIALISED, *TILED]
 
 
 def our_path(name: str) -> str:
     """The instruction set that one of our own runs on this machine."""
-    from avsbg.runtime.backends.onnxruntime.operator import available_paths
-
     paths = available_paths()
     return next(path for path in paths if path.endswith("bf16")) if name == OURS_BF16 else paths[0]
 
@@ -47,10 +44,9 @@ def create(name: str, side: int, threads: int) -> MeanCorrelation:
     It takes `a [N, P, C]` and `b [N, Q, C]` and returns both means, except `FIVE_PRODUCTS`. PyTorch's and BLAS's
     threads are those of the process: `limit_threads` sets them.
     """
-    if name in (OURS, OURS_BF16):
-        return _onnxruntime(threads, ["mean_a", "mean_b"], path=our_path(name))
-    if name == FIVE_PRODUCTS:
-        return _onnxruntime(threads, ["mean_a"], path=our_path(name))
+    if name in (OURS, OURS_BF16, FIVE_PRODUCTS):
+        outputs = ["mean_a"] if name == FIVE_PRODUCTS else ["mean_a", "mean_b"]
+        return _onnxruntime(threads, outputs, path=our_path(name))
     if name == "onnxruntime":
         return _onnxruntime(threads, ["mean_a", "mean_b"], blocks=1)
     if name == "onnxruntime, exported body":
@@ -102,7 +98,6 @@ def _onnxruntime(threads: int, outputs: list[str], *, path: str | None = None, b
     from onnx import TensorProto, helper
 
     from avsbg.export.operators import DOMAIN, DOMAIN_VERSION, mean_correlation_body
-    from avsbg.runtime.backends.onnxruntime.operator import register
 
     inputs = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", positions, "C"])

@@ -52,11 +52,7 @@ class Workload:
             raise BenchmarkError("the scope end-to-end takes its clips one by one.", "Leave out --clips.")
 
     def check(self, bundle: Bundle) -> None:
-        """Hold a bundle against the scope.
-
-        Raises:
-            BenchmarkError: its graph takes the sound in a form that this scope has no use for.
-        """
+        """Raise a `BenchmarkError` for a bundle that takes the sound in a form that this scope has no use for."""
         audio = bundle.manifest.clip.audio
         if self.scope == "model" and audio != EMBEDDING:
             raise BenchmarkError(
@@ -77,13 +73,8 @@ class Workload:
         return partial(backend.run, inputs, [OUTPUT])
 
     def describe(self, bundle: Bundle) -> Facts:
-        """The parameters of the case: the workload with the bundle's shapes.
-
-        Raises:
-            MediaError: the video cannot be read.
-        """
-        clip = bundle.manifest.clip
-        clips = self.clips
+        """The parameters of the case: the workload with the bundle's shapes."""
+        clip, clips = bundle.manifest.clip, self.clips
         if self.video is not None:
             clips = sum(1 for _ in read_clips(probe(self.video), bundle.manifest))
         video = {"video_sha256": sha256(self.video)} if self.video else {}

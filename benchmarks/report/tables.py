@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from avsbg.benchmarks.results.schema import Metric
@@ -86,6 +87,11 @@ def to_markdown(table: Table, *, details: bool = False) -> str:
 def markdown(rows: Iterable[Row], columns: Columns[Row]) -> str:
     """The rows as a table in Markdown."""
     return to_markdown(make_table(rows, columns))
+
+
+def markdown_of(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Rows of cells below their titles, in Markdown."""
+    return markdown(rows, [(title, itemgetter(index)) for index, title in enumerate(titles)])
 
 
 def to_console(table: Table) -> ConsoleTable:
