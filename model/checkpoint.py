@@ -48,19 +48,12 @@ class CheckpointError(AvsbgError):
 
 @dataclass(frozen=True)
 class LoadReport:
-    """The outcome of loading a checkpoint.
+    """The outcome of loading a checkpoint."""
 
-    Attributes:
-        names: `published` or `avsbg`: whose key names the file has.
-        loaded: how many tensors went into the network.
-        ignored: keys that are known and not needed: never used by the published model, or switched off here.
-        unwrapped: what was taken off around the state dict: the entry that holds it (`state_dict`), prefixes of its
-            keys (`module.`).
-    """
-
-    names: str
-    loaded: int
-    ignored: tuple[str, ...]
+    names: str  # `published` or `avsbg`: whose key names the file has
+    loaded: int  # how many tensors went into the network
+    ignored: tuple[str, ...]  # keys known and not needed: never used by the published model, or switched off here
+    # Taken off around the state dict: the entry that holds it (`state_dict`), prefixes of its keys (`module.`).
     unwrapped: tuple[str, ...] = ()
 
 

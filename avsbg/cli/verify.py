@@ -101,9 +101,8 @@ def verify(  # noqa: PLR0917  (each is an option by name)
         console.print(f"{picture}", soft_wrap=True)
     passed = bool(results) and not failed
     if json_file is not None:
-        identity = {"name": opened.manifest.name, "manifest_sha256": opened.manifest_sha256}
         document = {
-            "bundle": identity,
+            "bundle": {"name": opened.manifest.name, "manifest_sha256": opened.manifest_sha256},
             "tolerance": tolerance,
             "passed": passed,
             "results": results,

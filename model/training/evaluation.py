@@ -31,17 +31,12 @@ class ClipScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The scores of a split; its clips in their order.
-
-    Attributes:
-        per_clip: the mean over the clips, as AVS-BG's published figures (one clip per evaluation batch).
-        per_batch: the mean over batches of `batch` clips scored together, as AVSBench's script does with four; the
-            F-score's threshold is then one for all clips of the batch.
-        batch: clips per batch of `per_batch`.
-    """
+    """The scores of a split; its clips in their order."""
 
     clips: list[ClipScore]
-    per_clip: Score
+    per_clip: Score  # the mean over the clips, as AVS-BG's published figures (one clip per evaluation batch)
+    # The mean over batches of `batch` clips scored together, as AVSBench's script does with four; the F-score's
+    # threshold is then one for all clips of the batch.
     per_batch: Score
     batch: int
 

@@ -47,18 +47,13 @@ _PATCHES, _RATE, _SCALE = 128, 2e-3, 10.0
 
 @dataclass(frozen=True)
 class InitialModules:
-    """Modules ready to be trained, and where their weights come from.
-
-    Attributes:
-        origin: of each part's weights, for the run's record: `random`, `imagenet`, a file name with its SHA-256, or
-            what the audio encoder was trained on before.
-        audio_accuracy: share of the validation split's patches whose category the audio encoder tells, where it was
-            trained on categories here.
-    """
+    """Modules ready to be trained, and where their weights come from."""
 
     network: AvsBg | AvsBench
     audio_encoder: nn.Module
+    # Of each part: `random`, `imagenet`, a file name with its SHA-256, or what the audio encoder was trained on before.
     origin: dict[str, str]
+    # Of the validation split's patches whose category the audio encoder tells, where it was trained on categories here.
     audio_accuracy: float | None = None
 
 

@@ -21,20 +21,14 @@ TASK_FOLDERS: dict[Task, str] = {"s4": "Single-source", "ms3": "Multi-sources"}
 
 @dataclass(frozen=True)
 class Clip:
-    """One row of the table and where its files lie; k counts frames from 1.
+    """One row of the table and where its files lie; k counts frames from 1."""
 
-    Attributes:
-        data: the folder `s4_data` or `ms3_data`.
-        name: of the video, without suffix.
-        category, start: S4 alone; the start in seconds of the original video.
-    """
-
-    data: Path
+    data: Path  # the folder `s4_data` or `ms3_data`
     task: Task
     split: Split
-    name: str
-    category: str = ""
-    start: float = 0.0
+    name: str  # of the video, without suffix
+    category: str = ""  # S4 alone
+    start: float = 0.0  # S4 alone, seconds into the original video
 
     def _folder(self, kind: str) -> Path:
         """`<kind>/<split>/<category>` of S4, `<kind>/<split>` of MS3."""

@@ -230,18 +230,12 @@ class Result:
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """The clips that one process computes at once.
+    """The clips that one process computes at once."""
 
-    Attributes:
-        clips: indices into the data set.
-        share: the part of the step's batch that these clips are; 0 where a process has nothing to do but to take part
-            in the others' exchange of gradients.
-        closes_step: whether the optimiser steps after it.
-    """
-
-    clips: list[int]
+    clips: list[int]  # indices into the data set
+    # The part of the step's batch; 0 where a process only takes part in the others' exchange of gradients.
     share: float
-    closes_step: bool
+    closes_step: bool  # whether the optimiser steps after it
 
 
 def steps_per_epoch(clips: int, batch: int) -> int:

@@ -40,20 +40,13 @@ _TRAIN_SHARE, _TEST_SHARE = 0.7, 0.15  # of held-out classes and of backgrounds;
 
 @dataclass(frozen=True)
 class StampFiles:
-    """A class of sounding object: photo cut-out and recording below the stamps' folder, without suffix.
-
-    Attributes:
-        name: of the class.
-        path: of the photo and of the recording.
-        test_photo, test_sound: another photo, another recording of the same class, kept for the test split.
-        more_photos: of the same class, shown like `path`'s own.
-    """
+    """A class of sounding object: photo cut-out and recording below the stamps' folder, without suffix."""
 
     name: str
-    path: str
-    test_photo: str | None = None
-    test_sound: str | None = None
-    more_photos: Sequence[str] = ()
+    path: str  # of the photo and of the recording
+    test_photo: str | None = None  # another of the same class, kept for the test split
+    test_sound: str | None = None  # likewise
+    more_photos: Sequence[str] = ()  # of the same class, shown like `path`'s own
 
 
 _CATALOGUE = json.loads(Path(__file__).with_name("stamps.json").read_text(encoding="utf-8"))
@@ -79,20 +72,15 @@ class Stamp:
 
 @dataclass
 class Library:
-    """The media that each split may use.
-
-    Attributes:
-        distractors: photos of objects of no class, which may stand in for any; none in the test split.
-        limits: what training and test share although one would wish otherwise, in words.
-        sources: path, SHA-256 and licence of every file that was read.
-    """
+    """The media that each split may use."""
 
     sounding: dict[Split, list[Stamp]] = field(default_factory=dict)
     silent: list[Stamp] = field(default_factory=list)
+    # Photos of objects of no class, which may stand in for any; none in the test split.
     distractors: dict[Split, list[Image.Image]] = field(default_factory=dict)
     backgrounds: dict[Split, list[Image.Image]] = field(default_factory=dict)
-    limits: list[str] = field(default_factory=list)
-    sources: list[dict[str, str]] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)  # what training and test share although one would wish otherwise
+    sources: list[dict[str, str]] = field(default_factory=list)  # path, SHA-256 and licence of every file read
 
 
 def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: int) -> Library:
