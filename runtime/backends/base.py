@@ -225,8 +225,8 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
         clips = accuracy.measured_on
         whose = "PyTorch's" if clips is None else f"the float32 graph's on {clips.clips} clips"
         raise BackendError(
-            f"{what} missed its accuracy threshold: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}, "
-            f"and {accuracy.min_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
+            f"{what} missed its accuracy threshold: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}"
+            f", and {accuracy.min_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
             "Use a higher precision, measure on your own clips (convert --accuracy), or --force to run it anyway.",
         )
     return {"gate": FAILED, **figures}
