@@ -50,12 +50,9 @@ def run_one(
     initial = initialize_modules(recipe, encoder=encoder_weights, data=data, resume=resume)
     training = Training(recipe, initial, data, run, settings=Settings(precision=precision))
     result = training.execute(resume=resume)
-    metrics = {
-        "steps": Metric(value=training.total_steps),
-        "epoch": Metric(value=result.epoch),
-        "validation_miou": Metric(value=result.score.miou),
-        "validation_f_score": Metric(value=result.score.f_score),
-    }
+    scores = {"validation_miou": result.score.miou, "validation_f_score": result.score.f_score}
+    values = {"steps": training.total_steps, "epoch": result.epoch, **scores}
+    metrics = {metric: Metric(value=value) for metric, value in values.items()}
     if not resume:
         metrics["processor_time"] = Metric(unit="s", value=round(time.process_time() - began, 1))
     if (accuracy := run.read_record().get("audio_accuracy")) is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -105,18 +105,6 @@ def live_row(path: Path, graph: str, clips: int) -> Measurement:
     )
 
 
-def describe(row: Measurement, largest: int = 8) -> Iterable[str]:
-    """The row for people: the sum, and the largest tensors."""
-    case, tensors = row.case, list(row["live"].parts.items())
-    live = f"{row['live'].number / 1e6:.1f} MB live at {case['node']} ({case['part']})"
-    yield f"{row.ran.network}, {case['graph']}, {case['clips']} clips: {live}"
-    for tensor, size in tensors[:largest]:
-        part, _, name = tensor.partition("/")
-        yield f"  {size / 1e6:8.1f} MB  {part:12} {name}"
-    if rest := tensors[largest:]:
-        yield f"  {sum(size for _, size in rest) / 1e6:8.1f} MB  in {len(rest)} others"
-
-
 def activation_table(rows: Sequence[Measurement], engines: Sequence[Measurement]) -> str:
     """Activation memory of graphs as Markdown, beside what the builder reported for the same graph.
 
@@ -165,6 +153,13 @@ def main(
     """List the tensors of a graph that live at once."""
     rows = [live_row(path, name, count) for path in bundles for count in clips or [1] for name in graph or ["clip"]]
     for row in rows:
-        typer.echo("\n".join(describe(row)))
+        case, tensors = row.case, list(row["live"].parts.items())
+        live = f"{row['live'].number / 1e6:.1f} MB live at {case['node']} ({case['part']})"
+        typer.echo(f"{row.ran.network}, {case['graph']}, {case['clips']} clips: {live}")
+        for tensor, size in tensors[:8]:
+            part, _, name = tensor.partition("/")
+            typer.echo(f"  {size / 1e6:8.1f} MB  {part:12} {name}")
+        if rest := tensors[8:]:
+            typer.echo(f"  {sum(size for _, size in rest) / 1e6:8.1f} MB  in {len(rest)} others")
     if output is not None:
         write_rows(output, rows)

@@ -217,11 +217,7 @@ def make_block(block: Block, root: Path) -> str:
 
 
 def replace_block(text: str, name: str, content: str, where: str) -> str:
-    """`text` with what stands between the markers of `name` replaced by `content`.
-
-    Raises:
-        BenchmarkError: the markers are not there exactly once and in order; `where` names the text.
-    """
+    """`text`, which errors call `where`, with what stands between the markers of `name` replaced by `content`."""
     begin, end = f"<!-- table:{name} -->", f"<!-- /table:{name} -->"
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
         raise BenchmarkError(
@@ -248,11 +244,7 @@ def _only_lines(match: re.Match[str]) -> str:
 
 
 def update_page(page: str, root: Path, blocks: Sequence[Block] = BLOCKS) -> tuple[str, str]:
-    """Make the blocks of a page: its text as it is, and as its rows make it.
-
-    Raises:
-        BenchmarkError: see `make_block` and `replace_block`; or the page has markers that no block is registered for.
-    """
+    """Make the blocks of a page: its text as it is, and as its rows make it."""
     path = root / page
     try:
         text = path.read_text(encoding="utf-8")
@@ -296,14 +288,6 @@ def update_pages(root: Path, *, check: bool = False, only: Sequence[str] = ()) -
     typer.echo(f"{len(BLOCKS)} blocks are what their rows give")
 
 
-def make_table_of(name: str, rows: Path) -> str:
-    """A table of README or docs, made from another file of rows."""
-    found = {block.name: block for block in BLOCKS if [Path(file).suffix for file in block.files] == [".jsonl"]}
-    if name not in found:
-        raise BenchmarkError(f"there is no table {name!r} of rows.", f"Choose from: {', '.join(sorted(found))}.")
-    return found[name].make(read_rows(rows))
-
-
 @command
 def main(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a table is not its rows'.")] = False,
@@ -314,7 +298,11 @@ def main(
     root: Annotated[Path, typer.Option(help="The checkout.")] = Path(),
 ) -> None:
     """Rewrite the tables of README and docs from the committed rows."""
-    if show is not None:
-        typer.echo(make_table_of(*show))
-    else:
+    if show is None:
         update_pages(root, check=check, only=page or ())
+        return
+    name, rows = show
+    found = {block.name: block for block in BLOCKS if [Path(file).suffix for file in block.files] == [".jsonl"]}
+    if name not in found:
+        raise BenchmarkError(f"there is no table {name!r} of rows.", f"Choose from: {', '.join(sorted(found))}.")
+    typer.echo(found[name].make(read_rows(rows)))

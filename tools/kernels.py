@@ -155,15 +155,6 @@ def nvcc_version() -> str:
     return match[1] if match else "unknown"
 
 
-def _write(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """One line per kernel, so that a change of a kernel shows as a change of its lines."""
-    head = {"command": "python -m tools.kernels", "nvcc": nvcc_version(), "sources_sha256": source_digest()}
-    lines = ",\n".join("  " + json.dumps(row) for row in rows)
-    text = json.dumps(head, indent=1)[:-2] + f',\n "kernels": [\n{lines}\n ]\n}}\n'
-    with atomic_file(path) as temporary:
-        temporary.write_text(text)
-
-
 def kernel_table(path: Path) -> str:
     """Registers, shared memory, occupancy and tensor-core instructions of the CUDA kernels, by architecture."""
     kernels = json.loads(path.read_text(encoding="utf-8"))["kernels"]
@@ -199,5 +190,9 @@ def main(
     for row in rows:
         typer.echo(json.dumps(row))
     if architecture is None:
-        _write(rows, output)
+        head = {"command": "python -m tools.kernels", "nvcc": nvcc_version(), "sources_sha256": source_digest()}
+        # One line per kernel, so that a change of a kernel shows as a change of its lines.
+        lines = ",\n".join("  " + json.dumps(row) for row in rows)
+        with atomic_file(output) as temporary:
+            temporary.write_text(json.dumps(head, indent=1)[:-2] + f',\n "kernels": [\n{lines}\n ]\n}}\n')
         typer.echo(f"written to {output}", err=True)

@@ -44,23 +44,14 @@ class CaseSamples:
 
 @dataclass(frozen=True)
 class Settings:
-    """The extent of a measurement.
+    """The extent of a measurement."""
 
-    Attributes:
-        warmup: rounds that are dropped.
-        samples: rounds that are kept, at the least.
-        seconds: rounds go on until this much time has passed, all cases together.
-        patience: rounds that may follow while a row varies or drifts beyond its limits; none of them is dropped.
-        reference: label of the row that the others are divided by; None for the first.
-        memory: whether peak memory is measured.
-    """
-
-    warmup: int = 3
-    samples: int = 30
-    seconds: float = 3.0
-    patience: int = 0
-    reference: str | None = None
-    memory: bool = True
+    warmup: int = 3  # rounds that are dropped
+    samples: int = 30  # rounds that are kept, at the least
+    seconds: float = 3.0  # rounds go on until this much time has passed, all cases together
+    patience: int = 0  # rounds that may follow while a row varies or drifts beyond its limits; none is dropped
+    reference: str | None = None  # label of the row that the others are divided by; None for the first
+    memory: bool = True  # whether peak memory is measured
 
     def __post_init__(self) -> None:
         if self.samples < 2 or self.warmup < 1 or self.seconds < 0 or self.patience < 0:

@@ -16,22 +16,14 @@ from avsbg.benchmarks.results.statistics import unpaired_ratio
 
 @dataclass(frozen=True)
 class Comparison:
-    """A label in two files.
-
-    Attributes:
-        label: of both rows.
-        comparison: of the second with the first.
-        ratio: of the medians, the second's time over the first's; None where a row is unstable or missing.
-        low, high: of its interval.
-        reason: why nothing can be told; empty where it can.
-    """
+    """A label in two files: the second's row compared with the first's."""
 
     label: str
     comparison: Literal["faster", "slower", "cannot tell"]
-    ratio: float | None = None
-    low: float | None = None
+    ratio: float | None = None  # of the medians, second over first; None where a row is unstable or missing
+    low: float | None = None  # of its interval
     high: float | None = None
-    reason: str = ""
+    reason: str = ""  # why nothing can be told; empty where it can
 
 
 def compare_rows(first: Sequence[Measurement], second: Sequence[Measurement]) -> list[Comparison]:
