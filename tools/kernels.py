@@ -56,16 +56,12 @@ _RESOURCES = re.compile(
 _KERNEL = re.compile(r"CorrelationINS_4(\w{4})ELb([01])ELNS_6OutputE(\d)")
 
 
-def find_tool(name: str, hint: str) -> str:
+def find_tool(name: str, hint: str = "Install the CUDA toolkit and put its bin folder on PATH.") -> str:
     """The path of a program on PATH or among the CUDA tools of the Python environment."""
     packaged = sorted(Path(sys.prefix).glob(f"lib/python*/site-packages/nvidia/*/bin/{name}"))
     if found := shutil.which(name) or (str(packaged[-1]) if packaged else None):
         return found
     raise BenchmarkError(f"{name} was not found.", hint)
-
-
-def _find_nvcc() -> str:
-    return find_tool("nvcc", "Install the CUDA toolkit and put its bin folder on PATH.")
 
 
 def _run(line: Sequence[str], text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -116,7 +112,7 @@ def inspect(architecture: int, folder: Path) -> list[dict[str, Any]]:
 
     A row has bytes, the registers of a thread, and in `loop` the instructions of the main loop.
     """
-    nvcc = _find_nvcc()
+    nvcc = find_tool("nvcc")
     nvdisasm = find_tool("nvdisasm", "Install the CUDA toolkit's nvdisasm, or: pip install nvidia-cuda-nvdisasm")
     cubin = folder / f"sm_{architecture}.cubin"
     line = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{CUDA_SOURCES}"]
@@ -151,7 +147,7 @@ def inspect(architecture: int, folder: Path) -> list[dict[str, Any]]:
 
 def nvcc_version() -> str:
     """As `13.0.48`."""
-    match = re.search(r"V(\d+\.\d+\.\d+)", _run([_find_nvcc(), "--version"]).stdout)
+    match = re.search(r"V(\d+\.\d+\.\d+)", _run([find_tool("nvcc"), "--version"]).stdout)
     return match[1] if match else "unknown"
 
 

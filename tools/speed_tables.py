@@ -42,14 +42,12 @@ def _machine(first: Measurement, source: str) -> list[str]:
     assert machine is not None
     engines = ("torch", "onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt")
     packages = ", ".join(f"{name} {version}" for name, version in machine.packages.items() if name in engines)
-    return [
-        f"{machine.processor}, {first.ran.backend['threads']} threads, {packages}; "
-        f"{clip['clips']} clip of {clip['frames']} frames of {clip['height']} x {clip['width']} a call; "
-        f"{len(first['latency'].samples)} interleaved samples a row, none dropped; "
-        f"commit {first.commit}. Raw samples: [`{source}`]({source}), made by",
-        "",
-        f"    {' '.join(first.run.command)}",
-    ]
+    text = (
+        f"{machine.processor}, {first.ran.backend['threads']} threads, {packages}; {clip['clips']} clip of "
+        f"{clip['frames']} frames of {clip['height']} x {clip['width']} a call; {len(first['latency'].samples)} "
+        f"interleaved samples a row, none dropped; commit {first.commit}. Raw samples: [`{source}`]({source}), made by"
+    )
+    return [text, "", f"    {' '.join(first.run.command)}"]
 
 
 def _unstable(rows: Sequence[Measurement]) -> list[str]:

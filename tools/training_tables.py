@@ -6,10 +6,14 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
+import numpy as np
+from scipy.stats import sem, t
+
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.tables import Columns, markdown, markdown_of, with_interval
 from avsbg.benchmarks.results.schema import Measurement
 from avsbg.benchmarks.results.statistics import CONFIDENCE, Interval, mean_interval
+from avsbg.model.training.stamps_library import SOUNDING
 
 FULL, WITHOUT_AUDIO = "full", "without-audio"
 OTHER_CLIPS = "composed anew, with another seed"
@@ -66,9 +70,6 @@ def _check_alike(rows: Sequence[Measurement]) -> None:
 
 def _student(values: Sequence[float]) -> Interval:
     """The mean with Student's confidence interval over the seeds."""
-    import numpy as np
-    from scipy.stats import sem, t
-
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, None, None)
@@ -115,7 +116,15 @@ def audio_gain_table(rows: Sequence[Measurement]) -> str:
         raise BenchmarkError(f"there must be one row of {FULL} and one of {WITHOUT_AUDIO}, not {', '.join(names)}.")
     full, without = found[FULL, "test"], found[WITHOUT_AUDIO, "test"]
     _check_alike([full, without])
-    pairs = [(title, full, without, chosen) for title, chosen in _groups(full.case["categories"])]
+    # Classes whose sounding object has a photo of its own in the test split, which no training clip shows.
+    new_photos = {files.name.replace(" ", "_") for files in SOUNDING if files.test_photo}
+    seen = [category not in new_photos for category in full.case["categories"]]
+    groups = {
+        "the test split": list(range(len(seen))),
+        "photo seen in training": [index for index, known in enumerate(seen) if known],
+        "photo never seen": [index for index, known in enumerate(seen) if not known],
+    }
+    pairs = [(title, full, without, chosen) for title, chosen in groups.items()]
     misled = ""
     if others := [found[name, "other"] for name in (FULL, WITHOUT_AUDIO) if (name, "other") in found]:
         # The names of composed clips are the same in all data sets, their categories are not.
@@ -150,24 +159,14 @@ def _misled(sets: Sequence[tuple[Measurement, Measurement]]) -> str:
     counts: Counter[str] = Counter()
     worse = []
     for full, without in sets:
-        gained = defaultdict(list)
+        counts.update(full.case["categories"])
+        gained: defaultdict[str, float] = defaultdict(float)
         scores = zip(full.case["categories"], full["miou"].samples, without["miou"].samples, strict=True)
         for category, with_audio, without_audio in scores:
-            gained[category].append(with_audio - without_audio)
-        counts.update({category: len(values) for category, values in gained.items()})
-        worse.append({category for category, values in gained.items() if sum(values) < 0})
+            gained[category] += with_audio - without_audio
+        worse.append({category for category, total in gained.items() if total < 0})
     named = [f"{category} ({counts[category]} clips)" for category in sorted(set.intersection(*worse))]
     return f"Worse with the sound on both sets of clips, by mIoU: {', '.join(named) or 'no class'}."
-
-
-def _groups(categories: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """All clips, and those whose sounding object has a photo that no training clip shows, and the others."""
-    from avsbg.model.training.stamps_library import SOUNDING
-
-    own, everything = {files.name.replace(" ", "_") for files in SOUNDING if files.test_photo}, range(len(categories))
-    known = [index for index in everything if categories[index] not in own]
-    new = [index for index in everything if categories[index] in own]
-    return [("the test split", list(everything)), ("photo seen in training", known), ("photo never seen", new)]
 
 
 def accuracy_table(rows: Sequence[Measurement]) -> str:
