@@ -41,20 +41,13 @@ _JETPACKS = {"R35": "5", "R36": "6", "R38": "7"}  # releases of Jetson Linux -> 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked for.
-
-    Attributes:
-        found: what was found, in words; None where it is missing.
-        why: why it is missing, or what limits what was found.
-        remedy: the command that installs it, where there is one.
-        details: for programs.
-    """
+    """One thing that was looked for."""
 
     name: str
-    found: str | None
-    why: str | None = None
-    remedy: str | None = None
-    details: dict[str, Any] = field(default_factory=dict)
+    found: str | None  # in words; None where it is missing
+    why: str | None = None  # why it is missing, or what limits what was found
+    remedy: str | None = None  # the command that installs it, where there is one
+    details: dict[str, Any] = field(default_factory=dict)  # for programs
 
 
 @dataclass(frozen=True)

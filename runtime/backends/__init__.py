@@ -35,10 +35,7 @@ _BACKENDS = {
 
 
 def register(name: str, location: str) -> None:
-    """Add a backend that lives outside the runtime, e.g. because it needs torch.
-
-    Its class, `package.module:Class`, is imported only when the backend is created.
-    """
+    """Add a backend that lives outside the runtime as `package.module:Class`, imported only when it is created."""
     _BACKENDS[name] = location
 
 
@@ -48,21 +45,14 @@ def names() -> tuple[str, ...]:
 
 
 def options(name: str) -> tuple[str, ...]:
-    """The options that the backend's constructor takes.
-
-    Raises:
-        BackendError: no such backend, or it cannot be imported.
-    """
+    """The options that the backend's constructor takes; a `BackendError` if it is unknown or cannot be imported."""
     return tuple(option for option in inspect.signature(_import(name)).parameters if option not in ("bundle", "graph"))
 
 
 def create(name: str, bundle: Bundle, *, graph: str = "clip", **arguments: Any) -> Backend:
     """Create the backend `name` for a graph of the bundle; enter its `with` block to use it.
 
-    Args:
-        name: one of `names()`.
-        graph: as the bundle's manifest names it.
-        arguments: options of the backend's constructor; None leaves one at its default.
+    `arguments` are options of its constructor; None leaves one at its default.
 
     Raises:
         BackendError: no such backend or option, or the backend refuses what was asked for.

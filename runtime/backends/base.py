@@ -29,10 +29,7 @@ class DeviceTensor(ABC):
 
     It may be an input of another backend of the same class on the same device, without a copy to the host. `release`
     returns its buffer, and later runs write to returned buffers before they allocate new ones: whoever holds at most
-    two at a time makes two alternate.
-
-    Attributes:
-        released: whether its buffer was returned; such a tensor can no longer be read or passed on.
+    two at a time makes two alternate. A tensor that was `released` can no longer be read or passed on.
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
@@ -77,23 +74,16 @@ class Backend(ABC):
 
     A subclass sets `name` and implements `_open`, `_run`, `_close` and `describe`. Its constructor takes the bundle,
     the graph's name and keyword options, and raises `BackendError` rather than run something other than was asked for.
-
-    Attributes:
-        name: how users name the backend.
-        OPERATORS: the implementations of the correlation operator that it has.
-        graph: the name of the graph it executes.
-        contract: that graph's record, with the inputs that `run` accepts and the outputs it returns.
-        accuracy_check: the cost of its precision, as `check_accuracy` returns it; empty where there is none.
     """
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # as users write it
     OPERATORS: ClassVar[tuple[OperatorImplementation, ...]] = ()
 
     def __init__(self, bundle: Bundle, graph: str = "clip") -> None:
         self.bundle = bundle
         self.graph = graph
-        self.contract = bundle.graph(graph)
-        self.accuracy_check: dict[str, Any] = {}
+        self.contract = bundle.graph(graph)  # the inputs that `run` accepts and the outputs it returns
+        self.accuracy_check: dict[str, Any] = {}  # of `check_accuracy`; empty where there is none
         self._is_open = False
 
     def __enter__(self) -> Self:
@@ -199,15 +189,10 @@ class Backend(ABC):
 
 
 def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: bool) -> dict[str, Any]:
-    """Refuse an engine or graph whose precision costs more than its accuracy threshold allows.
+    """Refuse an engine or graph (`what`) whose precision costs more than its accuracy threshold allows.
 
-    Args:
-        what: the engine or graph, as a message names it.
-        accuracy: the cost of its precision; None where that was not measured.
-        allow_failed: run it all the same, in place of a `BackendError`.
-
-    Returns:
-        For the record of a run: `gate` is `passed`, `not measured` or `failed, overridden`, with the figures.
+    `accuracy` is None where the cost was not measured; `allow_failed` runs it in place of a `BackendError`. Returns,
+    for the record of a run, `gate`: `passed`, `not measured` or `failed, overridden`, with the figures.
     """
     if accuracy is None:
         return {"gate": "not measured"}

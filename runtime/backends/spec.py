@@ -36,26 +36,16 @@ class OperatorImplementation(str, Enum):
 
 @dataclass(frozen=True)
 class BackendSpec:
-    """A backend, and how it is to execute a graph.
-
-    Attributes:
-        operator: how it computes the correlation; None for its default.
-        precision: of the graph's products; None for the graph's own, which is fp32 unless it says otherwise.
-        rest: of the products that a quantised graph leaves out, written `rest-PRECISION`; None for the default.
-    """
+    """A backend, and how it is to execute a graph."""
 
     backend: str
-    operator: OperatorImplementation | None = None
-    precision: Precision | None = None
-    rest: Precision | None = None
+    operator: OperatorImplementation | None = None  # None for the backend's default
+    precision: Precision | None = None  # None for the graph's own, which is fp32 unless it says otherwise
+    rest: Precision | None = None  # of the products that a quantised graph leaves out; None for the default
 
     @classmethod
     def parse(cls, text: str) -> BackendSpec:
-        """Read what a user wrote; what follows the backend's name may come in any order, since no two words are alike.
-
-        Raises:
-            BackendError: a part is empty, unknown or said twice.
-        """
+        """Read `BACKEND:PART...`, parts in any order; a `BackendError` if one is empty, unknown or said twice."""
         backend, *details = text.split(":")
         found = {kind: value for kind, value in map(_read_detail, details) if kind}
         if not backend or len(found) < len(details):

@@ -46,16 +46,11 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest is valid and whose files were all found unchanged when it was opened.
+    """A bundle whose manifest is valid and whose files were all found unchanged when it was opened."""
 
-    Attributes:
-        path: its directory, which another process may replace by an updated bundle at any time.
-        manifest_sha256: of the manifest file as it was opened; "" if the object was not made by `open`.
-    """
-
-    path: Path
+    path: Path  # another process may replace the directory by an updated bundle at any time
     manifest: Manifest
-    manifest_sha256: str = ""
+    manifest_sha256: str = ""  # of the file as it was opened; "" if the object was not made by `open`
 
     @classmethod
     def open(cls, path: Path) -> Bundle:
@@ -108,11 +103,7 @@ class Bundle:
         return self.manifest.graphs[name]
 
     def vectors(self) -> Iterator[Vectors]:
-        """Load the bundle's test vectors, one file at a time.
-
-        Raises:
-            BundleError: a file is not an .npz archive, or does not hold what the manifest says.
-        """
+        """Load the bundle's test vectors, one by one; a `BundleError` for a file that is not as the manifest says."""
         for record in self.manifest.vectors:
             yield _load_vectors(self.file(record.file), record)
 

@@ -13,17 +13,10 @@ _PLAIN = "plain"
 
 @dataclass(frozen=True)
 class GraphName:
-    """The name of a graph, written `ROLE[.plain][.PRECISION]`: `clip`, `encode.fp16`, `decode.plain.int8`.
+    """The name of a graph, written `ROLE[.plain][.PRECISION]`: `clip`, `encode.fp16`, `decode.plain.int8`."""
 
-    Attributes:
-        role: `clip` (a whole clip), or a stream's `encode` (a new frame) or `decode` (a pair of frames).
-        is_plain: whether it is the copy in which our operator is written out in standard ones. A graph that never held
-            the operator has no such copy.
-        precision: of its products.
-    """
-
-    role: str
-    is_plain: bool = False
+    role: str  # `clip` (a whole clip), or a stream's `encode` (a new frame) or `decode` (a pair of frames)
+    is_plain: bool = False  # whether our operator is written out in standard ones; only of graphs that held it
     precision: Precision = "fp32"
 
     @classmethod

@@ -217,11 +217,7 @@ class Manifest(Record):
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and validate a manifest file.
-
-    Raises:
-        BundleError: it cannot be read, is no JSON, is of another format version, or a field is not valid.
-    """
+    """Read a manifest file; a `BundleError` if it is missing, no JSON, of another format version, or not valid."""
     try:
         size = path.stat().st_size
         if size > MAX_MANIFEST_BYTES:

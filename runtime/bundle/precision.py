@@ -14,13 +14,11 @@ from pydantic import TypeAdapter
 class QuantizationSpec:
     """The numbers behind a precision whose values are steps of a calibrated range.
 
-    Attributes:
-        max_level: the largest magnitude that a value is mapped to.
-        calibration: how the range of an activation follows from its histogram. The steps of fp8 grow with the value, so
-            that a wide range costs small values nothing; those of int8 do not.
+    `calibration` says how the range of an activation follows from its histogram. The steps of fp8 grow with the value,
+    so that a wide range costs small values nothing; those of int8 do not.
     """
 
-    max_level: float
+    max_level: float  # the largest magnitude that a value is mapped to
     calibration: Literal["mse", "max"]
 
 
@@ -28,44 +26,27 @@ class QuantizationSpec:
 class PrecisionSpec:
     """A precision of matrix products and convolutions.
 
-    Attributes:
-        name: as manifests and users write it.
-        bytes: of one element.
-        min_miou: the accuracy threshold: what the mean IoU between its masks and those of PyTorch in float32 must reach
-            unless the user says otherwise.
-        tolerance: the largest difference of a tensor inside the network, as a share of its largest value, that counts
-            as rounding when the place of an error is looked for.
-        onnx_type: the element type of the operands, by the name of its member of `onnx_ir.DataType`.
-        min_opset: the first opset of ONNX whose convolutions take that type; None where float32 graphs serve, or where
-            the values are quantized.
-        feature_type: the element type of what passes between the two graphs of a stream, named like `onnx_type`.
-        quantization: its numbers; None for floating point, which needs no calibration.
-        cpu_limitation: why ONNX Runtime does not compute in it on the CPU; None where it does.
-        emulated: whether its rounding is emulated on the CPU in place of that.
-        torch_autocast: the name of the type that PyTorch's autocast has for it.
-        openvino_hint: what selects it in OpenVINO; None where the graph alone decides.
-        openvino_names: of its types in graphs that OpenVINO compiled; none where OpenVINO has none.
-        tensorrt_names: of its type in TensorRT's descriptions of layers, in all versions.
-        min_compute_capability: the first GPUs that multiply in it, e.g. 89 for 8.9; 0 for all.
-        alternative: a precision for GPUs that do not.
+    `min_miou` is the accuracy threshold: what the mean IoU between its masks and those of PyTorch in float32 must reach
+    unless the user says otherwise. `tolerance` is the largest difference of a tensor inside the network, as a share of
+    its largest value, that counts as rounding when the place of an error is looked for.
     """
 
-    name: str
-    bytes: int
+    name: str  # as manifests and users write it
+    bytes: int  # of one element
     min_miou: float
     tolerance: float
-    onnx_type: str = "FLOAT"
-    min_opset: int | None = None
-    feature_type: str = "FLOAT"
-    quantization: QuantizationSpec | None = None
-    cpu_limitation: str | None = None
-    emulated: bool = False
-    torch_autocast: str | None = None
-    openvino_hint: str | None = None
-    openvino_names: tuple[str, ...] = ()
-    tensorrt_names: tuple[str, ...] = ()
-    min_compute_capability: int = 0
-    alternative: str = "fp16"
+    onnx_type: str = "FLOAT"  # of the operands, a member of `onnx_ir.DataType`
+    min_opset: int | None = None  # whose convolutions take that type; None for float32 graphs and quantized values
+    feature_type: str = "FLOAT"  # of what passes between the two graphs of a stream
+    quantization: QuantizationSpec | None = None  # None for floating point, which needs no calibration
+    cpu_limitation: str | None = None  # why ONNX Runtime does not compute in it on the CPU; None where it does
+    emulated: bool = False  # whether its rounding is emulated on the CPU instead
+    torch_autocast: str | None = None  # the name of its type in PyTorch's autocast
+    openvino_hint: str | None = None  # None where the graph alone decides
+    openvino_names: tuple[str, ...] = ()  # of its types in compiled graphs; none where OpenVINO has none
+    tensorrt_names: tuple[str, ...] = ()  # of its type in descriptions of layers, in all versions
+    min_compute_capability: int = 0  # of GPUs that multiply in it, e.g. 89 for 8.9; 0 for all
+    alternative: str = "fp16"  # a precision for GPUs that do not
 
     @property
     def is_converted(self) -> bool:

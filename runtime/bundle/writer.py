@@ -92,15 +92,11 @@ def write_bundle(path: Path, *, replace: bool = False) -> Iterator[BundleWriter]
 class BundleUpdate:
     """A copy of a bundle in the making; made by `update_bundle`.
 
-    Attributes:
-        bundle: the old one.
-        directory: where the copy is.
-        graphs: records to add or replace, by name; so are `engines`, of which None removes one.
-        quantisations: the same, by precision.
+    `graphs`, `engines` and `quantisations` are records to add or replace; None removes an engine.
     """
 
-    bundle: Bundle
-    directory: Path
+    bundle: Bundle  # the old one
+    directory: Path  # of the copy
     graphs: dict[str, GraphRecord] = field(default_factory=dict)
     engines: dict[str, EngineRecord | None] = field(default_factory=dict)
     quantisations: dict[str, QuantisationRecord] = field(default_factory=dict)
@@ -123,8 +119,7 @@ class BundleUpdate:
 def update_bundle(bundle: Bundle) -> Iterator[BundleUpdate]:
     """Yield a copy of the bundle to add to; it takes the bundle's place when the block ends without an error.
 
-    Raises:
-        BundleError: the bundle was changed by someone else meanwhile, or the result is not valid.
+    It is a `BundleError` if the bundle was changed by someone else meanwhile, or the result is not valid.
     """
     path = bundle.path.resolve()
     before = sha256(path / MANIFEST)

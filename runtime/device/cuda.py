@@ -26,9 +26,8 @@ _NON_BLOCKING = 1
 class CudaError(Exception):
     """A call of CUDA's failed.
 
-    Attributes:
-        sticky: whether every later call of this process fails too (an illegal address, a hung kernel, a GPU that is
-            gone): nothing of the GPU can be used or freed any more.
+    `sticky`: every later call of this process fails too (an illegal address, a hung kernel, a GPU that is gone), so
+    that nothing of the GPU can be used or freed any more.
     """
 
     def __init__(self, message: str, *, sticky: bool = False) -> None:
@@ -222,11 +221,7 @@ class Device:
 
 
 def open_device(index: int = 0) -> Device:
-    """Open a GPU.
-
-    Raises:
-        BackendError: there is no such GPU, or pycuda is not installed or does not work.
-    """
+    """Open a GPU; a `BackendError` if there is no such GPU, or pycuda is not installed or does not work."""
     driver = read_cuda_driver()
     if driver.problem is not None:
         raise BackendError(f"TensorRT needs a GPU: {driver.problem}.", "`avsbg doctor` shows what is here.")

@@ -23,17 +23,11 @@ class Gpu:
 
 @dataclass(frozen=True)
 class CudaDriver:
-    """The answers of the CUDA driver.
+    """The answers of the CUDA driver."""
 
-    Attributes:
-        version: the latest CUDA version that it supports, e.g. `13.0`; None where there is no driver.
-        problem: why no GPU can be used; None where one can.
-        gpus: the GPUs, in CUDA's order.
-    """
-
-    version: str | None
-    problem: str | None
-    gpus: tuple[Gpu, ...] = ()
+    version: str | None  # the latest CUDA version that it supports, e.g. `13.0`; None where there is no driver
+    problem: str | None  # why no GPU can be used; None where one can
+    gpus: tuple[Gpu, ...] = ()  # in CUDA's order
 
 
 def read_cuda_driver() -> CudaDriver:

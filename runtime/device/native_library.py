@@ -12,24 +12,15 @@ from avsbg.runtime.errors import NativeLibraryError
 
 @dataclass(frozen=True)
 class NativeLibrary:
-    """A native library that was built with this installation.
+    """A native library that was built with this installation."""
 
-    Attributes:
-        name: `onnxruntime` (operators for ONNX Runtime) or `tensorrt` (the TensorRT plugin).
-        built_with: what the build recorded: compiler, CUDA version and architectures, version of TensorRT's headers.
-    """
-
-    name: str
+    name: str  # `onnxruntime` (operators for ONNX Runtime) or `tensorrt` (the TensorRT plugin)
     path: Path
-    built_with: dict[str, str]
+    built_with: dict[str, str]  # compiler, CUDA version and architectures, version of TensorRT's headers
 
 
 def native_library(name: str) -> NativeLibrary:
-    """Find the library `onnxruntime` or `tensorrt`.
-
-    Raises:
-        NativeLibraryError: it was not built, with the reason that the build gave, or is no longer there.
-    """
+    """Find the library `onnxruntime` or `tensorrt`, or raise a `NativeLibraryError` that says why it is not there."""
     folder = next((folder for folder in _folders() if (folder / "native.json").is_file()), None)
     if folder is None:
         raise NativeLibraryError(

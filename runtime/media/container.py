@@ -44,11 +44,7 @@ class VideoInfo:
 
 
 def probe(path: Path) -> VideoInfo:
-    """Describe the video file at `path`.
-
-    Raises:
-        MediaError: it is missing, cannot be read as a video, or has no frames.
-    """
+    """Describe the video file at `path`; a `MediaError` if it is missing, is not a video, or has no frames."""
     container, header_suffices = _open_by_header(path)
     with container:
         stream = video_stream(container, path)
@@ -62,10 +58,9 @@ def probe(path: Path) -> VideoInfo:
 
 
 def open_media(path: Path | str) -> Any:
-    """Open a media file: an `av` input container, with FFmpeg's protocols other than plain files switched off.
+    """Open a media file as an `av` input container, with FFmpeg's protocols other than plain files switched off.
 
-    Raises:
-        MediaError: it is missing or not a media file.
+    It is a `MediaError` if it is missing or not a media file.
     """
     path = Path(path)
     if not path.exists():
@@ -136,8 +131,7 @@ def decode(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
 def packets_of(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
     """The packets of one or more tracks; an empty one at the end of each, which empties its decoder.
 
-    Raises:
-        MediaError: the file ends inside a packet, or before the last one that its index lists.
+    It is a `MediaError` if the file ends inside a packet, or before the last one that its index lists.
     """
     counts = dict.fromkeys((stream.index for stream in streams), 0)
     whole = True

@@ -51,27 +51,17 @@ class LiveCounters:
 class LiveReader:
     """An open live source. Use it as a context manager.
 
-    Its frames and sound may come from one source, or from a camera and a microphone, whose time stamps are then those
-    of the wall clock.
-
-    Args:
-        source: where the frames come from, and the sound if it has some.
-        microphone: where the sound comes from instead.
-        stop: set by whoever wants the source to end.
-        duration: seconds after which it ends by itself; None for never.
-
-    Attributes:
-        video: what is known of the source; valid inside the block.
-        failure: why it ended, if it was not meant to.
+    Its frames and sound may come from one `source`, or from a camera and a `microphone`, whose time stamps are then
+    those of the wall clock. It ends after `duration` seconds, or when `stop` is set.
     """
 
-    video: VideoInfo
+    video: VideoInfo  # valid inside the block
 
     def __init__(
         self, source: LiveSource, microphone: LiveSource | None, *, stop: threading.Event, duration: float | None
     ) -> None:
         self.counters = LiveCounters()
-        self.failure: MediaError | None = None
+        self.failure: MediaError | None = None  # why it ended, if it was not meant to
         self._source, self._microphone = source, microphone
         self._stop, self._duration = stop, duration
         self._stack = ExitStack()

@@ -27,14 +27,10 @@ Array = NDArray[Any]
 
 
 def log_mel(waveform: Array) -> Array:
-    """Log-mel patches of 0.96 s, computed in float64.
+    """Log-mel patches of 0.96 s, computed in float64 from a mono waveform `[n]` at 16 kHz in [-1, 1].
 
-    Args:
-        waveform: `[n]`, mono, 16 kHz, in [-1, 1].
-
-    Returns:
-        float32 `[patches, 1, 96, 64]` (time, mel), consecutive and without overlap; an incomplete patch is dropped, so
-        that fewer than 15,600 samples give none.
+    Returns float32 `[patches, 1, 96, 64]` (time, mel), consecutive and without overlap; an incomplete patch is dropped,
+    so that fewer than 15,600 samples give none.
     """
     samples = np.asarray(waveform, dtype=np.float64)
     patches = (len(samples) - WINDOW + HOP) // PATCH_HOP if len(samples) >= WINDOW else 0

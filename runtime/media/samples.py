@@ -41,13 +41,8 @@ class Sample:
 def read_samples(video: VideoInfo, manifest: Manifest, *, silent: bool = False) -> Iterator[Sample]:
     """Walk a video second by second; a soundtrack that ends before the frames continues as silence.
 
-    Args:
-        video: what `probe` returned.
-        manifest: of the bundle.
-        silent: silence in place of the soundtrack; what a network that uses no audio gets in any case.
-
-    Raises:
-        MediaError: no audio track and not `silent`, or the file cannot be decoded.
+    `silent` puts silence in place of the soundtrack, as a network that uses no audio gets in any case. It is a
+    `MediaError` if there is no audio track and not `silent`, or the file cannot be decoded.
     """
     # Made here, not in the generator: what is missing shows before work begins.
     audio = AudioReader(video, manifest.clip.sample_rate) if manifest.uses_audio and not silent else None
@@ -75,11 +70,7 @@ def read_clips(video: VideoInfo, manifest: Manifest, *, silent: bool = False) ->
 
 
 def check_inputs(manifest: Manifest, graph: GraphRecord) -> None:
-    """Check that all that the graph takes can be made from a video.
-
-    Raises:
-        MediaError: it takes something else, such as audio embeddings, which need VGGish.
-    """
+    """Check that all that the graph takes can be made from a video; else a `MediaError`, as for audio embeddings."""
     for tensor in graph.inputs:
         if tensor.name not in ("frames", "waveform", "log_mel") and manifest.uses_audio:
             raise MediaError(
@@ -149,11 +140,9 @@ def _taps(target: int, source: int) -> tuple[Array, Array, Array]:
 
 
 def repeat_last_patch(waveform: Array, samples: int) -> Array:
-    """Lengthen a waveform by repeating the sound of its last whole log-mel patch.
+    """Lengthen a waveform, float32 `[n]`, to `samples` by repeating the sound of its last whole log-mel patch.
 
-    Args:
-        waveform: `[n]`, float32; less than a patch is first filled up with silence.
-        samples: the wanted length.
+    Less than a patch is first filled up with silence.
     """
     if len(waveform) >= samples:
         return waveform[:samples]

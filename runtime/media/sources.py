@@ -38,11 +38,7 @@ class LiveSource:
 
 
 def parse_source(text: str) -> Path | LiveSource:
-    """Read a source: `scheme://...`, `DEVICE:NAME` with FFmpeg options after a `?`, or a path.
-
-    Raises:
-        MediaError: the scheme is none of `PROTOCOLS`.
-    """
+    """Read `scheme://...`, `DEVICE:NAME` with FFmpeg options after `?`, or a path; a `MediaError` for other schemes."""
     if match := re.match(r"([a-z][a-z0-9+.]*)://", text, re.IGNORECASE):
         scheme = match[1].lower()
         if scheme not in PROTOCOLS:

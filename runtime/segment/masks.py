@@ -110,13 +110,9 @@ def _coco_writer(directory: Path, video: VideoInfo) -> Iterator[MaskWriter]:
 
 
 def run_lengths(mask: Array) -> dict[str, list[int]]:
-    """COCO's uncompressed run-length encoding: column by column, lengths of runs of 0, 1, 0, ... in turn.
+    """COCO's uncompressed run-length encoding of a bool mask `[h, w]`: column by column, runs of 0, 1, 0, ... in turn.
 
-    Args:
-        mask: bool `[h, w]`.
-
-    Returns:
-        `{"size": [h, w], "counts": [...]}`, which `pycocotools.mask.frPyObjects` reads.
+    Returns `{"size": [h, w], "counts": [...]}`, which `pycocotools.mask.frPyObjects` reads.
     """
     flat = mask.ravel(order="F")
     changes = np.flatnonzero(np.diff(flat, prepend=False)) if len(flat) else np.zeros(0, int)

@@ -45,11 +45,8 @@ class Segmenter(Protocol):
 class ClipSegmenter:
     """Segments clips of T seconds that follow each other, as the published networks do.
 
-    Args:
-        backend: an open backend on a `clip` graph, named `spec` by the user.
-
-    Raises:
-        MediaError: the graph takes something that cannot be made from a video.
+    `backend` is open on a `clip` graph, and `spec` its name as the user wrote it. It is a `MediaError` if the graph
+    takes something that cannot be made from a video.
     """
 
     mode = "clip"

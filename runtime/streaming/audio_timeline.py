@@ -83,11 +83,9 @@ class AudioTimeline:
             self._append(_Chunk(time, np.array(samples)))
 
     def window(self, start: float, count: int, *, complete: bool = True) -> Array | None:
-        """`count` samples from the time `start` on.
+        """Samples from the time `start` on, float32 `[count]`; silence before the first sample held.
 
-        Returns:
-            float32 `[count]`, silence where it lies before the first sample held. For samples that have not arrived:
-            None if it is to be `complete`, else silence too.
+        For samples that have not arrived: None if it is to be `complete`, else silence too.
         """
         first = next((index for index in reversed(range(len(self._chunks))) if self._chunks[index].time <= start), 0)
         skip = round((start - self._chunks[first].time) * self.rate) if self._chunks else 0

@@ -101,10 +101,7 @@ class StreamFrame:
 class FramePairing:
     """Encodes the frames of a stream in their order, and decodes their masks; arguments and errors as of `Stream`.
 
-    It holds the features of two frames, whatever the stream's length.
-
-    Attributes:
-        audio: the encoder's input of sound.
+    It holds the features of two frames, whatever the stream's length. `audio` is the encoder's input of sound.
     """
 
     def __init__(
@@ -174,13 +171,8 @@ class FramePairing:
 class StreamedClip(Backend):
     """Has the contract of the clip graph and computes it through `encode` and `decode`, frame by frame.
 
-    It holds the stream's graphs against the same test vectors and accuracy thresholds as the clip's.
-
-    Args:
-        encode, decode: backends of the two graphs, of one class and not yet open; they are open while this is.
-
-    Raises:
-        BackendError: the two do not fit each other.
+    It holds the stream's graphs against the same test vectors and accuracy thresholds as the clip's. The two backends
+    are of one class and not yet open; they are open while this is. If they do not fit, it is a `BackendError`.
     """
 
     name: ClassVar[str] = "streamed"
@@ -228,11 +220,7 @@ class StreamedClip(Backend):
 
 
 def check_streams(bundle: Bundle) -> None:
-    """Check that a bundle has the graphs of a stream.
-
-    Raises:
-        BackendError: it has not; says why and what to do.
-    """
+    """Check that a bundle has the graphs of a stream, or raise a `BackendError` that says why not and what to do."""
     if {"encode", "decode"} <= set(bundle.manifest.graphs):
         return
     if bundle.manifest.variant.get("network") == "avsbench":
@@ -245,11 +233,7 @@ def check_streams(bundle: Bundle) -> None:
 
 
 def create_streamed_clip(bundle: Bundle, spec: BackendSpec, **options: Any) -> StreamedClip:
-    """The backend of a specification on both graphs of a bundle's stream, not yet open.
-
-    Raises:
-        BackendError: the bundle has no such graphs, or the backend refuses what is asked for.
-    """
+    """The backend of a specification on both graphs of a bundle's stream, not yet open; a `BackendError` if refused."""
     check_streams(bundle)
     common = {**spec.options(), **options, "operator": None}
     return StreamedClip(

@@ -37,9 +37,6 @@ class ThreadedStream:
         policy: what happens to a new frame when as many as that wait: `block` makes `push` wait, `drop-oldest` drops
             the oldest frame that waits, but not the sound that came with it or apart from it. Masks are not dropped: a
             consumer that does not take them stops the network, and then the policy acts on the frames.
-
-    Attributes:
-        stream: the stream, with its counters.
     """
 
     def __init__(self, stream: Stream, capacity: int = 8, policy: Policy = "block") -> None:

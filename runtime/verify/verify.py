@@ -32,78 +32,48 @@ DEFAULT_MIN_MIOU = 0.99
 
 @dataclass(frozen=True)
 class VerifyCase:
-    """A graph with one implementation of the operator, an engine, or the pair of a stream.
-
-    Attributes:
-        label: how the result names it.
-        backend: as `BackendSpec` reads it.
-        accuracy: its record of what the precision costs.
-        why_not: why it cannot run here; None where it can.
-        encode: options of the graph `encode`, where this is a pair, whose `options` are of `decode`.
-    """
+    """A graph with one implementation of the operator, an engine, or the pair of a stream."""
 
     label: str
-    backend: str
+    backend: str  # as `BackendSpec` reads it
     options: dict[str, Any] = field(default_factory=dict)
-    accuracy: AccuracyRecord | None = None
-    why_not: str | None = None
-    encode: dict[str, Any] | None = None
+    accuracy: AccuracyRecord | None = None  # its record of what the precision costs
+    why_not: str | None = None  # why it cannot run here; None where it can
+    encode: dict[str, Any] | None = None  # options of the graph `encode` of a pair, whose `options` are of `decode`
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output of one backend against one file of test vectors.
-
-    Attributes:
-        vectors: the file, and `clips` its batch.
-        largest_absolute: the largest |difference|; NaN where either side has one.
-        largest_relative: that, divided by the largest magnitude of the reference.
-        flips: for `probability`, how many pixels are on the other side of 0.5, out of `elements`; else None.
-        passed: whether `largest_absolute` is within the tolerance.
-    """
+    """One output of one backend against one file of test vectors."""
 
     vectors: str
-    clips: int
+    clips: int  # the batch of the vectors
     output: str
     elements: int
-    largest_absolute: float
-    largest_relative: float
-    flips: int | None
-    passed: bool
+    largest_absolute: float  # the largest |difference|; NaN where either side has one
+    largest_relative: float  # that, divided by the largest magnitude of the reference
+    flips: int | None  # of `probability`: those of `elements` on the other side of 0.5; else None
+    passed: bool  # whether `largest_absolute` is within the tolerance
 
 
 @dataclass(frozen=True)
 class ClipAccuracy:
-    """One clip as the task sees it: the masks of a backend against those of PyTorch.
-
-    Attributes:
-        vectors: the file, and `clip` which of its clips.
-        miou: mean over the frames of the masks' IoU; 1 where both are empty.
-        flipped: the share of pixels on the other side of 0.5.
-    """
+    """One clip as the task sees it: the masks of a backend against those of PyTorch."""
 
     vectors: str
-    clip: int
-    miou: float
-    flipped: float
+    clip: int  # its number among those of the file
+    miou: float  # mean over the frames of the masks' IoU; 1 where both are empty
+    flipped: float  # the share of pixels on the other side of 0.5
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The outputs of a backend against PyTorch's.
+    """The outputs of a backend against PyTorch's; `miou` and `flipped` are means over all clips."""
 
-    Attributes:
-        min_miou: the accuracy threshold of a precision that is meant to differ; None for fp32, whose outputs must all
-            be within the tolerance.
-        miou: mean over all clips.
-        flipped: mean over all clips.
-        passed: by that rule. An output that is not finite never passes.
-    """
-
-    min_miou: float | None
+    min_miou: float | None  # the accuracy threshold; None for fp32, whose outputs must all be within the tolerance
     miou: float
     flipped: float
-    passed: bool
+    passed: bool  # by the `rule`; an output that is not finite never passes
     comparisons: tuple[Comparison, ...]
     clips: tuple[ClipAccuracy, ...]
 
@@ -262,11 +232,7 @@ def mask_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Array:
 
 
 def select_vectors(bundle: Bundle, clips: Sequence[int] = ()) -> Iterator[Vectors]:
-    """The bundle's test vectors with those numbers of clips; all if none are named.
-
-    Raises:
-        BundleError: the bundle has no test vectors, or none with a number of clips that was asked for.
-    """
+    """The bundle's test vectors with those numbers of clips, or all; a `BundleError` if a number has none."""
     records = bundle.manifest.vectors
     if not records:
         raise BundleError(f"{bundle.path} holds no test vectors.", "Export the bundle again.")

@@ -12,12 +12,9 @@ _PATH_KEY = "avsbg.cpu_path"
 
 
 def available_paths() -> list[str]:
-    """The instruction sets that the library can use on this CPU, the best first.
+    """The instruction sets that the library can use on this CPU, the best first; a `NativeLibraryError` without it.
 
     Those whose name ends in `bf16` round fp32 descriptors to bf16; they run only when they are named.
-
-    Raises:
-        NativeLibraryError: the library was not built, with the reason.
     """
     library = ctypes.CDLL(str(native_library("onnxruntime").path))
     library.avsbg_cpu_paths.restype = ctypes.c_char_p
@@ -26,14 +23,11 @@ def available_paths() -> list[str]:
 
 
 def register(options: Any, path: str = "auto") -> str:
-    """Register the operators of the domain avsbg with ONNX Runtime's session options.
+    """Register the operators of the domain avsbg with an `onnxruntime.SessionOptions`.
 
-    Args:
-        options: an `onnxruntime.SessionOptions`; its sessions then prefer the library to a function body.
-        path: an instruction set of `available_paths`, or `auto`; the one that will run is returned.
-
-    Raises:
-        NativeLibraryError: the library was not built, this CPU has no such path, or ONNX Runtime is too old.
+    Its sessions then prefer the library to a function body. `path` is an instruction set of `available_paths`, or
+    `auto`; the one that will run is returned. It is a `NativeLibraryError` if the library was not built, this CPU has
+    no such path, or ONNX Runtime is too old.
     """
     paths = available_paths()
     if path not in ("auto", *paths):

@@ -34,13 +34,9 @@ def request_node_assignment(options: Any, provider: str) -> None:
 
 
 def check_providers(session: Any, provider: str) -> dict[str, int]:
-    """Check that an `onnxruntime.InferenceSession` runs on the provider that was asked for.
+    """Check that an `onnxruntime.InferenceSession` runs on `provider`, or raise a `BackendError` that says why not.
 
-    Returns:
-        How many nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
-
-    Raises:
-        BackendError: it does not, or nodes that compute were given to another; names them.
+    Returns the number of nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
     """
     chosen = session.get_providers()
     if chosen[0] != provider:

@@ -22,18 +22,12 @@ from avsbg.runtime.errors import BackendError
 
 @dataclass(frozen=True)
 class Step:
-    """The step that a captured graph executes; any other needs another graph.
-
-    Attributes:
-        shapes: of the inputs, in the contract's order.
-        inputs: those that come from the host.
-        outputs: those that go to the host.
-    """
+    """The step that a captured graph executes; any other needs another graph."""
 
     profile: int
-    shapes: tuple[Shape, ...]
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
+    shapes: tuple[Shape, ...]  # of the inputs, in the contract's order
+    inputs: tuple[str, ...]  # those that come from the host
+    outputs: tuple[str, ...]  # those that go to the host
 
 
 @dataclass
@@ -49,10 +43,10 @@ class Counts:
 class ExecutionContext:
     """Executes one step at a time.
 
-    Inputs and outputs have fixed addresses, since a captured graph holds them, and the size of the largest shapes.
-    The first run of a step is enqueued call by call; it is the warm-up that plugins and lazy loading need. When the
-    same step comes again, it is captured, and launched as a whole from then on. A step of other shapes gives the graph
-    up: TensorRT allows no launch of a graph after its execution context has been changed.
+    Inputs and outputs have fixed addresses, since a captured graph holds them, and the size of the largest shapes. The
+    first run of a step is enqueued call by call; it is the warm-up that plugins and lazy loading need. When the same
+    step comes again, it is captured, and launched as a whole from then on. A step of other shapes gives the graph up:
+    TensorRT allows no launch of a graph after its execution context has been changed.
 
     Args:
         device: the GPU; its context is active here and in every method.
@@ -60,10 +54,6 @@ class ExecutionContext:
         largest: the largest shapes of the engine's tensors.
         pool: where outputs that stay on the GPU go.
         capture: False: never; True: a capture that fails is an error; None: it is remembered in `counts`.
-
-    Raises:
-        BackendError: TensorRT cannot make an execution context.
-        CudaError: there is no memory.
     """
 
     def __init__(  # noqa: PLR0917
@@ -108,9 +98,7 @@ class ExecutionContext:
     ) -> Results:
         """Execute one step; if all outputs stay on the GPU, the work is under way when this returns.
 
-        Raises:
-            BackendError: no profile takes the shapes, or a graph was demanded and cannot be captured.
-            CudaError: CUDA or TensorRT failed.
+        It is a `BackendError` if no profile takes the shapes, or a graph was demanded and cannot be captured.
         """
         names = [name for name, tensor in self._tensors.items() if tensor.is_input]
         shapes = {name: tuple(inputs[name].shape) for name in names}

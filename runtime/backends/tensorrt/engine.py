@@ -43,16 +43,10 @@ def find_engine(bundle: Bundle, name: str) -> EngineRecord:
 def choose_engine(
     bundle: Bundle, backend: str, graph: str, *, operator: str | None = None, precision: str | None = None, gpu: int = 0
 ) -> str:
-    """The name of the one engine that fits; of several that differ only in the GPU, the one for this machine's.
+    """The name of the one engine that fits; of several that differ only in the GPU, the one for this machine's `gpu`.
 
-    Args:
-        graph: the graph's role, or its full name.
-        operator: None for either.
-        precision: None for any.
-        gpu: the number of the GPU that it is to run on.
-
-    Raises:
-        BackendError: none fits, with the command that builds one; or several do, with their names.
+    `graph` is the graph's role or full name; None stands for any operator or precision. It is a `BackendError` if none
+    fits, with the command that builds one, or if several do, with their names.
     """
     fitting = {
         name: record
@@ -83,16 +77,12 @@ def choose_engine(
 
 
 def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path | None = None, device: int = 0) -> Any:
-    """Deserialise an engine.
+    """Deserialise an engine of an open bundle, whose files have been held against their hashes.
 
     Args:
-        bundle: an open bundle, whose files have been held against their hashes.
         trust: load it even though this user did not build it on this machine.
         plugin: the plugin library, for an engine that needs one; by default the one installed with avsbg.
         device: the number of the GPU that is current.
-
-    Returns:
-        TensorRT's engine.
 
     Raises:
         BackendError: it is not what its record says, was built for another device or by another version, comes from an
@@ -134,12 +124,8 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
 def load_plugin(registry: Any, path: Path | None = None) -> Path:
     """Load the plugin library into a registry, check that it brought our operators, and return the library's path.
 
-    Args:
-        registry: `get_plugin_registry()` of the builder or the runtime that will meet the operators.
-        path: the library; by default the one built with this installation.
-
-    Raises:
-        NativeLibraryError: there is no such library, it cannot be loaded, or it lacks one of our operators.
+    `registry` is of the builder or runtime that will meet the operators; `path` is by default the library built with
+    this installation. One that is missing, cannot be loaded or lacks an operator is a `NativeLibraryError`.
     """
     path = native_library("tensorrt").path if path is None else Path(path)
     if not path.is_file():

@@ -21,16 +21,11 @@ MAX_ACQUIRED = 16
 
 @dataclass
 class PooledBuffer:
-    """Memory of the GPU that an output stays in.
-
-    Attributes:
-        written: the event after which it holds the output.
-        read: the events after which those who took it as an input no longer need it.
-    """
+    """Memory of the GPU that an output stays in."""
 
     memory: Memory
-    written: Any = None
-    read: list[Any] = field(default_factory=list)
+    written: Any = None  # the event after which it holds the output
+    read: list[Any] = field(default_factory=list)  # events after which its readers no longer need it
 
 
 class GpuTensor(DeviceTensor):
@@ -89,13 +84,9 @@ class BufferPool:
         self._reader: Stream | None = None
 
     def acquire(self, nbytes: int, stream: Stream) -> PooledBuffer:
-        """A buffer of exactly that size for work of `stream` to write to; the GPU's context is active.
+        """A buffer of exactly that size for work of `stream` to write to; a `BackendError` if too many are in use.
 
-        The stream waits, on the GPU, until nobody reads the buffer's former content.
-
-        Raises:
-            BackendError: too many are in use.
-            CudaError: there is no memory.
+        The GPU's context is active. The stream waits, on the GPU, until nobody reads the buffer's former content.
         """
         with self._lock:
             found = next((buffer for buffer in self._free if buffer.memory.nbytes == nbytes), None)

@@ -18,19 +18,13 @@ _TYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "INT64": "int
 
 @dataclass(frozen=True)
 class EngineTensor:
-    """An input or output of an engine.
-
-    Attributes:
-        dtype: numpy's name of its type, or TensorRT's where numpy has none.
-        shape: -1 where a dimension is dynamic.
-        profiles: of an input, the smallest, optimal and largest shape of each optimisation profile.
-    """
+    """An input or output of an engine."""
 
     name: str
     is_input: bool
-    dtype: str
-    shape: Shape
-    profiles: tuple[tuple[Shape, Shape, Shape], ...] = ()
+    dtype: str  # numpy's name, or TensorRT's where numpy has none
+    shape: Shape  # -1 where a dimension is dynamic
+    profiles: tuple[tuple[Shape, Shape, Shape], ...] = ()  # of an input: smallest, optimal, largest
 
 
 def read_tensors(trt: Any, engine: Any) -> dict[str, EngineTensor]:
@@ -77,11 +71,7 @@ def _fits(shape: Shape, record: TensorRecord) -> bool:
 
 
 def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Sequence[int]]) -> int:
-    """The optimisation profile for the inputs' shapes: of those that take them, the one tuned for the nearest size.
-
-    Raises:
-        BackendError: no profile takes them; names what the engine takes.
-    """
+    """The optimisation profile that takes the shapes, tuned for the nearest size; a `BackendError` if none does."""
     inputs = [tensor for tensor in tensors.values() if tensor.is_input]
     distances = {
         number: sum(
@@ -102,11 +92,7 @@ def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Seq
 
 
 def largest_shapes(tensors: Mapping[str, EngineTensor], contract: GraphRecord) -> dict[str, Shape]:
-    """The largest shape that each input and output can have in any profile: what memory is taken for.
-
-    Raises:
-        BackendError: it is no shape that memory could be taken for.
-    """
+    """The largest shape of each tensor in any profile; a `BackendError` if no memory could be taken for it."""
     largest: dict[str, int] = {}
     for record in contract.inputs:
         for _, _, high in tensors[record.name].profiles:
