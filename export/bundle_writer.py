@@ -40,17 +40,10 @@ def export_bundle(
     replace_existing: bool = False,
     report: Report = lambda _: None,
 ) -> Manifest:
-    """Export a network and its front end to the bundle `path`.
+    """Export a network and its front end, as `avsbg.export.weights` makes it, to the bundle `path`.
 
-    The bundle appears only once ONNX Runtime has reproduced PyTorch's outputs from each of its graphs.
-
-    Args:
-        graph: the network, as `avsbg.export.weights` makes it.
-        weights: where the network's weights come from.
-        shape: what the graphs have fixed; by default the papers' 5 frames of 224 x 224.
-        stream: whether the graphs of a stream, `encode` and `decode`, are part of it.
-        merging: whether neighbouring operations are merged where that saves work (`avsbg.export.merges`).
-        report: called with a line of text as the work goes on.
+    The bundle appears only once ONNX Runtime has reproduced PyTorch's outputs from each of its graphs. With `stream`,
+    the graphs of a stream are part of it; with `merging`, operations are merged (`avsbg.export.merges`).
 
     Raises:
         ExportError: a graph is not valid, the network cannot be streamed, or outputs differ from PyTorch's by more

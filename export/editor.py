@@ -50,10 +50,8 @@ class GraphEditor:
     ) -> ir.Value:
         """Insert a node with one output, of this name, type and shape, and return that.
 
-        Args:
-            shape: by default the first input's.
-            node_name: by default the output's.
-            before: the node that it is inserted before; by default it follows the one that computes the first input.
+        The shape is by default the first input's, the node's name the output's, and its place behind the node that
+        computes the first input.
         """
         node = ir.node(operator, inputs, attributes=attributes, name=node_name or name)
         output = node.outputs[0]
@@ -127,11 +125,7 @@ def _describe(value: ir.Value) -> TensorRecord:
 
 
 def check_model(path: Path) -> None:
-    """Check a file as strictly as onnx can, with the shape of every value inferred and compared.
-
-    Raises:
-        onnx.checker.ValidationError, onnx.shape_inference.InferenceError: it is not valid.
-    """
+    """Check a file, shapes included, as strictly as onnx can, or raise onnx's ValidationError or InferenceError."""
     register_schemas()
     onnx.checker.check_model(str(path))
     proto = onnx.load(str(path), load_external_data=False)

@@ -39,21 +39,13 @@ Report = Callable[[str], None]
 def export_graphs(
     graph: ClipGraph, shape: ClipShape, directory: Path, report: Report, *, stream: bool = False, merging: bool = True
 ) -> dict[str, GraphRecord]:
-    """Export a network's graphs into `directory`.
+    """Export a network's graphs into `directory`, and return their records for the manifest, by name.
 
     Writes `clip.onnx` and `weights.bin`, and, where the network contains an operator of ours, `clip.plain.onnx`, which
     computes the same from the same weights with standard operators only. With `stream`, the same for the two graphs of
-    a stream, `encode` and `decode`. The parameters that are merged in the graphs are kept in `unmerged.safetensors`.
-
-    Args:
-        report: called with a line of text as each step begins or ends.
-        merging: whether operations are merged (`avsbg.export.merges`).
-
-    Returns:
-        The graphs' records for the manifest, by name.
-
-    Raises:
-        ExportError: the checker of ONNX refuses a graph, or the network cannot be streamed.
+    a stream, `encode` and `decode`. The parameters that are merged in the graphs (`avsbg.export.merges`) are kept in
+    `unmerged.safetensors`. An ExportError says that ONNX's checker refuses a graph, or that the network cannot be
+    streamed.
     """
     names = ("clip", "encode", "decode") if stream else ("clip",)
     modules = {name: graph_module(graph, name) for name in names}

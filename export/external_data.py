@@ -24,12 +24,7 @@ MOST_ELEMENTS = 2**36
 
 
 def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
-    """Check that a graph's external data are files that its record lists, and lie within them, and every size.
-
-    Raises:
-        BundleError: the file is no ONNX model; a weight points elsewhere or beyond the end of its file, or has not as
-            many bytes as its dimensions say; or a tensor has a dimension below 0 or more elements than any machine.
-    """
+    """Check that a graph's weights lie within the files that its record lists, and every size, or raise BundleError."""
     path = bundle.file(record.file)
     try:
         model = onnx.load(str(path), load_external_data=False)

@@ -22,14 +22,9 @@ Run = Callable[[Mapping[str, Array]], dict[str, Array]]
 class GraphTensors:
     """A graph of a bundle whose tensors can be asked for by name, in ONNX Runtime on the CPU.
 
-    `run` takes the inputs of `vectors`, and `size` is for as many clips; without any, for one.
-
-    Attributes:
-        nodes: in the order of execution.
-        producer: by tensor, the index of the node that computes it.
-
-    Raises:
-        BundleError: the bundle has no such graph.
+    `run` takes the inputs of `vectors`, and `size` is for as many clips; without any, for one. `nodes` are in the order
+    of execution; `producer` has, by tensor, the index of the node that computes it. Without such a graph, a BundleError
+    is raised.
     """
 
     def __init__(self, bundle: Bundle, name: str, vectors: Vectors | None = None) -> None:

@@ -55,27 +55,17 @@ def needs_audio_encoder(variant: Variant, audio: AudioForm) -> bool:
 
 
 class ClipGraph(nn.Module):
-    """A network with everything that precedes and follows it in an exported graph.
+    """A network with everything that precedes and follows it in an exported graph."""
 
-    Attributes:
-        BATCH: the name of the one dynamic dimension.
-        outputs: the names of what `forward` returns.
-    """
-
-    BATCH: ClassVar[str] = "clips"
-    outputs: tuple[str, ...] = OUTPUTS
+    BATCH: ClassVar[str] = "clips"  # the one dynamic dimension
+    outputs: tuple[str, ...] = OUTPUTS  # names, in the order that `forward` returns
     scale: Tensor
     offset: Tensor
 
     def __init__(self, network: AvsBg | AvsBench, audio: AudioForm, audio_encoder: AudioEncoder | None = None) -> None:
-        """Wrap `network`.
+        """Wrap `network`, with the form in which the graph takes sound, even if the variant ignores it.
 
-        Args:
-            audio: the form in which the graph takes sound. A variant without audio takes it too, and ignores it.
-            audio_encoder: the one the network was trained with; needed where `needs_audio_encoder` says so.
-
-        Raises:
-            ValueError: an audio encoder is needed and none is given.
+        The audio encoder is the one that the network was trained with; a ValueError says that it is needed and missing.
         """
         super().__init__()
         needed = needs_audio_encoder(network.variant, audio)
@@ -102,12 +92,8 @@ class ClipGraph(nn.Module):
     def network_inputs(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
         """The graph's inputs as the network takes them.
 
-        Args:
-            frames: uint8 `[B, T, H, W, 3]`, RGB.
-            sound: float32, `[B, *AudioForm.shape(T)]`.
-
-        Returns:
-            normalised frames `[B, T, 3, H, W]` and audio embeddings `[B, T, 128]`.
+        RGB frames, uint8 `[B, T, H, W, 3]`, are normalised to `[B, T, 3, H, W]`;
+        sound, float32 `[B, *AudioForm.shape(T)]`, becomes audio embeddings `[B, T, 128]`.
         """
         # TensorRT's parser knows no operation on uint8 but the cast to float.
         normalised = (frames.to(torch.float32) * self.scale + self.offset).permute(0, 1, 4, 2, 3)

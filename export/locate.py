@@ -34,43 +34,27 @@ class LocateError(AvsbgError):
 
 @dataclass(frozen=True)
 class TensorDifference:
-    """A tensor of the failing graph against what it should be.
-
-    Attributes:
-        node: that computes it, named after the module of the network; `operator` is its type.
-        stage: which stage of the network it is; None for a tensor between stages.
-        difference: the largest, as a share of the largest value that it should have; infinite where it is not finite.
-    """
+    """A tensor of the failing graph against what it should be."""
 
     name: str
-    node: str
+    node: str  # named after the module of the network
     operator: str
-    stage: str | None
-    difference: float
+    stage: str | None  # None for a tensor between stages
+    difference: float  # the largest, as a share of the largest value expected; infinite where not finite
     passed: bool
 
 
 @dataclass(frozen=True)
 class Location:
-    """The place of an error.
-
-    Attributes:
-        reference: the graph that it was compared with; None where none is right.
-        tolerance: of each tensor, relative.
-        stages: each stage that was recognised, in the order of execution.
-        not_recognised: stages that no tensor of the reference equals: fused away, or a stage of training only. Those
-            that the export merged with what follows them are left out.
-        first_stage: the first stage that is wrong; None where all are right.
-        first_tensor: the first tensor that is wrong; None where it could not be narrowed down.
-    """
+    """The place of an error."""
 
     graph: str
-    reference: str | None
-    tolerance: float
-    stages: tuple[TensorDifference, ...]
-    not_recognised: tuple[str, ...]
-    first_stage: str | None
-    first_tensor: TensorDifference | None
+    reference: str | None  # the graph that it was compared with; None where none is right
+    tolerance: float  # of each tensor, relative
+    stages: tuple[TensorDifference, ...]  # those recognised, in the order of execution
+    not_recognised: tuple[str, ...]  # stages fused away or of training only; not those that the export merged
+    first_stage: str | None  # that is wrong; None where all are right
+    first_tensor: TensorDifference | None  # that is wrong; None where it could not be narrowed down
     looked_at: int
 
 
@@ -82,11 +66,9 @@ def locate(
     tolerance: float | None = None,
     report: Report = lambda _: None,
 ) -> Location:
-    """Find where a graph of a bundle goes wrong, in ONNX Runtime on the CPU.
+    """Find where a graph of a bundle goes wrong, in ONNX Runtime on the CPU, with the first vectors for `clips`.
 
-    Args:
-        clips: as for `select_vectors`; the first file of vectors is used.
-        tolerance: what a tensor may differ by, relative; by default what the graph's precision allows.
+    The tolerance of each tensor is relative, by default what the graph's precision allows.
 
     Raises:
         LocateError: the vectors hold no intermediate stages.

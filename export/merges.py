@@ -70,14 +70,7 @@ def block_kernel(weight: Array) -> Array:
 
 
 def column_kernels(kernel: Array, mixing: Array) -> tuple[Array, Array]:
-    """A k x k convolution and a 1 x 1 convolution to one channel as a convolution by columns and one that adds them.
-
-    Args:
-        kernel: `[O, C, k, k]`. mixing: `[1, O, 1, 1]`.
-
-    Returns:
-        `[k, C, k, 1]` and `[1, k, 1, k]`.
-    """
+    """Kernels `[O, C, k, k]` and `[1, O, 1, 1]` as one by columns, `[k, C, k, 1]`, and their sum, `[1, k, 1, k]`."""
     together = np.einsum("o,ocij->jci", mixing[0, :, 0, 0].astype(np.float64), kernel)
     size = len(together)
     return together.astype(np.float32)[..., None], np.eye(size, dtype=np.float32).reshape(1, size, 1, size)

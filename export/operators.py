@@ -33,12 +33,10 @@ def row_blocks(positions: int) -> int:
 
 
 def mean_correlation_body(opset: int, blocks: int) -> onnx.FunctionProto:
-    """`MeanCorrelation` in standard operators, computed in fp32 whatever the input type.
+    """`MeanCorrelation` in standard operators of the model's version, computed in fp32 whatever the input type.
 
-    Args:
-        opset: the version of the standard operators, which must be the model's own.
-        blocks: in how many blocks of rows the volume is computed. It bounds memory, not validity: one body serves
-            every P and Q of a model, and blocks are empty where P is smaller than their number.
+    The number of blocks of rows bounds memory, not validity: one body serves every P and Q of a model, and blocks are
+    empty where P is smaller than their number.
     """
     body = [
         "left = Cast <to = 1> (a)",

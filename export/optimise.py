@@ -21,7 +21,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
 def optimise(model: ir.Model) -> list[str]:
-    """Optimise a fresh export in place.
+    """Optimise a fresh export in place, and return the names of its weights, in the order of the modules.
 
     Constants are folded, and with them the exporter's arithmetic on shapes; those that are nearly 0 or 1 are not taken
     for it. Weights are left alone: batch norms stay apart (every engine folds them), equal tensors stay two, and a
@@ -29,9 +29,6 @@ def optimise(model: ir.Model) -> list[str]:
     exactly the parameters that its outputs depend on, under names by which they can be replaced. Nodes are named after
     the modules they come from, since engines report times by those names; all other traces of the exporting machine are
     removed.
-
-    Returns:
-        The names of the weights, in the order of the modules.
     """
     _transpose_weights(model.graph)
     weights = list(model.graph.initializers)

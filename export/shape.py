@@ -15,8 +15,7 @@ class ExportError(AvsbgError):
 class ClipShape:
     """Frames per clip, and their size in pixels; by default the papers' 5 frames of 224 x 224.
 
-    Raises:
-        ExportError: fewer than 2 frames, or a height or width that is not a multiple of 32.
+    An ExportError says that there are fewer than 2 frames, or that a side is not a multiple of 32.
     """
 
     frames: int = 5
@@ -33,11 +32,7 @@ class ClipShape:
 
     @classmethod
     def parse(cls, frames: int, size: str) -> ClipShape:
-        """A shape from a size as users write it: `224`, or `HEIGHTxWIDTH`.
-
-        Raises:
-            ExportError: the size is neither, or a value is out of range.
-        """
+        """Read a size as users write it, `224` or `HEIGHTxWIDTH`; an ExportError if it is neither, or out of range."""
         height, _, width = size.partition("x")
         if not height.isdecimal() or not (width or height).isdecimal():
             raise ExportError(f"a size is a number or HEIGHTxWIDTH, not {size!r}.", "For instance 224, or 256x448.")

@@ -44,21 +44,12 @@ class TorchTensor(DeviceTensor):
 
 
 class TorchBackend(Backend):
-    """Executes a bundle's network in PyTorch, eagerly.
+    """Executes a bundle's network in PyTorch, eagerly, by default with the variant's own operator, in fp32.
 
     The architecture is rebuilt from the manifest's variant record and the weights are read from the graph's
-    initialisers, so that the checkpoint is not needed.
-
-    Args:
-        graph: the graph whose contract and weights are used.
-        operator: one of `OPERATORS`; by default the variant's own.
-        device: where PyTorch runs, e.g. `cpu` or `cuda`.
-        precision: fp32 (the default), or bf16 by PyTorch's autocast, which keeps sums and norms in fp32.
-        threads: threads within an operator; by default PyTorch's choice. The setting holds for the whole process
-            while the backend is open.
-
-    Raises:
-        BackendError: no such operator, precision or device.
+    initialisers, so that the checkpoint is not needed. In bf16, PyTorch's autocast keeps sums and norms in fp32. The
+    number of threads within an operator holds for the whole process while the backend is open. A BackendError says that
+    there is no such operator, precision or device.
     """
 
     name: ClassVar[str] = "torch"

@@ -48,13 +48,9 @@ def build_into_bundle(
 ) -> BuiltEngine:
     """Build an engine from a bundle and add it there, with the graph that it was built from.
 
-    An engine of the same name is replaced. The bundle changes only when everything has succeeded.
-
-    Args:
-        report: called with a line of text as the work goes on.
-        progress: called as the builder proceeds.
-        plugin: the plugin library; by default the one built with this installation.
-        allow_precision_fallback: keep an engine in which products are computed in another type than asked for.
+    An engine of the same name is replaced. The bundle changes only when everything has succeeded. `plugin` is by
+    default the library built with this installation; `allow_precision_fallback` keeps an engine in which products are
+    computed in another type than asked for.
 
     Raises:
         BundleError: the bundle is not valid.

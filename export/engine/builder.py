@@ -71,11 +71,8 @@ def build_engine(
 ) -> Built:
     """Build an engine from a graph, beside which its external data lie; `plugin` is None for a plain graph.
 
-    Raises:
-        ParseError: TensorRT's parser refuses the graph.
-        NativeLibraryError: the plugin cannot be used.
-        BuildError: TensorRT cannot build it, or tells too little about what it built.
-        KeyboardInterrupt: the user interrupted the build, which was stopped in an orderly way.
+    Raises ParseError; NativeLibraryError if the plugin cannot be used; BuildError, also where TensorRT tells too little
+    about what it built; and KeyboardInterrupt after the build was stopped in an orderly way.
     """
     trt = api.module
     log = message_log(trt)
@@ -123,11 +120,7 @@ _TURING_HINT = (
 
 
 def parse_onnx(trt: Any, network: Any, path: Path) -> None:
-    """Parse an ONNX file into `network`, an empty definition of a builder whose logger is `message_log(trt)`.
-
-    Raises:
-        ParseError: the parser refuses the model; the message has the node and what the plugin said of it.
-    """
+    """Parse an ONNX file into an empty network, whose builder logs to `message_log(trt)`, or raise ParseError."""
     parser = trt.OnnxParser(network, message_log(trt))
     with message_log(trt).collect() as messages:
         if parser.parse_from_file(str(path)):

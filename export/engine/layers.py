@@ -34,21 +34,14 @@ _NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of an engine, with TensorRT's name for it and TensorRT's word for its kind.
-
-    Attributes:
-        inputs: the types of its inputs and of the constants that are not single numbers.
-        outputs: the types of its outputs.
-        nodes: the ONNX nodes that it executes, or takes part in.
-        tactic: the kernel that was chosen, where TensorRT says.
-    """
+    """A layer of an engine, with TensorRT's name for it and TensorRT's word for its kind."""
 
     name: str
     kind: str
-    inputs: tuple[str, ...]
+    inputs: tuple[str, ...]  # types, of inputs and of constants that are not single numbers
     outputs: tuple[str, ...]
-    nodes: tuple[str, ...]
-    tactic: str
+    nodes: tuple[str, ...]  # the ONNX nodes that it executes, or takes part in
+    tactic: str  # the kernel that was chosen, where TensorRT says
 
 
 def layers_from_log(messages: Iterable[str]) -> list[Layer]:

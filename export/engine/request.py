@@ -26,33 +26,19 @@ class BuildError(AvsbgError):
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """The options of a build.
-
-    Attributes:
-        precision: the type of the products; see `avsbg.export.precision.rules` for what stays float32.
-        operator: one of `OPERATORS`.
-        clips: the smallest, the optimal and the largest number of clips in a batch.
-        compute_capabilities: what the engine must run on, 86 for 8.6; empty for the GPU of this machine.
-        workspace_mb: the most scratch memory that a layer may use; None for TensorRT's own limit.
-        version_compatible: also runs on later TensorRT versions of the same generation.
-        strip_weights: leave out what a refit from the ONNX file restores.
-        timing_cache: a file of earlier measurements of tactics, read if it exists, and written.
-        aux_streams: how many CUDA streams beside its own the engine may run branches on; None for the builder's choice.
-            0 takes the least memory, since tensors of branches that run at once cannot share any.
-        graph: what is built: `clip`, or a stream's `encode` or `decode`.
-    """
+    """The options of a build."""
 
     backend: Backend
-    precision: Precision
+    precision: Precision  # of the products; `avsbg.export.precision.rules` has what stays float32
     operator: OperatorImplementation = OperatorImplementation.PLUGIN
-    clips: tuple[int, int, int] = (1, 1, 4)
-    compute_capabilities: tuple[int, ...] = ()
-    workspace_mb: int | None = None
-    version_compatible: bool = False
-    strip_weights: bool = False
-    timing_cache: Path | None = None
-    aux_streams: int | None = None
-    graph: str = "clip"
+    clips: tuple[int, int, int] = (1, 1, 4)  # in a batch: the smallest, the optimal and the largest number
+    compute_capabilities: tuple[int, ...] = ()  # 86 for 8.6; empty for the GPU of this machine
+    workspace_mb: int | None = None  # the most that a layer may use; None for TensorRT's own limit
+    version_compatible: bool = False  # also runs on later TensorRT versions of the same generation
+    strip_weights: bool = False  # leave out what a refit from the ONNX file restores
+    timing_cache: Path | None = None  # earlier measurements of tactics, read if it exists, and written
+    aux_streams: int | None = None  # CUDA streams for branches; None: the builder's choice; 0 takes the least memory
+    graph: str = "clip"  # or a stream's `encode` or `decode`
 
     def __post_init__(self) -> None:
         for flag, value, choices in (

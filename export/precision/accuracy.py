@@ -26,23 +26,15 @@ _NOT_FINITE = float(np.finfo(np.float32).max)
 
 @dataclass(frozen=True)
 class ClipAgreement:
-    """One clip: the sums that the figures of all clips are made of.
-
-    Attributes:
-        miou: mean over its frames of the IoU between the masks; 1 for frames where both are empty.
-        flipped: how many of its `pixels` are in one mask only.
-        largest: |difference| of a logit; infinite where one is not finite.
-        squares: the sum of the squared differences.
-        reference: of the reference's logits, the sum and the sum of squares.
-    """
+    """One clip: the sums that the figures of all clips are made of."""
 
     name: str
-    miou: float
-    flipped: int
+    miou: float  # mean over the frames; 1 for frames where both masks are empty
+    flipped: int  # of its `pixels`, those in one mask only
     pixels: int
-    largest: float
-    squares: float
-    reference: tuple[float, float]
+    largest: float  # |difference| of a logit; infinite where one is not finite
+    squares: float  # the sum of the squared differences
+    reference: tuple[float, float]  # of the reference's logits, the sum and the sum of squares
 
 
 def clip_agreement(name: str, logits: NDArray[Any], reference: NDArray[Any]) -> ClipAgreement:
@@ -65,24 +57,15 @@ def clip_agreement(name: str, logits: NDArray[Any], reference: NDArray[Any]) -> 
 
 @dataclass(frozen=True)
 class Agreement:
-    """All clips together.
-
-    Attributes:
-        logit_error: root mean square of the differences, as a share of the standard deviation of the reference.
-        largest: |difference| of a logit.
-        miou: mean over all frames, since every clip has as many.
-        flipped: share of the pixels.
-        worst: the name of the clip with the least mIoU, and that.
-        finite: whether every logit is; where not, the first two are float32's largest number.
-    """
+    """All clips together."""
 
     clips: int
-    logit_error: float
-    largest: float
+    logit_error: float  # root mean square, as a share of the reference's standard deviation
+    largest: float  # |difference| of a logit
     miou: float
-    flipped: float
-    worst: tuple[str, float]
-    finite: bool
+    flipped: float  # share of the pixels
+    worst: tuple[str, float]  # the clip with the least mIoU, and that
+    finite: bool  # every logit; where not, the first two figures are float32's largest number
 
 
 def summarize(clips: Sequence[ClipAgreement]) -> Agreement:
@@ -135,14 +118,9 @@ def measure_accuracy(
 ) -> AccuracyRecord:
     """Run a graph on the bundle's vectors and compare with PyTorch's outputs: in ONNX Runtime, or emulated there.
 
-    Args:
-        graph: one that takes clips.
-        min_miou: the accuracy threshold; by default the precision's own.
-        precision: that the graph is to be executed in; by default its own. A float32 graph may be executed in tf32.
-        reference: clips to measure on in place of the vectors.
-
-    Raises:
-        BackendError: ONNX Runtime cannot run the graph.
+    The graph takes clips, and is executed in `precision`, by default its own; a float32 graph may be executed in tf32.
+    `min_miou` is the accuracy threshold, by default the precision's. `reference` has clips to measure on in place of
+    the vectors. A BackendError says that ONNX Runtime cannot run the graph.
     """
     precision = precision or bundle.graph(graph).precision
     min_miou = PRECISIONS[precision].min_miou if min_miou is None else min_miou

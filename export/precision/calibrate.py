@@ -197,16 +197,10 @@ def _hashes(files: list[Path], folder: Path) -> tuple[CalibrationFileRecord, ...
 
 
 def calibrate(model: ir.Model, precision: str, clips: CalibrationClips, progress: Progress) -> dict[str, float]:
-    """The range of the input of each layer that may be quantized.
+    """The range of each quantizable layer's input; a CalibrationError where an activation is not finite.
 
-    Args:
-        model: the float32 `clip` graph, with batch normalisations folded; changed only in its outputs.
-        precision: a quantized one.
-        clips: to read the ranges from. Memory holds one clip's activations at most, 512 MiB of them at a time.
-        progress: called as clips are done.
-
-    Raises:
-        CalibrationError: an activation is not finite.
+    The model is the float32 `clip` graph, with batch normalisations folded; it is changed only in its outputs. Memory
+    holds one clip's activations at most, 512 MiB of them at a time.
     """
     values: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -277,11 +271,9 @@ class MagnitudeHistogram:
         self.counts += np.bincount(np.minimum(bins, BINS - 1), minlength=BINS)
 
     def range(self, method: str, levels: float) -> float:
-        """The largest magnitude that a quantizer should tell apart; 1 if there were only zeros.
+        """The largest magnitude that `levels` steps on each side of zero should tell apart; 1 if there were only zeros.
 
-        Args:
-            method: `max`, or `mse`: the range whose rounding and clipping together have the least mean square error.
-            levels: how many steps the quantizer has on each side of zero.
+        The method is `max`, or `mse`: where rounding and clipping together have the least mean square error.
         """
         if self.largest == 0.0:
             return 1.0

@@ -20,16 +20,12 @@ from avsbg.runtime.streaming.frame_pair import is_feature
 
 
 def convert(model: ir.Model, precision: str) -> dict[str, int]:
-    """Convert a float32 model in place. The names of nodes and weights stay as they are, and so do inputs and outputs.
+    """Convert a float32 model in place, and return how many nodes each rule decided on, by its name.
 
-    The features that pass between a stream's two graphs are an exception in fp16: they take that type, so that they
-    stay on the device as the engines compute them. (The contract of a graph has no name for bfloat16.)
-
-    Returns:
-        How many nodes each rule decided on, by its name; those that followed their inputs under `follows its inputs`.
-
-    Raises:
-        PrecisionError: a weight lies beyond the range of the type.
+    The names of nodes and weights stay as they are, and so do inputs and outputs. The features that pass between a
+    stream's two graphs are an exception in fp16: they take that type, so that they stay on the device as the engines
+    compute them. (The contract of a graph has no name for bfloat16.) Nodes without a rule count under `follows its
+    inputs`. A PrecisionError says that a weight lies beyond the range of the type.
     """
     spec = PRECISIONS[precision]
     low, features = ir.DataType[spec.onnx_type], ir.DataType[spec.feature_type]

@@ -158,13 +158,8 @@ def check_rounding(precision: str) -> None:
 class EmulatedBackend(Backend):
     """Executes a graph in ONNX Runtime, rounding as an engine of another precision would; its time says nothing.
 
-    Args:
-        graph: a float32 graph, or for bf16 one that `avsbg convert` made.
-        precision: one that is `emulated` in `PRECISIONS`.
-        threads: threads within an operator; by default ONNX Runtime's choice.
-
-    Raises:
-        BackendError: no such precision, or the graph has another one; or (when it is opened) as `check_rounding`.
+    The graph is float32, or for bf16 one that `avsbg convert` made; the precision one that is `emulated` in
+    `PRECISIONS`. A BackendError says that it is not so, or (when it is opened) the same as `check_rounding`.
     """
 
     name: ClassVar[str] = "emulated"

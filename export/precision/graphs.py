@@ -42,12 +42,9 @@ def convert_bundle(
 ) -> Converted:
     """Add every float32 graph of a bundle in another precision; graphs of the same name are replaced.
 
-    Args:
-        path: the bundle, which changes only when everything has succeeded.
-        calibration: for int8 and fp8; None uses the bundle's own, made earlier.
-        accuracy_clips: the clips that accuracy is measured on; None takes the bundle's test vectors.
-        min_miou: the accuracy threshold, a mean IoU with PyTorch's masks; by default the precision's.
-        progress: called with a description, the steps done and the steps there are.
+    The bundle changes only when everything has succeeded. Without `calibration`, int8 and fp8 use the bundle's own,
+    made earlier; without `accuracy_clips`, accuracy is measured on the bundle's test vectors. The threshold `min_miou`,
+    a mean IoU with PyTorch's masks, is by default the precision's.
 
     Raises:
         PrecisionError: no such precision, a threshold that is no share, or a bundle that was not calibrated.
@@ -93,13 +90,9 @@ def convert_bundle(
 
 
 def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
-    """Add a graph in another precision to a bundle.
+    """Add a graph in another precision to a bundle, or raise a PrecisionError if that cannot express it.
 
-    Returns:
-        The new graph's name: `source` itself for fp32, and for tf32 where no plugin has to be told.
-
-    Raises:
-        PrecisionError: the graph cannot be expressed in that precision.
+    Returned is the new graph's name: `source` itself for fp32, and for tf32 where no plugin has to be told.
     """
     record = update.bundle.graph(source)
     if precision == "fp32" or (precision == "tf32" and record.operator == "plain"):

@@ -39,13 +39,10 @@ def unquantized_layers(graph: ir.Graph, precision: str, ranges: Collection[str])
 
 
 def quantize(model: ir.Model, precision: str, ranges: Mapping[str, float], layers: Collection[str]) -> int:
-    """Quantize layers of a model in place, and return how many.
+    """Quantize layers of a model in place, and return how many; names that the model does not have are passed over.
 
-    Args:
-        model: with its weights loaded; float32 or float16 outside of the layers that are to be quantized.
-        precision: a quantized one.
-        ranges: layer -> the largest magnitude of its input that is told apart.
-        layers: those to quantize; names that the model does not have are passed over.
+    The model has its weights loaded and is float32 or float16 outside of these layers. A range is the largest magnitude
+    of a layer's input that is told apart.
     """
     quantizer = _Quantizer(model.graph, precision)
     nodes = [node for name, node in quantizable_layers(model.graph, precision).items() if name in layers]

@@ -43,11 +43,8 @@ def calibrate_bundle(
 ) -> QuantisationRecord:
     """Calibrate the bundle's `clip` graph, whose layers all its graphs share, and leave out those that cost too much.
 
-    The accuracy threshold `min_miou` is for the first `MAX_MEASURED` of these clips and all test vectors.
-
-    Raises:
-        CalibrationError: an activation is not finite.
-        PrecisionError: every layer would have to be left out, so that nothing would be computed in the precision.
+    The accuracy threshold `min_miou` is for the first `MAX_MEASURED` of these clips and all test vectors. A
+    PrecisionError says that every layer would have to be left out; a CalibrationError is as for `calibrate`.
     """
     path = bundle.file(bundle.graph("clip").file)
     ranges = calibrate(load_folded(path), precision, clips, progress)
@@ -87,18 +84,12 @@ def _measured_clips(bundle: Bundle, clips: CalibrationClips) -> list[Inputs]:
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome of the rule.
-
-    Attributes:
-        left_out: the layers that are not quantized.
-        miou: of the masks with the others quantized.
-        trials: every number of groups that was tried, in the order of the trials.
-    """
+    """The outcome of the rule."""
 
     groups: dict[str, LayerGroupRecord]
-    left_out: tuple[str, ...]
-    miou: float
-    trials: tuple[TrialRecord, ...]
+    left_out: tuple[str, ...]  # layers that are not quantized
+    miou: float  # of the masks with the others quantized
+    trials: tuple[TrialRecord, ...]  # every number of groups tried, in order
 
 
 def group_of(layer: str) -> str:
@@ -127,10 +118,8 @@ def select_excluded_layers(
 ) -> Selection:
     """Decide on the layers of the float32 graph in `path` to leave out.
 
-    Args:
-        ranges: as `calibrate` returns them.
-        clips: one clip each. The first `CLIPS` rank the groups; the whole is measured on all of them.
-        min_miou: the accuracy threshold: the mean IoU with the masks of float32 that must be reached on all clips.
+    The first `CLIPS` of the clips, one each, rank the groups. On all of them the masks' mean IoU with those of float32
+    must reach `min_miou`.
     """
     measure = _Measure(path, precision, ranges, clips)
     groups: dict[str, list[str]] = {}
@@ -172,12 +161,8 @@ def bisect_exclusions(score: Callable[[int], float], least: int, most: int, thre
 
     Counts double from `least` until one reaches it. Then the last that missed it and the first that did close in on
     each other by halves, until they are neighbours. Where a larger count can score less than a smaller one, the result
-    reaches the threshold all the same, but a smaller one that was not tried may do so too.
-
-    Args:
-        score: called once for each count tried, `most_trials(most)` times at the most.
-        least: the first count.
-        most: the last one; it is taken whatever its score is.
+    reaches the threshold all the same, but a smaller one that was not tried may do so too. `most` is taken whatever its
+    score is. Each count is tried once, `most_trials(most)` at the most.
     """
     missed, count = None, least
     while score(count) < threshold and count < most:

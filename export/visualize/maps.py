@@ -40,32 +40,24 @@ class VisualizeError(AvsbgError):
 
 @dataclass(frozen=True)
 class ClipMaps:
-    """The attention maps and features of one clip of T frames.
+    """The attention maps and features of one clip of T frames; lists hold an array for each stage, strides 4 to 32.
 
-    Attributes:
-        probability: float32 `[T, H, W]`.
-        maps: by kind (`fusion_gate`, `correlation_attention` of AVS-BG, `tpavi_response` of AVSBench), one array
-            `[T, h, w]` for each stage, strides 4 to 32. The first two lie between 0 and 1; the response is
-            `<theta, phi> / N`, a position's weight for its own frame's sound in TPAVI, and has a sign.
-        mean_correlation: one `[T, h, w]` for each stage, before the attention's sigmoid; empty without motion.
-        features: one `[T, 128, h, w]` for each stage, what is correlated; empty without motion.
+    Of the kinds of maps, `fusion_gate` and `correlation_attention` of AVS-BG lie between 0 and 1. `tpavi_response` of
+    AVSBench is `<theta, phi> / N`, a position's weight for its own frame's sound in TPAVI, and has a sign.
     """
 
-    probability: Array
-    maps: dict[str, list[Array]]
-    mean_correlation: list[Array]
-    features: list[Array]
+    probability: Array  # float32 `[T, H, W]`
+    maps: dict[str, list[Array]]  # by kind, `[T, h, w]`
+    mean_correlation: list[Array]  # `[T, h, w]`, before the attention's sigmoid; empty without motion
+    features: list[Array]  # `[T, 128, h, w]`, what is correlated; empty without motion
 
 
 class MapReader:
     """Reads the attention maps of clips from a graph of whole clips.
 
-    Attributes:
-        name: of the network.
-        tensors: by stage of the network (`fusion_gate.0`), the tensor's name; of TPAVI two tensors.
-        missing: by kind of map, why the network has none.
-        differences: by stage, by how much its tensor differs from PyTorch's on the bundle's vectors, relative to the
-            largest value; empty where the vectors hold no stages.
+    `tensors` has each stage's (`fusion_gate.0`) tensor, of TPAVI two; `missing`, by kind of map, why the network has
+    none; `differences`, by stage, how far its tensor is from PyTorch's on the bundle's vectors, relative to the largest
+    value, and nothing where they hold no stages.
 
     Raises:
         VisualizeError: the network has no attention map, the graph is one of a stream, or a tensor is not what PyTorch
@@ -217,9 +209,8 @@ class VolumeSlicer:
     def __call__(self, frame: Array, partner: Array, row: int, column: int) -> Array:
         """Correlate a position of `frame` with all of its partner; both are features `[C, h, w]`.
 
-        Returns:
-            `[h, w]`: `<frame[:, row, column], partner[:, y, x]>`, negative values included. After the ReLU, its mean
-            is what the network's mean correlation has at that position.
+        Returned is `[h, w]`: `<frame[:, row, column], partner[:, y, x]>`, negative values included. After the ReLU, its
+        mean is what the network's mean correlation has at that position.
         """
         a = np.ascontiguousarray(frame[:, row, column], np.float32).reshape(1, 1, -1)
         b = np.ascontiguousarray(partner.reshape(partner.shape[0], -1).T, np.float32)[None]

@@ -29,18 +29,13 @@ _TILE, _MARGIN, _DPI = 1.9, 1.3, 100
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a sheet: one stage of one kind of map over the frames of a clip.
-
-    Attributes:
-        maps: `[T, h, w]`.
-        low, high: what the ends of the colour scale stand for.
-    """
+    """A row of a sheet: one stage of one kind of map over the frames of a clip."""
 
     kind: str
     stage: int
-    maps: Array
-    low: float
-    high: float
+    maps: Array  # `[T, h, w]`
+    low: float  # of the colour scale
+    high: float  # of the colour scale
 
 
 def check_matplotlib() -> None:
@@ -82,13 +77,7 @@ def heat(picture: Array, values: Array, low: float, high: float) -> Array:
 
 
 def save_sheet(
-    path: Path,
-    title: str,
-    *,
-    seconds: Sequence[int],
-    pictures: Sequence[Array],
-    masks: Array,
-    rows: Sequence[Row],
+    path: Path, title: str, *, seconds: Sequence[int], pictures: Sequence[Array], masks: Array, rows: Sequence[Row]
 ) -> None:
     """Write the sheet of a clip: frames, masks, then a row for each stage of each map, with its colour scale.
 
@@ -114,16 +103,11 @@ def save_sheet(
 
 @dataclass(frozen=True)
 class SlicePicture:
-    """One stage of the picture of a pixel's slices.
-
-    Attributes:
-        values: `[h, w]`, the slice after the ReLU.
-        cell: row and column of the position that holds the pixel.
-    """
+    """One stage of the picture of a pixel's slices."""
 
     stage: int
-    values: Array
-    cell: tuple[int, int]
+    values: Array  # `[h, w]`, the slice after the ReLU
+    cell: tuple[int, int]  # row and column of the position that holds the pixel
 
 
 def save_slices(
@@ -138,9 +122,7 @@ def save_slices(
 ) -> None:
     """Write the slices of a pixel, a row for each stage: its own frame with the pixel, the partner with the slice.
 
-    Args:
-        frame, partner: uint8 `[h, w, 3]`; `labels` stand above the two.
-        pixel: x and y, as shares of the frame.
+    The frames are uint8 `[h, w, 3]`, with `labels` above them; `pixel` is x and y, as shares of the frame.
     """
     from matplotlib.patches import Rectangle
 

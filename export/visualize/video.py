@@ -31,25 +31,16 @@ _QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 @dataclass(frozen=True)
 class VisualizeOptions:
-    """The parts of a video to visualize, and how.
-
-    Attributes:
-        start: a second of the video; the clip that holds it is the first. By default that of `frame`, or 0.
-        pixels: x and y in the video's pixels, of which slices of the correlation volume are shown.
-        frame: the second whose frame the pixels are in; by default the first of the first clip.
-        stage: the stage whose slices are shown; by default all.
-        silent: give the network silence, not the soundtrack.
-        threshold: a pixel of the sheet's mask sounds where its probability exceeds this.
-    """
+    """The parts of a video to visualize, and how."""
 
     graph: str = "clip"
-    start: int | None = None
+    start: int | None = None  # a second in the first clip; by default that of `frame`, or 0
     clips: int = 1
-    pixels: tuple[tuple[int, int], ...] = ()
-    frame: int | None = None
-    stage: int | None = None
-    silent: bool = False
-    threshold: float = 0.5
+    pixels: tuple[tuple[int, int], ...] = ()  # x and y in the video, for slices of the correlation volume
+    frame: int | None = None  # the second that the pixels are in; by default the first
+    stage: int | None = None  # of the slices; by default all
+    silent: bool = False  # give the network silence, not the soundtrack
+    threshold: float = 0.5  # a pixel sounds where its probability exceeds this
 
 
 def visualize_video(
@@ -61,19 +52,12 @@ def visualize_video(
     replace: bool = False,
     progress: Progress = lambda *_: None,
 ) -> dict[str, Any]:
-    """Write what a network attends to in a video to the directory `output`.
+    """Write what a network attends to in a video to the directory `output`, and return the summary.
 
     Written are, for each clip, `clip000/sheet.png` (frames, masks and all maps), a picture of each map over its frame,
     such as `clip000/fusion_gate.stage0.second00003.png`, and `clip000/maps.npz` with the maps themselves; for each
-    pixel `slice.second00000.x640.y360.png` and `.npz`; and `visualize.json`.
-
-    Args:
-        output: the directory to make; it appears only when complete.
-        replace: replace `output` if it is an earlier visualization.
-        progress: called with a phase's name, the steps done and the steps there are.
-
-    Returns:
-        The summary, as written to `visualize.json`.
+    pixel `slice.second00000.x640.y360.png` and `.npz`; and the summary, `visualize.json`. The directory appears only
+    when complete; with `replace`, it takes the place of an earlier visualization.
 
     Raises:
         VisualizeError: the network has no such map, or a pixel, frame, stage or clip lies outside.
