@@ -38,8 +38,7 @@ _IN_PLACE = {
 def find_peak(graph: onnx.GraphProto, clips: int) -> tuple[int, dict[str, int]]:
     """Find the node at which most memory is in use, and the bytes of the tensors that live then, the largest first.
 
-    Raises:
-        BenchmarkError: a tensor's shape is not known in `graph`, whose shapes are inferred but for the number of clips.
+    The shapes in `graph` are inferred but for the number of clips; a `BenchmarkError` if a tensor's is not known.
     """
     sizes, nodes = _sizes(graph, clips), list(graph.node)
     last = {name: index for index, node in enumerate(nodes) for name in node.input}

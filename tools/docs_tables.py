@@ -269,8 +269,7 @@ def pages(root: Path) -> list[str]:
 def update_pages(root: Path, *, check: bool = False, only: Sequence[str] = ()) -> None:
     """Rewrite the tables of pages, all by default, from the committed rows; with `check` write nothing.
 
-    Raises:
-        BenchmarkError: a page states a measured figure by hand, or, with `check`, a table is not that of its rows.
+    A `BenchmarkError` if a page states a measured figure by hand, or, with `check`, a table is not that of its rows.
     """
     wrong = []
     for page in only or pages(root):

@@ -30,8 +30,7 @@ _SCORES = {"miou": "mIoU", "f_score": "F-score"}
 def ablation_table(rows: Sequence[Measurement]) -> str:
     """The ablations as Markdown, in the shape of the paper's Tables 3, 4 and 5; intervals are over the seeds.
 
-    Raises:
-        BenchmarkError: rows differ in more than ablation and seed, or an ablation lacks a seed that another has.
+    A `BenchmarkError` if rows differ in more than ablation and seed, or an ablation lacks a seed that another has.
     """
     _check_alike(rows)
     seeds = sorted({row.case["seed"] for row in rows})

@@ -242,12 +242,8 @@ def measure_energy(
 ) -> dict[str, Metric]:
     """Meter a machine at rest, then one that calls without pause; meters answer more slowly than one call takes.
 
-    Args:
-        call: what to run, of so many clips; it has been warmed up.
-        seconds: for each of the two, at the least.
-
-    Returns:
-        Joules per clip and watts at rest, by power rail; rails may feed each other, so they are not added up.
+    `call`, of so many clips, has been warmed up; `seconds` is for each of the two, at the least. Returns joules per
+    clip and watts at rest, by power rail; rails may feed each other, so they are not added up.
     """
     meter.start()
     began = clock()

@@ -20,10 +20,8 @@ from avsbg.runtime.media.samples import repeat_last_patch
 def bundle_predictor(backend: Backend) -> Predict:
     """Predict with a backend that is open.
 
-    A graph that takes a waveform reads the clip's WAV file, one that takes log-mel patches is given the data set's.
-
-    Raises:
-        DatasetError: (when a clip is predicted) the graph takes audio embeddings, or frames of another size or number.
+    A graph that takes a waveform reads the clip's WAV file, one that takes log-mel patches is given the data set's. One
+    that takes audio embeddings, or frames of another size or number, raises a `DatasetError` when a clip is predicted.
     """
     clip = backend.bundle.manifest.clip
 

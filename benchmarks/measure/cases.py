@@ -60,15 +60,9 @@ def list_cases(
 ) -> list[BenchmarkCase]:
     """Every bundle on every target, in the order given.
 
-    Args:
-        paths: the bundles.
-        targets: as `BackendSpec` reads them. A bundle without the operator has one implementation on ONNX Runtime.
-        clips: the fixed number of clips that a backend may plan for; None if it varies.
-        trust: load engines that this user did not build on this machine.
-
-    Raises:
-        BundleError, BackendError: a bundle cannot be opened, or there is no such backend or target.
-        BenchmarkError: a case takes part twice.
+    Targets are as `BackendSpec` reads them; a bundle without the operator has one implementation on ONNX Runtime.
+    `clips` is the fixed number that a backend may plan for, None if it varies; `trust` loads engines that this user did
+    not build on this machine. A `BenchmarkError` if a case takes part twice.
     """
     parsed = [backends.BackendSpec.parse(target) for target in targets]
     # A graph below its accuracy threshold is measured too: the row says so.

@@ -31,19 +31,13 @@ _RESULT = "avsbg-memory: "  # an engine may print lines of its own
 
 
 def read_memory(field: Literal["VmRSS", "VmHWM"]) -> int:
-    """Bytes that this process has in memory now (VmRSS), or had at the most since `reset_peak` (VmHWM).
-
-    Raises:
-        BenchmarkError: the system does not say it.
-    """
+    """Bytes in memory now (VmRSS), or at the most since `reset_peak` (VmHWM); a `BenchmarkError` if it is unknown."""
     lines = _STATUS.read_text(encoding="ascii").splitlines() if _STATUS.exists() and _RESET.exists() else []
     for line in lines:
         if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024  # the file has kB
-    raise BenchmarkError(
-        f"memory is read through {_STATUS} and {_RESET}, which this system lacks.",
-        "Measure on Linux, or use --no-memory.",
-    )
+    message = f"memory is read through {_STATUS} and {_RESET}, which this system lacks."
+    raise BenchmarkError(message, "Measure on Linux, or use --no-memory.")
 
 
 def reset_peak() -> None:
@@ -52,11 +46,7 @@ def reset_peak() -> None:
 
 
 def run_child(module: str, task: Mapping[str, Any], label: str) -> dict[str, int]:
-    """Run a module, whose end is `serve_child`, in a fresh process, and return the bytes that it counted by name.
-
-    Raises:
-        BenchmarkError: the process failed; `label` names what it measured.
-    """
+    """Run a module, whose end is `serve_child`, for `label` in a fresh process, and return the bytes it counted."""
     process = subprocess.run(
         [sys.executable, "-m", module], input=json.dumps(task), capture_output=True, text=True, check=False
     )
@@ -83,12 +73,8 @@ def serve_child(function: Callable[..., Mapping[str, int | None]]) -> None:
 def measure_memory(case: BenchmarkCase, workload: Workload, *, runs: int = 3) -> dict[str, Metric]:
     """Load and run a case in a fresh process, and measure the memory that the process needs.
 
-    Returns:
-        Bytes: `imported_memory` once our own code is loaded, `loaded_memory` with the backend open, `load_peak_memory`
-        the most until then, `peak_memory` the most while running; `gpu_memory` at the end, where NVML says it.
-
-    Raises:
-        BenchmarkError: the process failed, or the system does not give these figures.
+    Bytes: `imported_memory` once our own code is loaded, `loaded_memory` with the backend open, `load_peak_memory` the
+    most until then, `peak_memory` the most while running; `gpu_memory` at the end, where NVML says it.
     """
     from avsbg.benchmarks.results.schema import Metric
 

@@ -31,12 +31,8 @@ def measure_operator(
 ) -> list[Measurement]:
     """Measure all ways to compute the operator on maps of each side in positions, and sgemm.
 
-    Args:
-        pause: seconds of rest before each call.
-        memory: whether to measure peak memory, in a process for each way.
-
-    Raises:
-        BenchmarkError: the ways disagree, or memory was asked for and cannot be measured.
+    Each call follows `pause` seconds of rest; `memory` measures peak memory, in a process for each way. A
+    `BenchmarkError` if the ways disagree.
     """
     settings = {"sides": [*sides], "threads": [*threads], "samples": samples, "pause": pause, "blas": _describe_blas()}
     shared = {"run": Run(settings=settings), "environment": describe_environment()}

@@ -128,11 +128,7 @@ def random_descriptors(pairs: int, side: int, channels: int, seed: int) -> Descr
 
 
 def measure_memory(name: str, *, side: int, pairs: int, channels: int, threads: int) -> int:
-    """Bytes that the process needs beyond its libraries and inputs at the peak of one call; outputs count.
-
-    Raises:
-        BenchmarkError: the process failed, or this system does not tell a process its peak.
-    """
+    """Bytes that the process needs beyond its libraries and inputs at the peak of one call; outputs count."""
     task = {"name": name, "side": side, "pairs": pairs, "channels": channels, "threads": threads}
     return run_child("avsbg.benchmarks.measure.operator_cases", task, name)["peak"]
 

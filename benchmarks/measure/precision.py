@@ -53,15 +53,10 @@ def measure_precisions(
     threads: int = 1,
     append: bool = False,
 ) -> list[Measurement]:
-    """Measure precisions of bundles, and write the rows; what is done is kept when a later one fails.
+    """Measure precisions of bundles, unchanged, and write the rows; what is done is kept if a later one fails.
 
-    Args:
-        paths: of the bundles, which are not changed.
-        output: the file of rows.
-        precisions: to measure; all if none is named.
-        calibrate: what int8 and fp8 are calibrated on where they were not, as `avsbg convert --calibrate` takes it.
-        dataset: to measure on beside the test vectors.
-        append: keep the rows in the file, but for those that are measured again.
+    `precisions` are all if none is named; int8 and fp8 are calibrated on `calibrate` where they were not, as by `avsbg
+    convert --calibrate`. `append` keeps the rows in the file, but for those that are measured again.
     """
     if unknown := [name for name in precisions if name not in PRECISIONS]:
         raise BenchmarkError(f"--precision {unknown[0]} does not exist.", f"Choose: {', '.join(PRECISIONS)}.")
@@ -185,16 +180,9 @@ class ScoredSplit:
 def measure(
     bundle: Bundle, made: Bundle, precision: Precision, split: ScoredSplit | None, progress: Progress, *, threads: int
 ) -> Measurement:
-    """Measure a precision on the bundle's test vectors, or on a split.
+    """Measure a precision on the bundle's test vectors, or on a split of a data set.
 
-    Args:
-        bundle: whose network it is.
-        made: the same, with a graph in the precision.
-        split: of a data set; None for the test vectors.
-
-    Raises:
-        BackendError: ONNX Runtime cannot run the graph.
-        DatasetError: the bundle does not take the data set's clips.
+    `made` is the bundle with a graph in the precision. A `DatasetError` if it does not take the data set's clips.
     """
     from avsbg.export.precision.accuracy import accuracy_backend, summarize
     from avsbg.export.precision.emulated import label

@@ -172,9 +172,7 @@ def _onnxruntime(case: BenchmarkCase, clips: int) -> _Profiled:
 def read_trace(events: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -> list[list[Layer]]:
     """The kernels of each run of an ONNX Runtime trace.
 
-    Args:
-        events: the trace.
-        origin: output -> the node that makes it. Convolutions in the blocked layout are named after their output.
+    `origin` maps outputs to the nodes that make them: convolutions in the blocked layout are named after their output.
     """
     runs = sorted((e for e in events if e["name"] == "model_run"), key=lambda e: e["ts"])
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")]

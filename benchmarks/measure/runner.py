@@ -28,10 +28,8 @@ def compare(
 ) -> list[Measurement]:
     """Measure the cases against each other; one row each, in their order.
 
-    Raises:
-        BenchmarkError: a bundle does not fit the workload, there is no such reference, or a measurement failed.
-        BackendError: a backend does not run what was asked for.
-        MediaError: the video cannot be read.
+    A `BenchmarkError` if a bundle does not fit the workload, there is no such reference, or a measurement failed;
+    errors of backends and media pass through.
     """
     labels = [case.label for case in cases]
     reference = _reference(labels, settings.reference)

@@ -86,13 +86,9 @@ def interleave(
         more: asked after each round beyond `samples` and `minimum_seconds`, with all times so far, whether another
             follows; nothing that was sampled is dropped.
         after_round: called outside the timed parts with the number of rounds done so far, warm-up included.
-        clock: nanoseconds of a clock that never goes back.
 
     Returns:
         Seconds per call by name, in the order of the rounds; all lists have the same length.
-
-    Raises:
-        ValueError: there is nothing to time, or `samples` is less than 1.
     """
     if not callables or samples < 1:
         raise ValueError(f"nothing to time: {len(callables)} callables, {samples} samples")
@@ -130,11 +126,7 @@ def sample(
 ) -> tuple[dict[str, CaseSamples], Run]:
     """Open every case, hold it against its bundle's vectors, and time all of them in turn.
 
-    Args:
-        threads: with which the machine's peak is measured afterwards.
-
-    Returns:
-        the samples of each case, by label, and the machine meanwhile.
+    Returns the samples of each case, by label, and the machine meanwhile, with its peak on so many threads afterwards.
     """
     described, calls = {}, {}
     metrics: dict[str, dict[str, Metric]] = {}
@@ -186,11 +178,7 @@ def _measure_energies(
 
 
 def logit_difference(backend: Backend, clips: int) -> float | None:
-    """The largest difference of a logit from PyTorch's on the bundle's vectors of so many clips; None without any.
-
-    Raises:
-        BenchmarkError: a logit is not a number.
-    """
+    """The largest difference of a logit to PyTorch's on vectors of so many clips, None without any; NaN is an error."""
     found = [
         comparison.largest_absolute
         for vectors in backend.bundle.vectors()

@@ -38,16 +38,9 @@ _SCENE = 16  # different frames, which repeat
 
 
 class StreamBench:
-    """The stream of one bundle on one target, open while the block lasts.
+    """The stream of one bundle on one target (`BACKEND[:IMPLEMENTATION][:PRECISION]`), open while the block lasts.
 
-    Args:
-        bundle: with the graphs of a stream.
-        target: `BACKEND[:IMPLEMENTATION][:PRECISION]`.
-        threads: of each backend.
-
-    Raises:
-        BackendError: the bundle has no such graphs, or the backend refuses what is asked for.
-        BenchmarkError: the system does not say how much memory a process uses.
+    A `BackendError` if the bundle has no graphs of a stream, or the backend refuses what is asked for.
     """
 
     def __init__(self, bundle: Bundle, target: str, threads: int) -> None:
@@ -106,11 +99,7 @@ class StreamBench:
         return np.ascontiguousarray(sound[0, index * rate : (index + 1) * rate])
 
     def row(self, kind: Kind, metrics: dict[str, Metric], **facts: Any) -> Measurement:
-        """A measurement of this stream.
-
-        Args:
-            facts: `case` (parameters beyond the stream's own), `others` and `problems`, as the models have them.
-        """
+        """A measurement of this stream; `facts` are `case` (beyond the stream's own), `others` and `problems`."""
         clip = self.bundle.manifest.clip
         shape = {"height": clip.height, "width": clip.width, "frames": clip.frames, "audio": clip.audio}
         described = {"encode": self.encode.describe(), "decode": self.decode.describe()}
@@ -131,11 +120,7 @@ class StreamBench:
         )
 
     def pace(self, rate: float | None, seconds: float, latency: Latency = "one-frame") -> Measurement:
-        """Offer frames at a rate, or as fast as they are taken, and time each mask.
-
-        Args:
-            rate: frames per second; None for as fast as they are taken, and then none is dropped.
-        """
+        """Offer frames at a rate per second and time each mask; None: as fast as they are taken, none dropped."""
         arrivals: dict[float, float] = {}
         completed: list[tuple[float, float]] = []  # timestamp of the completing frame, time of the mask
         interval = 1.0 if rate is None else 1.0 / rate

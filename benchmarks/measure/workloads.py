@@ -30,16 +30,13 @@ Scope = Literal["model", "end-to-end"]
 class Workload:
     """The work that is timed.
 
-    Attributes:
-        scope: `model` runs the graph on frames and audio embeddings in memory, as the paper timed it; `end-to-end`
-            decodes a video with its sound and makes every mask of it.
-        clips: per call; scope `model` only.
-        video: the file; scope `end-to-end` only.
+    `model` runs the graph on frames and audio embeddings in memory, as the paper timed it; `end-to-end` decodes a video
+    with its sound and makes every mask of it.
     """
 
     scope: Scope = "model"
-    clips: int = 1
-    video: Path | None = None
+    clips: int = 1  # per call; scope `model` only
+    video: Path | None = None  # scope `end-to-end` only
 
     def __post_init__(self) -> None:
         if self.clips < 1:
@@ -55,15 +52,11 @@ class Workload:
         """Raise a `BenchmarkError` for a bundle that takes the sound in a form that this scope has no use for."""
         audio = bundle.manifest.clip.audio
         if self.scope == "model" and audio != EMBEDDING:
-            raise BenchmarkError(
-                f"the scope model times the network on audio embeddings, and {bundle.path} takes {audio}.",
-                "Export it with --audio embedding, or use --scope end-to-end.",
-            )
+            message = f"the scope model times the network on audio embeddings, and {bundle.path} takes {audio}."
+            raise BenchmarkError(message, "Export it with --audio embedding, or use --scope end-to-end.")
         if self.scope == "end-to-end" and audio == EMBEDDING:
-            raise BenchmarkError(
-                f"the scope end-to-end starts from a video, and {bundle.path} takes audio embeddings.",
-                "Export it with --audio waveform, or use --scope model.",
-            )
+            message = f"the scope end-to-end starts from a video, and {bundle.path} takes audio embeddings."
+            raise BenchmarkError(message, "Export it with --audio waveform, or use --scope model.")
 
     def prepare(self, backend: Backend) -> Callable[[], object]:
         """The call to time, on an open backend."""

@@ -12,11 +12,7 @@ from avsbg.benchmarks.results.schema import PROFILE, ROWS, Measurement, write_ro
 
 
 def check_replaceable(directory: Path, holds: str, kind: str, *, force: bool) -> None:
-    """Check that a directory may be written, before anything is measured; one of its kind holds the file `holds`.
-
-    Raises:
-        BenchmarkError: it exists and may not be replaced, or holds something else.
-    """
+    """Raise a `BenchmarkError` if a directory exists and may not be replaced, or lacks the file `holds` of its kind."""
     if directory.exists() and not force:
         raise BenchmarkError(f"{directory} exists already.", "Choose another directory, or replace it with --force.")
     if directory.exists() and not (directory / holds).is_file():
@@ -24,11 +20,7 @@ def check_replaceable(directory: Path, holds: str, kind: str, *, force: bool) ->
 
 
 def results_directory(wanted: Path | None, *, force: bool = False) -> Path:
-    """The directory for results: the one that is wanted, or a new one under `out/`, named after the time.
-
-    Raises:
-        BenchmarkError: as `check_replaceable`.
-    """
+    """The directory for results: the one that is wanted, checked, or a new one under `out/`, named after the time."""
     if wanted is None:
         return Path("out") / f"bench-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}"
     check_replaceable(wanted, ROWS, "results", force=force)

@@ -52,12 +52,7 @@ _STYLE = {
 
 
 def save_latency(rows: Sequence[Measurement], *paths: Path) -> None:
-    """Draw the latency distributions, one line each in the rows' order, and save them to each path.
-
-    Args:
-        rows: of one run.
-        paths: the format goes by the suffix, e.g. `.png` or `.svg`.
-    """
+    """Draw a run's latency distributions, a line each in the rows' order, and save them by the suffix of each path."""
     figure = Figure(figsize=(9, 1.6 + 0.62 * len(rows)), dpi=150, layout="constrained")
     axes = figure.add_subplot()
     _draw_latency(axes, rows, [row.label for row in rows], _FILE)

@@ -202,8 +202,7 @@ def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
 def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:
     """Read measurements from a file, or a directory of `avsbg bench`, that may hold `kinds`; any if none is named.
 
-    Raises:
-        BenchmarkError: the file cannot be read or is empty, or a line is no valid measurement of these kinds.
+    A `BenchmarkError` if the file cannot be read or is empty, or a line is no valid measurement of these kinds.
     """
     path = path / ROWS if path.is_dir() else path
     try:

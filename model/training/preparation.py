@@ -64,11 +64,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def read_log_mel_pickle(path: Path) -> Tensor:
-    """Read one of AVSBench's `audio_log_mel/*.pkl`: float32 `[5, 1, 96, 64]`.
-
-    Raises:
-        DatasetError: the file is missing, too large, or holds anything but one such tensor.
-    """
+    """Read an AVSBench `audio_log_mel/*.pkl`: float32 `[5, 1, 96, 64]`; a `DatasetError` if it is anything else."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise DatasetError(f"{path} has {path.stat().st_size} bytes; five log-mel patches need about 123,000.")

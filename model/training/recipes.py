@@ -108,12 +108,9 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, record: Any) -> Recipe:
-        """The reverse of `to_dict`.
+        """The reverse of `to_dict`; runs that are older than a field were trained as its default says.
 
-        Raises:
-            TrainingError: it is no mapping, a field without a default is missing, or one is unknown. Runs that are
-                older than a field were trained as its default says.
-            VariantError: its variant is not valid.
+        A `TrainingError` if a field without a default is missing or one is unknown, a `VariantError` of its variant.
         """
         names = {field.name for field in fields(cls)}
         needed = {field.name for field in fields(cls) if field.default is MISSING}

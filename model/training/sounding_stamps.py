@@ -190,14 +190,8 @@ def generate(
 ) -> Path:
     """Write a data set in AVSBench's layout with its record `SOURCES.json`; it appears when it is complete.
 
-    Args:
-        out: the folder in which the task's folder is made, which is returned.
-        counts: clips per split.
-        size: height and width of the frames.
-        advance: called after each clip.
-
-    Raises:
-        DatasetError: the task's folder is there already.
+    Returns the task's folder in `out`; a `DatasetError` if it is there already. `counts` are clips per split, `size` is
+    height and width of the frames; `advance` is called after each clip.
     """
     folder = out / TASK_FOLDERS[task]
     if folder.exists():

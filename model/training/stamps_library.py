@@ -84,17 +84,11 @@ class Library:
 
 
 def load_library(stamps: Path, backgrounds: Path, *, held_out: HeldOut, seed: int) -> Library:
-    """Load the catalogue's files.
+    """Load the catalogue's files from the Debian packages' folders; a `DatasetError` if one cannot be read.
 
-    Args:
-        stamps, backgrounds: the folders that the Debian packages install.
-        held_out: `scenes`: every split has every class, on backgrounds of its own, and the test split has photos and
-            recordings of its own where there are two, or the later part of a long recording. `classes`: every split
-            has classes of its own, too.
-        seed: decides which backgrounds and classes go where.
-
-    Raises:
-        DatasetError: a file is missing or cannot be read.
+    With `held_out` `scenes`, every split has every class, on backgrounds of its own, and the test split has photos and
+    recordings of its own where there are two, or the later part of a long recording. With `classes`, every split has
+    classes of its own, too. The seed decides which backgrounds and classes go where.
     """
     library = Library()
     _load_backgrounds(library, backgrounds, seed)
