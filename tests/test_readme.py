@@ -62,12 +62,15 @@ def test_the_python_examples_run():
     assert list(namespace["logits"].shape) == [1, 5, 224, 224]
 
 
-@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md"])
+PAGES = ["README.md", "ARCHITECTURE.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("document", PAGES)
 def test_links_lead_somewhere(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         if not target.startswith("http"):
-            assert (ROOT / target).exists(), f"{document} links to {target}, which does not exist"
+            assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}, which does not exist"
 
 
 def test_verbs_that_the_architecture_names_exist():

@@ -22,7 +22,9 @@ def table7(rows: Sequence[Measurement], source: str) -> str:
     reasons are listed below the table. Raises as `check_run`.
     """
     check_run(rows)
-    return "\n".join([markdown(rows, table7_columns(rows[0])), "", *_unstable(rows), *_machine(rows[0], source)])
+    return "\n".join(
+        [markdown(rows, table7_columns(rows[0])), "", *_unstable(rows), *_machine(rows[0], source, source)]
+    )
 
 
 def check_run(rows: Sequence[Measurement]) -> None:
@@ -36,7 +38,7 @@ def check_run(rows: Sequence[Measurement]) -> None:
             )
 
 
-def _machine(first: Measurement, source: str) -> list[str]:
+def _machine(first: Measurement, source: str, link: str) -> list[str]:
     """The machine that the run of a row was measured on, and the command that repeats it."""
     machine, clip = first.environment, first.case
     assert machine is not None
@@ -45,7 +47,7 @@ def _machine(first: Measurement, source: str) -> list[str]:
     text = (
         f"{machine.processor}, {first.ran.backend['threads']} threads, {packages}; {clip['clips']} clip of "
         f"{clip['frames']} frames of {clip['height']} x {clip['width']} a call; {len(first['latency'].samples)} "
-        f"interleaved samples a row, none dropped; commit {first.commit}. Raw samples: [`{source}`]({source}), made by"
+        f"interleaved samples a row, none dropped; commit {first.commit}. Raw samples: [`{source}`]({link}), made by"
     )
     return [text, "", f"    {' '.join(first.run.command)}"]
 
@@ -104,7 +106,7 @@ def ladder(rows: Sequence[Measurement], source: str) -> str:
         *_reached(rows),
         "",
         *_unstable(rows),
-        *_machine(first, source),
+        *_machine(first, source, f"../{source}"),  # the page lies in docs/
     ]
     return "\n".join(lines)
 
