@@ -157,7 +157,7 @@ class Backend(ABC):
     @classmethod
     def _check_operator(cls, operator: str | None) -> OperatorImplementation | None:
         if operator is not None and operator not in cls.OPERATORS:
-            message = f"the backend {cls.name} has no implementation {operator!r} of the operator."
+            message = f"the backend {cls.name} has no implementation {str(operator)!r} of the operator."
             raise BackendError(message, f"It has: {', '.join(cls.OPERATORS)}.")
         return None if operator is None else OperatorImplementation(operator)
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends import BackendSpec, create
-from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
+from avsbg.runtime.backends.base import FAILED, Backend, DeviceTensor, Inputs, Results
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.errors import BackendError
@@ -181,7 +181,8 @@ class StreamedClip(Backend):
         super().__init__(encode.bundle, "clip")
         check_pair(encode, decode)
         self.encode, self.decode = encode, decode
-        self.accuracy_check = decode.accuracy_check or encode.accuracy_check
+        checks = [decode.accuracy_check, encode.accuracy_check]
+        self.accuracy_check = next((check for check in checks if check.get("gate") == FAILED), checks[0] or checks[1])
         self._stack = ExitStack()
 
     def describe(self) -> dict[str, Any]:

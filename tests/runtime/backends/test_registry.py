@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from avsbg.runtime import backends
-from avsbg.runtime.backends import Backend, create
+from avsbg.runtime.backends import Backend, BackendSpec, create
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device import native_library
 from avsbg.runtime.errors import BackendError, BundleError, NativeLibraryError
@@ -84,6 +84,8 @@ def test_what_was_asked_for_and_cannot_be_had_is_an_error(tiny: Bundle, monkeypa
         create("onnxruntime", tiny, graph="decode")
     with pytest.raises(BackendError, match=r"no implementation 'magic' of the operator.*function, native, plain"):
         create("onnxruntime", tiny, operator="magic")
+    with pytest.raises(BackendError, match=r"no implementation 'plugin' of the operator"):
+        create("onnxruntime", tiny, **BackendSpec.parse("onnxruntime:plugin").options())
     with pytest.raises(BackendError, match=r"clip\.plain holds no custom operator"):
         create("onnxruntime", tiny, graph="clip.plain", operator="function")
     with pytest.raises(BackendError, match="threads must be at least 1, not 0"):
