@@ -15,13 +15,13 @@ class ClipShapeError(AvsbgError, ValueError):
     """Frames or audio embeddings whose shape the networks cannot work with."""
 
 
-def check_clip(frames: Tensor, audio: Tensor) -> None:
+def check_clip(frames: Tensor, audio: Tensor, *, min_frames: int = MIN_FRAMES) -> None:
     """Check the networks' inputs, frames `[B, T, 3, H, W]` and audio `[B, T, 128]`, or raise a `ClipShapeError`."""
     if frames.dim() != 5 or frames.shape[2] != 3:
         raise ClipShapeError(f"frames must be [B, T, 3, H, W], not {list(frames.shape)}.")
     height, width = frames.shape[3:]
-    if frames.shape[1] < MIN_FRAMES:
-        raise ClipShapeError(f"a clip needs at least {MIN_FRAMES} frames, not {frames.shape[1]}.")
+    if frames.shape[1] < min_frames:
+        raise ClipShapeError(f"a clip needs at least {min_frames} frames, not {frames.shape[1]}.")
     if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height or not width:
         raise ClipShapeError(f"height and width must be multiples of {SIZE_MULTIPLE}, not {height} x {width}.")
     if audio.dim() != 3 or audio.shape[2] != AUDIO_WIDTH or audio.shape[1] != frames.shape[1]:

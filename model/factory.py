@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -54,10 +55,13 @@ _GAINS = (
 )
 
 
-def formula_tensor(key: str, shape: tuple[int, ...], salt: str) -> np.ndarray:
+def formula_tensor(
+    key: str, shape: tuple[int, ...], salt: str, gains: Iterable[tuple[str, float]] = _GAINS
+) -> np.ndarray:
     """The value that the formula gives to one published key: the same on every machine and with every version.
 
-    A fresh PCG64 generator per tensor, seeded by the CRC-32 of `salt:key`; drawn in float64.
+    A fresh PCG64 generator per tensor, seeded by the CRC-32 of `salt:key`; drawn in float64. The first pattern of
+    `gains` that is found in the key scales its weights.
     """
     leaf = key.rsplit(".", 1)[-1]
     if leaf == "num_batches_tracked":
@@ -68,7 +72,7 @@ def formula_tensor(key: str, shape: tuple[int, ...], salt: str) -> np.ndarray:
     elif leaf == "running_mean":
         values = 0.1 * rng.standard_normal(shape)
     elif len(shape) >= 2 and prod(shape) > 1:
-        gain = next((gain for pattern, gain in _GAINS if re.search(pattern, key)), 1.0)
+        gain = next((gain for pattern, gain in gains if re.search(pattern, key)), 1.0)
         values = rng.standard_normal(shape) * (gain / np.sqrt(prod(shape[1:])))
     elif leaf == "weight":
         values = 1.0 + 0.1 * rng.standard_normal(shape)
