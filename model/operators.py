@@ -4,12 +4,20 @@ Every other implementation (ONNX function body, ONNX Runtime operator, TensorRT 
 work on sets of descriptors: rows are positions, channels last. The 4D correlation volume of two frames,
 `volume[n, p, q] = <a[n, p], b[n, q]>`, is what the paper's equation 2 calls Corr(Z_t, Z_t+1); the network needs only
 its mean after the ReLU, so neither the forward nor the backward of `mean_correlation` ever holds all of it.
+
+What stands here is the composite, made of PyTorch's own operators: the CPU's implementation, the reference, and every
+device's backward. On a GPU the forward is our CUDA kernels (`operators_cuda.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
+
+from avsbg.model import operators_cuda
 
 # Elements of the volume held at once: 2**22 fp32 values are 16 MB, small enough for a last-level cache and large
 # enough that the matrix products run at full speed.
@@ -48,7 +56,8 @@ def mean_correlation(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
         same; fp32 (float64 for float64 input). A NaN in a product reaches both means; P and Q are at least 1.
 
     Raises:
-        ValueError: the shapes do not fit. TypeError: the types differ or are not floating-point.
+        ValueError: the shapes do not fit, or the CUDA kernels decline them. TypeError: the types differ or are not
+            floating-point. NativeLibraryError: on a GPU, the kernels were not built.
     """
     _check(a, b)
     dtype = _accumulator(a.dtype)
@@ -145,3 +154,25 @@ def _correlation_volume_gradient(ctx, gradient):  # type: ignore[no-untyped-def]
 
 
 correlation_volume.register_autograd(_correlation_volume_gradient, setup_context=_save_volume)
+
+
+@mean_correlation.register_kernel("cuda")
+def _(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    _check(a, b)
+    return operators_cuda.mean_correlation(a, b)
+
+
+@correlation_volume.register_kernel("cuda")
+def _(a: Tensor, b: Tensor, relu: bool = False) -> Tensor:
+    _check(a, b)
+    return operators_cuda.correlation_volume(a, b, relu)
+
+
+@contextmanager
+def composite() -> Iterator[None]:
+    """Within it, the composite computes on GPUs too, in every thread: the reference, in float64 as well."""
+    with (
+        mean_correlation.set_kernel_enabled("cuda", enabled=False),
+        correlation_volume.set_kernel_enabled("cuda", enabled=False),
+    ):
+        yield

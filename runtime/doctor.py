@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from avsbg.errors import AvsbgError
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.device.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
 
 # The findings that each use needs.
 _NEEDS = {

@@ -15,10 +15,6 @@ class MediaError(AvsbgError):
     """A video cannot be read, or lacks what the network needs."""
 
 
-class NativeLibraryError(AvsbgError):
-    """A native library was not built, is not there, or cannot be loaded."""
-
-
 class OutputError(MediaError):
     """What was made of a video cannot be written, e.g. on a full disk."""
 

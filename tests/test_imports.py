@@ -15,7 +15,7 @@ import pytest
 
 from fixtures import ROOT
 
-LEAVES = {"avsbg.errors", "avsbg.atomic", "avsbg.progress", "avsbg.__version__"}
+LEAVES = {"avsbg.errors", "avsbg.atomic", "avsbg.native_library", "avsbg.progress", "avsbg.__version__"}
 MAY_IMPORT = {
     "model": {"model"},
     "runtime": {"runtime"},

@@ -85,9 +85,10 @@ def merge_key(network: str, nodes: Sequence[str]) -> str:
 
 
 def source_digest() -> str:
-    """SHA-256 over the names and contents of the CUDA sources, which a table belongs to."""
+    """SHA-256 over the names and contents of the kernels' sources, which a table belongs to; not the C interface's."""
     digest = hashlib.sha256()
-    for source in sorted(CUDA_SOURCES.iterdir()):
+    kernels = [file for file in CUDA_SOURCES.iterdir() if file.suffix in (".cu", ".cuh", ".h")]
+    for source in sorted(file for file in kernels if file.stem != "avsbg_cuda"):
         digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
     return digest.hexdigest()
 

@@ -17,13 +17,13 @@ from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import measure_accuracy
 from avsbg.export.precision.graphs import add_graph, expected_types, quantized_graph
+from avsbg.native_library import native_library
 from avsbg.runtime.backends.tensorrt.engine import PLUGIN_NAMESPACE, PLUGIN_OPERATORS, PLUGIN_VERSION, remember_built
 from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord, PluginRecord, RealisedRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.device.gpu import read_cuda_driver
-from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.streaming.frame_pair import check_streams
 
 Report = Callable[[str], None]

@@ -1,1 +1,1 @@
-"""GPUs and native libraries of this machine."""
+"""GPUs of this machine."""

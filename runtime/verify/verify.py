@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends import Arrays, Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.backends.spec import OperatorImplementation
@@ -18,8 +19,7 @@ from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.device.gpu import CudaDriver
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import BundleError, NativeLibraryError
+from avsbg.runtime.errors import BundleError
 
 Array = NDArray[Any]
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avsbg import native_library
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.device import native_library
 from fixtures.cli import run_avsbg
 from fixtures.engines import add_engine, passed
 from fixtures.videos import steady, tone, write_video

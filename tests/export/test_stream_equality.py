@@ -16,12 +16,11 @@ from hypothesis import strategies as st
 from avsbg.export.graphs import EncodeGraph
 from avsbg.export.precision.graphs import add_graph
 from avsbg.export.shape import ExportError
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.bundle.precision import PRECISIONS
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
 from avsbg.runtime.media.samples import resize
 from avsbg.runtime.streaming.stream import Latency, Stream, StreamMask, open_stream
 from avsbg.runtime.verify.verify import clip_accuracies

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbg.native_library import native_library
 from avsbg.runtime.backends.base import (
     Backend,
     DeviceTensor,
@@ -24,7 +25,6 @@ from avsbg.runtime.backends.spec import OperatorImplementation
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
-from avsbg.runtime.device.native_library import native_library
 from avsbg.runtime.errors import BackendError
 
 # Where a provider keeps arrays; any other keeps them in the host's memory.

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 from typing import Any
 
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
+from avsbg.native_library import NativeLibraryError, native_library
 
 _PATH_KEY = "avsbg.cpu_path"
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.atomic import atomic_file
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends.tensorrt.logger import message_log
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.device.gpu import read_cuda_driver
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import BackendError, NativeLibraryError
+from avsbg.runtime.errors import BackendError
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 _OLDEST = (10, 3)

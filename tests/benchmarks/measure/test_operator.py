@@ -20,8 +20,7 @@ from avsbg.benchmarks.report.operator import operator_text
 from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.benchmarks.static import roofline
 from avsbg.errors import AvsbgError
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
+from avsbg.native_library import NativeLibraryError, native_library
 from fixtures import ROOT
 from fixtures.rows import ENVIRONMENT
 from tools.docs_tables import operator_bounds

@@ -17,10 +17,9 @@ from avsbg.export.engine.build import BuiltEngine, build_into_bundle
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.precision.graphs import add_graph, convert_bundle
 from avsbg.export.precision.rules import Choice, Rule
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.bundle import Bundle, sha256, update_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
 
 pytestmark = [pytest.mark.engine, pytest.mark.slow]
 

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from avsbg import native_library
+from avsbg.native_library import NativeLibraryError
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend, BackendSpec, create
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.device import native_library
-from avsbg.runtime.errors import BackendError, BundleError, NativeLibraryError
+from avsbg.runtime.errors import BackendError, BundleError
 from fixtures import tiny_bundle
 
 

@@ -16,9 +16,8 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends.onnxruntime.operator import available_paths, register
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
 from fixtures import ROOT
 
 SOURCES = ROOT / "runtime" / "native" / "onnxruntime"

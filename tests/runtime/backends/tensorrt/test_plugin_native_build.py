@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
+from avsbg.native_library import NativeLibraryError, native_library
 from fixtures import ROOT
 
 CROSS_TOOLS = ("aarch64-linux-gnu-g++", "qemu-aarch64", "cmake", "ninja")

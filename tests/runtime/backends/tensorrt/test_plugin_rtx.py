@@ -8,11 +8,10 @@ import pytest
 from onnx import TensorProto, helper
 
 from avsbg.export.engine.builder import ParseError, parse_onnx
+from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends.tensorrt.engine import PLUGIN_OPERATORS, load_plugin
 from avsbg.runtime.backends.tensorrt.logger import message_log
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
 
 pytestmark = pytest.mark.engine
 

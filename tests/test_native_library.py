@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-import avsbg.runtime
-from avsbg.runtime.device.native_library import native_library
-from avsbg.runtime.errors import NativeLibraryError
+import avsbg
+from avsbg.native_library import NativeLibraryError, native_library
 
 
 @pytest.fixture
 def installation(tmp_path, monkeypatch):
     """An installation of its own, like an editable one: sources in one folder, what was built in another."""
-    monkeypatch.setattr(avsbg.runtime, "__path__", [str(tmp_path / "sources"), str(tmp_path / "built")])
-    folder = tmp_path / "built" / "lib"
+    monkeypatch.setattr(avsbg, "__path__", [str(tmp_path / "sources"), str(tmp_path / "built")])
+    folder = tmp_path / "built" / "runtime" / "lib"
 
     def install(built: dict[str, dict[str, str]], skipped: dict[str, str]) -> Path:
         folder.mkdir(parents=True)
@@ -47,12 +46,17 @@ def test_a_library_that_was_removed_is_missed(installation):
 
 
 def test_an_installation_without_libraries_says_so(tmp_path, monkeypatch):
-    monkeypatch.setattr(avsbg.runtime, "__path__", [str(tmp_path)])
+    monkeypatch.setattr(avsbg, "__path__", [str(tmp_path)])
     with pytest.raises(NativeLibraryError, match="no native libraries"):
         native_library("tensorrt")
 
 
+def test_a_library_that_an_older_build_did_not_know_asks_for_a_new_build(installation):
+    installation({"tensorrt": {"file": "libplugin.so"}}, {})
+    with pytest.raises(NativeLibraryError, match=r"cuda was not built.*make native"):
+        native_library("cuda")
+
+
 def test_an_unknown_name_lists_the_known_ones(installation):
-    installation({"onnxruntime": {"file": "liboperators.so"}}, {"tensorrt": "no compiler"})
-    with pytest.raises(ValueError, match=r"'tensorflow'; there are: onnxruntime, tensorrt"):
+    with pytest.raises(ValueError, match=r"'tensorflow'; there are: cuda, onnxruntime, tensorrt"):
         native_library("tensorflow")

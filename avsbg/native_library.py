@@ -1,4 +1,7 @@
-"""The native libraries of this installation: where they are and what they were built with, or why they are missing."""
+"""The native libraries of this installation: where they are and what they were built with, or why they are missing.
+
+A leaf module: every part may import it, it imports nothing of ours but `avsbg.errors`.
+"""
 
 from __future__ import annotations
 
@@ -6,21 +9,29 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import avsbg.runtime
-from avsbg.runtime.errors import NativeLibraryError
+import avsbg
+from avsbg.errors import AvsbgError
+
+NAMES = ("cuda", "onnxruntime", "tensorrt")
+
+
+class NativeLibraryError(AvsbgError):
+    """A native library was not built, is not there, or cannot be loaded."""
 
 
 @dataclass(frozen=True)
 class NativeLibrary:
     """A native library that was built with this installation."""
 
-    name: str  # `onnxruntime` (operators for ONNX Runtime) or `tensorrt` (the TensorRT plugin)
+    name: str  # `cuda` (the kernels), `onnxruntime` (operators for it) or `tensorrt` (the plugin)
     path: Path
     built_with: dict[str, str]  # compiler, CUDA version and architectures, version of TensorRT's headers
 
 
 def native_library(name: str) -> NativeLibrary:
-    """Find the library `onnxruntime` or `tensorrt`, or raise a `NativeLibraryError` that says why it is not there."""
+    """Find a library of `NAMES`, or raise a `NativeLibraryError` that says why it is not there."""
+    if name not in NAMES:
+        raise ValueError(f"no native library is named {name!r}; there are: {', '.join(NAMES)}")
     folder = next((folder for folder in _folders() if (folder / "native.json").is_file()), None)
     if folder is None:
         raise NativeLibraryError(
@@ -34,13 +45,10 @@ def native_library(name: str) -> NativeLibrary:
         if not path.is_file():
             raise NativeLibraryError(f"the native library {path} was built but is no longer there.", "Reinstall avsbg.")
         return NativeLibrary(name, path, built)
-    if name not in record["skipped"]:
-        known = ", ".join(sorted({*record["built"], *record["skipped"]}))
-        raise ValueError(f"no native library is named {name!r}; there are: {known}")
-    reason = str(record["skipped"][name])
+    reason = record["skipped"].get(name, "The record of the build does not know it: build them anew (`make native`).")
     raise NativeLibraryError(f"the native library {name} was not built when avsbg was installed.", reason)
 
 
 def _folders() -> list[Path]:
     """The package's folders: an editable install has two, the sources and what was built."""
-    return [Path(folder) / "lib" for folder in avsbg.runtime.__path__]
+    return [Path(folder) / "runtime" / "lib" for folder in avsbg.__path__]

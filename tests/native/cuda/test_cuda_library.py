@@ -1,0 +1,167 @@
+"""libavsbg_cuda: its C interface on the emulated CUDA, called as PyTorch calls it, and the library that nvcc built."""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from avsbg.model.operators_cuda import CudaLibrary, OperatorError
+from avsbg.native_library import NativeLibraryError, native_library
+from fixtures.emulation import DTYPES, KERNELS, Problem, compile_library, wrong_elements
+from fixtures.emulation import Run as Result
+
+pytestmark = pytest.mark.native
+
+STORAGE = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+HEADER = KERNELS / "avsbg_cuda.h"
+
+
+@pytest.fixture(scope="module")
+def path() -> Path:
+    return compile_library()
+
+
+@pytest.fixture(scope="module")
+def library(path: Path) -> CudaLibrary:
+    return CudaLibrary(path)
+
+
+def tensors(problem: Problem) -> list[torch.Tensor]:
+    """The problem's descriptors as PyTorch holds them."""
+    return [torch.from_numpy(one.view(np.uint8)).view(STORAGE[problem.dtype]) for one in problem.inputs()]
+
+
+def check(library: CudaLibrary, problem: Problem, a: torch.Tensor, b: torch.Tensor) -> None:
+    """Compute the problem on a and b, which hold `problem.inputs()` in some layout, and hold it against float64."""
+    tf32 = problem.dtype == "tf32"
+    if problem.operation == "mean":
+        results = list(library.mean_correlation(a, b, tf32=tf32))
+    else:
+        results = [library.correlation_volume(a, b, problem.flag, tf32=tf32)]
+    assert all(result.dtype == torch.float32 for result in results)
+    raw = b"".join(result.numpy().tobytes() for result in results)
+    assert wrong_elements(problem, *problem.inputs(), Result(0, {}, raw, "")) == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("n", "p", "q", "c"), [(0, 3, 4, 8), (2, 49, 49, 128), (1, 257, 65, 136)])
+def test_pytorchs_tensors(library: CudaLibrary, dtype: str, n: int, p: int, q: int, c: int) -> None:
+    for problem in (Problem(dtype, n, p, q, c), Problem(dtype, n, p, q, c, "volume", flag=p == 49)):
+        check(library, problem, *tensors(problem))
+
+
+def test_descriptors_in_any_layout(library: CudaLibrary) -> None:
+    """Channels first behind a transpose, as the networks pass them, and a start on no 16-byte boundary."""
+    problem = Problem("fp16", 2, 30, 20, 16)
+    a, b = tensors(problem)
+    shifted = torch.cat([b.new_zeros(1), b.flatten()])[1:].view_as(b)
+    assert shifted.data_ptr() % 16
+    check(library, problem, a.transpose(1, 2).contiguous().transpose(1, 2), shifted)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "words"),
+    [
+        (torch.zeros(1, 3, 12), torch.zeros(1, 4, 12), "C = 12 channels: must be a multiple of 8"),
+        (torch.zeros(1, 0, 8), torch.zeros(1, 4, 8), "P = 0 positions"),
+        (torch.zeros(1, 3, 8).double(), torch.zeros(1, 4, 8).double(), "not float64.*composite"),
+    ],
+)
+def test_declines_in_words(library: CudaLibrary, a: torch.Tensor, b: torch.Tensor, words: str) -> None:
+    for call in (library.mean_correlation, library.correlation_volume):
+        with pytest.raises(OperatorError, match=words):
+            call(a, b)
+
+
+class Struct(ctypes.Structure):
+    """avsbg_problem."""
+
+    _fields_ = [*((name, ctypes.c_int64) for name in "npqc"), ("dtype", ctypes.c_int32)]
+
+
+def test_statuses_and_their_words(path: Path) -> None:
+    """1 where another implementation should compute the problem, 2 where the call is wrong."""
+    raw = ctypes.CDLL(str(path))
+    raw.avsbg_cuda_last_error.restype = ctypes.c_char_p
+    raw.avsbg_cuda_mean_correlation.argtypes = [*[ctypes.c_void_p] * 7, ctypes.c_size_t, ctypes.c_void_p]
+    problem, turing = ctypes.byref(Struct(1, 130, 40, 8, 2)), (ctypes.c_int32 * 2)(75, 40)
+    device = (ctypes.c_int32 * 2)()
+    buffer = np.zeros(4096, np.float32)
+    at = buffer.ctypes.data
+    assert raw.avsbg_cuda_query_device(ctypes.byref(device)) == 0
+    assert list(device) == [80, 16]
+    assert raw.avsbg_cuda_check_problem(problem, None) == raw.avsbg_cuda_check_problem(problem, turing) == 0
+    calls = [
+        (
+            1,
+            "bf16 needs compute capability 8.0",
+            lambda: raw.avsbg_cuda_check_problem(ctypes.byref(Struct(1, 3, 4, 8, 3)), turing),
+        ),
+        (
+            1,
+            "C = 7 channels",
+            lambda: raw.avsbg_cuda_workspace_size(
+                ctypes.byref(Struct(1, 3, 4, 7, 0)), 1, ctypes.byref(ctypes.c_size_t())
+            ),
+        ),
+        (2, "problem is a null pointer", lambda: raw.avsbg_cuda_check_problem(None, None)),
+        (2, "bytes is a null pointer", lambda: raw.avsbg_cuda_workspace_size(problem, 1, None)),
+        (
+            2,
+            "b is a null pointer",
+            lambda: raw.avsbg_cuda_mean_correlation(problem, None, at, None, at, at, at, 1 << 20, None),
+        ),
+        (
+            2,
+            "a must be aligned to 16 bytes",
+            lambda: raw.avsbg_cuda_mean_correlation(problem, None, at + 2, at, at, at, at, 1 << 20, None),
+        ),
+        (
+            2,
+            "the workspace has 3 bytes, and",
+            lambda: raw.avsbg_cuda_mean_correlation(problem, None, at, at, at, at, at, 3, None),
+        ),
+    ]
+    for status, words, call in calls:
+        assert call() == status
+        assert words in raw.avsbg_cuda_last_error().decode()
+
+
+def test_another_interface_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("avsbg.model.operators_cuda._ABI_VERSION", 2)
+    with pytest.raises(NativeLibraryError, match="has version 1 of its interface, and 2 is needed"):
+        CudaLibrary(path)
+    with pytest.raises(NativeLibraryError, match="cannot be loaded"):
+        CudaLibrary(tmp_path / "none.so")
+
+
+def test_the_header_is_plain_c(tmp_path: Path) -> None:
+    source = tmp_path / "user.c"
+    source.write_text('#include "avsbg_cuda.h"\nint main(void) { return AVSBG_SUCCESS; }\n')
+    compiler = shutil.which("gcc") or pytest.skip("gcc not found")
+    flags = ("-std=c99", "-pedantic-errors", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", f"-I{KERNELS}")
+    done = subprocess.run([compiler, *flags, source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_nvcc_built_exports_the_interface_and_reports_a_missing_driver() -> None:
+    """The library of this installation; without a driver a call returns what CUDA says, and does not crash."""
+    try:
+        built = native_library("cuda").path
+    except NativeLibraryError as error:
+        pytest.skip(str(error))
+    raw = ctypes.CDLL(str(built))
+    declared = set(re.findall(r"\b(avsbg_cuda_\w+)\(", HEADER.read_text()))
+    assert len(declared) == 7
+    assert all(hasattr(raw, name) for name in declared)
+    if not torch.cuda.is_available():
+        raw.avsbg_cuda_last_error.restype = ctypes.c_char_p
+        assert raw.avsbg_cuda_query_device(ctypes.byref((ctypes.c_int32 * 2)())) == 2
+        assert raw.avsbg_cuda_last_error().startswith(b"asking for the CUDA device failed: ")
