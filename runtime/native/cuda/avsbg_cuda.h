@@ -21,6 +21,8 @@
 extern "C" {
 #endif
 
+#define AVSBG_CUDA_API __attribute__((visibility("default")))
+
 /* Raised when a function or a struct below changes; avsbg_cuda_abi_version returns that of the library. */
 #define AVSBG_CUDA_ABI_VERSION 1
 
@@ -48,31 +50,32 @@ typedef struct avsbg_device {
   int32_t sm_count;
 } avsbg_device;
 
-int32_t avsbg_cuda_abi_version(void);
+AVSBG_CUDA_API int32_t avsbg_cuda_abi_version(void);
 
 /* What went wrong in this thread's last call that did not succeed; valid until its next call. */
-const char* avsbg_cuda_last_error(void);
+AVSBG_CUDA_API const char* avsbg_cuda_last_error(void);
 
 /* Fills `device` for the calling thread's current CUDA device. */
-avsbg_status avsbg_cuda_query_device(avsbg_device* device);
+AVSBG_CUDA_API avsbg_status avsbg_cuda_query_device(avsbg_device* device);
 
 /* AVSBG_DECLINED unless the kernels take `problem` on `device`; NULL: on some device. */
-avsbg_status avsbg_cuda_check_problem(const avsbg_problem* problem, const avsbg_device* device);
+AVSBG_CUDA_API avsbg_status avsbg_cuda_check_problem(const avsbg_problem* problem, const avsbg_device* device);
 
 /* Sets `bytes` to the workspace that avsbg_cuda_mean_correlation needs on any device: it never decreases as n, p and q
  * grow. `with_mean_b`: 0 if mean_b will be NULL. */
-avsbg_status avsbg_cuda_workspace_size(const avsbg_problem* problem, int32_t with_mean_b, size_t* bytes);
+AVSBG_CUDA_API avsbg_status avsbg_cuda_workspace_size(const avsbg_problem* problem, int32_t with_mean_b, size_t* bytes);
 
 /* mean_a [n, p] and, unless NULL, mean_b [n, q], both fp32: the means of relu(<a, b>) over either side. `device` is the
  * one that the stream belongs to; NULL: the current one is asked for. `workspace`: 16-byte aligned, of `workspace_size`
  * bytes, with any content; NULL if none is needed. */
-avsbg_status avsbg_cuda_mean_correlation(const avsbg_problem* problem, const avsbg_device* device, const void* a,
-                                         const void* b, float* mean_a, float* mean_b, void* workspace,
-                                         size_t workspace_size, void* stream);
+AVSBG_CUDA_API avsbg_status avsbg_cuda_mean_correlation(const avsbg_problem* problem, const avsbg_device* device,
+                                                        const void* a, const void* b, float* mean_a, float* mean_b,
+                                                        void* workspace, size_t workspace_size, void* stream);
 
 /* volume [n, p, q] fp32: <a, b>, after ReLU unless `relu` is 0. */
-avsbg_status avsbg_cuda_correlation_volume(const avsbg_problem* problem, const avsbg_device* device, const void* a,
-                                           const void* b, float* volume, int32_t relu, void* stream);
+AVSBG_CUDA_API avsbg_status avsbg_cuda_correlation_volume(const avsbg_problem* problem, const avsbg_device* device,
+                                                          const void* a, const void* b, float* volume, int32_t relu,
+                                                          void* stream);
 
 #ifdef __cplusplus
 }
