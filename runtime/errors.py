@@ -15,6 +15,10 @@ class MediaError(AvsbgError):
     """A video cannot be read, or lacks what the network needs."""
 
 
+class WorkerError(AvsbgError):
+    """A process that does a part of the work has crashed."""
+
+
 class OutputError(MediaError):
     """What was made of a video cannot be written, e.g. on a full disk."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -58,6 +59,18 @@ def run(  # noqa: PLR0917  (each is an option by name)
             "lose, and what can wait waits."
         ),
     ] = None,
+    video_track: Annotated[
+        int | None,
+        Option(min=0, metavar="N", help="Take the video track N, from 0 on. By default the one that players show."),
+    ] = None,
+    audio_track: Annotated[
+        int | None,
+        Option(min=0, metavar="N", help="Take the sound track N, from 0 on. By default the one that players play."),
+    ] = None,
+    skip_damaged: Annotated[
+        bool,
+        Option("--skip-damaged", help="Pass over frames and sound that cannot be decoded, and count them."),
+    ] = False,
     threads: Threads = None,
     engine: Engine = None,
     trust: Trust = False,
@@ -78,7 +91,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.media.sources import LiveSource, parse_source
     from avsbg.runtime.segment.pipeline import Options
 
-    options = Options(threshold, silent, masks, rle, probabilities, overlay)
+    options = Options(threshold, silent, masks, rle, probabilities, overlay, video_track, audio_track, skip_damaged)
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:
@@ -87,7 +100,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         if value is not None and not live:
             raise MediaError(f"{name} is for live sources, and {sources[0]} is none.")
     how = {"threads": threads, "engine": engine, "trust": trust, "allow_failed_accuracy": force}
-    network = open_segmenter(bundle, backend, stream=stream, live=bool(live), **how)
+    network = partial(open_segmenter, bundle, backend, stream=stream, live=bool(live), **how)
     if live:
         run_live(
             network, live[0], output, options, microphone=microphone, duration=duration, policy=policy, replace=force

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,10 @@ from avsbg.progress import ProgressBars
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
-    from avsbg.runtime.segment.batch import BatchResult
     from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
 
-Network = AbstractContextManager["Segmenter"]
+Network = Callable[[], AbstractContextManager["Segmenter"]]
 
 OPENING = "opening the bundle"
 
@@ -54,13 +54,14 @@ def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **
 
 
 def run_files(network: Network, sources: list[Path], output: Path, options: Options, *, force: bool) -> None:
-    """Segment files and folders of files.
+    """Segment files and folders of files; several in a process of their own, whose crash costs one file alone.
 
     Raises:
         MediaError: several of many failed; typer.Exit: the only one did, and its error was printed.
     """
     from avsbg.runtime.errors import MediaError
-    from avsbg.runtime.segment.batch import REPORT, find_videos, run_batch, write_report
+    from avsbg.runtime.processes import IsolatedWorker
+    from avsbg.runtime.segment.batch import REPORT, BatchItem, BatchResult, find_videos, open_video_worker, run_batch
 
     items = find_videos(sources, output)
     many = items[0].output != output
@@ -76,20 +77,17 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
             elif result.summary is not None:
                 _tell(result.summary, result.item.path, result.item.output, again=result.state != "done")
 
-        with bars.waiting(OPENING, network) as segmenter:
+        opener = partial(open_video_worker, network, options, force)
+        isolated = IsolatedWorker[BatchItem, BatchResult](opener, bars)
+        worker: AbstractContextManager[Callable[[BatchItem], BatchResult]] = isolated if many else opener(bars)
+        with bars.waiting(OPENING, worker) as work:
             try:
-                run_batch(segmenter, items, options, redo=force, progress=bars, report=report)
+                run_batch(work, items, directory=output if many else None, report=report)
             except Interrupted:
                 done = sum(result.state in {"done", "finished before"} for result in results)
                 kept = f"{done} of {len(items)} finished and kept, nothing half-written"
                 bars.console.print(f"interrupted; {kept}", markup=False)
                 raise
-            finally:
-                if many:
-                    try:
-                        write_report(output, items, results)
-                    except OSError as error:  # on a full disk this is not the error that the user should see
-                        bars.console.print(f"{output / REPORT} was not written: {error.strerror}", markup=False)
     failed = [str(result.item.path) for result in results if result.error is not None]
     if failed and many:
         hint = f"The reasons stand above and in {output / REPORT}; run the same command again for those alone."
@@ -114,7 +112,7 @@ def run_live(
     sound = None if microphone is None else parse_source(microphone)
     if isinstance(sound, Path):
         raise MediaError(f"{microphone} is no microphone.", "A microphone is named like alsa:default.")
-    with interruptible() as interruption, ProgressBars("s") as bars, bars.waiting(OPENING, network) as segmenter:
+    with interruptible() as interruption, ProgressBars("s") as bars, bars.waiting(OPENING, network()) as segmenter:
         interruption.graceful = True
         summary, failure = segment_live(
             segmenter, source, output, options, stop=interruption.stop, microphone=sound, progress=bars, **settings
@@ -136,9 +134,16 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
     spent = summary["seconds_spent"]
     steps = ", ".join(f"{name} {spent[name]:.2f} s" for name in ("inference", "decode", "overlay") if name in spent)
     dropped = f", {summary['dropped_seconds']} s dropped" if summary["dropped_seconds"] else ""
+    damaged = summary["video"].get("damaged", {})
     console.print(
         f"{source}: {summary['seconds']} s of video{dropped} through {summary['bundle']['name']} on "
         f"{summary['settings']['target']} in {spent['total']:.2f} s ({steps}, at the same time)"
     )
+    if any(damaged.values()):
+        ends = " and ends before its stated end" if damaged["cut_short"] else ""
+        counts = f"{damaged['video']} packets of frames and {damaged['audio']} of sound"
+        console.print(f"{source} is damaged{ends}: {counts} were passed over")
+    if steps := summary["video"].get("clock_steps"):
+        console.print(f"{source}: its time stamps start anew or jump {steps} times; they were joined, as players do")
     for path in sorted(output.iterdir()):
         console.print(f"  {path}")

@@ -23,7 +23,7 @@ from avsbg.runtime.bundle.precision import quantization_of
 from avsbg.runtime.bundle.quantisation_record import CalibrationFileRecord, CalibrationRecord
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.samples import check_inputs, clip_inputs, read_clips, resize
-from avsbg.runtime.media.sources import VIDEO_SUFFIXES
+from avsbg.runtime.media.sources import VIDEO_SUFFIXES, list_videos
 
 Inputs = dict[str, NDArray[Any]]
 # Called with a description, the steps done and the steps there are.
@@ -133,9 +133,7 @@ def vector_clips(bundle: Bundle) -> Iterator[Inputs]:
 
 
 def _from_videos(folder: Path, bundle: Bundle, graph: GraphRecord, count: int, seed: int) -> CalibrationClips:
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES)
-    # A link may lead anywhere, and a pipe would be waited for without end.
-    files = [path for path in found if path.is_file() and not path.is_symlink()]
+    files = [path for path in list_videos(folder) if not path.is_symlink()]  # which may lead anywhere
     if not files:
         raise CalibrationError(
             f"{folder} holds no videos.", f"Calibration reads files that end in {', '.join(sorted(VIDEO_SUFFIXES))}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.container import REPAIR, VideoInfo, decode, open_video, time_of
+from avsbg.runtime.media.container import REPAIR, Damage, VideoInfo, decode, open_track, open_video, time_of
 from avsbg.runtime.threads import Prefetch
 
 if TYPE_CHECKING:
@@ -20,10 +21,14 @@ if TYPE_CHECKING:
 
 # Encoders and clocks jitter by milliseconds; what is further off is a gap, an overlap or a clock that has drifted.
 TOLERANCE = Fraction(1, 10)
+# Time stamps are rounded to the container's unit.
+ROUNDING = Fraction(1, 500)
 # A longer gap is more likely a damaged time stamp than silence.
 LONGEST_GAP = 3600
 # How far sound that is decoded ahead may be ahead.
 SECONDS_AHEAD = 4
+# Planes of an FFmpeg frame that PyAV reads safely.
+PLANES = 8
 # A file's sound is resampled in pieces of at least so many samples: each call costs as much as resampling a thousand.
 AT_ONCE = 16384
 
@@ -37,17 +42,18 @@ class AudioReader:
         MediaError: the file has no audio track; when reading, its sound cannot be decoded.
     """
 
-    def __init__(self, video: VideoInfo, sample_rate: int) -> None:
+    def __init__(self, video: VideoInfo, sample_rate: int, damage: Damage | None = None) -> None:
         if not video.has_audio:
             hint = "Use --silent to run it with silence instead, or give a video with sound."
-            raise MediaError(f"{video.path} has no audio track, and the network uses audio.", hint)
+            problem = f"{video.path} has no audio track that can be decoded, and the network uses audio."
+            raise MediaError(problem, hint)
         self._blocks: Iterator[NDArray[Any]] = iter(())
-        self._video, self._rate = video, sample_rate
+        self._video, self._rate, self._damage = video, sample_rate, damage
         self._rest = np.zeros(0, np.float32)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        blocks = _join_blocks(_decode_audio(self._video, self._rate), self._rate)
+        blocks = _join_blocks(decode_audio(self._video, self._rate, self._damage), self._rate)
         self._blocks = self._stack.enter_context(Prefetch(blocks, SECONDS_AHEAD))
         return self
 
@@ -77,15 +83,21 @@ def _join_blocks(blocks: Iterable[NDArray[Any]], samples: int) -> Iterator[NDArr
         yield np.concatenate(held)
 
 
-def _decode_audio(video: VideoInfo, sample_rate: int) -> Iterator[NDArray[Any]]:
+def decode_audio(video: VideoInfo, sample_rate: int, damage: Damage | None = None) -> Iterator[NDArray[Any]]:
+    """The sound of a video from its first frame on, mono float32, in blocks; the video has a track of sound."""
+    track = video.tracks.audio
+    assert track is not None
+    joins = video.clock.begins.get(track.index, ())
     with open_video(video) as container:
-        frames = decode(container, video.path, container.streams.audio[0])
-        yield from align_audio(frames, str(video.path), video.start, sample_rate)
+        frames = decode(container, video, open_track(container, track), damage=damage)
+        yield from align_audio(frames, str(video.path), video.start, sample_rate, joins)
 
 
-def align_audio(frames: Iterable[Any], name: str, start: Fraction, sample_rate: int) -> Iterator[NDArray[Any]]:
+def align_audio(
+    frames: Iterable[Any], name: str, start: Fraction, sample_rate: int, joins: Sequence[Fraction] = ()
+) -> Iterator[NDArray[Any]]:
     """Decoded sound through an `Aligner`, in blocks."""
-    aligner = Aligner(name, start, sample_rate, at_once=AT_ONCE)
+    aligner = Aligner(name, start, sample_rate, at_once=AT_ONCE, joins=joins)
     for frame in frames:
         yield from aligner.push(frame)
     yield from aligner.finish()
@@ -102,9 +114,12 @@ class Aligner:
         start: the time stamp of the first sample wanted, seconds.
         sample_rate: of the blocks, Hz.
         at_once: samples that may wait to be resampled together; the result is the same.
+        joins: time stamps that are kept to exactly, seconds: what follows is of another recording.
     """
 
-    def __init__(self, name: str, start: Fraction, sample_rate: int, *, at_once: int = 0) -> None:
+    def __init__(
+        self, name: str, start: Fraction, sample_rate: int, *, at_once: int = 0, joins: Sequence[Fraction] = ()
+    ) -> None:
         self._name, self._start, self._rate, self._at_once = name, start, sample_rate, at_once
         self._resampler = _Resampler(name, sample_rate, at_once)
         self._position: Fraction | None = None  # seconds from `start`, of the last frame that was placed
@@ -112,6 +127,7 @@ class Aligner:
         self._since_rate = 1
         self._next: tuple[int, int] | None = None  # time stamp and rate of a frame that follows exactly
         self._drop = 0  # samples still to be dropped
+        self._joins = deque(join - start for join in joins)
 
     def push(self, frame: Any) -> Iterator[NDArray[Any]]:
         """The blocks, float32 `[n]`, that a decoded frame completes."""
@@ -129,7 +145,11 @@ class Aligner:
         untimed = frame.pts is None and self._position is not None
         begin = position if untimed else time_of(frame, self._name) - self._start
         gap = begin - position
-        if self._position is None or abs(gap) > TOLERANCE:
+        # The recording before may reach beyond the join: its frames follow each other.
+        joins = bool(self._joins) and begin >= self._joins[0] and abs(gap) > ROUNDING
+        while joins and self._joins and begin >= self._joins[0]:
+            self._joins.popleft()
+        if self._position is None or joins or abs(gap) > TOLERANCE:
             if gap > LONGEST_GAP:
                 where = f"has a gap of {float(gap):.0f} s at {float(position):.2f} s"
                 raise MediaError(f"the sound of {self._name} {where}.", REPAIR)
@@ -165,36 +185,48 @@ class _Resampler:
 
     Channels are averaged first where samples are float, as those of AAC, MP3 and Opus are: there is less to resample.
     Other formats are made float by the resampler. Both are linear, so that their order is a matter of rounding.
+
+    Sound of eight or more channels is taken in the packed formats alone: PyAV's planar ones read beyond their end.
     """
 
     def __init__(self, name: str, rate: int, at_once: int) -> None:
         self._name, self._at_once = name, at_once
-        self._resampler = av.AudioResampler(format="fltp", rate=rate)
+        self._packer = av.AudioResampler(format="flt")
+        self._resampler = av.AudioResampler(format="flt", rate=rate)
         self._held: list[NDArray[Any]] = []
         self._held_rate = 0
 
     def push(self, frame: Any) -> list[NDArray[Any]]:
         """The blocks that a frame completes."""
         if frame.format.name != "fltp":
-            return self._flush() + self._resample(frame)
+            return self._flush() + self._resample(self._resampler, frame)
         blocks = self._flush() if frame.sample_rate != self._held_rate else []
-        self._held.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+        if frame.layout.nb_channels < PLANES:
+            self._held.append(frame.to_ndarray().mean(axis=0, dtype=np.float32))
+        else:
+            self._held += self._resample(self._packer, frame)
         self._held_rate = frame.sample_rate
         return blocks + self._flush() if sum(map(len, self._held)) >= self._at_once else blocks
 
     def finish(self) -> list[NDArray[Any]]:
         """The rest that is held."""
-        return self._flush() + self._resample(None)
+        return self._flush() + self._resample(self._resampler, None)
 
     def _flush(self) -> list[NDArray[Any]]:
         if not self._held:
             return []
-        mono = av.AudioFrame.from_ndarray(np.concatenate(self._held)[None], format="fltp", layout="mono")
+        mono = av.AudioFrame.from_ndarray(np.concatenate(self._held)[None], format="flt", layout="mono")
         mono.sample_rate, self._held = self._held_rate, []
-        return self._resample(mono)
+        return self._resample(self._resampler, mono)
 
-    def _resample(self, frame: Any) -> list[NDArray[Any]]:
+    def _resample(self, resampler: Any, frame: Any) -> list[NDArray[Any]]:
         try:
-            return [piece.to_ndarray().mean(axis=0, dtype=np.float32) for piece in self._resampler.resample(frame)]
+            return [_average_channels(piece) for piece in resampler.resample(frame)]
         except ValueError as error:  # PyAV's for a change of format, and FFmpeg's for what it cannot resample.
             raise MediaError(f"the sound of {self._name} cannot be resampled: {error}", REPAIR) from error
+
+
+def _average_channels(frame: Any) -> NDArray[Any]:
+    """The mean of a packed float frame's channels, float32 `[samples]`."""
+    channels = frame.to_ndarray().reshape(-1, frame.layout.nb_channels).T
+    return np.ascontiguousarray(channels).mean(axis=0, dtype=np.float32)

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 from av.stream import Disposition
 from numpy.typing import NDArray
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.clock import Clock, find_clock, has_steps, packet_time
+from avsbg.runtime.media.orientation import UPRIGHT, Orientation, orientation_of
+from avsbg.runtime.media.tracks import USUAL, Kind, Track, TrackNumbers, Tracks, choose_tracks
 
 # Fixed-rate files store times rounded to their time base, and drop the odd last frame; a cut file misses more.
 MISSING_SECONDS = Fraction(1, 2)
@@ -22,6 +24,11 @@ MISSING_SECONDS = Fraction(1, 2)
 RATE_TOLERANCE = Fraction(1, 100)
 # Codecs whose parameters an MP4 header holds, with the order in which frames are displayed.
 HEADER_CODECS = {"h264", "hevc"}
+# A file's clock, in a format that knows no steps, seconds: decoding times do not go back, and a frame that is displayed
+# for longer than this has sound beside it.
+LARGEST_STEP_BACK, LARGEST_STEP_AHEAD = Fraction(1), Fraction(60)
+# Formats that state a duration for each track.
+STATED_BY_TRACK = {"mp4", "avi", "mxf"}
 REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."
 # From 17.0 on PyAV converts a frame with a thread for each processor, and starts them anew for every one: that takes
 # longer than converting it, and all that is there works already.
@@ -38,23 +45,76 @@ class VideoInfo:
     rate: Fraction | None  # frames per second if constant
     start: Fraction  # the time stamp of the first frame, seconds; all other times count from it
     duration: Fraction | None  # seconds of video, if the file states it
-    has_audio: bool
+    tracks: Tracks  # that are read
+    orientation: Orientation = UPRIGHT  # of frames that carry no display matrix of their own
+    clock: Clock = field(default=Clock(), compare=False)
+    # When the frames end, in seconds of the file's own clock, and whether that is said of all tracks together.
+    stated_end: Fraction | None = field(default=None, compare=False)
+    end_is_of_file: bool = field(default=False, compare=False)
     # Whether the file's header tells all that FFmpeg must know to decode it.
     header_suffices: bool = field(default=False, compare=False)
 
+    @property
+    def has_audio(self) -> bool:
+        """Whether there is a sound track that can be decoded."""
+        return self.tracks.audio is not None
 
-def probe(path: Path) -> VideoInfo:
-    """Describe the video file at `path`; a `MediaError` if it is missing, is not a video, or has no frames."""
+
+@dataclass
+class Damage:
+    """Parts of a file that were passed over since they cannot be decoded; without one they are errors."""
+
+    tolerated: tuple[Kind, ...] = ("video", "audio")  # tracks whose damage is passed over
+    video: int = 0  # packets
+    audio: int = 0
+    cut_short: bool = False  # the file ends before the end that it states
+
+
+def probe(path: Path, numbers: TrackNumbers = USUAL, damage: Damage | None = None) -> VideoInfo:
+    """Describe the video file at `path`.
+
+    Args:
+        path: the file.
+        numbers: the tracks to read.
+        damage: pass over what cannot be decoded.
+
+    Raises:
+        MediaError: it is missing, is not a video, or has no frames; or a track that was asked for cannot be read.
+    """
     container, header_suffices = _open_by_header(path)
     with container:
-        stream = video_stream(container, path)
+        tracks = choose_tracks(container, path, numbers)
+        clock = _find_clock(path, tracks) if has_steps(container) else Clock()
+        stream = container.streams[tracks.video.index]
         stream.thread_type = "NONE"  # threads would decode several frames before they return the first
-        first = next(decode(container, path, stream), None)
+        packets = clock.join(_demux(container, path, [stream], damage))
+        first = next(decode_packets(packets, path, damage), None)
         if first is None:
-            raise MediaError(f"{path} has a video track without a single picture.")
-        rate, duration = _constant_rate(stream), _stated_duration(container, stream)
-        has_audio, start = bool(container.streams.audio), time_of(first, path)
-        return VideoInfo(path, *displayed_size(first), rate, start, duration, has_audio, header_suffices)
+            raise MediaError(f"{path} has a video track without a single picture that can be decoded.")
+        start, orientation = time_of(first, path), orientation_of(first)
+        stated_end, end_is_of_file = _stated_end(container, stream)
+        return VideoInfo(
+            path,
+            *orientation.size(first.width, first.height),
+            _constant_rate(stream),
+            start,
+            None if stated_end is None else max(Fraction(0), stated_end - start),
+            tracks,
+            orientation,
+            clock,
+            stated_end,
+            end_is_of_file,
+            header_suffices,
+        )
+
+
+def _find_clock(path: Path, tracks: Tracks) -> Clock:
+    with open_media(path) as container:
+        streams = [container.streams[track.index] for track in (tracks.video, tracks.audio) if track is not None]
+        try:
+            return find_clock(container, streams)
+        except av.FFmpegError:  # said when the frames are read
+            return Clock()
 
 
 def open_media(path: Path | str) -> Any:
@@ -88,7 +148,8 @@ def _open_by_header(path: Path) -> tuple[Any, bool]:
             container = _open(path, by_header=True)
             videos = [one for one in container.streams.video if not one.disposition & Disposition.attached_pic]
             # Of a fragmented file it lists nothing.
-            if videos and all(one.frames and one.codec_context.name in HEADER_CODECS for one in videos):
+            codecs = {one.codec_context and one.codec_context.name for one in videos}
+            if videos and codecs <= HEADER_CODECS and all(one.frames for one in videos):
                 return container, True
             container.close()
     return open_media(path), False
@@ -103,36 +164,38 @@ def _open(path: Path, *, by_header: bool = False) -> Any:
         raise MediaError(f"{path} cannot be read as a video: {error.strerror}.", hint) from error
 
 
-def video_stream(container: Any, path: Path | str) -> Any:
-    """The first video track that is not a cover picture; it is an error if there is none."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            stream.thread_type = "AUTO"
-            return stream
-    raise MediaError(f"{path} has no video track.")
+def displayed(frame: Any, default: Orientation = UPRIGHT) -> NDArray[Any]:
+    """A decoded frame as uint8 RGB `[height, width, 3]`, turned the way it is displayed (phones record sideways).
 
-
-def displayed(frame: Any) -> NDArray[Any]:
-    """A decoded frame as uint8 RGB `[height, width, 3]`, turned the way it is displayed (phones record sideways)."""
-    pixels: NDArray[Any] = frame.to_ndarray(format="rgb24", **_ONE_THREAD)
-    return np.rot90(pixels, frame.rotation // 90) if frame.rotation % 360 else pixels
-
-
-def displayed_size(frame: Any) -> tuple[int, int]:
-    """The width and height that `displayed` gives a decoded frame."""
-    return (frame.height, frame.width) if frame.rotation // 90 % 2 else (frame.width, frame.height)
-
-
-def decode(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
-    """The decoded frames of one or more tracks, in the file's order; errors as of the two below."""
-    return decode_packets(packets_of(container, path, *streams), path)
-
-
-def packets_of(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]:
-    """The packets of one or more tracks; an empty one at the end of each, which empties its decoder.
-
-    It is a `MediaError` if the file ends inside a packet, or before the last one that its index lists.
+    `default` is the orientation of a frame that carries no display matrix.
     """
+    return orientation_of(frame, default).apply(frame.to_ndarray(format="rgb24", **_ONE_THREAD))
+
+
+def open_track(container: Any, track: Track) -> Any:
+    """The stream of a track in an open container; its decoder takes as many threads as FFmpeg chooses."""
+    stream = container.streams[track.index]
+    if stream.type == "video":
+        stream.thread_type = "AUTO"
+    return stream
+
+
+def decode(container: Any, video: VideoInfo, *streams: Any, damage: Damage | None = None) -> Iterator[Any]:
+    """The decoded frames of one or more tracks, in the file's order; errors as of the two below."""
+    return decode_packets(packets_of(container, video, *streams, damage=damage), video.path, damage)
+
+
+def packets_of(container: Any, video: VideoInfo, *streams: Any, damage: Damage | None = None) -> Iterator[Any]:
+    """The packets of one or more tracks, on one clock; an empty one at the end of each, which empties its decoder.
+
+    It is a `MediaError` if the file ends inside a packet, or before the last one that its index lists, or if its clock
+    makes a step that its format does not know. With `damage` a file that ends too early just ends.
+    """
+    packets = _demux(container, video.path, list(streams), damage)
+    return video.clock.join(packets) if has_steps(container) else _steady(packets, video)
+
+
+def _demux(container: Any, path: Path | str, streams: list[Any], damage: Damage | None) -> Iterator[Any]:
     counts = dict.fromkeys((stream.index for stream in streams), 0)
     whole = True
     try:
@@ -142,24 +205,65 @@ def packets_of(container: Any, path: Path | str, *streams: Any) -> Iterator[Any]
                 whole = not packet.is_corrupt
             yield packet
     except av.FFmpegError as error:
-        raise MediaError(f"{path} cannot be read to its end: {error.strerror}.", REPAIR) from error
+        if damage is None or "video" not in damage.tolerated:
+            raise MediaError(f"{path} cannot be read to its end: {error.strerror}.", REPAIR) from error
+        damage.cut_short = True
     # The index of MP4 lists every packet that is to be read, edit lists applied; that of others only some. PyAV has it
     # from 17.0 on: before that, a file cut exactly between two packets is not recognised.
     indexed = [stream for stream in streams if "mp4" in container.format.name and hasattr(stream, "index_entries")]
     if not whole or any(counts[stream.index] < len(stream.index_entries) for stream in indexed):
-        raise MediaError(f"{path} is truncated: it ends within the data that it states.", REPAIR)
+        if damage is None or "video" not in damage.tolerated:
+            raise MediaError(f"{path} is truncated: it ends within the data that it states.", REPAIR)
+        damage.cut_short = True
 
 
-def decode_packets(packets: Iterable[Any], path: Path | str) -> Iterator[Any]:
-    """Decode packets with the decoders of their container; an error says how far it got."""
-    reached = 0.0
+def _steady(packets: Iterable[Any], video: VideoInfo) -> Iterator[Any]:
+    """The same packets; a step of the video's clock is an error, but for a frame that is displayed for long."""
+    last: Fraction | None = None
     for packet in packets:
+        time = packet_time(packet)
+        if packet.stream_index == video.tracks.video.index and time is not None:
+            step = Fraction(0) if last is None else time - last
+            if step < -LARGEST_STEP_BACK or (step > LARGEST_STEP_AHEAD and _sound_steps(video, time - step, time)):
+                where = f"make a step of {float(step):+.2f} s at {float(time - step - video.start):.2f} s"
+                raise MediaError(f"the time stamps of {video.path} {where}.", REPAIR)
+            last = time
+        yield packet
+
+
+def _sound_steps(video: VideoInfo, begin: Fraction, end: Fraction) -> bool:
+    """Whether the sound stops with the frames at `begin` and goes on at `end`, seconds of the file's clock."""
+    if video.tracks.audio is None:
+        return False
+    with open_media(video.path) as container:
+        stream = container.streams[video.tracks.audio.index]
+        container.seek(int(begin / stream.time_base), stream=stream)
+        times = filter(None, map(packet_time, container.demux(stream)))
+        return next((time > end - 1 for time in times if time > begin + 1), False)
+
+
+def decode_packets(packets: Iterable[Any], path: Path | str, damage: Damage | None = None) -> Iterator[Any]:
+    """Decode packets with the decoders of their container; an error says how far it got.
+
+    With `damage`, packets that cannot be decoded are counted there and passed over. A capture of a broadcast may begin
+    anywhere: there, what comes before the first frame that can be decoded is passed over in any case.
+    """
+    reached: dict[str, float] = {}
+    for packet in packets:
+        kind = packet.stream.type
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
-            raise MediaError(f"{path} cannot be decoded past {reached:.2f} s: {error.strerror}.", REPAIR) from error
+            if kind not in reached and has_steps(packet.stream.container):
+                continue
+            if damage is None or kind not in damage.tolerated:
+                what = f"the sound of {path}" if kind == "audio" else path
+                problem = f"{what} cannot be decoded past {reached.get(kind, 0):.2f} s: {error.strerror}."
+                raise MediaError(problem, f"{REPAIR} --skip-damaged passes over what is damaged.") from error
+            setattr(damage, kind, getattr(damage, kind) + 1)
+            continue
         for frame in frames:
-            reached = frame.time or reached
+            reached[kind] = frame.time or reached.get(kind, 0.0)
             yield frame
 
 
@@ -179,10 +283,25 @@ def ticks_of(frame: Any, path: Path | str) -> int:
 
 
 def check_complete(video: VideoInfo, end: Fraction) -> None:
-    """Check that the frames, which end at `end`, reach the duration that the file states, to half a second."""
-    if video.duration is not None and end < video.duration - MISSING_SECONDS:
-        stated = f"it states {float(video.duration):.2f} s of pictures, but they end at {float(end):.2f} s"
-        raise MediaError(f"{video.path} is truncated: {stated}.", REPAIR)
+    """Check that the frames, which end at `end` seconds from the first, reach the end that the file states."""
+    stated = video.stated_end
+    if stated is None or video.start + end >= stated - MISSING_SECONDS:
+        return
+    if video.end_is_of_file and _last_end(video) >= stated - MISSING_SECONDS:
+        return
+    ends = f"states that it ends at {float(stated):.2f} s, but its frames do at {float(video.start + end):.2f} s"
+    raise MediaError(f"{video.path} is truncated: it {ends}.", REPAIR)
+
+
+def _last_end(video: VideoInfo) -> Fraction:
+    """The end of the last packet of any track, seconds of the file's clock."""
+    with open_media(video.path) as container:
+        ends = (
+            Fraction((packet.pts + (packet.duration or 0)) * packet.time_base)
+            for packet in container.demux()
+            if packet.size and packet.pts is not None
+        )
+        return max(ends, default=Fraction(0))
 
 
 def frame_length(frame: Any, stream: Any) -> Fraction:
@@ -200,13 +319,18 @@ def _constant_rate(stream: Any) -> Fraction | None:
     return Fraction(fitting)
 
 
-def _stated_duration(container: Any, stream: Any) -> Fraction | None:
-    """Seconds of video as the track, its tags (Matroska) or, for a lone track, the container states them."""
-    if stream.duration is not None:
-        return Fraction(stream.duration * stream.time_base)
+def _stated_end(container: Any, stream: Any) -> tuple[Fraction | None, bool]:
+    """When the frames end as the file states it, on its own clock, and whether that is said of all its tracks together.
+
+    That is the track's duration in MP4 and AVI, its tag in Matroska, and else the file's. What FFmpeg says of formats
+    whose clock may make steps is no statement of theirs: it looks at what is there.
+    """
+    begin = Fraction((stream.start_time or 0) * stream.time_base)
+    if stream.duration is not None and STATED_BY_TRACK & set(container.format.name.split(",")):
+        return begin + Fraction(stream.duration * stream.time_base), False
     if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = match.groups()
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
-    if container.duration is not None and not container.streams.audio:
-        return Fraction(container.duration, av.time_base)
-    return None
+        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds), False
+    if container.duration is not None and not has_steps(container):
+        return Fraction(container.duration + (container.start_time or 0), av.time_base), True
+    return None, False

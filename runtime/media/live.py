@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 from avsbg.runtime.bundle.manifest import Manifest
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import Aligner
-from avsbg.runtime.media.container import VideoInfo, displayed, displayed_size, time_of, video_stream
+from avsbg.runtime.media.container import VideoInfo, displayed, frame_length, open_track, time_of
+from avsbg.runtime.media.orientation import orientation_of
 from avsbg.runtime.media.samples import Sample, resize
 from avsbg.runtime.media.sources import WHITELIST, LiveSource
+from avsbg.runtime.media.tracks import USUAL, TrackNumbers, Tracks, choose_track, choose_tracks
 from avsbg.runtime.media.video import frame_deadline
 from avsbg.runtime.threads import Channel, ChannelClosedError, Prefetch
 
@@ -58,30 +60,42 @@ class LiveReader:
     video: VideoInfo  # valid inside the block
 
     def __init__(
-        self, source: LiveSource, microphone: LiveSource | None, *, stop: threading.Event, duration: float | None
+        self,
+        source: LiveSource,
+        microphone: LiveSource | None,
+        *,
+        stop: threading.Event,
+        duration: float | None,
+        numbers: TrackNumbers = USUAL,
     ) -> None:
         self.counters = LiveCounters()
         self.failure: MediaError | None = None  # why it ended, if it was not meant to
         self._source, self._microphone = source, microphone
-        self._stop, self._duration = stop, duration
+        self._stop, self._duration, self._numbers = stop, duration, numbers
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             self._containers = [stack.enter_context(_open(each)) for each in (self._source, self._microphone) if each]
-            video, audio = self._containers[0], self._containers[-1]
-            self._video = video_stream(video, self._source.name)
-            # The camera's own microphone is not used if another one was named.
-            self._audio = audio.streams.audio[0] if audio.streams.audio else None
-            if self._microphone is not None and self._audio is None:
-                raise MediaError(f"{self._microphone.name} gives no sound.", "A microphone is named like alsa:default.")
+            name = self._source.name
+            tracks = choose_tracks(self._containers[0], name, self._numbers)
+            if self._microphone is not None:
+                # The camera's own microphone is not used if another one was named.
+                sound = choose_track(self._containers[1], "audio", self._microphone.name)
+                if sound is None:
+                    hint = "A microphone is named like alsa:default."
+                    raise MediaError(f"{self._microphone.name} gives no sound.", hint)
+                tracks = Tracks(tracks.video, sound)
+            self._video = open_track(self._containers[0], tracks.video)
+            self._audio = None if tracks.audio is None else open_track(self._containers[-1], tracks.audio)
             self._tracks = [track for track in (self._video, self._audio) if track is not None]
             self._decoders = {track.type: track.codec_context for track in self._tracks}
             self._packets = self._merged(stack)
             self._held: list[Any] = []
-            first, name = self._first_frame(), self._source.name
-            start, has_audio = time_of(first, name), self._audio is not None
-            self.video = VideoInfo(name, *displayed_size(first), None, start, None, has_audio)
+            first = self._first_frame()
+            orientation = orientation_of(first)
+            size = orientation.size(first.width, first.height)
+            self.video = VideoInfo(name, *size, None, time_of(first, name), None, tracks, orientation)
             self._stack = stack.pop_all()
         return self
 
@@ -94,7 +108,8 @@ class LiveReader:
             for frame in self._decode(self._decoders[packet.stream.type], packet):
                 if packet.stream.type == "video":
                     # Decoded once more, when the packets are read again.
-                    self._decoders = {track.type: copy_decoder(track) for track in self._tracks}
+                    for decoder in self._decoders.values():
+                        decoder.flush_buffers()
                     self.counters.damaged = 0
                     return frame
         raise MediaError(f"{self._source.name} ended before its first picture.")
@@ -138,25 +153,34 @@ class LiveReader:
             self.counters.damaged += 1
             return []
 
+    def _drain(self, decoder: Any, track: Any) -> list[Any]:
+        """The frames that a decoder still holds."""
+        end = av.Packet()
+        end.time_base = track.time_base
+        return self._decode(decoder, end)
+
     def samples(self, manifest: Manifest, *, silent: bool, packets: Channel[Any] | None) -> Iterator[Sample]:
         """The source second by second; ends when it does, or is told to. A source that fails ends too: see `failure`.
 
-        Each packet goes into `packets` as well, for `frames`.
+        Each packet of frames goes into `packets` as well, for `frames`, and so does the decoded sound.
         """
-        assembler = _SampleAssembler(self.video, self.counters, manifest, silent=silent)
+        assembler = _SampleAssembler(self.video, self._video, self.counters, manifest, silent=silent)
         try:
             for packet in chain(self._held, self._packets):
                 self._held = []
-                if packets is not None:
-                    if (waiting := len(packets)) >= PACKETS * (manifest.clip.frames + 10):
-                        problem = f"{waiting} packets of {self._source.name} wait for the overlay, which is too slow."
-                        raise MediaError(problem, "Use --no-overlay.")
-                    packets.put(packet)
+                if packets is not None and (waiting := len(packets)) >= PACKETS * (manifest.clip.frames + 10):
+                    problem = f"{waiting} packets of {self._source.name} wait for the overlay, which is too slow."
+                    raise MediaError(problem, "Use --no-overlay.")
                 kind = packet.stream.type
-                for frame in self._decode(self._decoders[kind], packet):
-                    yield from assembler.add_frame(frame) if kind == "video" else assembler.add_sound(frame)
+                decoded = self._decode(self._decoders[kind], packet)
+                if packets is not None:
+                    for item in [packet] if kind == "video" else decoded:
+                        packets.put(item)
+                yield from assembler.add(kind, decoded)
                 if self._stop.is_set() or (self._duration is not None and assembler.second >= self._duration):
                     break
+            for track in self._tracks:
+                yield from assembler.add(track.type, self._drain(self._decoders[track.type], track))
         except MediaError as error:
             self.failure = self.failure or error
         finally:
@@ -166,27 +190,33 @@ class LiveReader:
 
     def frames(self, packets: Channel[Any]) -> Iterator[Any]:
         """The decoded frames and sound of `packets`, from the first frame on."""
-        decoders = {track.type: copy_decoder(track) for track in self._tracks}
-        for packet in packets:
-            for frame in self._decode(decoders[packet.stream.type], packet):
-                if packet.stream.type == "video":
-                    width, height = self.video.width, self.video.height
-                    fitting = frame
-                    if (frame.width, frame.height) != (width, height) and not frame.rotation % 360:
-                        # A source that has changed its size keeps the one that it began with.
-                        fitting = frame.reformat(width=width, height=height)
-                        fitting.pts, fitting.time_base = frame.pts, frame.time_base
-                    yield fitting
-                elif time_of(frame, self._source.name) >= self.video.start:
-                    yield frame
+        decoder = copy_decoder(self._video)
+        for item in packets:
+            if not isinstance(item, av.AudioFrame):
+                yield from map(self._fit, self._decode(decoder, item))
+            elif time_of(item, self._source.name) >= self.video.start:
+                yield item
+        yield from map(self._fit, self._drain(decoder, self._video))
+
+    def _fit(self, frame: Any) -> Any:
+        """A frame in the size that its source began with, if that has changed."""
+        orientation = self.video.orientation
+        stored = orientation.size(self.video.width, self.video.height)
+        if (frame.width, frame.height) == stored or orientation_of(frame, orientation) != orientation:
+            return frame
+        fitting = frame.reformat(width=stored[0], height=stored[1])
+        fitting.pts, fitting.time_base = frame.pts, frame.time_base
+        return fitting
 
 
 class _SampleAssembler:
     """Puts the samples of a live source together from its decoded frames and sound."""
 
-    def __init__(self, video: VideoInfo, counters: LiveCounters, manifest: Manifest, *, silent: bool) -> None:
+    def __init__(
+        self, video: VideoInfo, stream: Any, counters: LiveCounters, manifest: Manifest, *, silent: bool
+    ) -> None:
         self.second = 0  # the one that is being filled
-        self._video, self._counters, self._clip = video, counters, manifest.clip
+        self._video, self._stream, self._counters, self._clip = video, stream, counters, manifest.clip
         self._offset = manifest.preprocessing.frame_offset
         self._aligner = None
         if video.has_audio and manifest.uses_audio and not silent:
@@ -197,8 +227,12 @@ class _SampleAssembler:
         self._last: Any = None
         self._time = Fraction(0)  # when `_last` begins
 
-    def add_frame(self, frame: Any) -> Iterator[Sample]:
-        """Take a frame; yields the samples that it completes."""
+    def add(self, kind: str, frames: Iterable[Any]) -> Iterator[Sample]:
+        """Take decoded frames or sound; yields the samples that they complete."""
+        for frame in frames:
+            yield from self._add_frame(frame) if kind == "video" else self._add_sound(frame)
+
+    def _add_frame(self, frame: Any) -> Iterator[Sample]:
         time = time_of(frame, self._video.path) - self._video.start
         if self._last is not None and not -1 < time - self._time < LARGEST_STEP:
             step = f"step from {float(self._time):.2f} to {float(time):.2f} s"
@@ -209,8 +243,7 @@ class _SampleAssembler:
         self._last, self._time = frame, time
         yield from self._complete(time)
 
-    def add_sound(self, frame: Any) -> Iterator[Sample]:
-        """Take sound; yields the samples that it completes."""
+    def _add_sound(self, frame: Any) -> Iterator[Sample]:
         if self._aligner is not None:
             self._audio = np.concatenate([self._audio, *self._aligner.push(frame)])
             if len(self._audio) > LARGEST_STEP * self._clip.sample_rate:
@@ -219,14 +252,16 @@ class _SampleAssembler:
 
     def finish(self, duration: float | None) -> Iterator[Sample]:
         """Yield what is left: as of a file, a last second counts if half of it is there."""
-        end = self._time if duration is None else min(self._time, Fraction(duration))
+        end = Fraction(0) if self._last is None else self._time + frame_length(self._last, self._stream)
+        if duration is not None:
+            end = min(end, Fraction(duration))
         while self._last is not None and (self.second == 0 or self.second + Fraction(1, 2) <= end):
             self._choose(max(Fraction(1, 100), min(Fraction(1), end - self.second)))
         while self._waiting:
             yield self._take()
 
     def _choose(self, length: Fraction) -> None:
-        self._waiting.append((self.second, self._time, length, displayed(self._last)))
+        self._waiting.append((self.second, self._time, length, displayed(self._last, self._video.orientation)))
         self.second += 1
 
     def _complete(self, now: Fraction) -> Iterator[Sample]:
@@ -248,17 +283,23 @@ class _SampleAssembler:
         return Sample(number, time, length, pixels, resize(pixels, self._clip.width, self._clip.height), audio)
 
 
+# A decoder's parameters beside its codec and extradata, which a track may state.
+PARAMETERS = ("codec_tag", "width", "height", "pix_fmt", "bits_per_coded_sample")
+COLOUR_PARAMETERS = ("color_range", "colorspace", "color_primaries", "color_trc")
+
+
 def copy_decoder(track: Any) -> Any:
-    """A second decoder of a track, for those who decode its packets on their own."""
+    """A second decoder of a video track, for those who decode its packets on their own.
+
+    The display matrix is none of a decoder's parameters, so that its frames carry that of their packets alone.
+    """
     original = track.codec_context
     decoder: Any = av.CodecContext.create(original.codec, "r")
     if original.extradata:
         decoder.extradata = original.extradata
-    if track.type == "video":
-        decoder.width, decoder.height, decoder.pix_fmt = original.width, original.height, original.pix_fmt
-        decoder.thread_type = "AUTO"
-    else:
-        decoder.sample_rate, decoder.layout, decoder.format = original.sample_rate, original.layout, original.format
+    for name in PARAMETERS + COLOUR_PARAMETERS:
+        setattr(decoder, name, getattr(original, name))
+    decoder.thread_type = "AUTO"
     return decoder
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.bundle.manifest import GraphRecord, Manifest
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import AudioReader
-from avsbg.runtime.media.container import VideoInfo, displayed
+from avsbg.runtime.media.container import Damage, VideoInfo, displayed
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
 from avsbg.runtime.media.video import choose_frames
 from avsbg.runtime.threads import Prefetch
@@ -38,24 +38,29 @@ class Sample:
     audio: Array  # float32 `[n]`, mono; n is the sample rate times `length`
 
 
-def read_samples(video: VideoInfo, manifest: Manifest, *, silent: bool = False) -> Iterator[Sample]:
+def read_samples(
+    video: VideoInfo, manifest: Manifest, *, silent: bool = False, damage: Damage | None = None
+) -> Iterator[Sample]:
     """Walk a video second by second; a soundtrack that ends before the frames continues as silence.
 
-    `silent` puts silence in place of the soundtrack, as a network that uses no audio gets in any case. It is a
-    `MediaError` if there is no audio track and not `silent`, or the file cannot be decoded.
+    `silent` puts silence in place of the soundtrack, as a network that uses no audio gets in any case; with `damage`,
+    what cannot be decoded is counted there and passed over. It is a `MediaError` if there is no audio track and not
+    `silent`, or the file cannot be decoded.
     """
     # Made here, not in the generator: what is missing shows before work begins.
-    audio = AudioReader(video, manifest.clip.sample_rate) if manifest.uses_audio and not silent else None
-    return _read_samples(video, manifest, audio)
+    audio = AudioReader(video, manifest.clip.sample_rate, damage) if manifest.uses_audio and not silent else None
+    return _read_samples(video, manifest, audio, damage)
 
 
-def _read_samples(video: VideoInfo, manifest: Manifest, audio: AudioReader | None) -> Iterator[Sample]:
-    clip = manifest.clip
-    frames = choose_frames(video, clip_seconds=clip.frames, offset=manifest.preprocessing.frame_offset)
+def _read_samples(
+    video: VideoInfo, manifest: Manifest, audio: AudioReader | None, damage: Damage | None
+) -> Iterator[Sample]:
+    clip, offset = manifest.clip, manifest.preprocessing.frame_offset
+    frames = choose_frames(video, clip_seconds=clip.frames, offset=offset, damage=damage)
     # Frames are decoded in a thread of their own while the ones before are made RGB, and used.
     with audio or nullcontext(), Prefetch(frames, FRAMES_AHEAD) as chosen:
         for number, time, length, decoded in chosen:
-            pixels, count = displayed(decoded), round(length * clip.sample_rate)
+            pixels, count = displayed(decoded, video.orientation), round(length * clip.sample_rate)
             sound = np.zeros(count, np.float32) if audio is None else audio.read(count)
             yield Sample(number, time, length, pixels, resize(pixels, clip.width, clip.height), sound)
 

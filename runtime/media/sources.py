@@ -13,6 +13,8 @@ VIDEO_SUFFIXES = frozenset(
     f".{name}"
     for name in "3gp avi flv m2ts m4v mkv mov mp4 mpeg mpg mts ogv ts vob webm wmv".split()  # noqa: SIM905
 )
+# Files that every output of a run holds.
+OUTPUT_FILES = ("summary.json", "frames.jsonl")
 # FFmpeg's input devices that PyAV's wheels for Linux hold and that carry video or sound.
 DEVICES = {
     "v4l2": "a camera, e.g. v4l2:/dev/video0",
@@ -52,6 +54,28 @@ def parse_source(text: str) -> Path | LiveSource:
     if re.fullmatch(r"/dev/video\d+", text):
         return LiveSource(text, text, "v4l2")
     return Path(text)
+
+
+def list_videos(folder: Path, but: Path | None = None) -> list[Path]:
+    """The videos in a folder and those below, by their suffixes, in order.
+
+    Left out are the outputs of earlier runs, which hold a summary, whatever lies in the directory `but`, and in hidden
+    ones, where outputs are made.
+    """
+    found = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file():
+            continue
+        below = [parent for parent in path.parents if parent.is_relative_to(folder) and parent != folder]
+        inside = but is not None and but.resolve() in (parent.resolve() for parent in below)
+        if not inside and not any(parent.name.startswith(".") or is_output(parent) for parent in below):
+            found.append(path)
+    return found
+
+
+def is_output(directory: Path) -> bool:
+    """Whether a directory is the output of a run."""
+    return all((directory / name).is_file() for name in OUTPUT_FILES)
 
 
 def _options(text: str, query: str) -> dict[str, str]:

@@ -16,13 +16,15 @@ from typing import Any
 
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media import container as media
-from avsbg.runtime.media.container import VideoInfo, ticks_of, time_of
+from avsbg.runtime.media.container import Damage, VideoInfo, ticks_of, time_of
 from avsbg.runtime.threads import usable_cores
 
 # Of a decoder, as FFmpeg itself limits them: each holds frames.
 MOST_THREADS = 16
 # Decoders that heed a change of `skip_frame` between packets, and that know which frames no other one refers to.
 SKIPPING_DECODERS = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video"}
+# What a packet may carry beside its frame that concerns those after it.
+PERSISTENT_DATA = ("palette", "new_extradata", "param_change")
 # Packets of a second and a bit, at any frame rate that a camera has.
 MOST_WAITING = 1000
 
@@ -30,33 +32,37 @@ MOST_WAITING = 1000
 ChosenFrame = tuple[int, Fraction, Fraction, Any]
 
 
-def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float) -> Iterator[ChosenFrame]:
+def choose_frames(
+    video: VideoInfo, *, clip_seconds: int, offset: float, least: int = 1, damage: Damage | None = None
+) -> Iterator[ChosenFrame]:
     """The frame that stands for each second of the video, decoding straight through.
 
     The published preparation cuts a video into clips, rounds the frame rate to an integer f and keeps, for second l
     of a clip, the frame of index int(l * f + 15/16 * f). Here clips follow each other every `clip_seconds`, so that
     sound and frames stay together at rates such as 29.97. At a variable rate it is the frame at l + 15/16.
 
-    A last second counts if at least half of it is there, and the first one always does; where the wanted frame is
+    A last second counts if at least half of it is there, and the first `least` always do; where the wanted frame is
     beyond the end, the last frame stands for it.
 
     Args:
         video: what `probe` returned.
         clip_seconds: seconds per clip, T.
         offset: the place in the second, 15/16 in the published preparation.
+        least: seconds that are there in any case.
+        damage: pass over what cannot be decoded, and count it there.
     """
 
     def deadline(second: int) -> Fraction:
         return frame_deadline(second, clip_seconds, video.rate, offset)
 
     with media.open_video(video) as container:
-        stream = media.video_stream(container, video.path)
+        stream = media.open_track(container, video.tracks.video)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
         second, limit, last = 0, 0, None
-        skipper = FrameSkipper(stream.codec_context, video.start, deadline)
-        packets = skipper.needed(media.packets_of(container, video.path, stream))
-        for frame in media.decode_packets(packets, video.path):
+        skipper = FrameSkipper(stream.codec_context, video.start, deadline, least)
+        packets = skipper.needed(media.packets_of(container, video, stream, damage=damage))
+        for frame in media.decode_packets(packets, video.path, damage):
             ticks = ticks_of(frame, video.path)
             if last is None:
                 limit = last_tick(video.start + deadline(0), frame.time_base)
@@ -69,10 +75,11 @@ def choose_frames(video: VideoInfo, *, clip_seconds: int, offset: float) -> Iter
             raise MediaError(f"{video.path} has a video track without a single picture.")
         time = time_of(last, video.path) - video.start
         end = time + media.frame_length(last, stream) if skipper.end is None else skipper.end
-        media.check_complete(video, end)
-        while second == 0 or second + Fraction(1, 2) <= end:
+        if damage is None:
+            media.check_complete(video, end)
+        while second < least or second + Fraction(1, 2) <= end:
             whole = skipper.end is not None and second < skipper.passed
-            yield second, time, Fraction(1) if whole else min(Fraction(1), end - second), last
+            yield second, time, Fraction(1) if whole else max(Fraction(0), min(Fraction(1), end - second)), last
             second += 1
 
 
@@ -101,10 +108,11 @@ class FrameSkipper:
         decoder: the codec context that the packets go to.
         start: the time stamp of the first frame, seconds.
         deadline: the time by which a second's frame must have begun.
+        least: seconds that have a frame in any case, the last one if need be.
     """
 
-    def __init__(self, decoder: Any, start: Fraction, deadline: Callable[[int], Fraction]) -> None:
-        self._decoder, self._start, self._deadline = decoder, start, deadline
+    def __init__(self, decoder: Any, start: Fraction, deadline: Callable[[int], Fraction], least: int = 1) -> None:
+        self._decoder, self._start, self._deadline, self._least = decoder, start, deadline, least
         self._intra_only = decoder.codec.intra_only
         self._active = self._intra_only or decoder.codec.name in SKIPPING_DECODERS
         self._waiting: deque[Any] = deque()
@@ -153,7 +161,8 @@ class FrameSkipper:
             wanted = packet.pts in self._wanted
             if not self._intra_only:
                 self._decoder.skip_frame = "DEFAULT" if wanted else "NONREF"
-            if wanted or not self._intra_only:
+            # A palette or new parameters are for all frames that follow.
+            if wanted or not self._intra_only or any(map(packet.has_sidedata, PERSISTENT_DATA)):
                 yield packet
 
     def _close(self, limit: int) -> Iterator[Any]:
@@ -171,7 +180,7 @@ class FrameSkipper:
         while last.pts > self._limit:
             yield from self._pass()
         end = Fraction((last.pts + (last.duration or 0)) * last.time_base) - self._start
-        if last.duration and self.passed > 0 and self.passed + Fraction(1, 2) > end:
+        if last.duration and self.passed >= self._least and self.passed + Fraction(1, 2) > end:
             # It stands for no second. A wanted one that waits behind frames displayed later still goes out.
             self.end = end
             behind = max((i for i, held in enumerate(self._waiting) if held.pts in self._wanted), default=-1)

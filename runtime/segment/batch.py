@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from avsbg.atomic import atomic_file
-from avsbg.errors import AvsbgError
+from avsbg.errors import AvsbgError, first_line
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
-from avsbg.runtime.errors import MediaError, OutputError
-from avsbg.runtime.media.sources import VIDEO_SUFFIXES
+from avsbg.runtime.errors import MediaError, OutputError, WorkerError
+from avsbg.runtime.media.sources import VIDEO_SUFFIXES, list_videos
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import SUMMARY, segment_video, settings
 from avsbg.runtime.segment.segmenter import Segmenter
 
 REPORT = "batch.json"
+# The report of so many videos is written after each, that of more after as many: it grows with their number.
+OFTEN = 500
 
 State = Literal["done", "finished before", "failed", "not done"]
 
@@ -56,8 +59,7 @@ def find_videos(sources: Sequence[Path], output: Path) -> list[BatchItem]:
     items: dict[Path, BatchItem] = {}
     for source in sources:
         if source.is_dir():
-            paths = [path for path in sorted(source.rglob("*")) if path.suffix.lower() in VIDEO_SUFFIXES]
-            found = [(path, path.relative_to(source)) for path in paths if path.is_file()]
+            found = [(path, path.relative_to(source)) for path in list_videos(source, but=output)]
             if not found:
                 hint = f"Looked for: {', '.join(sorted(VIDEO_SUFFIXES))}."
                 raise MediaError(f"the folder {source} holds no video.", hint)
@@ -72,63 +74,102 @@ def find_videos(sources: Sequence[Path], output: Path) -> list[BatchItem]:
 
 
 def run_batch(
-    segmenter: Segmenter,
+    work: Callable[[BatchItem], BatchResult],
     items: Sequence[BatchItem],
-    options: Options,
     *,
-    redo: bool = False,
-    progress: Progress | None = None,
+    directory: Path | None = None,
     report: Callable[[BatchResult], None] | None = None,
 ) -> list[BatchResult]:
     """Segment videos one after the other.
 
-    A video whose output is there already, made of the same content by the same bundle with the same options, is passed
-    over. What is wrong with one is noted, and the next one is taken.
+    What is wrong with one is noted, whatever it is, and the next one is taken.
 
     Args:
-        segmenter, items, options: the network, the videos, and the outputs for each.
-        redo: replace whatever is there.
-        progress: called as work goes on, from several threads.
+        work: segments a video: `VideoWorker`, or one of those in a process of its own.
+        items: the videos.
+        directory: the place for `batch.json`, which is kept up to date: also after a crash it says how far this came.
         report: called with each result.
 
     Raises:
         OutputError: nothing more can be written, e.g. since the disk is full.
     """
     results = [BatchResult(item) for item in items]
-    for result in results:
+    for number, result in enumerate(results, start=1):
+        fatal: OutputError | None = None
         try:
-            _run_one(segmenter, result, options, redo=redo, progress=progress)
-        except AvsbgError as error:
-            result.state, result.error = "failed", str(error)
-            if isinstance(error, OutputError):
-                raise
-        finally:
-            if report is not None and result.state != "not done":
-                report(result)
+            done = work(result.item)
+            result.state, result.error, result.summary = done.state, done.error, done.summary
+        except Exception as error:
+            result.state, result.error = "failed", _reason(result.item.path, error)
+            fatal = error if isinstance(error, OutputError) else None
+        if report is not None:
+            report(result)
+        if directory is not None and (fatal or number < OFTEN or number % OFTEN == 0 or number == len(results)):
+            # On a full disk, its report's failure is not the one to tell.
+            with suppress(OutputError) if fatal else nullcontext():
+                write_report(directory, results)
+        if fatal:
+            raise fatal
     return results
 
 
-def _run_one(
-    segmenter: Segmenter, result: BatchResult, options: Options, *, redo: bool, progress: Progress | None
-) -> None:
-    path, output = result.item.path, result.item.output
-    if not path.is_file():
-        raise MediaError(f"there is no video at {path}.")
-    content = sha256(path)
-    # All that tells a run from any other.
-    identity = {"video": content, "bundle": segmenter.bundle.manifest_sha256, "options": settings(segmenter, options)}
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    earlier = _earlier(output)
-    if earlier is not None and not redo:
-        if earlier.get("video", {}).get("key") == key:
-            result.state, result.summary = "finished before", earlier
-            return
-        problem = f"{output} exists already and is of another video, another bundle or other options."
-        raise MediaError(problem, "Choose another directory, or replace it with --force.")
-    result.summary = segment_video(
-        segmenter, path, output, options, replace=redo, content=content, key=key, progress=progress
-    )
-    result.state = "done"
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, WorkerError):
+        return f"{path} cannot be read: {error} The file is probably damaged, and not to be trusted."
+    if isinstance(error, AvsbgError):
+        return str(error)
+    return f"{path} failed for a reason that avsbg does not know: {type(error).__name__}: {first_line(error)}"
+
+
+class VideoWorker:
+    """Segments a video of a batch.
+
+    It is passed over if its output is there, made of the same content by the same bundle with the same options.
+
+    Args:
+        segmenter, options: the network, and the outputs for each video.
+        redo: replace whatever is there.
+        progress: called as work goes on, from several threads.
+    """
+
+    def __init__(
+        self, segmenter: Segmenter, options: Options, *, redo: bool = False, progress: Progress | None = None
+    ) -> None:
+        self._segmenter, self._options, self._redo, self._progress = segmenter, options, redo, progress
+
+    def __call__(self, item: BatchItem) -> BatchResult:
+        """Segment a video; errors as of `segment_video`."""
+        path, output = item.path, item.output
+        if not path.is_file():
+            raise MediaError(f"there is no video at {path}.")
+        try:
+            content = sha256(path)
+        except OSError as error:
+            raise MediaError(f"{path} cannot be read: {error.strerror}.") from error
+        # All that tells a run from any other.
+        manifest, settled = self._segmenter.bundle.manifest_sha256, settings(self._segmenter, self._options)
+        identity = {"video": content, "bundle": manifest, "options": settled}
+        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        earlier = _earlier(output)
+        if earlier is not None and not self._redo:
+            if earlier.get("video", {}).get("key") == key:
+                return BatchResult(item, "finished before", summary=earlier)
+            problem = f"{output} exists already and is of another video, another bundle or other options."
+            raise MediaError(problem, "Choose another directory, or replace it with --force.")
+        summary = segment_video(
+            self._segmenter, path, output, self._options,
+            replace=self._redo, content=content, key=key, progress=self._progress,
+        )  # fmt: skip
+        return BatchResult(item, "done", summary=summary)
+
+
+@contextmanager
+def open_video_worker(
+    open_segmenter: Callable[[], AbstractContextManager[Segmenter]], options: Options, redo: bool, progress: Progress
+) -> Iterator[VideoWorker]:
+    """Open a network and yield its `VideoWorker`; for a process of its own."""
+    with open_segmenter() as segmenter:
+        yield VideoWorker(segmenter, options, redo=redo, progress=progress)
 
 
 def _earlier(output: Path) -> dict[str, Any] | None:
@@ -140,12 +181,14 @@ def _earlier(output: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and isinstance(summary.get("video"), dict) else {}
 
 
-def write_report(output: Path, items: Sequence[BatchItem], results: Sequence[BatchResult]) -> None:
-    """Write `batch.json`, the outcome of each video; those without a result were not begun, or not finished."""
-    known = {result.item: result for result in results}
+def write_report(output: Path, results: Sequence[BatchResult]) -> None:
+    """Write `batch.json`, the outcome of each video; those that are not done were not begun, or not finished."""
     document = [
         {"video": str(one.item.path), "output": str(one.item.output), "state": one.state, "error": one.error}
-        for one in (known.get(item, BatchResult(item)) for item in items)
+        for one in results
     ]
-    with atomic_file(output / REPORT) as path:
-        path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    try:
+        with atomic_file(output / REPORT) as path:
+            path.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{output / REPORT} cannot be written: {error.strerror}.", "Make room, or see -o.") from error

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.container import VideoInfo, decode, displayed, open_media, time_of, video_stream
+from avsbg.runtime.media.container import Damage, VideoInfo, decode, displayed, open_media, open_track, time_of
+from avsbg.runtime.media.orientation import Orientation, orientation_of
 
 Array = NDArray[Any]
 Masks = Iterator[tuple[int, Array]]
@@ -33,13 +34,13 @@ def tint(pixels: Array, mask: Array) -> Array:
     return tinted
 
 
-def _tint_frame(frame: Any, mask: Array) -> Any:
-    """`tint` of a decoded frame: an `av.VideoFrame` of even width and height in yuv420p.
+def _tint_frame(frame: Any, mask: Array, orientation: Orientation) -> Any:
+    """`tint` of a decoded frame, displayed in that orientation: an `av.VideoFrame` of even width and height in yuv420p.
 
     Planar YUV is tinted as it is, which takes a third of the time of going through RGB and keeps the colours.
     """
-    if frame.rotation % 360 or frame.width % 2 or frame.height % 2:
-        pixels = tint(displayed(frame), mask)
+    if not orientation_of(frame, orientation).is_upright or frame.width % 2 or frame.height % 2:
+        pixels = tint(displayed(frame, orientation), mask)
         height, width = mask.shape
         pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
         return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
@@ -88,11 +89,11 @@ def write_overlay(
         raise MediaError(f"the overlay of {video.path} cannot be written: {reason}.") from error
 
 
-def decode_all(video: VideoInfo) -> Iterator[Any]:
-    """The decoded frames and sound of a file, in its order."""
+def decode_all(video: VideoInfo, damage: Damage | None = None) -> Iterator[Any]:
+    """The decoded frames and sound of a file, in its order; with `damage`, less what cannot be decoded."""
     with open_media(video.path) as source:
-        tracks = [video_stream(source, video.path), *source.streams.audio[:1]]
-        yield from decode(source, video.path, *tracks)
+        tracks = [open_track(source, track) for track in (video.tracks.video, video.tracks.audio) if track is not None]
+        yield from decode(source, video, *tracks, damage=damage)
 
 
 def _write_overlay(
@@ -115,7 +116,7 @@ def _write_overlay(
                 break
             (current, mask), coming = coming, None
             progress(current)
-        tinted = _tint_frame(frame, mask)
+        tinted = _tint_frame(frame, mask, video.orientation)
         # Encoders refuse times that stand still, which damaged files have.
         last = max(last + 1, round(time * TICKS))
         tinted.pts, tinted.time_base = last, Fraction(1, TICKS)

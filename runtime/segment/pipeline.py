@@ -20,6 +20,7 @@ from avsbg.progress import Progress
 from avsbg.runtime.errors import EmptySourceError, MediaError
 from avsbg.runtime.media.container import VideoInfo
 from avsbg.runtime.media.samples import Sample
+from avsbg.runtime.media.tracks import TrackNumbers
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, save_grey
 from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
 from avsbg.runtime.segment.segmenter import Segmented, Segmenter
@@ -43,10 +44,18 @@ class Options:
     rle: bool = False  # also write masks as COCO's run lengths
     probabilities: bool = False  # also write the network's own maps times 255
     overlay: bool = True  # write the video and the contact sheet with the masks tinted in
+    video_track: int | None = None  # its number among the source's; None for the one that players show
+    audio_track: int | None = None
+    skip_damaged: bool = False  # pass over what cannot be decoded
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
             raise MediaError(f"the threshold must lie in [0, 1), not be {self.threshold}.")
+
+    @property
+    def track_numbers(self) -> TrackNumbers:
+        """The tracks to read."""
+        return TrackNumbers(self.video_track, self.audio_track)
 
 
 @dataclass

@@ -19,7 +19,7 @@ from avsbg.atomic import atomic_directory
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
 from avsbg.runtime.errors import EmptySourceError, MediaError, OutputError
-from avsbg.runtime.media.container import VideoInfo, probe
+from avsbg.runtime.media.container import Damage, VideoInfo, probe
 from avsbg.runtime.media.live import LiveReader
 from avsbg.runtime.media.samples import read_samples
 from avsbg.runtime.media.sources import LiveSource
@@ -68,13 +68,27 @@ def segment_video(
         BackendError: the network failed, or returned NaN.
     """
     check_output(output, replace=replace)
-    video = probe(path)
-    samples = read_samples(video, segmenter.bundle.manifest, silent=options.silent)
+    manifest = segmenter.bundle.manifest
+    damage = Damage() if options.skip_damaged else None
+    # Sound that the network does not get is no reason to refuse a file: the overlay goes without what is damaged of it.
+    unheard = None if manifest.uses_audio and not options.silent else Damage(tolerated=("audio",))
+    overlay_damage = Damage() if options.skip_damaged else unheard
+    video = probe(path, options.track_numbers, damage)
+    samples = read_samples(video, manifest, silent=options.silent, damage=damage)
     with output_directory(output, replace=replace) as directory:
-        frames = decode_all(video)
+        frames = decode_all(video, overlay_damage)
         record = write_outputs(segmenter, video, samples, frames, directory, options=options, progress=progress)
-        source = {"sha256": content or sha256(path), "key": key}
+        damaged = _count_damage(damage, overlay_damage)
+        hashed = content or sha256(path)
+        source = {"sha256": hashed, "key": key, "clock_steps": video.clock.steps, "damaged": damaged}
         return write_summary(directory, segmenter, video, options=options, record=record, source=source)
+
+
+def _count_damage(*readers: Damage | None) -> dict[str, Any]:
+    """Packets that could not be decoded; each reader of a file comes across the same ones."""
+    found = [damage for damage in readers if damage is not None]
+    counts = {kind: max((getattr(damage, kind) for damage in found), default=0) for kind in ("video", "audio")}
+    return {**counts, "cut_short": any(damage.cut_short for damage in found)}
 
 
 def segment_live(
@@ -112,7 +126,8 @@ def segment_live(
     check_output(output, replace=replace)
     manifest = segmenter.bundle.manifest
     policy = policy or ("block" if source.waits else "drop-oldest")
-    with LiveReader(source, microphone, stop=stop, duration=duration) as reader:
+    numbers = options.track_numbers
+    with LiveReader(source, microphone, stop=stop, duration=duration, numbers=numbers) as reader:
         if not reader.video.has_audio and manifest.uses_audio and not options.silent:
             hint = "Name a microphone with --microphone, or use --silent to run it with silence."
             raise MediaError(f"{source.name} has no sound, and the network uses audio.", hint)
@@ -175,6 +190,7 @@ def write_summary(
             "height": video.height,
             "frame_rate": "variable" if video.rate is None else float(video.rate),
             "has_sound": video.has_audio,
+            "tracks": asdict(video.tracks),
             **source,
         },
         "settings": settings(segmenter, options),
@@ -193,4 +209,7 @@ def write_summary(
 
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
     """Settings of a run, as `summary.json` has them."""
-    return {**asdict(options), "target": segmenter.spec, "stream": segmenter.mode == "stream"}
+    # What was not there in earlier versions is left out where it changes nothing: outputs of theirs are known again.
+    later = {"video_track": None, "audio_track": None, "skip_damaged": False}
+    chosen = {name: value for name, value in asdict(options).items() if name not in later or value != later[name]}
+    return {**chosen, "target": segmenter.spec, "stream": segmenter.mode == "stream"}

@@ -18,7 +18,7 @@ from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.sources import LiveSource, parse_source
-from avsbg.runtime.segment.batch import find_videos, run_batch
+from avsbg.runtime.segment.batch import VideoWorker, find_videos, run_batch
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import segment_live, segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter, Segmenter, StreamSegmenter
@@ -53,7 +53,7 @@ def test_a_network_without_audio_takes_a_mute_video(
                 return segment_live(
                     network, live, tmp_path / "out", OPTIONS, stop=threading.Event(), duration=2
                 )[0]  # fmt: skip
-            (result,) = run_batch(network, find_videos([mute], tmp_path / "out"), OPTIONS)
+            (result,) = run_batch(VideoWorker(network, OPTIONS), find_videos([mute], tmp_path / "out"))
             if result.error is not None:
                 raise MediaError(result.error)
             assert result.summary is not None
@@ -116,7 +116,7 @@ def test_a_file_is_opened_once_for_each_purpose(
     with create("onnxruntime", tiny) as backend:
         hashes.clear()
         options = Options(masks="none", overlay=overlay, silent=silent)
-        (result,) = run_batch(ClipSegmenter(backend), find_videos([video], tmp_path / "out"), options)
+        (result,) = run_batch(VideoWorker(ClipSegmenter(backend), options), find_videos([video], tmp_path / "out"))
     assert result.state == "done"
     # Python hashes it and looks at its first bytes; FFmpeg probes it, and reads frames, sound, and all for the overlay.
     calls = opened(video)[before:]

@@ -13,7 +13,7 @@ import pytest
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
-from avsbg.runtime.segment.batch import BatchItem, BatchResult, find_videos, run_batch, write_report
+from avsbg.runtime.segment.batch import BatchItem, BatchResult, VideoWorker, find_videos, run_batch
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from fixtures import tiny_bundle
@@ -32,9 +32,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def batch(bundle: Bundle, items: list[BatchItem], options: Options = OPTIONS, **call: Any) -> list[BatchResult]:
+def batch(
+    bundle: Bundle, items: list[BatchItem], options: Options = OPTIONS, *, redo: bool = False, **call: Any
+) -> list[BatchResult]:
     with create("onnxruntime", bundle) as backend:
-        return run_batch(ClipSegmenter(backend), items, options, **call)
+        return run_batch(VideoWorker(ClipSegmenter(backend), options, redo=redo), items, **call)
 
 
 def states(results: list[BatchResult]) -> list[str]:
@@ -96,11 +98,10 @@ def test_one_bad_file_does_not_end_the_rest(tiny: Bundle, folder: Path, tmp_path
     (folder / "c_broken.mp4").write_bytes((folder / "a.mp4").read_bytes()[:3000])
     (folder / "d_empty.mp4").touch()
     items = find_videos([folder], tmp_path / "out")
-    results = batch(tiny, items)
+    results = batch(tiny, items, directory=tmp_path / "out")
     assert states(results) == ["done", "failed", "failed", "failed", "done"]
     assert ["--silent" in str(results[1].error), "c_broken.mp4" in str(results[2].error)] == [True, True]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "more"]
-    write_report(tmp_path / "out", items, results)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "batch.json", "more"]
     document = json.loads((tmp_path / "out/batch.json").read_text())
     assert [one["state"] for one in document] == states(results)
     assert document[3]["error"] == results[3].error
@@ -119,7 +120,7 @@ def test_a_clip_that_fails_leaves_nothing_to_the_next(tiny: Bundle, folder: Path
                 raise BackendError("out of memory")
 
     with create("onnxruntime", tiny) as backend:
-        results = run_batch(Failing(backend), find_videos([folder], tmp_path / "out"), OPTIONS)
+        results = run_batch(VideoWorker(Failing(backend), OPTIONS), find_videos([folder], tmp_path / "out"))
     assert states(results) == ["failed", "done"]
     assert results[1].summary is not None
     assert results[1].summary["seconds"] == 3
