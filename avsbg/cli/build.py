@@ -114,12 +114,16 @@ def _log_to_console(console: Console, verbose: bool) -> None:
 def _show(console: Console, bundle: Path, name: str, record: EngineRecord) -> None:
     size = (bundle / record.file).stat().st_size
     products = ", ".join(f"{count} in {kind}" for kind, count in record.realised.products.items())
+    unreported = record.realised.unreported
     memory = [f"{kind} {size / 1e6:.1f} MB" for kind, size in record.memory if size is not None]
     console.print(f"[bold]{name}[/bold]")
     console.print(f"  {size / 1e6:.1f} MB, built in {record.build_seconds:.1f} s, {record.realised.layers} layers")
     console.print(f"  products (read back from the {record.realised.source}): {products}")
     for line in record.realised.differing:
         console.print(f"  [yellow]not in {record.precision}: {line}[/yellow]")
+    if unreported:
+        names = f"{unreported[0]}{' ...' if len(unreported) > 1 else ''}"
+        console.print(f"  [yellow]TensorRT does not say in which type it computes {len(unreported)}: {names}[/yellow]")
     console.print(f"  memory for {next(iter(record.profile.values())).largest[0]} clips: {', '.join(memory)}")
     accuracy = record.accuracy
     if accuracy is None:

@@ -16,7 +16,7 @@ from avsbg.runtime.backends.tensorrt.engine import import_runtime
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle.engine_record import DeviceRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
-from avsbg.runtime.device.gpu import power_mode, read_cuda_driver
+from avsbg.runtime.device.gpu import module_name, power_mode, read_cuda_driver
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,14 @@ def choose_device(api: TensorRT, request: EngineRequest) -> DeviceRecord:
             "Copy the bundle to the device and run this command there, or use --backend tensorrt-rtx.",
         )
     _check_type(request, (gpu.compute_capability,), ())
-    return DeviceRecord(compute_capabilities=(gpu.compute_capability,), name=gpu.name, power_mode=power_mode())
+    return DeviceRecord(
+        compute_capabilities=(gpu.compute_capability,),
+        name=gpu.name,
+        multiprocessors=gpu.multiprocessors,
+        memory_gib=gpu.memory_class,
+        module=module_name(),
+        power_mode=power_mode(),
+    )
 
 
 def _check_type(request: EngineRequest, chosen: tuple[int, ...], known: Sequence[int]) -> None:

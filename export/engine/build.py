@@ -10,9 +10,9 @@ from pathlib import Path
 
 from avsbg import __version__
 from avsbg.export.engine.api import choose_device, import_tensorrt, validate_builder_options
-from avsbg.export.engine.builder import Progress, build_engine
+from avsbg.export.engine.builder import Progress, build_engine, write_without_bodies
 from avsbg.export.engine.commands import command_lines
-from avsbg.export.engine.layers import count_types, differing_nodes, realised_types
+from avsbg.export.engine.layers import compare_types, count_types, realised_types
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import measure_accuracy
@@ -73,11 +73,6 @@ def build_into_bundle(
     if request.operator == "plugin":
         library = native_library("tensorrt").path if plugin is None else plugin
     name = request.engine_name(device.compute_capabilities)
-    plugged = None
-    if library is not None:
-        plugged = PluginRecord(
-            sha256=sha256(library), operators=PLUGIN_OPERATORS, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE
-        )
     with update_bundle(bundle) as update:
         if converted is None:
             report(f"expressing the graph in {request.precision}")
@@ -93,16 +88,20 @@ def build_into_bundle(
             accuracy = measure_accuracy(staged, graph, precision=request.precision)
         capabilities = ", ".join(f"{number / 10:.1f}" for number in device.compute_capabilities)
         report(f"building with {request.backend} {api.version} for compute capability {capabilities}")
+        onnx_file = record.file if library is None else f"{graph}.plugin.onnx"
+        if library is not None:
+            write_without_bodies(staged.file(record.file), update.directory / onnx_file)
         built = build_engine(
-            api, staged.file(record.file), record, request=request, device=device, plugin=library, progress=progress
+            api, update.directory / onnx_file, record, request=request, device=device, plugin=library, progress=progress
         )
         expected = expected_types(bundle, source, request.precision)
-        types = realised_types(built.layers, expected)
+        differing, unreported = compare_types(built.layers, expected)
         realised = RealisedRecord(
             source=built.source,
             layers=len(built.layers),
-            products=count_types(types),
-            differing=differing_nodes(types, expected),
+            products=count_types(realised_types(built.layers, expected)),
+            differing=differing,
+            unreported=unreported,
         )
         if realised.differing and not allow_precision_fallback:
             raise BuildError(
@@ -120,6 +119,7 @@ def build_into_bundle(
             layers_file=layers_file,
             graph=graph,
             graph_sha256=sha256(staged.file(record.file)),
+            parsed_file=None if library is None else onnx_file,
             backend=request.backend,
             operator="plain" if request.operator == "plain" else "plugin",
             precision=request.precision,
@@ -129,16 +129,22 @@ def build_into_bundle(
             profile=built.profile,
             options=built.options,
             memory=built.memory,
-            plugin=plugged,
+            plugin=None if library is None else _plugin_record(library),
             versions={request.backend: api.version, "avsbg": __version__}
             | ({"cuda_driver": driver} if (driver := read_cuda_driver().version) else {}),
             build_seconds=round(built.seconds, 3),
-            commands=command_lines(request, record.file, built.profile),
+            commands=command_lines(request, onnx_file, built.profile),
             created=datetime.now(timezone.utc).replace(microsecond=0),
         )
         update.engines[name] = engine
     remember_built(sha256(bundle.path / engine.file))
     return BuiltEngine(name, engine)
+
+
+def _plugin_record(library: Path) -> PluginRecord:
+    return PluginRecord(
+        sha256=sha256(library), operators=PLUGIN_OPERATORS, version=PLUGIN_VERSION, namespace=PLUGIN_NAMESPACE
+    )
 
 
 def _source_graph(bundle: Bundle, request: EngineRequest) -> str:

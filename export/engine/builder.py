@@ -13,11 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import onnx
+
 from avsbg.errors import AvsbgError
 from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
 from avsbg.export.engine.request import BuildError, EngineRequest
-from avsbg.runtime.backends.tensorrt.engine import PLUGIN_NAMESPACE, PLUGIN_OPERATORS, PLUGIN_VERSION, load_plugin
+from avsbg.runtime.backends.tensorrt.engine import (
+    PLUGIN_NAMESPACE,
+    PLUGIN_OPERATORS,
+    PLUGIN_VERSION,
+    load_plugin,
+    make_runtime,
+)
 from avsbg.runtime.backends.tensorrt.logger import Message, message_log
 from avsbg.runtime.bundle.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
 from avsbg.runtime.bundle.manifest import GraphRecord
@@ -71,6 +79,8 @@ def build_engine(
 ) -> Built:
     """Build an engine from a graph, beside which its external data lie; `plugin` is None for a plain graph.
 
+    With a plugin, the file holds no model-local functions (`write_without_bodies`).
+
     Raises ParseError; NativeLibraryError if the plugin cannot be used; BuildError, also where TensorRT tells too little
     about what it built; and KeyboardInterrupt after the build was stopped in an orderly way.
     """
@@ -105,7 +115,10 @@ def build_engine(
         save_timing_cache(config, request.timing_cache)
     content = bytes(plan)
     texts = [message.text for message in messages]
-    inspected = None if api.backend == "tensorrt-rtx" else _inspect(trt, log, content, plugin, shapes)
+    inspected = None
+    if api.backend == "tensorrt":
+        runtime = make_runtime(trt, plugin, version_compatible=request.version_compatible)
+        inspected = _inspect(trt, runtime, content, shapes)
     layers = layers_from_log(texts) if inspected is None else layers_from_inspector(inspected)
     source: Literal["builder log", "inspector"] = "builder log" if inspected is None else "inspector"
     return Built(content, tuple(layers), source, _memory(texts), options, shapes, seconds)
@@ -143,6 +156,17 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
     raise ParseError(f"TensorRT cannot parse {path}: {causes[0]}{more}", hint)
 
 
+def write_without_bodies(source: Path, target: Path) -> None:
+    """Copy a graph, without its model-local functions, for a parser that is to take a plugin instead; weights stay.
+
+    Parsers before TensorRT 10.7 look for a function of a node's name first and never for a plugin then (changelog of
+    10.7.0: "prioritizes using plugins over local functions"); JetPack 6 has 10.3. `target` lies beside `source`.
+    """
+    model = onnx.load(str(source), load_external_data=False)
+    del model.functions[:]
+    target.write_bytes(model.SerializeToString())
+
+
 def _check_plugin_layers(trt: Any, network: Any, graph: GraphRecord, *, expected: bool) -> None:
     """The parser takes an operator's function body where it may, and says nothing: count what it took."""
     nodes = sum(count for name, count in graph.operators.items() if name.startswith("avsbg::"))
@@ -152,7 +176,8 @@ def _check_plugin_layers(trt: Any, network: Any, graph: GraphRecord, *, expected
         raise BuildError(
             f"the graph has {nodes} nodes for the plugin, but TensorRT made {taken} plugin layers of them and took the "
             "function body for the others.",
-            "Export the bundle again: the nodes need the attributes plugin_namespace and plugin_version.",
+            "The file for the parser must hold no model-local functions, and its nodes the attributes plugin_namespace "
+            "and plugin_version: export the bundle again.",
         )
 
 
@@ -197,11 +222,7 @@ def _interruptible(monitor: Any) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _inspect(trt: Any, log: Any, plan: bytes, plugin: Path | None, shapes: dict[str, ProfileRecord]) -> str:
-    runtime = trt.Runtime(log)
-    if plugin is not None:
-        # The builder's registry is its own: this one does not know what was loaded there.
-        load_plugin(runtime.get_plugin_registry(), plugin)
+def _inspect(trt: Any, runtime: Any, plan: bytes, shapes: dict[str, ProfileRecord]) -> str:
     engine = runtime.deserialize_cuda_engine(plan)
     context = None if engine is None else engine.create_execution_context()
     if engine is None or context is None:

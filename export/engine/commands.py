@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from avsbg.export.engine.request import EngineRequest
 from avsbg.runtime.bundle.engine_record import ProfileRecord
 
-# Where the plugin library is on the user's machine is theirs to know.
-PLUGIN_FILE = "libavsbg_tensorrt.so"
+# Where the libraries are on the user's machine is theirs to know (`avsbg doctor --json` prints it). Polygraphy only
+# opens a library, which then has to register its operators itself.
+PLUGIN_FILE = "/path/to/libavsbg_tensorrt.so"
+REGISTERING_FILE = "/path/to/libavsbg_tensorrt_register.so"
 _SHAPES = {"min": "smallest", "opt": "optimal", "max": "largest"}
 
 
@@ -29,7 +31,7 @@ def command_lines(request: EngineRequest, onnx_file: str, profile: Mapping[str, 
     for holds, of_trtexec, of_polygraphy in (
         (not is_tf32, ["--noTF32"], []),
         (is_tf32, [], ["--tf32"]),
-        (request.operator == "plugin", [f"--dynamicPlugins={PLUGIN_FILE}"], ["--plugins", PLUGIN_FILE]),
+        (request.operator == "plugin", [f"--dynamicPlugins={PLUGIN_FILE}"], ["--plugins", REGISTERING_FILE]),
         (workspace is not None, [f"--memPoolSize=workspace:{workspace}M"], ["--pool-limit", f"workspace:{workspace}M"]),
         (streams is not None, [f"--maxAuxStreams={streams}"], ["--max-aux-streams", str(streams)]),
         (request.version_compatible, ["--versionCompatible"], ["--version-compatible"]),

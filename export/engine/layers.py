@@ -42,6 +42,7 @@ class Layer:
     outputs: tuple[str, ...]
     nodes: tuple[str, ...]  # the ONNX nodes that it executes, or takes part in
     tactic: str  # the kernel that was chosen, where TensorRT says
+    lists_constants: bool = True  # whether weights are among the inputs
 
 
 def layers_from_log(messages: Iterable[str]) -> list[Layer]:
@@ -74,7 +75,8 @@ def layers_from_inspector(information: str) -> list[Layer]:
         operands = _operand_types([tensor for tensor in inputs if _counts(tensor[0])], constants)
         results = _types([word for shape, word in outputs if _counts(shape)])
         name, kind, nodes, tactic = (str(entry.get(key, "")) for key in ("Name", "LayerType", "Metadata", "TacticName"))
-        layers.append(Layer(name, kind, operands, results, tuple(_NODE.findall(nodes)), tactic))
+        is_complete = "Constants" in entry
+        layers.append(Layer(name, kind, operands, results, tuple(_NODE.findall(nodes)), tactic, is_complete))
     if not layers:
         raise BuildError("the engine inspector shows no layers, so the precision of the engine cannot be read back.")
     return layers
@@ -119,31 +121,61 @@ def _type_name(word: str) -> str | None:
     return next(computed, _OTHER_TYPES.get(word))
 
 
-def realised_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The types, sorted, in which the layers that compute each product take their inputs; none where no layer names it.
-
-    `products` are names of ONNX nodes.
-    """
+def _layers_of(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, list[Layer]]:
+    """The layers that compute each product, by the name of its ONNX node; none where no layer names it."""
     by_node: dict[str, list[Layer]] = {name: [] for name in products}
     for layer in layers:
         if layer.kind not in _SYNCHRONISATION:
             for name in by_node.keys() & set(layer.nodes):
                 by_node[name].append(layer)
-    computed = {name for name, spec in PRECISIONS.items() if spec.tensorrt_names}
-    realised = {}
-    for name, candidates in by_node.items():
-        computing = [layer for layer in candidates if layer.kind != _GENERATED] or candidates
-        realised[name] = tuple(sorted({kind for layer in computing for kind in layer.inputs if kind in computed}))
-    return realised
+    return {
+        name: [layer for layer in candidates if layer.kind != _GENERATED] or candidates
+        for name, candidates in by_node.items()
+    }
 
 
-def differing_nodes(realised: Mapping[str, tuple[str, ...]], expected: Mapping[str, str]) -> tuple[str, ...]:
-    """The products that are computed in another type than expected, as `node: type`."""
-    return tuple(
-        f"{name}: {' and '.join(realised[name]) or 'no layer names it'}"
-        for name, wanted in expected.items()
-        if realised[name] != (wanted,)
-    )
+def _computed_types(layer: Layer) -> tuple[str, ...]:
+    """The types of a layer's inputs that are a precision's, one for each input."""
+    return tuple(kind for kind in layer.inputs if kind in PRECISIONS and PRECISIONS[kind].tensorrt_names)
+
+
+def realised_types(layers: Iterable[Layer], products: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The types, sorted, in which the layers that compute each product take their inputs; none where no layer names it.
+
+    `products` are names of ONNX nodes.
+    """
+    return {
+        name: tuple(sorted({kind for layer in computing for kind in _computed_types(layer)}))
+        for name, computing in _layers_of(layers, products).items()
+    }
+
+
+def compare_types(layers: Iterable[Layer], expected: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The products that are computed in another type than expected, and those of which the report does not say.
+
+    Both are lists of `node: types`. A layer whose inputs have the type expected and another besides says nothing where
+    both operands may have it (then what is added to the product has the other), or where its weights are not listed:
+    TensorRT reports a region that it compiles as a whole as one layer.
+    """
+    differing, unreported = [], []
+    for name, computing in _layers_of(layers, expected).items():
+        verdicts = [_has_type(layer, expected[name]) for layer in computing]
+        types = " and ".join(sorted({kind for layer in computing for kind in _computed_types(layer)}))
+        if False in verdicts:
+            differing.append(f"{name}: {types}")
+        elif None in verdicts or not verdicts:
+            unreported.append(f"{name}: {types or 'no layer names it'}")
+    return tuple(differing), tuple(unreported)
+
+
+def _has_type(layer: Layer, wanted: str) -> bool | None:
+    """Whether a layer multiplies in a type; None where its report does not say."""
+    types = _computed_types(layer)
+    if not types or set(types) == {wanted}:
+        return True if types else None
+    if wanted in types and (types.count(wanted) >= 2 or not layer.lists_constants):
+        return None
+    return False
 
 
 def count_types(realised: Mapping[str, tuple[str, ...]]) -> dict[str, int]:

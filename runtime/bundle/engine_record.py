@@ -17,6 +17,9 @@ class DeviceRecord(Record):
 
     compute_capabilities: tuple[ComputeCapability, ...] = Field(min_length=1, description="87 is 8.7")
     name: str | None = Field(default=None, max_length=255, description="the GPU it was built on; none if built without")
+    multiprocessors: Count | None = Field(default=None, description="of that GPU")
+    memory_gib: Count | None = Field(default=None, description="of that GPU, up to a power of two")
+    module: str | None = Field(default=None, max_length=255, description="the Jetson's name in the device tree")
     power_mode: str | None = Field(default=None, max_length=255, description="of a Jetson, while the engine was built")
 
 
@@ -56,6 +59,7 @@ class RealisedRecord(Record):
         description="matrix products, convolutions and correlations by their inputs' type"
     )
     differing: tuple[str, ...] = Field(default=(), description="products that did not get the type asked for, with it")
+    unreported: tuple[str, ...] = Field(default=(), description="products of whose type the source does not say enough")
 
 
 class MemoryRecord(Record):
@@ -104,6 +108,9 @@ class EngineRecord(Record):
     layers_file: RelativePath = Field(description="JSON: each layer with its realised types")
     graph: str = Field(description="the graph of this bundle that it was built from")
     graph_sha256: Sha256
+    parsed_file: RelativePath | None = Field(
+        default=None, description="the graph as TensorRT parsed it, without function bodies; none: the graph's own file"
+    )
     backend: Literal["tensorrt", "tensorrt-rtx"]
     operator: Literal["plugin", "plain"]
     precision: Precision = Field(description="as requested")
@@ -118,6 +125,11 @@ class EngineRecord(Record):
     build_seconds: float = Field(ge=0)
     commands: dict[str, str] = Field(default={}, description="other tools' command lines for the same build")
     created: AwareDatetime
+
+    @property
+    def files(self) -> set[str]:
+        """The files of the bundle that belong to the engine."""
+        return {self.file, self.layers_file} | ({self.parsed_file} if self.parsed_file else set())
 
     @model_validator(mode="after")
     def _plugin_where_needed(self) -> EngineRecord:

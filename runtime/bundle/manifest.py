@@ -206,7 +206,7 @@ class Manifest(Record):
     def _files_are_listed(self) -> Manifest:
         used = {record.file for record in self.vectors}.union(*(graph.files for graph in self.graphs.values()))
         for name, engine in self.engines.items():
-            used |= {engine.file, engine.layers_file}
+            used |= engine.files
             if engine.graph not in self.graphs:
                 raise ValueError(f"the engine {name} was built from the graph {engine.graph!r}, which is not listed")
         if MANIFEST in self.files:

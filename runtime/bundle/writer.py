@@ -106,7 +106,7 @@ class BundleUpdate:
         old, directory = self.bundle.manifest, self.directory
         graphs, engines = _merge(old.graphs, self.graphs), _merge(old.engines, self.engines)
         used = {record.file for record in old.vectors}.union(*(graph.files for graph in graphs.values()))
-        used |= {file for engine in engines.values() for file in (engine.file, engine.layers_file)}
+        used = used.union(*(engine.files for engine in engines.values()))
         for name in set(old.files) - used:
             (directory / name).unlink(missing_ok=True)
         quantisations = _merge(old.quantisations, self.quantisations)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,11 @@ class Gpu:
     memory_bytes: int
     multiprocessors: int
     integrated: bool
+
+    @property
+    def memory_class(self) -> int:
+        """The memory in GiB that it is sold with, up to a power of two: 61.4 GiB that are left of 64 are 64."""
+        return 1 << (math.ceil(self.memory_bytes / 2**30) - 1).bit_length()
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,15 @@ def power_mode() -> str | None:
     """The number of the power mode that nvpmodel has set on a Jetson; None on other machines."""
     text = _read(Path("/var/lib/nvpmodel/status"))
     return None if text is None else text.removeprefix("pmode:").strip()
+
+
+def module_name() -> str | None:
+    """The name of a Jetson in the device tree, e.g. `NVIDIA Jetson AGX Orin Developer Kit`; None on other machines.
+
+    The GPUs of all modules of a generation have one name in CUDA, `Orin`.
+    """
+    text = _read(Path("/proc/device-tree/model"))
+    return text.rstrip("\0") if text is not None and jetson_release() is not None else None
 
 
 def _read(path: Path) -> str | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
 from avsbg.runtime.bundle.graph_name import GraphName
-from avsbg.runtime.device.gpu import read_cuda_driver
+from avsbg.runtime.device.gpu import module_name, read_cuda_driver
 from avsbg.runtime.errors import BackendError
 
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
@@ -101,24 +102,43 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
             f"{rebuild} Or, if you trust where it comes from, load it with --trust (trust=True in Python).",
         )
     trt = import_runtime(record.backend)
-    built, installed = record.versions.get(record.backend, "unknown"), str(trt.__version__)
-    same_major = built.partition(".")[0] == installed.partition(".")[0]
-    if built != installed and not (same_major and record.options.get("VERSION_COMPATIBLE")):
-        raise BackendError(f"{path} was built by {record.backend} {built}; installed is {installed}.", rebuild)
+    _check_version(path, record, str(trt.__version__), rebuild)
     _check_device(path, record, rebuild, device)
     library = None
     if record.plugin is not None:
         library = native_library("tensorrt").path if plugin is None else plugin
         _check_plugin(path, record, library, rebuild)
-    runtime = trt.Runtime(message_log(trt))
-    if library is not None:
-        load_plugin(trt.get_plugin_registry(), library)
     with message_log(trt).collect() as messages:
-        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        try:
+            runtime = make_runtime(trt, library, version_compatible=is_version_compatible(record))
+            engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        except RuntimeError as error:
+            raise BackendError(f"{record.backend} refuses the engine {path}: {error}.", rebuild) from error
     if engine is None:
         reasons = [message.text for message in messages if "rror" in message.text]
         raise BackendError(f"{record.backend} refuses the engine {path}: {'; '.join(reasons[:2])}", rebuild)
     return engine
+
+
+def is_version_compatible(record: EngineRecord) -> bool:
+    """Whether an engine also runs on later versions of TensorRT than the one that built it."""
+    return bool(record.options.get("VERSION_COMPATIBLE"))
+
+
+def make_runtime(trt: Any, plugin: Path | None, *, version_compatible: bool) -> Any:
+    """A TensorRT runtime that meets an engine with its plugin loaded; a NativeLibraryError if that cannot be used.
+
+    A version-compatible plan brings a lean runtime along, which is host code: TensorRT returns no engine unless
+    `engine_host_code_allowed` is set. Set it only for engines whose source is trusted. The lean runtime does not see
+    the registry of the installed TensorRT, which outlives every runtime, so the plugin goes to the runtime's own.
+    """
+    runtime, registry = trt.Runtime(message_log(trt)), trt.get_plugin_registry()
+    if version_compatible:
+        runtime.engine_host_code_allowed = True
+        registry = runtime.get_plugin_registry()
+    if plugin is not None:
+        load_plugin(registry, plugin)
+    return runtime
 
 
 def load_plugin(registry: Any, path: Path | None = None) -> Path:
@@ -208,6 +228,22 @@ def import_runtime(backend: str) -> Any:
     return tensorrt
 
 
+def _check_version(path: Path, record: EngineRecord, installed: str, rebuild: str) -> None:
+    """A version-compatible plan runs on its own version and on later ones, 10 on 11 too; any other on its own alone."""
+    built = record.versions.get(record.backend, "unknown")
+    if built == installed:
+        return
+    message = f"{path} was built by {record.backend} {built}; installed is {installed}."
+    if not is_version_compatible(record) or not re.match(r"\d", built):
+        raise BackendError(message, rebuild)
+    if _version_numbers(installed) < _version_numbers(built):
+        raise BackendError(f"{message} A version-compatible engine needs the same version or a later one.", rebuild)
+
+
+def _version_numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+
+
 def _check_device(path: Path, record: EngineRecord, rebuild: str, index: int) -> None:
     driver = read_cuda_driver()
     if driver.problem is not None:
@@ -219,8 +255,17 @@ def _check_device(path: Path, record: EngineRecord, rebuild: str, index: int) ->
         built_for = ", ".join(f"{number / 10:.1f}" for number in wanted.compute_capabilities)
         here = f"this GPU, {gpu.name}, has {gpu.compute_capability / 10:.1f}"
         raise BackendError(f"{path} was built for compute capability {built_for}; {here}.", rebuild)
-    if record.backend == "tensorrt" and wanted.name not in (None, gpu.name):
-        raise BackendError(f"{path} was built on {wanted.name}; this GPU is {gpu.name}.", rebuild)
+    if record.backend != "tensorrt":
+        return
+    # All GPUs of a Jetson generation have one name and one compute capability, from 4 to 16 multiprocessors.
+    for what, theirs, ours in (
+        ("name", wanted.name, gpu.name),
+        ("multiprocessors", wanted.multiprocessors, gpu.multiprocessors),
+        ("GiB of memory", wanted.memory_gib, gpu.memory_class),
+        ("module", wanted.module, module_name()),
+    ):
+        if theirs not in (None, ours):
+            raise BackendError(f"{path} was built on another GPU: {what} {theirs}, here {ours}.", rebuild)
 
 
 def _check_plugin(path: Path, record: EngineRecord, library: Path, rebuild: str) -> None:

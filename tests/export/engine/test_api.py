@@ -23,6 +23,7 @@ from avsbg.runtime.backends.tensorrt.engine import choose_engine, load_engine
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device.gpu import CudaDriver
 from avsbg.runtime.errors import BackendError
+from fixtures.cli import run_avsbg
 from fixtures.engines import DRIVER
 from fixtures.fake_tensorrt_builder import WEAK_TYPING, Recording, fake_tensorrt
 
@@ -89,6 +90,35 @@ def test_a_plugin_engine_in_fp16(recording: Recording, bundle: Path, plugin: Pat
     assert "--stronglyTyped" in record.commands["trtexec"]
 
 
+@each_version
+def test_a_default_build_takes_the_plugin(recording: Recording, bundle: Path, plugin: Path) -> None:
+    arguments = ["build", bundle, "--backend", "tensorrt", "--precision", "fp16", "--plugin", plugin]
+    result = run_avsbg(*arguments)
+    assert result.code == 0, result.output
+    opened = Bundle.open(bundle)
+    (record,) = opened.manifest.engines.values()
+    layers = json.loads(opened.file(record.layers_file).read_text())
+    assert sum(layer["kind"] == "PLUGIN_V3" for layer in layers) == 4
+    # TensorRT's own tools are given the same file, which lies in the bundle with the graph's weights.
+    assert record.parsed_file == "clip.fp16.plugin.onnx"
+    parsed = onnx.load(str(opened.file(record.parsed_file)), load_external_data=False)
+    assert not parsed.functions and [node.domain for node in parsed.graph.node].count("avsbg") == 4
+    assert len(onnx.load(str(bundle / "clip.fp16.onnx"), load_external_data=False).functions) == 1
+    assert f"--onnx={record.parsed_file} " in record.commands["trtexec"]
+    assert f"convert {record.parsed_file} " in record.commands["polygraphy"]
+
+
+@pytest.mark.parametrize("recording", ["10.3.0"], indirect=True)
+def test_a_function_body_in_place_of_the_plugin_fails_the_build(
+    recording: Recording, bundle: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A graph handed over with its functions: TensorRT 10.3 takes them without a word."""
+    monkeypatch.setattr(build_module, "write_without_bodies", shutil.copyfile)
+    with pytest.raises(BuildError, match=r"4 nodes for the plugin, but TensorRT made 0 plugin layers"):
+        _build(bundle, plugin)
+    assert not (bundle / "engines").exists()
+
+
 def test_a_product_in_another_type_fails_the_build(recording: Recording, bundle: Path) -> None:
     model = onnx.load(str(bundle / "clip.plain.onnx"), load_external_data=False)
     node = next(node.name for node in model.graph.node if node.op_type == "Conv" and "neck" in node.name)
@@ -97,6 +127,18 @@ def test_a_product_in_another_type_fails_the_build(recording: Recording, bundle:
     with pytest.raises(BuildError, match=rf"1 products are not computed in fp16: {node}: fp32"):
         _build(bundle)
     assert (bundle / "manifest.json").read_bytes() == before
+
+
+def test_what_the_inspector_does_not_say_is_recorded_and_no_reason_to_refuse(
+    recording: Recording, bundle: Path
+) -> None:
+    """A region that TensorRT compiles as a whole: one layer, whose inputs have several types and no weights."""
+    recording.regions = 3
+    built = _build(bundle)
+    assert built.record.realised.differing == ()
+    assert len(built.record.realised.unreported) > 3
+    assert all(line.endswith(": fp16 and fp32") for line in built.record.realised.unreported)
+    assert Bundle.open(bundle).manifest.engines[built.name].realised == built.record.realised
 
 
 def test_a_streams_graphs(recording: Recording, bundle: Path, plugin: Path) -> None:
@@ -129,6 +171,7 @@ def test_flags_and_options(recording: Recording, bundle: Path, tmp_path: Path) -
     )
     assert built.record.options["max_aux_streams"] == 0 and built.name.endswith(".aux0")
     assert "--maxAuxStreams=0" in built.record.commands["trtexec"]
+    assert built.record.parsed_file is None
     assert "--max-aux-streams 0" in built.record.commands["polygraphy"]
     assert [recording.flags[flag] for flag in ("TF32", "VERSION_COMPATIBLE", "STRIP_PLAN")] == [True] * 3
     assert recording.pools == {"WORKSPACE": 64 * 2**20}
@@ -160,15 +203,50 @@ def test_an_engine_is_loaded_by_the_version_that_built_it(
         load_engine(Bundle.open(bundle), built.name, plugin=plugin)
 
 
-def test_a_version_compatible_engine_is_loaded_within_its_major_version(
-    recording: Recording, bundle: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("recording", "installed"),
+    [("10.3.0", "10.13.3"), ("10.13.3", "11.0.0"), ("11.0.0", "11.0.0")],
+    indirect=["recording"],
+)
+def test_a_version_compatible_engine_is_inspected_and_runs_on_later_versions(
+    recording: Recording, bundle: Path, plugin: Path, monkeypatch: pytest.MonkeyPatch, installed: str
+) -> None:
+    built = _build(bundle, plugin, precision="fp32", version_compatible=True)
+    assert recording.host_code_allowed == [True]
+    other = _build(bundle, precision="fp32")
+    assert recording.host_code_allowed == [True, False]  # only where the plan brings a runtime along
+    later = Recording(installed)
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", fake_tensorrt(installed, later))
+    assert load_engine(Bundle.open(bundle), built.name, plugin=plugin).create_execution_context() is not None
+    if installed != recording.version:
+        with pytest.raises(BackendError, match=rf"built by tensorrt {recording.version}; installed is {installed}"):
+            load_engine(Bundle.open(bundle), other.name)
+    assert later.host_code_allowed == [True] and later.libraries == [str(plugin)]
+
+
+@pytest.mark.parametrize(
+    ("recording", "installed"), [("10.13.3", "10.3.0"), ("11.0.0", "10.13.3")], indirect=["recording"]
+)
+def test_a_version_compatible_engine_does_not_run_on_older_versions(
+    recording: Recording, bundle: Path, monkeypatch: pytest.MonkeyPatch, installed: str
 ) -> None:
     built = _build(bundle, precision="fp32", version_compatible=True)
-    major = recording.version.split(".", maxsplit=1)[0]
-    monkeypatch.setitem(
-        __import__("sys").modules, "tensorrt", fake_tensorrt(f"{major}.99.0", Recording(f"{major}.99.0"))
-    )
-    assert load_engine(Bundle.open(bundle), built.name) is not None
+    older = Recording(installed)
+    monkeypatch.setitem(__import__("sys").modules, "tensorrt", fake_tensorrt(installed, older))
+    with pytest.raises(BackendError, match=rf"installed is {installed}\. .*needs the same version or a later one"):
+        load_engine(Bundle.open(bundle), built.name)
+    assert older.host_code_allowed == []
+
+
+def test_host_code_of_an_untrusted_engine_is_never_allowed(
+    recording: Recording, bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    built = _build(bundle, precision="fp32", version_compatible=True)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "someone else's"))
+    with pytest.raises(BackendError, match="was not built by this user on this machine"):
+        load_engine(Bundle.open(bundle), built.name)
+    assert recording.host_code_allowed == [True]  # while it was built
+    assert load_engine(Bundle.open(bundle), built.name, trust=True) is not None
 
 
 def test_tensorrt_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_every_product_has_the_precision_asked_for(built: tuple[Bundle, dict[str
     for key, precision in (("fp32", "fp32"), ("fp16", "fp16")):
         realised = engines[key].record.realised
         assert realised.products == {precision: convolutions_and_products + 4}
-        assert realised.differing == ()
+        assert realised.differing == realised.unreported == ()
 
 
 def test_what_has_a_range_is_quantised_and_nothing_else(built: tuple[Bundle, dict[str, BuiltEngine]]) -> None:
@@ -89,7 +89,7 @@ def test_what_has_a_range_is_quantised_and_nothing_else(built: tuple[Bundle, dic
         realised = engines[key].record.realised
         assert realised.products[precision] == len(record.ranges) - len(record.left_out)
         assert set(realised.products) == {precision, "fp32"}
-        assert realised.differing == ()
+        assert realised.differing == realised.unreported == ()
 
 
 def test_engines_and_the_graphs_they_come_from_are_in_the_manifest(
@@ -235,8 +235,8 @@ def test_a_bundle_that_changes_meanwhile_is_left_alone(bundle: Path, monkeypatch
         return real(*arguments, **options)
 
     raise_later: list[bool] = []
-    real = build_module.realised_types
-    monkeypatch.setattr(build_module, "realised_types", meddle)
+    real = build_module.compare_types
+    monkeypatch.setattr(build_module, "compare_types", meddle)
     from avsbg.runtime.errors import BundleError
 
     with pytest.raises(BundleError, match="changed by another process"):
@@ -247,9 +247,10 @@ def test_a_bundle_that_changes_meanwhile_is_left_alone(bundle: Path, monkeypatch
 def test_command_lines_repeat_the_build(built: tuple[Bundle, dict[str, BuiltEngine]]) -> None:
     _, engines = built
     commands = engines["fp16"].record.commands
-    assert "--onnx=clip.fp16.onnx" in commands["trtexec"]
+    assert "--onnx=clip.fp16.plugin.onnx" in commands["trtexec"]
+    assert "--onnx=clip.plain.fp16.onnx" in engines["fp16 plain"].record.commands["trtexec"]
     assert "--maxShapes=frames:4x2x64x64x3,audio_embedding:4x2x128" in commands["trtexec"]
-    assert "--dynamicPlugins=libavsbg_tensorrt.so" in commands["trtexec"]
+    assert "--dynamicPlugins=/path/to/libavsbg_tensorrt.so" in commands["trtexec"]
     assert "--strongly-typed" in commands["polygraphy"] and "--tf32" not in commands["polygraphy"]
 
 

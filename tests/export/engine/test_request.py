@@ -11,8 +11,8 @@ import pytest
 from avsbg.export.engine import api as api_module
 from avsbg.export.engine.api import TensorRT, choose_device, import_tensorrt, validate_builder_options
 from avsbg.export.engine.layers import (
+    compare_types,
     count_types,
-    differing_nodes,
     layers_from_inspector,
     layers_from_log,
     realised_types,
@@ -99,10 +99,12 @@ def test_a_type_that_a_gpu_lacks_is_refused_with_what_has_it(monkeypatch: pytest
 def test_a_jetson_is_built_for_by_tensorrt_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(api_module, "read_cuda_driver", lambda: ORIN)
     monkeypatch.setattr(api_module, "power_mode", lambda: "0002")
+    monkeypatch.setattr(api_module, "module_name", lambda: "NVIDIA Jetson Orin Nano Developer Kit")
     with pytest.raises(BuildError, match=r"does not build for compute capability 87.*--backend tensorrt on the device"):
         choose_device(_rtx(), _request(compute_capabilities=()))
     device = choose_device(TensorRT("tensorrt", None, "10.3"), _request(backend="tensorrt", compute_capabilities=()))
     assert (device.name, device.compute_capabilities, device.power_mode) == ("Orin", (87,), "0002")
+    assert (device.multiprocessors, device.memory_gib, device.module) == (8, 8, "NVIDIA Jetson Orin Nano Developer Kit")
 
 
 def test_a_tensorrt_that_is_too_old_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,7 +144,38 @@ def test_types_are_read_from_the_builders_log() -> None:
     assert types == {"a/MatMul": ("fp16",), "c/Conv": ("fp32",), "d/MatMul": ()}
     assert count_types(types) == {"fp16": 1, "fp32": 1, "unknown": 1}
     expected = dict.fromkeys(types, "fp16")
-    assert differing_nodes(types, expected) == ("c/Conv: fp32", "d/MatMul: no layer names it")
+    # What the log says is another type is told from what it does not say.
+    assert compare_types(layers, expected) == (("c/Conv: fp32",), ("d/MatMul: no layer names it",))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "constants", "wanted", "says"),
+    [
+        (["Half"], ["Half"], "fp16", "as expected"),
+        (["Float"], ["Float"], "fp16", "another type"),
+        (["Int8"], ["Float"], "int8", "another type"),  # one operand dequantised, multiplied in float32
+        (["Float"], ["Int8", "Float"], "int8", "another type"),
+        (["Half", "Float"], ["Half"], "fp16", "not enough"),  # a residual in float32 is added to the product
+        (["Half", "Float"], None, "fp16", "not enough"),  # a region whose weights are not listed
+        (["Half"], None, "fp16", "as expected"),
+        (["Float"], None, "fp16", "another type"),
+        (["Int32"], None, "fp16", "not enough"),
+    ],
+)
+def test_a_report_that_does_not_say_is_told_from_one_that_says_another_type(
+    inputs: list[str], constants: list[str] | None, wanted: str, says: str
+) -> None:
+    def tensors(kinds: list[str]) -> list[dict[str, Any]]:
+        return [{"Name": "t", "Dimensions": [8, 8], "Format/Datatype": kind} for kind in kinds]
+
+    entry = {"Name": "a", "LayerType": "gemm", "Inputs": tensors(inputs), "Metadata": "[ONNX Layer: a/MatMul]"}
+    if constants is not None:
+        entry["Constants"] = tensors(constants)
+    layers = layers_from_inspector(json.dumps({"Layers": [entry]}))
+    differing, unreported = compare_types(layers, {"a/MatMul": wanted})
+    assert (len(differing), len(unreported)) == {"as expected": (0, 0), "another type": (1, 0), "not enough": (0, 1)}[
+        says
+    ]
 
 
 def _line(node: str, kind: str, inputs: list[str], constants: list[str]) -> str:
