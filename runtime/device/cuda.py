@@ -78,7 +78,7 @@ class Device:
         # The primary context, since TensorRT and the plugin use CUDA's runtime, which shares that one.
         self._context = device.retain_primary_context()
         self._graphs: Any = None
-        self._capturing: set[int] = set()
+        self._capture_lock, self._captures = threading.RLock(), 0
 
     @contextmanager
     def active(self) -> Iterator[None]:
@@ -113,8 +113,9 @@ class Device:
 
     def destroy_stream(self, stream: Stream) -> None:
         """Destroy a stream on which nothing is under way."""
-        # pycuda destroys a stream with its last reference, which is this one's.
-        del stream
+        # pycuda destroys a stream with its last reference: here, where the context is current, and not whenever the
+        # last traceback that holds `stream` goes.
+        stream.owner = None
 
     def synchronize(self, stream: Stream) -> None:
         """Wait until all work of the stream is done; errors of that work appear here."""
@@ -143,14 +144,22 @@ class Device:
 
     def begin_capture(self, stream: Stream) -> None:
         """Record work of the stream from now on; only this thread is restricted meanwhile, others may allocate."""
-        bindings = self._bindings()
-        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-        self._call("cuStreamBeginCapture", bindings.CUstream(stream.handle), mode)
-        self._capturing.add(threading.get_ident())
+        with self._capture_lock:
+            self._begin_capture(stream)
+            self._captures += 1
 
     def end_capture(self, stream: Stream) -> Any:
         """End the capture, also one that failed, which is an error then; returns the graph, ready to be launched."""
-        self._capturing.discard(threading.get_ident())
+        with self._capture_lock:
+            self._captures -= 1
+            return self._end_capture(stream)
+
+    def _begin_capture(self, stream: Stream) -> None:
+        bindings = self._bindings()
+        mode = bindings.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+        self._call("cuStreamBeginCapture", bindings.CUstream(stream.handle), mode)
+
+    def _end_capture(self, stream: Stream) -> Any:
         captured = self._call("cuStreamEndCapture", self._bindings().CUstream(stream.handle))
         try:
             return self._call("cuGraphInstantiate", captured, 0)
@@ -166,15 +175,21 @@ class Device:
         self._call("cuGraphExecDestroy", graph)
 
     def broken(self) -> bool:
-        """Whether a sticky error has happened: asks CUDA, whichever call met it."""
-        if threading.get_ident() in self._capturing:
-            return False  # Waiting is not allowed while capturing, and would say nothing.
-        # A sticky error is by definition the one that every later call returns.
+        """Whether a sticky error has happened: asks CUDA, whichever call met it.
+
+        While any thread captures, nothing is asked and the answer is no: to wait for the whole context is prohibited
+        then, fails, and spoils the capture (CUDA programming guide, "Prohibited and Unhandled Operations"). A sticky
+        error is by definition the one that every later call returns, and so is met again.
+        """
+        with self._capture_lock:
+            return self._captures == 0 and not self._is_answering()
+
+    def _is_answering(self) -> bool:
         try:
             self._cuda.Context.synchronize()
         except self._cuda.Error:
-            return True
-        return False
+            return False
+        return True
 
     def describe(self) -> dict[str, Any]:
         """The GPU and the driver, as JSON values."""

@@ -132,9 +132,16 @@ class TensorRtBackend(Backend):
             context = context or self._create_context()
             try:
                 return context.run(inputs, outputs, device_outputs, lambda name: self._output_shape(name, inputs))
+            except BaseException as error:
+                if not context.usable:
+                    context.close(free=not (isinstance(error, CudaError) and error.sticky))
+                raise
             finally:
                 with self._returned:
-                    self._idle.append(context)
+                    if context.usable:
+                        self._idle.append(context)
+                    else:
+                        self._contexts.remove(context)
                     self._returned.notify_all()
 
     def _close(self) -> None:

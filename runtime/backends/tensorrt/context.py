@@ -72,6 +72,7 @@ class ExecutionContext:
         self._capture = capture
         self._memory: dict[str, Memory] = {}
         self._host: dict[str, HostBuffer] = {}
+        self.usable = True  # False from the moment that a change of profile or shapes fails half-way
         self._step: Step | None = None
         self._shapes: Mapping[str, Shape] = {}
         self._graph: Any = None
@@ -98,7 +99,8 @@ class ExecutionContext:
     ) -> Results:
         """Execute one step; if all outputs stay on the GPU, the work is under way when this returns.
 
-        It is a `BackendError` if no profile takes the shapes, or a graph was demanded and cannot be captured.
+        It is a `BackendError` if no profile takes the shapes, or a graph was demanded and cannot be captured; and a
+        `CudaError` that names the call where TensorRT or CUDA fails.
         """
         names = [name for name, tensor in self._tensors.items() if tensor.is_input]
         shapes = {name: tuple(inputs[name].shape) for name in names}
@@ -150,21 +152,29 @@ class ExecutionContext:
         self._drop_graph()
         self._shapes = shapes
         if self._step is None or step.profile != self._step.profile or step.shapes != self._step.shapes:
-            self._step = None  # until all is set
+            self._step, self.usable = None, False  # until all is set
             if self._context.active_optimization_profile != step.profile:
-                if not self._context.set_optimization_profile_async(step.profile, self._stream.handle):
+                if not self._call("set_optimization_profile_async", step.profile, self._stream.handle):
                     raise CudaError(f"TensorRT refuses the optimisation profile {step.profile}")
                 self._device.synchronize(self._stream)
                 self._bind()
             for name, shape in shapes.items():
-                if not self._context.set_input_shape(name, shape):
+                if not self._call("set_input_shape", name, shape):
                     raise CudaError(f"TensorRT refuses {list(shape)} as the shape of {name}")
-            if missing := self._context.infer_shapes():
+            if missing := self._call("infer_shapes"):
                 raise CudaError(f"TensorRT does not know the shape of {', '.join(missing)}")
+            self.usable = True
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        """Call a method of TensorRT's context. Some raise where others return False: that is a `CudaError` too."""
+        try:
+            return getattr(self._context, method)(*arguments)
+        except RuntimeError as error:
+            raise CudaError(f"TensorRT's {method} failed: {error}", sticky=self._device.broken()) from error
 
     def _bind(self) -> None:
         for name, memory in self._memory.items():
-            if not self._context.set_tensor_address(name, memory.address):
+            if not self._call("set_tensor_address", name, memory.address):
                 raise CudaError(f"TensorRT refuses the memory for {name}")
 
     def _take(self, name: str, value: NDArray[Any] | Any) -> None:
@@ -188,8 +198,9 @@ class ExecutionContext:
 
     def _try_capture(self, step: Step) -> None:
         # TensorRT for RTX says no while it still compiles kernels; it is asked again at the next step.
-        capturable = getattr(self._context, "is_stream_capturable", None)
-        if capturable is not None and not capturable(self._stream.handle):
+        if hasattr(self._context, "is_stream_capturable") and not self._call(
+            "is_stream_capturable", self._stream.handle
+        ):
             return
         try:
             self._device.begin_capture(self._stream)
@@ -213,11 +224,11 @@ class ExecutionContext:
             nbytes = self._nbytes(name, self._shapes[name])
             self._device.copy_in(self._memory[name], self._host[name], nbytes, self._stream)
         with message_log(self._trt).collect() as messages:
-            enqueued = self._context.execute_async_v3(self._stream.handle)
+            enqueued = self._call("execute_async_v3", self._stream.handle)
         if not enqueued:
             raise CudaError(f"TensorRT cannot enqueue the step: {_reasons(messages)}", sticky=self._device.broken())
         for name in step.outputs:
-            shape = tuple(self._context.get_tensor_shape(name))
+            shape = tuple(self._call("get_tensor_shape", name))
             self._device.copy_out(self._host[name], self._memory[name], self._nbytes(name, shape), self._stream)
 
     def _copy_to_pool(self, name: str, shape: Shape) -> GpuTensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -28,29 +29,36 @@ def message_log(trt: Any) -> Any:
     any builder or runtime lives, even after that logger is gone (seen with TensorRT for RTX 1.7.1: it crashes).
 
     Messages go to Python's logger `avsbg.tensorrt`, except inside `with message_log(trt).collect() as messages:`, where
-    they are appended to the list instead. `trt` is the module `tensorrt` or `tensorrt_rtx`.
+    they are appended to the list instead: those of the thread that collects, and those of threads of TensorRT's own,
+    which collect nothing. `trt` is the module `tensorrt` or `tensorrt_rtx`.
     """
 
     class MessageLog(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.ILogger.__init__(self)
-            self._collections: list[list[Message]] = []
+            self._collections: list[tuple[int, list[Message]]] = []  # with the thread that collects
+            self._lock = threading.Lock()
 
         def log(self, severity: Any, text: str) -> None:
-            message = Message(_LEVELS[int(severity)], text)
-            if not self._collections:
+            message, thread = Message(_LEVELS[int(severity)], text), threading.get_ident()
+            with self._lock:
+                everyone = [collection for _, collection in self._collections]
+                own = [collection for owner, collection in self._collections if owner == thread]
+                for collection in own or everyone:
+                    collection.append(message)
+            if not everyone:
                 _PYTHON_LOG.log(*message)
-            for collection in self._collections:
-                collection.append(message)
 
         @contextmanager
         def collect(self) -> Iterator[list[Message]]:
-            collection: list[Message] = []
-            self._collections.append(collection)
+            entry: tuple[int, list[Message]] = (threading.get_ident(), [])
+            with self._lock:
+                self._collections.append(entry)
             try:
-                yield collection
+                yield entry[1]
             finally:
-                # By identity: two empty lists are equal.
-                self._collections = [other for other in self._collections if other is not collection]
+                with self._lock:
+                    # By identity: two empty lists are equal.
+                    self._collections = [other for other in self._collections if other is not entry]
 
     return MessageLog()

@@ -6,6 +6,8 @@ Nothing is executed here; tests/gpu does that.
 from __future__ import annotations
 
 import sys
+import threading
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,6 +142,10 @@ def test_calls(pycuda: PyCuda) -> None:
         device.synchronize(stream)
         device.free(memory)
         assert stream.handle == 77 and memory.address == 4096
+        owner = weakref.ref(stream.owner)
+        device.destroy_stream(stream)
+        # pycuda destroys a stream with its last reference: now, while the context is current.
+        assert owner() is None
     device.close()
     assert pycuda.calls == [
         ("Device", 0),
@@ -249,6 +255,35 @@ def test_a_capture_that_fails_is_not_taken_for_a_broken_gpu(pycuda: PyCuda, bind
         with pytest.raises(CudaError, match="cuStreamEndCapture failed: operation failed due to") as caught:
             device.end_capture(stream)
         assert not caught.value.sticky
+
+
+def test_while_another_thread_captures_an_error_is_not_taken_for_a_broken_gpu(
+    pycuda: PyCuda, bindings: Bindings
+) -> None:
+    """To wait for the context is prohibited while any of its streams captures: it fails and spoils the capture."""
+    device, failures = Device(pycuda, 0), []
+
+    def fail_to_allocate() -> None:
+        with device.active():
+            try:
+                device.allocate(1)
+            except CudaError as error:
+                failures.append(error.sticky)
+
+    def fail_in_a_thread() -> None:
+        thread = threading.Thread(target=fail_to_allocate)
+        thread.start()
+        thread.join()
+
+    pycuda.fail = {"mem_alloc": "out of memory", "Context.synchronize": "illegal memory access"}
+    with device.active():
+        stream = device.create_stream()
+        device.begin_capture(stream)
+        fail_in_a_thread()
+        assert ("Context.synchronize",) not in pycuda.calls
+        device.end_capture(stream)
+        fail_in_a_thread()
+    assert failures == [False, True]
 
 
 def test_graphs_without_cuda_bindings(pycuda: PyCuda, monkeypatch: pytest.MonkeyPatch) -> None:

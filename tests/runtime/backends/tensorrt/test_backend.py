@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from avsbg.runtime.backends import Backend, create
+from avsbg.runtime.backends.tensorrt import engine as engines
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.device.cuda import CudaError
+from avsbg.runtime.device.gpu import Gpu
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.verify.verify import compare, select_vectors
 from fixtures import tiny_bundle
@@ -189,6 +191,52 @@ def test_an_error_of_one_step_leaves_the_backend_usable(
     assert device.closed
 
 
+@pytest.mark.parametrize("method", ["set_optimization_profile_async", "infer_shapes"])
+def test_an_exception_of_tensorrts_names_the_call_and_the_context_is_given_up(
+    opened: Callable[..., Backend], behaviour: Behaviour, device: FakeDevice, method: str
+) -> None:
+    with opened() as backend:
+        _check(backend, 1, 0)
+        behaviour.raises = {method: "Error Code 3: API Usage Error"}
+        with pytest.raises(BackendError, match=rf"TensorRT's {method} failed: Error Code 3: API Usage Error"):
+            backend.run(tiny_bundle.inputs(3, 1))  # of another profile
+        assert backend.describe()["contexts"] == 0 and device.leaks() == []
+        behaviour.raises = {}
+        for seed in range(3):
+            _check(backend, 3, seed)
+        assert backend.describe()["contexts"] == 1 and len(behaviour.contexts) == 2
+    assert device.closed
+
+
+def test_an_error_while_another_thread_captures_harms_neither(
+    opened: Callable[..., Backend], behaviour: Behaviour, device: FakeDevice
+) -> None:
+    errors: list[BaseException] = []
+
+    def fail() -> None:
+        try:
+            backend.run(tiny_bundle.inputs(2, 1))
+        except BaseException as error:
+            errors.append(error)
+
+    def fail_in_another_thread() -> None:
+        behaviour.refuse, thread = "Error Code 1: out of memory", threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+        behaviour.refuse = None
+
+    with opened() as backend:
+        _check(backend, 1, 0)
+        behaviour.during_capture = fail_in_another_thread
+        for seed in range(3):
+            _check(backend, 1, seed)
+        assert [type(error) for error in errors] == [BackendError]
+        assert "cannot enqueue the step: Error Code 1: out of memory" in str(errors[0])
+        assert graph_counts(backend)[1:] == (1, 3)
+        _check(backend, 2, 1)
+    assert device.closed and "synchronize_context" not in device.calls
+
+
 @pytest.mark.parametrize("call", ["create_stream", "allocate", "allocate_host"])
 def test_what_fails_while_opening_leaves_nothing_behind(
     opened: Callable[..., Backend], device: FakeDevice, call: str
@@ -266,6 +314,38 @@ def test_of_engines_for_several_gpus_the_one_for_this_is_chosen(machine: None, b
     other = {"compute_capabilities": [110], "name": "Thor"}
     both = add_engine(bundle.path, "clip.fp16.thor", device=other)
     assert create("tensorrt", both).engine == "clip.fp16"  # type: ignore[attr-defined]
+
+
+ORIN = {"compute_capabilities": [87], "name": "Orin", "multiprocessors": 8, "memory_gib": 8, "module": "Orin Nano"}
+
+
+@pytest.mark.parametrize(
+    ("built_on", "message"),
+    [
+        ({}, None),
+        # AGX Orin 64 GB, Orin NX 16 GB, and a module of the same size: all are `Orin` with 8.7 to CUDA.
+        ({"multiprocessors": 16, "memory_gib": 64}, "built on another GPU: multiprocessors 16, here 8.*avsbg build"),
+        ({"memory_gib": 16}, "built on another GPU: GiB of memory 16, here 8"),
+        ({"module": "Orin NX"}, "built on another GPU: module Orin NX, here Orin Nano"),
+        ({"name": "Thor"}, "built on another GPU: name Thor, here Orin"),
+    ],
+)
+def test_an_engine_of_another_orin(
+    machine: None, bundle: Bundle, monkeypatch: pytest.MonkeyPatch, built_on: dict[str, Any], message: str | None
+) -> None:
+    monkeypatch.setattr(engines, "module_name", lambda: "Orin Nano")
+    other = add_engine(bundle.path, "clip.fp16", device=ORIN | built_on)
+    if message is None:
+        with create("tensorrt", other, trust=True) as backend:
+            _check(backend, 1, 0)
+        return
+    with pytest.raises(BackendError, match=message), create("tensorrt", other, trust=True):
+        pass
+
+
+@pytest.mark.parametrize(("mib", "gib"), [(7620, 8), (15656, 16), (62841, 64), (8192, 8)])
+def test_memory_that_the_system_keeps_does_not_make_another_module(mib: int, gib: int) -> None:
+    assert Gpu("Orin", 87, mib * 2**20, 8, integrated=True).memory_class == gib
 
 
 def test_an_engine_of_the_other_backend(machine: None, bundle: Bundle) -> None:
