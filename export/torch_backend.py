@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -12,14 +13,47 @@ from numpy.typing import NDArray
 
 from avsbg.export.graphs import AudioForm, ClipGraph, graph_module, needs_audio_encoder
 from avsbg.export.weights import load_graph_weights, read_graph_weights
-from avsbg.model import Variant, VariantError, build, create_audio_encoder
+from avsbg.model import Variant, VariantError, build, create_audio_encoder, operators_cuda
+from avsbg.model.operators import composite
 from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results
-from avsbg.runtime.backends.spec import OperatorImplementation
+from avsbg.runtime.backends.spec import OperatorImplementation, device_number
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.precision import PRECISIONS, join_names
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
+
+
+def torch_device(name: str) -> torch.device:
+    """The device `cpu`, `cuda` or `cuda:N`; a `BackendError` says why PyTorch does not have it."""
+    kind: Literal["cpu", "cuda"] = "cuda" if name.startswith("cuda") else "cpu"
+    number = device_number("torch", name, kind)
+    if kind == "cpu":
+        return torch.device(kind)
+    message = f"the device {name} was asked for, but"
+    if torch.version.cuda is None:
+        hint = "Install PyTorch for CUDA (pytorch.org/get-started), or use --device cpu."
+        raise BackendError(f"{message} PyTorch {torch.__version__} was built without CUDA.", hint)
+    if not torch.cuda.is_available():
+        hint = "`avsbg doctor` shows the GPU and its driver. Without one, use --device cpu."
+        raise BackendError(f"{message} PyTorch {torch.__version__} for CUDA {torch.version.cuda} finds no GPU.", hint)
+    if number >= torch.cuda.device_count():
+        raise BackendError(f"{message} there is no GPU number {number}.", f"There are {torch.cuda.device_count()}.")
+    return torch.device(kind, number)
+
+
+@contextmanager
+def _fp32_products(precision: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """Within it, CUDA computes fp32 matrix products and convolutions so, in every thread."""
+    settings: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [setting.fp32_precision for setting in settings]
+    try:
+        for setting in settings:
+            setting.fp32_precision = precision
+        yield
+    finally:
+        for setting, value in zip(settings, before, strict=True):
+            setting.fp32_precision = value
 
 
 class TorchTensor(DeviceTensor):
@@ -47,13 +81,22 @@ class TorchBackend(Backend):
     """Executes a bundle's network in PyTorch, eagerly, by default with the variant's own operator, in fp32.
 
     The architecture is rebuilt from the manifest's variant record and the weights are read from the graph's
-    initialisers, so that the checkpoint is not needed. In bf16, PyTorch's autocast keeps sums and norms in fp32. The
-    number of threads within an operator holds for the whole process while the backend is open. A BackendError says that
-    there is no such operator, precision or device.
+    initialisers, so that the checkpoint is not needed. In bf16, PyTorch's autocast keeps sums and norms in fp32; on a
+    GPU there are fp16, likewise, and tf32, and fp32 is never rounded to it. The number of threads within an operator
+    holds for the whole process while the backend is open.
+
+    Args:
+        operator: on a GPU, `native` (our kernels, the default where the network correlates frames) or `efficient`
+            (PyTorch's own operators, without the volume); on the CPU `efficient`; anywhere `published` (the volume).
+        device: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        BackendError: there is no such operator, precision or device.
+        NativeLibraryError: on a GPU, our kernels were not built, and no other operator was asked for.
     """
 
     name: ClassVar[str] = "torch"
-    OPERATORS = (OperatorImplementation.EFFICIENT, OperatorImplementation.PUBLISHED)
+    OPERATORS = (OperatorImplementation.NATIVE, OperatorImplementation.EFFICIENT, OperatorImplementation.PUBLISHED)
 
     def __init__(
         self,
@@ -66,24 +109,27 @@ class TorchBackend(Backend):
         threads: int | None = None,
     ) -> None:
         super().__init__(bundle, graph)
+        self._device = torch_device(device)
         self._precision = precision or "fp32"
-        autocast = PRECISIONS[self._precision].torch_autocast
-        if self._precision != "fp32" and autocast is None:
-            offered = [name for name, spec in PRECISIONS.items() if name == "fp32" or spec.torch_autocast]
-            raise BackendError(f"the backend torch computes in {join_names(offered)}, not in {precision}.")
-        self._autocast: torch.dtype | None = None if autocast is None else getattr(torch, autocast)
+        on_gpu = {"fp16": torch.float16} if self._device.type == "cuda" else {}
+        types = on_gpu | {
+            name: getattr(torch, one.torch_autocast) for name, one in PRECISIONS.items() if one.torch_autocast
+        }
+        offered = ["fp32", *(["tf32"] if on_gpu else []), *types]
+        if self._precision not in offered:
+            where = f"the backend torch on {self._device.type} computes"
+            raise BackendError(f"{where} in {join_names(offered)}, not in {precision}.")
+        self._autocast: torch.dtype | None = types.get(self._precision)
         if threads is not None and threads < 1:
             raise BackendError(f"threads must be at least 1, not {threads}.")
         try:
             # What only training needs is not in the graph.
             variant = replace(Variant.from_dict(bundle.manifest.variant), bidirectional=False)
-            implementation = self._check_operator(operator)
-            self._variant = variant if implementation is None else replace(variant, form=implementation.value)
-            self._device = torch.device(device)
-        except (VariantError, RuntimeError) as error:
+            self._operator = self._choose(self._check_operator(operator), variant)
+            is_published = self._operator is OperatorImplementation.PUBLISHED
+            self._variant = replace(variant, form="published" if is_published else "efficient")
+        except VariantError as error:
             raise BackendError(f"the backend torch cannot run this: {error}") from error
-        if self._device.type == "cuda" and not torch.cuda.is_available():
-            raise BackendError(f"the device {device} was asked for, but PyTorch finds no GPU.", "Use --device cpu.")
         self._threads = threads
         self._threads_before = torch.get_num_threads()
         self._module: ClipGraph | None = None
@@ -94,11 +140,26 @@ class TorchBackend(Backend):
             "backend": self.name,
             "version": torch.__version__,
             "graph": self.graph,
-            "operator": self._variant.form,
+            "operator": self._operator.value,
             "device": str(self._device),
+            **({} if self._device.type == "cpu" else {"gpu": torch.cuda.get_device_name(self._device)}),
             "precision": self._precision,
             "threads": torch.get_num_threads(),
         }
+
+    def _choose(self, asked: OperatorImplementation | None, variant: Variant) -> OperatorImplementation:
+        """The implementation of the operator that will run; that on a GPU, our kernels can be called."""
+        native = OperatorImplementation.NATIVE
+        if asked is None:
+            correlates = variant.motion and variant.form == "efficient"
+            asked = native if correlates and self._device.type == "cuda" else OperatorImplementation(variant.form)
+        if asked is native:
+            if self._device.type != "cuda":
+                raise BackendError("in PyTorch, our kernels are for GPUs.", "Use torch:efficient, or --device cuda.")
+            if not variant.motion:
+                raise BackendError(f"the network {variant.network} correlates no frames.", "Use torch:efficient.")
+            operators_cuda.library()
+        return asked
 
     def _open(self) -> None:
         audio = AudioForm(self.bundle.manifest.clip.audio)
@@ -115,10 +176,13 @@ class TorchBackend(Backend):
     def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         assert self._module is not None
         arguments = [self._as_tensor(tensor.name, inputs[tensor.name]) for tensor in self.contract.inputs]
-        with (
-            torch.inference_mode(),
-            torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None),
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.autocast(self._device.type, self._autocast, enabled=self._autocast is not None))
+            if self._device.type == "cuda":
+                stack.enter_context(_fp32_products("tf32" if self._precision == "tf32" else "ieee"))
+                if self._operator is not OperatorImplementation.NATIVE:
+                    stack.enter_context(composite())
             computed = self._module(*arguments)
         # Autocast returns what its last product computed in; numpy has no bf16.
         results = {name: one.float() for name, one in zip(self._module.outputs, computed, strict=True)}
@@ -132,7 +196,7 @@ class TorchBackend(Backend):
             return torch.from_numpy(array).to(self._device)
         if not isinstance(array, TorchTensor):
             raise self._reject(name, f"{type(array).__name__} is another backend's")
-        if array.tensor.device.type != self._device.type:
+        if array.tensor.device != self._device:
             raise self._reject(name, f"it lies on {array.tensor.device}, not on {self._device}")
         return array.tensor
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from typer import Argument, Exit, Option
 
 from avsbg.cli import app
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Trust
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device, Trust
 
 UNSTABLE = 3  # the exit code of a run in which a row may not be published
 
@@ -33,6 +33,7 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     ] = 0,
     warmup: Annotated[int, Option(help="Rounds that are dropped first.")] = 3,
     threads: Annotated[int | None, Option(min=1, help="For every row; by default the physical cores.")] = None,
+    device: Device = None,
     trust: Trust = False,
     reference: Annotated[
         str | None, Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
@@ -80,7 +81,8 @@ def bench(  # noqa: PLR0917  (each is an option by name)
         warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=memory
     )
     threads = threads or default_threads()
-    chosen = list_cases(bundles, backend or ["onnxruntime"], threads=threads, clips=clips, trust=trust)
+    targets = backend or ["onnxruntime"]
+    chosen = list_cases(bundles, targets, threads=threads, clips=clips, device=device, trust=trust)
     with ProgressBars(quiet=True) as progress:
         rows = compare(chosen, workload, settings, progress)
         profiles = profile_all(chosen, workload, progress) if profile else []

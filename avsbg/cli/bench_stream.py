@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from avsbg.cli import app
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device
 from avsbg.cli.output import plain_console
 
 
@@ -23,6 +23,7 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     seconds: Annotated[float, Option(min=0.1, help="How long frames come at each rate.")] = 30.0,
     samples: Annotated[int, Option(min=2, help="Pairs of clip mode and streaming.")] = 30,
+    device: Device = None,
     threads: Annotated[int | None, Option(min=1, help="By default the physical cores.")] = None,
     soak: Annotated[
         int | None,
@@ -48,7 +49,7 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
     rates = [_rate(text) for text in rate or ["1", "10", "30", "max"]]
     rows = read_rows(output) if append and output.exists() else []
     console = plain_console()
-    with StreamBench(Bundle.open(bundle), backend, threads or default_threads()) as bench:
+    with StreamBench(Bundle.open(bundle), backend, threads or default_threads(), device) as bench:
         new: list[Measurement] = []
         if soak is not None:
             new.append(bench.soak(soak, lambda line: console.print(line, style="dim")))

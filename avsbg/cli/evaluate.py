@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from avsbg.cli import app
 from avsbg.cli.backends import create_backend, create_streamed
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, DataFolder, SplitName, Task, Trust
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Composite, DataFolder, Device, SplitName, Task, Trust
 from avsbg.cli.output import print_table, write_json
 from avsbg.errors import AvsbgError
 from avsbg.progress import count_progress
@@ -39,6 +39,8 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
     batch: Annotated[int, Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
     threads: Annotated[int | None, Option(min=1, help="Of a bundle's backend.")] = None,
+    device: Device = None,
+    composite: Composite = False,
     trust: Trust = False,
     stream: Annotated[
         bool, Option("--stream", help="Score a bundle's stream: each frame encoded once, each mask from a pair.")
@@ -62,7 +64,7 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
 
     dataset = AvsBenchDataset(data, task, split)
     options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
-    options |= {"trust": trust or None, "stream": stream or None}
+    options |= {"trust": trust or None, "stream": stream or None, "device": device, "composite": composite or None}
     with _predictor(model, options) as (predict, description), count_progress("scoring", len(dataset)) as advance:
         scores = score_split(dataset, predict, batch=batch, advance=advance)
         if picture is not None:
@@ -86,15 +88,18 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         _refuse(options, ("backend", "variant", "encoder", "threads", "trust", "stream"), "a training run")
         run = read_trained(model)
         audio = run.audio_weights or options["vggish"]
-        yield _torch_predictor(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio)
+        with _torch_predictor(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio, options) as predictor:
+            yield predictor
     elif model.is_file():
         _refuse(options, ("backend", "threads", "trust", "stream"), "a checkpoint")
         if options["variant"] is None:
             raise AvsbgError(f"the network of the checkpoint {model} is not known.", "Name it with --variant.")
         switches = {} if options["encoder"] is None else {"encoder": options["encoder"]}
-        yield _torch_predictor(named_variant(options["variant"], **switches), model, "vggish", options["vggish"])
+        variant, audio = named_variant(options["variant"], **switches), options["vggish"]
+        with _torch_predictor(variant, model, "vggish", audio, options) as predictor:
+            yield predictor
     else:
-        _refuse(options, ("variant", "encoder", "vggish"), "a bundle")
+        _refuse(options, ("variant", "encoder", "vggish", "composite"), "a bundle")
         from avsbg.benchmarks.measure.accuracy import bundle_predictor
         from avsbg.runtime.bundle import Bundle
 
@@ -102,7 +107,8 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         target, trust = options["backend"] or "onnxruntime", bool(options["trust"])
         # Scoring is how one learns what a precision costs, so a missed threshold does not stop it.
         create = create_streamed if options["stream"] else create_backend
-        with create(target, bundle, trust=trust, allow_failed_accuracy=True, threads=options["threads"]) as backend:
+        how = {"threads": options["threads"], "device": options["device"]}
+        with create(target, bundle, trust=trust, allow_failed_accuracy=True, **how) as backend:
             yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}
 
 
@@ -112,14 +118,21 @@ def _refuse(options: dict[str, Any], unfit: tuple[str, ...], kind: str) -> None:
             raise AvsbgError(f"--{name} does not apply to {kind}.", "Leave it out.")
 
 
+@contextmanager
 def _torch_predictor(
-    variant: Variant, weights: Path, audio_encoder: AudioEncoderName, audio_weights: Path | None
-) -> tuple[Predict, dict[str, Any]]:
+    variant: Variant,
+    weights: Path,
+    audio_encoder: AudioEncoderName,
+    audio_weights: Path | None,
+    options: dict[str, Any],
+) -> Iterator[tuple[Predict, dict[str, Any]]]:
     import torch
 
+    from avsbg.export.torch_backend import torch_device
+    from avsbg.model.operators import composite
     from avsbg.model.training.evaluation import checkpoint_predictor
 
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch_device(options["device"] or ("cuda" if torch.cuda.is_available() else "cpu"))
     predict = checkpoint_predictor(
         variant, weights, audio_encoder=audio_encoder, audio_weights=audio_weights, device=device
     )
@@ -129,4 +142,5 @@ def _torch_predictor(
         "audio_encoder": audio_encoder,
         "backend": {"backend": "torch", "version": torch.__version__, "device": str(device), "precision": "fp32"},
     }
-    return predict, description
+    with composite() if options["composite"] else nullcontext():
+        yield predict, description

@@ -9,7 +9,17 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from avsbg.cli import app
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Engine, Silent, Threads, Threshold, Trust
+from avsbg.cli.options import (
+    BACKEND_HELP,
+    BACKEND_SYNTAX,
+    BundlePath,
+    Device,
+    Engine,
+    Silent,
+    Threads,
+    Threshold,
+    Trust,
+)
 
 
 @app.command()
@@ -71,6 +81,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         bool,
         Option("--skip-damaged", help="Pass over frames and sound that cannot be decoded, and count them."),
     ] = False,
+    device: Device = None,
     threads: Threads = None,
     engine: Engine = None,
     trust: Trust = False,
@@ -99,7 +110,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     for name, value in {"--microphone": microphone, "--duration": duration, "--policy": policy}.items():
         if value is not None and not live:
             raise MediaError(f"{name} is for live sources, and {sources[0]} is none.")
-    how = {"threads": threads, "engine": engine, "trust": trust, "allow_failed_accuracy": force}
+    how = {"device": device, "threads": threads, "engine": engine, "trust": trust, "allow_failed_accuracy": force}
     network = partial(open_segmenter, bundle, backend, stream=stream, live=bool(live), **how)
     if live:
         run_live(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Exit, Option
 
 from avsbg.cli import app
-from avsbg.cli.options import DataFolder
+from avsbg.cli.options import Composite, DataFolder
 from avsbg.cli.output import plain_console, print_table
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
     device: Annotated[
         Literal["cpu", "cuda"] | None, Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
     ] = None,
+    composite: Composite = False,
     workers: Annotated[int, Option(min=0, help="Processes that load clips.")] = 2,
     save_every: Annotated[int, Option(min=1, help="Steps between two saved states.")] = 100,
     select_on: Annotated[
@@ -89,6 +90,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
 
     import torch
 
+    from avsbg.model.operators import composite as composite_operators
     from avsbg.model.training.initialization import initialize_modules
     from avsbg.model.training.loop import Training
     from avsbg.model.training.recipes import Interrupted, Settings
@@ -101,7 +103,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
     if init is not None and init.is_dir():
         trained = read_trained(init)
         files |= {"network": trained.weights, "audio": trained.audio_weights}
-    with _observer(console) as observer:
+    with _observer(console) as observer, composite_operators() if composite else nullcontext():
         initial = initialize_modules(chosen, encoder=encoder_weights, **files, resume=resume, observer=observer)
         training = Training(chosen, initial, data, RunDirectory(output), settings=settings, observer=observer)
         if training.accelerator.is_main_process:

@@ -9,7 +9,7 @@ from typer import Exit, Option
 
 from avsbg.cli import app
 from avsbg.cli.backends import create_backend
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Threads, Trust
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Device, Threads, Trust
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,6 +44,7 @@ def verify(  # noqa: PLR0917  (each is an option by name)
         bool, Option("--locate", help="Where one fails: find the first tensor that differs (ONNX Runtime).")
     ] = False,
     trust: Trust = False,
+    device: Device = None,
     threads: Threads = None,
     json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Also write the result here.")] = None,
     picture: Annotated[
@@ -75,13 +76,14 @@ def verify(  # noqa: PLR0917  (each is an option by name)
         chosen.append(next(case for case in everything if case.options.get("engine") == name))
     asked = bool(chosen)
     console = Console(highlight=False)
+    how = {"device": device, "threads": threads, "trust": trust}
     results: list[dict[str, Any]] = []
     masks: dict[str, Any] = {}
     not_run: dict[str, str] = {}
     for case in chosen or everything:
         result: dict[str, Any] | str | None = None if asked else case.why_not
         if result is None:
-            result = _run(opened, case, clips or (), tolerance, threads, trust=trust, asked=asked, masks=masks)
+            result = _run(opened, case, clips or (), tolerance, how, asked=asked, masks=masks)
         if isinstance(result, str):
             not_run[case.label] = result
         else:
@@ -116,12 +118,16 @@ def verify(  # noqa: PLR0917  (each is an option by name)
         raise Exit(1)
 
 
-def _create(bundle: Bundle, case: VerifyCase, threads: int | None, trust: bool) -> Backend:
-    """The case's backend. A missed threshold does not stop it: verify is there to show it."""
+def _create(bundle: Bundle, case: VerifyCase, how: dict[str, Any]) -> Backend:
+    """The case's backend, with the device, threads and trust of `how`.
+
+    A missed threshold does not stop it: verify is there to show it.
+    """
     is_engine = case.backend.startswith("tensorrt")
 
     def create(options: dict[str, Any]) -> Backend:
-        options = {"trust": trust and is_engine, "threads": None if is_engine else threads, **options}
+        unfit = {"threads": None} if is_engine else {"trust": False}
+        options = {**how, **unfit, **options}
         return create_backend(case.backend, bundle, allow_failed_accuracy=True, **options)
 
     from avsbg.runtime.streaming.frame_pair import StreamedClip
@@ -134,9 +140,8 @@ def _run(
     case: VerifyCase,
     clips: Any,
     tolerance: float,
-    threads: int | None,
+    how: dict[str, Any],
     *,
-    trust: bool,
     asked: bool,
     masks: dict[str, Any],
 ) -> dict[str, Any] | str:
@@ -153,7 +158,7 @@ def _run(
 
     with Console(stderr=True).status(f"{case.label}: running"), ExitStack() as stack:
         try:
-            running = stack.enter_context(_create(bundle, case, threads, trust))
+            running = stack.enter_context(_create(bundle, case, how))
         except BackendError as error:
             # An engine for another device or version says nothing about the engine.
             if asked or "engine" not in case.options:

@@ -42,8 +42,13 @@ class BenchmarkCase:
     def variant(self) -> Variant:
         """The network as this case computes it; a `VariantError` if the bundle's is none that this version knows."""
         variant = Variant.from_dict(self.bundle.manifest.variant)
+        return replace(variant, form=self.form) if self.form else variant
+
+    @property
+    def form(self) -> str | None:
+        """The form of the network that PyTorch executes, where the case says it; `native` is the efficient one."""
         operator = self.options.get("operator") if self.backend == "torch" else None
-        return replace(variant, form=str(operator)) if operator else variant
+        return "efficient" if operator == Implementation.NATIVE else operator and str(operator)
 
 
 def describe_bundle(bundle: Bundle, **changes: Any) -> Ran:
@@ -56,13 +61,20 @@ def describe_bundle(bundle: Bundle, **changes: Any) -> Ran:
 
 
 def list_cases(
-    paths: Sequence[Path], targets: Sequence[str], *, threads: int, clips: int | None, trust: bool = False
+    paths: Sequence[Path],
+    targets: Sequence[str],
+    *,
+    threads: int,
+    clips: int | None,
+    device: str | None = None,
+    trust: bool = False,
 ) -> list[BenchmarkCase]:
     """Every bundle on every target, in the order given.
 
     Targets are as `BackendSpec` reads them; a bundle without the operator has one implementation on ONNX Runtime.
-    `clips` is the fixed number that a backend may plan for, None if it varies; `trust` loads engines that this user did
-    not build on this machine. A `BenchmarkError` if a case takes part twice.
+    `clips` is the fixed number that a backend may plan for, None if it varies; `device` is where every backend runs,
+    None for its default; `trust` loads engines that this user did not build on this machine. A `BenchmarkError` if a
+    case takes part twice.
     """
     parsed = [backends.BackendSpec.parse(target) for target in targets]
     # A graph below its accuracy threshold is measured too: the row says so.
@@ -72,22 +84,26 @@ def list_cases(
     found: list[BenchmarkCase] = []
     for bundle, bundle_label in zip(bundles, _labels(bundles), strict=True):
         for target in parsed:
-            settled = _settle(bundle, target)
+            settled = _settle(bundle, target, device)
             label = f"{bundle_label}:{settled}"
             if any(case.label == label for case in found):
                 if settled != target:
                     continue  # two implementations that are one for this bundle
                 raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
             options = settled.options() | {name: limits[name] for name in limits if name in known[target.backend]}
+            options["device"] = device  # refused by a backend that has no choice of it
             given = {name: value for name, value in options.items() if value is not None}
             found.append(BenchmarkCase(label, bundle, target.backend, given))
     return found
 
 
-def _settle(bundle: Bundle, target: backends.BackendSpec) -> backends.BackendSpec:
+def _settle(bundle: Bundle, target: backends.BackendSpec, device: str | None) -> backends.BackendSpec:
     """The target with the implementation that will run, where the bundle or the backend's default decides it."""
     if target.backend == "torch":
-        form = bundle.manifest.variant.get("form")  # a network that PyTorch cannot build has none
+        variant = bundle.manifest.variant
+        form = variant.get("form")  # a network that PyTorch cannot build has none
+        if form == "efficient" and variant.get("motion") and (device or "").startswith("cuda"):
+            form = Implementation.NATIVE
         return replace(target, operator=target.operator or (Implementation(str(form)) if form else None))
     if target.backend == "openvino":
         return replace(target, operator=None)  # it has one

@@ -117,8 +117,7 @@ def _reference(labels: Sequence[str], wanted: str | None) -> str:
 
 def ran_as(case: BenchmarkCase) -> dict[str, str | bool]:
     """The variant of a case, with the implementation of the operator that runs."""
-    operator = case.options.get("operator") if case.backend == "torch" else None
-    return case.bundle.manifest.variant | ({"form": str(operator)} if operator else {})
+    return case.bundle.manifest.variant | ({"form": case.form} if case.form else {})
 
 
 def _describe_case(case: BenchmarkCase, described: Mapping[str, Any]) -> Ran:

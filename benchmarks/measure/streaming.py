@@ -43,9 +43,10 @@ class StreamBench:
     A `BackendError` if the bundle has no graphs of a stream, or the backend refuses what is asked for.
     """
 
-    def __init__(self, bundle: Bundle, target: str, threads: int) -> None:
+    def __init__(self, bundle: Bundle, target: str, threads: int, device: str | None = None) -> None:
         check_streams(bundle)
         self.bundle, self.target, self.threads = bundle, backends.BackendSpec.parse(target), threads
+        self._device = {} if device is None else {"device": device}  # refused by a backend that has no choice of it
         self._stack = ExitStack()
         self._started = datetime.now(timezone.utc).replace(microsecond=0)
         self.clip_inputs = synthetic_clip(bundle)
@@ -72,7 +73,7 @@ class StreamBench:
         known = backends.options(self.target.backend)
         options = {**self.target.options(), "operator": operator, "threads": self.threads}
         given = {name: value for name, value in options.items() if name in known}
-        return backends.create(self.target.backend, self.bundle, graph=graph, **given)
+        return backends.create(self.target.backend, self.bundle, graph=graph, **given, **self._device)
 
     @contextmanager
     def stream(self, latency: Latency = "one-frame") -> Iterator[Stream]:

@@ -53,6 +53,8 @@ def way_title(row: Measurement) -> str:
     parts = [_ENGINES.get(backend, backend), ways.get(operator, operator)]
     if backend != "torch" and variant.get("form") == "published":
         parts.append("as published")
+    if backend == "torch" and (gpu := described.get("gpu")):
+        parts.append(f"on {gpu}")
     return ", ".join(parts)
 
 

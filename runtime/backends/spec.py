@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
@@ -10,6 +11,9 @@ from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
+_OTHER_DEVICE = (
+    "On a processor: onnxruntime, openvino, torch. On a GPU: onnxruntime-cuda, tensorrt, torch --device cuda."
+)
 SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
 _REST = "rest-"
 
@@ -20,8 +24,8 @@ class OperatorImplementation(str, Enum):
     EFFICIENT = "efficient"  # PyTorch, without the correlation volume
     PUBLISHED = "published"  # PyTorch, as the released code does it: the volume exists
     FUNCTION = "function"  # the ONNX function body of the graph's custom node
-    NATIVE = "native"  # our kernel for the processor, in place of the custom node
-    PLUGIN = "plugin"  # our CUDA kernels, in place of the custom node
+    NATIVE = "native"  # our kernel for the processor or the GPU, in place of the custom node
+    PLUGIN = "plugin"  # our CUDA kernels as TensorRT's plugin, in place of the custom node
     PLAIN = "plain"  # a graph of standard operators only
 
     __str__ = str.__str__
@@ -73,3 +77,16 @@ def _read_detail(detail: str) -> tuple[str, Any]:
     if precision not in PRECISIONS:
         return "", None
     return ("precision" if precision == detail else "rest"), precision
+
+
+def device_number(backend: str, device: int | str, kind: Literal["cpu", "cuda"]) -> int:
+    """The number of the device that a user asks a backend for; a `BackendError` if it is none of the backend's.
+
+    `device` is `cpu`, `cuda`, `cuda:N`, or N itself; `kind` is where the backend runs.
+    """
+    found = re.fullmatch(r"(?:(cpu)|(cuda)(?::(\d+))?)", device) if isinstance(device, str) else None
+    if isinstance(device, str) and found is None:
+        raise BackendError(f"{device!r} names no device.", "Devices: cpu, cuda, cuda:N.")
+    if found is not None and kind not in found.groups():
+        raise BackendError(f"the backend {backend} runs on {kind}, not on {device}.", _OTHER_DEVICE)
+    return device if isinstance(device, int) else int(found[3] or 0) if found else 0

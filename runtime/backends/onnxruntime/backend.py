@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +21,14 @@ from avsbg.runtime.backends.base import (
 )
 from avsbg.runtime.backends.onnxruntime import providers
 from avsbg.runtime.backends.onnxruntime.operator import register
-from avsbg.runtime.backends.spec import OperatorImplementation
+from avsbg.runtime.backends.spec import OperatorImplementation, device_number
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
 # Where a provider keeps arrays; any other keeps them in the host's memory.
-_DEVICES = {providers.CUDA: "cuda", providers.TENSORRT: "cuda"}
+_DEVICES: dict[str, Literal["cuda"]] = {providers.CUDA: "cuda", providers.TENSORRT: "cuda"}
 # Buffers that were returned and wait for the next run, by device, dtype and shape.
 _Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
 
@@ -62,7 +62,7 @@ class OnnxRuntimeBackend(Backend):
         provider: the execution provider; a session that gets another one, or that leaves nodes to another, is an
             error. By default the backend's own.
         provider_options: further options of the provider, by ONNX Runtime's names.
-        device: the number of the GPU, for providers that run on one.
+        device: `cuda:N` or N, the GPU, for providers that run on one; `cpu` for the others.
         threads: threads within an operator; by default ONNX Runtime's choice (the physical cores).
         clips: fix the number of clips, which lets ONNX Runtime plan memory and lay out weights ahead.
         allow_failed_accuracy: run a graph whose precision misses its accuracy threshold.
@@ -86,7 +86,7 @@ class OnnxRuntimeBackend(Backend):
         precision: Precision | None = None,
         provider: str | None = None,
         provider_options: Mapping[str, str] | None = None,
-        device: int = 0,
+        device: int | str = 0,
         threads: int | None = None,
         clips: int | None = None,
         allow_failed_accuracy: bool = False,
@@ -120,12 +120,12 @@ class OnnxRuntimeBackend(Backend):
             native_library("onnxruntime")
         check_counts(threads=threads, clips=clips)
         self._operator, self._provider, self._threads, self._clips = implementation, provider, threads, clips
-        self._provider_options, self._index = provider_options, device
+        self._device: Literal["cpu", "cuda"] = _DEVICES.get(provider, "cpu")
+        self._provider_options, self._index = provider_options, device_number(self.name, device, self._device)
         self._kernel: str | None = None
         self._session: Any = None
         self._nodes: dict[str, int] = {}
-        self._device = _DEVICES.get(provider, "cpu")
-        self._place = self._device if self._device == "cpu" else f"{self._device}:{device}"
+        self._place = self._device if self._device == "cpu" else f"{self._device}:{self._index}"
         self._pool: _Pool = defaultdict(list)
 
     def describe(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from avsbg.runtime.backends.base import Backend, DeviceTensor, Inputs, Results, check_accuracy
-from avsbg.runtime.backends.spec import OperatorImplementation
+from avsbg.runtime.backends.spec import OperatorImplementation, device_number
 from avsbg.runtime.backends.tensorrt.context import ExecutionContext
 from avsbg.runtime.backends.tensorrt.engine import choose_engine, find_engine, import_runtime, load_engine
 from avsbg.runtime.backends.tensorrt.memory import BufferPool, GpuTensor
@@ -32,7 +32,7 @@ class TensorRtBackend(Backend):
         engine: the engine's name, instead of what would be chosen.
         trust: load it even though this user did not build it on this machine.
         plugin: the plugin library; by default the one installed with avsbg.
-        device: the number of the GPU.
+        device: the GPU, `cuda:N` or N.
         cuda_graph: capture repeated steps as CUDA graphs: None where it is possible, True or an error, False never.
         allow_failed_accuracy: run an engine whose precision misses its accuracy threshold.
 
@@ -53,11 +53,12 @@ class TensorRtBackend(Backend):
         engine: str | None = None,
         trust: bool = False,
         plugin: Path | None = None,
-        device: int = 0,
+        device: int | str = 0,
         cuda_graph: bool | None = None,
         allow_failed_accuracy: bool = False,
     ) -> None:
         implementation = self._check_operator(operator)
+        device = device_number(self.name, device, "cuda")
         if engine is None:
             engine = choose_engine(bundle, self.name, graph, operator=implementation, precision=precision, gpu=device)
         self.engine = engine
