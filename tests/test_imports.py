@@ -17,7 +17,7 @@ from fixtures import ROOT
 
 LEAVES = {"avsbg.errors", "avsbg.atomic", "avsbg.native_library", "avsbg.progress", "avsbg.__version__"}
 MAY_IMPORT = {
-    "model": {"model"},
+    "model": {"model", "runtime"},
     "runtime": {"runtime"},
     "export": {"export", "model", "runtime"},
     "benchmarks": {"benchmarks", "model", "export", "runtime"},

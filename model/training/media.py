@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import wave
-from collections.abc import Sequence
-from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +17,66 @@ from torch.nn import functional as F
 from avsbg.atomic import atomic_file
 from avsbg.model.front_end import SAMPLE_RATE
 from avsbg.model.training.errors import DatasetError
+from avsbg.model.training.layout import FRAMES
+from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.audio import decode_audio
+from avsbg.runtime.media.container import displayed, open_media, probe
+from avsbg.runtime.media.tracks import choose_track
+from avsbg.runtime.media.video import choose_frames
 
 Array = NDArray[Any]
+
+# The place in a second of the frame that stands for it.
+FRAME_OFFSET = 15 / 16
 
 
 def read_sound(path: Path) -> Array:
     """The sound of a file at 16 kHz, int16 `[samples, channels]`; a `DatasetError` if it cannot be read or has none."""
     try:
-        with av.open(str(path)) as container:
-            if not container.streams.audio:
-                raise DatasetError(f"{path} has no sound.")
-            stream = container.streams.audio[0]
+        with open_media(path) as container:
+            track = choose_track(container, "audio", path)
+            if track is None:
+                raise DatasetError(f"{path} has no sound that can be decoded.")
+            stream = container.streams[track.index]
+            # Packed samples, which PyAV reads safely of any number of channels.
             resampler = av.AudioResampler(format="s16", layout=stream.layout, rate=SAMPLE_RATE)
             blocks = [block for frame in container.decode(stream) for block in resampler.resample(frame)]
             blocks += resampler.resample(None)
             channels = stream.layout.nb_channels
-    except (OSError, av.FFmpegError) as error:
+    except (MediaError, av.FFmpegError) as error:
         raise DatasetError(f"{path} cannot be read as sound: {error}.") from error
     # Packed samples: one row of interleaved channels per block.
     samples = [block.to_ndarray().reshape(-1, channels) for block in blocks]
     return np.concatenate(samples) if samples else np.zeros((0, channels), np.int16)
+
+
+def read_clip(path: Path, seconds: int) -> tuple[list[Array], Array]:
+    """The frames that AVSBench keeps of a video and its sound, read as `avsbg run` reads them.
+
+    With the frame rate rounded to a whole number f, second l is shown by frame int(l f + 15/16 f), close to its end; a
+    video that ends earlier repeats its last frame.
+
+    Args:
+        path: the video.
+        seconds: of the clip, from the first frame on.
+
+    Returns:
+        Frames, uint8 `[H, W, 3]` in the video's size, one for each second; and all of its sound from the first frame
+        on, int16 `[samples, 1]` at 16 kHz, channels averaged.
+
+    Raises:
+        DatasetError: it cannot be read, or has no frames or no sound.
+    """
+    try:
+        video = probe(path)
+        if not video.has_audio:
+            raise DatasetError(f"{path} has no sound that can be decoded.")
+        chosen = choose_frames(video, clip_seconds=FRAMES, offset=FRAME_OFFSET, least=seconds)
+        frames = [displayed(frame, video.orientation) for *_, frame in islice(chosen, seconds)]
+        samples = np.concatenate([np.zeros(0, np.float32), *decode_audio(video, SAMPLE_RATE)])
+    except MediaError as error:
+        raise DatasetError(error.message, error.hint) from error
+    return frames, np.rint(samples.clip(-1, 1) * 32767).astype(np.int16)[:, None]
 
 
 def write_wav(path: Path, samples: Array) -> None:
@@ -47,34 +86,6 @@ def write_wav(path: Path, samples: Array) -> None:
         writer.setsampwidth(2)
         writer.setframerate(SAMPLE_RATE)
         writer.writeframes(samples.astype("<i2").tobytes())
-
-
-def read_frames(path: Path, seconds: int) -> list[Array]:
-    """The frame that AVSBench keeps of each second, uint8 `[H, W, 3]` in the video's size.
-
-    With the frame rate rounded to a whole number f, second l is shown by frame int(l f + 15/16 f), close to its end; a
-    video that ends earlier repeats its last frame. A `DatasetError` if it cannot be read or has no frames.
-    """
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DatasetError(f"{path} has no frames.")
-            stream = container.streams.video[0]
-            wanted = frame_indices(stream.average_rate or Fraction(0), seconds)
-            kept: dict[int, Array] = {}
-            last: av.VideoFrame | None = None
-            for index, frame in enumerate(container.decode(stream)):
-                last = frame
-                if index in wanted:
-                    kept[index] = frame.to_ndarray(format="rgb24")
-                if index >= wanted[-1]:
-                    break
-    except (OSError, av.FFmpegError) as error:
-        raise DatasetError(f"{path} cannot be read as a video: {error}.") from error
-    if last is None:
-        raise DatasetError(f"{path} has a video track without a single frame.")
-    ending = last.to_ndarray(format="rgb24")
-    return [kept.get(index, ending) for index in wanted]
 
 
 def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
@@ -93,12 +104,6 @@ def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
         block.sample_rate = SAMPLE_RATE
         target.mux(sound.encode(block))
         target.mux(sound.encode(None))
-
-
-def frame_indices(rate: Fraction, seconds: int) -> Sequence[int]:
-    """Indices of the frames that `read_frames` keeps of a video with `rate` frames per second."""
-    whole = round(rate)
-    return [int(second * whole + 15 / 16 * whole) for second in range(seconds)]
 
 
 def resize(frame: Array, height: int, width: int) -> Tensor:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,10 @@ from avsbg.errors import first_line
 from avsbg.model.training.data import LOG_MEL_SHAPE, clip_log_mel
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import FRAMES, Clip
-from avsbg.model.training.media import read_frames, read_sound, resize, write_wav
+from avsbg.model.training.media import read_clip, resize, write_wav
+from avsbg.progress import Progress
+from avsbg.runtime.errors import WorkerError
+from avsbg.runtime.processes import IsolatedWorker
 
 MAX_BYTES = 2**20  # 5 x 96 x 64 fp32 values are 120 KiB
 
@@ -99,18 +103,28 @@ def convert_log_mels(
 def prepare_clips(
     clips: Sequence[Clip], *, size: tuple[int, int], force: bool = False, advance: Callable[[], None] = lambda: None
 ) -> tuple[int, list[str]]:
-    """Prepare clips from their raw videos, with frames of `size` (height, width); as `convert_log_mels` else."""
-    return _process(clips, partial(_prepare_clip, size=size), _is_prepared, force, advance)
+    """Prepare clips from their raw videos, with frames of `size` (height, width); as `convert_log_mels` else.
+
+    Videos are decoded in a process of its own: one that crashes the decoder is a failure like others.
+    """
+    with IsolatedWorker[Clip, None](partial(_open_preparer, size)) as prepare:
+        return _process(clips, prepare, _is_prepared, force, advance)
+
+
+@contextmanager
+def _open_preparer(size: tuple[int, int], _: Progress) -> Iterator[Callable[[Clip], None]]:
+    yield partial(_prepare_clip, size=size)
 
 
 def _prepare_clip(clip: Clip, size: tuple[int, int]) -> None:
     """Write the frames, the WAV file and the log-mel patches of one clip; each file is complete or not there."""
     if not clip.video.is_file():
         raise DatasetError(f"{clip.video} does not exist.")
-    for k, frame in enumerate(read_frames(clip.video, seconds_of(clip)), start=1):
+    frames, sound = read_clip(clip.video, seconds_of(clip))
+    for k, frame in enumerate(frames, start=1):
         with atomic_file(clip.frame(k)) as temporary:
             Image.fromarray(resize(frame, *size).numpy()).save(temporary)
-    write_wav(clip.wav, read_sound(clip.video))
+    write_wav(clip.wav, sound)
     _save_log_mel(clip, clip_log_mel(clip.wav))
 
 
@@ -140,6 +154,8 @@ def _process(
             try:
                 make(clip)
                 made += 1
+            except WorkerError as error:
+                failures.append(f"{clip.video} cannot be read: {error}")
             except DatasetError as error:
                 failures.append(error.message)
         advance()

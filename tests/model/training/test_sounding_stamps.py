@@ -13,7 +13,7 @@ from avsbg.model.training import stamps_library as catalogue
 from avsbg.model.training.data import AvsBenchDataset
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import SPLITS
-from avsbg.model.training.media import read_frames, read_sound
+from avsbg.model.training.media import read_clip, read_sound
 from avsbg.model.training.sounding_stamps import make_scene
 from avsbg.model.training.stamps_library import load_library
 from fixtures.avsbench import write_wav
@@ -105,7 +105,7 @@ def test_the_same_seed_gives_the_same_files(media, tmp_path):
     videos = ["data", "video", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "videos"), "--clips", "1"]
     assert run_avsbg(*videos).code == 0
     (video,) = (tmp_path / "videos").iterdir()
-    frames = torch.from_numpy(np.stack(read_frames(video, 5)))
+    frames = torch.from_numpy(np.stack(read_clip(video, 5)[0]))
     assert (frames.float() - dataset[0].frames.float()).abs().mean() < 10  # H.264 halves the colours' resolution
     sound, written = read_sound(dataset.clips[0].wav), read_sound(video)
     assert written.shape[1] == 1
