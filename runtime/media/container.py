@@ -287,7 +287,8 @@ def check_complete(video: VideoInfo, end: Fraction) -> None:
     stated = video.stated_end
     if stated is None or video.start + end >= stated - MISSING_SECONDS:
         return
-    if video.end_is_of_file and _last_end(video) >= stated - MISSING_SECONDS:
+    # Some muxers of ASF count the begin of the frames once more.
+    if video.end_is_of_file and _last_end(video) + video.start >= stated - MISSING_SECONDS:
         return
     ends = f"states that it ends at {float(stated):.2f} s, but its frames do at {float(video.start + end):.2f} s"
     raise MediaError(f"{video.path} is truncated: it {ends}.", REPAIR)
