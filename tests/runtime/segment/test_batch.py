@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from avsbg.progress import Progress
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError, MediaError
+from avsbg.runtime.processes import IsolatedWorker
 from avsbg.runtime.segment.batch import BatchItem, BatchResult, VideoWorker, find_videos, run_batch
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from fixtures import tiny_bundle
+from fixtures.odd_videos import burst, damage_packets, forget_codec, remux, write_marked
 from fixtures.videos import steady, tone, write_video
 
 OPTIONS = Options(masks="none", overlay=False)
@@ -133,3 +140,71 @@ def test_a_damaged_summary_is_not_an_earlier_run(tiny: Bundle, folder: Path, tmp
         (items[0].output / "summary.json").write_text(text)
         assert states(batch(tiny, items)) == ["failed", "finished before"]
     assert states(batch(tiny, items, redo=True)) == ["done", "done"]
+
+
+@contextmanager
+def open_crashing_worker(bundle: Path, progress: Progress) -> Iterator[Callable[[BatchItem], BatchResult]]:
+    """A `VideoWorker` whose decoder crashes over a file of a certain name, as one with a bug does."""
+    with create("onnxruntime", Bundle.open(bundle)) as backend:
+        work = VideoWorker(ClipSegmenter(backend), OPTIONS, progress=progress)
+
+        def segment(item: BatchItem) -> BatchResult:
+            if item.path.name == "crash.mp4":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return work(item)
+
+        yield segment
+
+
+def test_fifty_files_of_which_ten_are_bad_and_one_crashes_the_decoder(tiny: Bundle, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "in/out"
+    folder.mkdir()
+    good = [
+        write_marked(folder / "00.mp4", seconds=1),
+        write_marked(folder / "01.mkv", seconds=1, audio="flac", layout="7.1", sounds=[burst(1, 8)]),
+        write_marked(folder / "02.ts", seconds=1, audio="mp2"),
+    ]
+    for number in range(3, 39):
+        shutil.copy(good[number % 3], folder / f"{number:02d}{good[number % 3].suffix}")
+    shutil.copy(good[0], folder / "crash.mp4")
+    content = good[1].read_bytes()
+    (folder / "x0.mp4").touch()
+    (folder / "x1.mp4").write_text("<!DOCTYPE html><title>404</title>")
+    (folder / "x2.mkv").write_bytes(content[: len(content) // 2])
+    forget_codec(write_marked(folder / "x3.mp4", seconds=1), "video")
+    write_marked(folder / "x4.mp4", seconds=1, audio=None)
+    damage_packets(write_marked(folder / "x5.avi", seconds=1, codec="mpeg4", audio="mp2"), "audio", [20])
+    remux(good[0], folder / "x6.mkv", shift=lambda _, time: 100.0 * (time > 0.5))
+    (folder / "x7.webm").write_bytes(bytes(range(256)) * 40)
+    forget_codec(write_marked(folder / "x8.mp4", seconds=1), "audio")
+    (folder / "x9.mov").write_text("#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/segment.ts\n#EXT-X-ENDLIST\n")
+    items = find_videos([folder], out)
+    assert len(items) == 50
+    with IsolatedWorker[BatchItem, BatchResult](partial(open_crashing_worker, tiny.path)) as worker:
+        results = run_batch(worker, items, directory=out)
+    failed = {result.item.path.name: str(result.error) for result in results if result.state == "failed"}
+    assert sorted(failed) == ["crash.mp4", *(f"x{number}{suffix}" for number, suffix in enumerate(
+        [".mp4", ".mp4", ".mkv", ".mp4", ".mp4", ".avi", ".mkv", ".webm", ".mp4", ".mov"]
+    ))]  # fmt: skip
+    assert all(name in reason for name, reason in failed.items()), "each reason names its file"
+    assert "crashed (SIGSEGV)" in failed["crash.mp4"]
+    assert [result.summary["seconds"] for result in results if result.summary is not None] == [1] * 39
+    report = json.loads((out / "batch.json").read_text())
+    assert [(one["state"], one["error"]) for one in report] == [(result.state, result.error) for result in results]
+    # Its own outputs, which lie in the folder now, are no videos of it.
+    assert find_videos([folder], out) == items
+    assert find_videos([folder], tmp_path / "other")[0].path == items[0].path
+    assert len(find_videos([folder], tmp_path / "other")) == 50
+
+
+def test_an_unexpected_error_is_that_files_alone(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
+    class Failing(VideoWorker):
+        def __call__(self, item: BatchItem) -> BatchResult:
+            if item.path.parent == folder:
+                raise AttributeError("'NoneType' object has no attribute 'name'")
+            return super().__call__(item)
+
+    with create("onnxruntime", tiny) as backend:
+        results = run_batch(Failing(ClipSegmenter(backend), OPTIONS), find_videos([folder], tmp_path / "out"))
+    assert states(results) == ["failed", "done"]
+    assert "AttributeError: 'NoneType' object" in str(results[0].error)

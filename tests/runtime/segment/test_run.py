@@ -22,6 +22,7 @@ from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from fixtures import tiny_bundle
+from fixtures.odd_videos import burst, damage_packets, write_marked
 from fixtures.videos import real_video, steady, tone, write_video
 
 
@@ -192,3 +193,22 @@ def test_a_long_videos_contact_sheet_stays_small(tmp_path: Path) -> None:
         sheet.add(second, np.zeros((9, 16, 3), np.uint8), np.zeros((9, 16), bool))
     sheet.save(tmp_path / "sheet.png")
     assert Image.open(tmp_path / "sheet.png").size == (5 * 16, 5 * 9)
+
+
+def test_tracks_and_damage_stand_in_the_summary(tiny: Bundle, tmp_path: Path) -> None:
+    path = write_marked(tmp_path / "v.avi", codec="mpeg4", audio="mp2", sounds=[burst(2), burst(2)])
+    damage_packets(path, "audio", [20, 21])
+    with create("onnxruntime", tiny) as backend:
+        segmenter = ClipSegmenter(backend)
+        with pytest.raises(MediaError, match="--skip-damaged"):
+            segment_video(segmenter, path, tmp_path / "a", Options())
+        other = segment_video(segmenter, path, tmp_path / "b", Options(audio_track=1, overlay=False))["video"]
+        assert (other["tracks"]["audio"]["number"], other["tracks"]["audio"]["codec"]) == (1, "mp2")
+        assert other["damaged"] == {"video": 0, "audio": 0, "cut_short": False}
+        skipped = segment_video(segmenter, path, tmp_path / "c", Options(skip_damaged=True))
+        assert (skipped["seconds"], skipped["video"]["damaged"]["audio"]) == (2, 2)
+        assert skipped["settings"]["skip_damaged"]
+        # Sound that is not asked for is no reason to refuse the file; the overlay goes without what is damaged.
+        silent = segment_video(segmenter, path, tmp_path / "d", Options(silent=True))
+        assert (silent["seconds"], silent["video"]["damaged"]["audio"]) == (2, 2)
+        assert probe(tmp_path / "d/overlay.mp4").has_audio
