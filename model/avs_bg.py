@@ -56,10 +56,10 @@ class ConvNorm(nn.Sequential):
 
 
 class Neck(nn.Sequential):
-    """One stage of the encoder brought to the common width: a purely linear chain, `[N, C, h, w] -> [N, 128, h, w]`."""
+    """A stage of the encoder brought to the common width: a purely linear chain, `[N, C, h, w] -> [N, width, h, w]`."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(ConvNorm(channels, WIDTH, 1), ConvNorm(WIDTH, WIDTH, 3), ConvNorm(WIDTH, WIDTH, 3))
+    def __init__(self, channels: int, width: int = WIDTH) -> None:
+        super().__init__(ConvNorm(channels, width, 1), ConvNorm(width, width, 3), ConvNorm(width, width, 3))
 
 
 class AudioVisualFusion(nn.Module):

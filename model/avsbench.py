@@ -33,18 +33,20 @@ class AvsBenchStages:
 
 
 class DilatedNeck(nn.Module):
-    """One stage brought to the common width: the sum of four parallel dilated convolutions, no activation."""
+    """One stage brought to another width: the sum of four parallel dilated convolutions, no activation."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(
+        self, channels: int, width: int = WIDTH, dilations: tuple[int, ...] = (3, 6, 12, 18), *, bias: bool = True
+    ) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            nn.Conv2d(channels, WIDTH, 3, padding=dilation, dilation=dilation) for dilation in (3, 6, 12, 18)
+            nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation, bias=bias) for dilation in dilations
         )
         for branch in self.branches:
             nn.init.normal_(branch.get_parameter("weight"), std=0.01)
 
     def forward(self, stage: Tensor) -> Tensor:
-        """`[N, C, h, w]` to `[N, 256, h, w]`."""
+        """`[N, C, h, w]` to `[N, width, h, w]`."""
         total: Tensor = self.branches[0](stage)
         for branch in list(self.branches)[1:]:
             total = total + branch(stage)

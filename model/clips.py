@@ -17,16 +17,21 @@ class ClipShapeError(AvsbgError, ValueError):
 
 def check_clip(frames: Tensor, audio: Tensor, *, min_frames: int = MIN_FRAMES) -> None:
     """Check the networks' inputs, frames `[B, T, 3, H, W]` and audio `[B, T, 128]`, or raise a `ClipShapeError`."""
+    check_frames(frames, min_frames=min_frames)
+    if audio.dim() != 3 or audio.shape[2] != AUDIO_WIDTH or audio.shape[1] != frames.shape[1]:
+        wanted = f"[B, T, {AUDIO_WIDTH}] with the frames' T = {frames.shape[1]}"
+        raise ClipShapeError(f"audio embeddings must be {wanted}, not {list(audio.shape)}.")
+
+
+def check_frames(frames: Tensor, *, min_frames: int = 1, multiple: int = SIZE_MULTIPLE) -> None:
+    """Check frames `[B, T, 3, H, W]`, or raise a `ClipShapeError`."""
     if frames.dim() != 5 or frames.shape[2] != 3:
         raise ClipShapeError(f"frames must be [B, T, 3, H, W], not {list(frames.shape)}.")
     height, width = frames.shape[3:]
     if frames.shape[1] < min_frames:
         raise ClipShapeError(f"a clip needs at least {min_frames} frames, not {frames.shape[1]}.")
-    if height % SIZE_MULTIPLE or width % SIZE_MULTIPLE or not height or not width:
-        raise ClipShapeError(f"height and width must be multiples of {SIZE_MULTIPLE}, not {height} x {width}.")
-    if audio.dim() != 3 or audio.shape[2] != AUDIO_WIDTH or audio.shape[1] != frames.shape[1]:
-        wanted = f"[B, T, {AUDIO_WIDTH}] with the frames' T = {frames.shape[1]}"
-        raise ClipShapeError(f"audio embeddings must be {wanted}, not {list(audio.shape)}.")
+    if height % multiple or width % multiple or not height or not width:
+        raise ClipShapeError(f"height and width must be multiples of {multiple}, not {height} x {width}.")
 
 
 def split_clips(rows: Tensor, frames_per_clip: int) -> Tensor:
