@@ -144,6 +144,6 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
         counts = f"{damaged['video']} packets of frames and {damaged['audio']} of sound"
         console.print(f"{source} is damaged{ends}: {counts} were passed over")
     if steps := summary["video"].get("clock_steps"):
-        console.print(f"{source}: its time stamps start anew or jump {steps} times; they were joined, as players do")
+        console.print(f"{source}: steps of its clock that were joined, as players do: {steps}")
     for path in sorted(output.iterdir()):
         console.print(f"  {path}")

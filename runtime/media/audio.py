@@ -103,6 +103,26 @@ def align_audio(
     yield from aligner.finish()
 
 
+def order_frames(frames: Iterable[Any], name: str) -> Iterator[Any]:
+    """Decoded frames and sound, for an encoder: sound whose time stamps never step back.
+
+    A frame of sound without a time stamp follows the one before; one that lies for the greater part before its end is
+    left out, as where two recordings are joined.
+    """
+    end: Fraction | None = None
+    for frame in frames:
+        if isinstance(frame, av.AudioFrame):
+            begin = time_of(frame, name) if frame.pts is not None else end
+            length = Fraction(frame.samples, frame.sample_rate)
+            if begin is None or (end is not None and begin < end - length / 2):
+                continue
+            begin = begin if end is None else max(begin, end)
+            end = begin + length
+            frame.time_base = frame.time_base or Fraction(1, frame.sample_rate)
+            frame.pts = round(begin / frame.time_base)
+        yield frame
+
+
 class Aligner:
     """Makes mono blocks at one rate of decoded sound, which follow each other without a gap from `start` on.
 

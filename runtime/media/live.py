@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from avsbg.runtime.bundle.manifest import Manifest
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.media.audio import Aligner
+from avsbg.runtime.media.audio import Aligner, order_frames
 from avsbg.runtime.media.container import VideoInfo, displayed, frame_length, open_track, time_of
 from avsbg.runtime.media.orientation import orientation_of
 from avsbg.runtime.media.samples import Sample, resize
@@ -190,11 +190,14 @@ class LiveReader:
 
     def frames(self, packets: Channel[Any]) -> Iterator[Any]:
         """The decoded frames and sound of `packets`, from the first frame on."""
+        yield from order_frames(self._overlay_frames(packets), self._source.name)
+
+    def _overlay_frames(self, packets: Channel[Any]) -> Iterator[Any]:
         decoder = copy_decoder(self._video)
         for item in packets:
             if not isinstance(item, av.AudioFrame):
                 yield from map(self._fit, self._decode(decoder, item))
-            elif time_of(item, self._source.name) >= self.video.start:
+            elif item.pts is None or time_of(item, self._source.name) >= self.video.start:
                 yield item
         yield from map(self._fit, self._drain(decoder, self._video))
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.audio import order_frames
 from avsbg.runtime.media.container import Damage, VideoInfo, decode, displayed, open_media, open_track, time_of
 from avsbg.runtime.media.orientation import Orientation, orientation_of
 
@@ -93,7 +94,7 @@ def decode_all(video: VideoInfo, damage: Damage | None = None) -> Iterator[Any]:
     """The decoded frames and sound of a file, in its order; with `damage`, less what cannot be decoded."""
     with open_media(video.path) as source:
         tracks = [open_track(source, track) for track in (video.tracks.video, video.tracks.audio) if track is not None]
-        yield from decode(source, video, *tracks, damage=damage)
+        yield from order_frames(decode(source, video, *tracks, damage=damage), str(video.path))
 
 
 def _write_overlay(

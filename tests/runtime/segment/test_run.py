@@ -15,6 +15,7 @@ from PIL import Image
 from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import AvsbgError, MediaError
+from avsbg.runtime.media.audio import AudioReader
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.segment import overlay
 from avsbg.runtime.segment.overlay import ContactSheet, decode_all, write_overlay
@@ -22,7 +23,7 @@ from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from fixtures import tiny_bundle
-from fixtures.odd_videos import burst, damage_packets, write_marked
+from fixtures.odd_videos import BURST, burst, damage_packets, write_marked
 from fixtures.videos import real_video, steady, tone, write_video
 
 
@@ -212,3 +213,20 @@ def test_tracks_and_damage_stand_in_the_summary(tiny: Bundle, tmp_path: Path) ->
         silent = segment_video(segmenter, path, tmp_path / "d", Options(silent=True))
         assert (silent["seconds"], silent["video"]["damaged"]["audio"]) == (2, 1)
         assert probe(tmp_path / "d/overlay.mp4").has_audio
+
+
+@pytest.mark.parametrize("suffix", ["ts", "wmv"])
+def test_overlays_of_joined_recordings_and_of_sound_without_time_stamps(
+    tiny: Bundle, tmp_path: Path, suffix: str
+) -> None:
+    codecs = {"ts": ("libx264", "aac"), "wmv": ("wmv2", "wmav2")}[suffix]
+    path = write_marked(tmp_path / f"v.{suffix}", seconds=3, codec=codecs[0], audio=codecs[1])
+    parts = 2 if suffix == "ts" else 1
+    path.write_bytes(path.read_bytes() * parts)
+    with create("onnxruntime", tiny) as backend:
+        segment_video(ClipSegmenter(backend), path, tmp_path / "out", Options(masks="none"))
+    with AudioReader(probe(tmp_path / "out/overlay.mp4"), 16000) as audio:
+        heard = np.flatnonzero(np.abs(audio.read(parts * 48000)) > 0.02) / 16000
+    for part in range(parts):
+        within = heard[(heard >= 3 * part) & (heard < 3 * part + 3)] - 3 * part
+        assert (within[0], within[-1]) == pytest.approx(BURST, abs=0.06)
