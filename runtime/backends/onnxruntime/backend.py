@@ -20,7 +20,7 @@ from avsbg.runtime.backends.base import (
     converted_graph,
 )
 from avsbg.runtime.backends.onnxruntime import providers
-from avsbg.runtime.backends.onnxruntime.operator import register
+from avsbg.runtime.backends.onnxruntime.operator import OPERATOR, register, register_cuda
 from avsbg.runtime.backends.spec import OperatorImplementation, device_number
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -111,13 +111,11 @@ class OnnxRuntimeBackend(Backend):
             raise BackendError(f"the graph {graph} holds no custom operator, {why}.")
         provider = provider or self.PROVIDER
         if implementation is OperatorImplementation.NATIVE:
-            if provider != providers.CPU:
-                raise BackendError(
-                    f"the native operator is a kernel for the CPU, and {provider} runs on a GPU: each call would copy "
-                    "its inputs and outputs.",
-                    f"Use {self.name}:function or {self.name}:plain; for our kernels on a GPU, tensorrt:plugin.",
-                )
-            native_library("onnxruntime")
+            if provider not in (providers.CPU, providers.CUDA):
+                message = f"the native operator has kernels for the CPU and {providers.CUDA}, not for {provider}."
+                raise BackendError(message, f"Use {self.name}:function or {self.name}:plain, or tensorrt:plugin.")
+            for library in ("onnxruntime", *(["cuda"] if provider == providers.CUDA else [])):
+                native_library(library)
         check_counts(threads=threads, clips=clips)
         self._operator, self._provider, self._threads, self._clips = implementation, provider, threads, clips
         self._device: Literal["cpu", "cuda"] = _DEVICES.get(provider, "cpu")
@@ -129,7 +127,7 @@ class OnnxRuntimeBackend(Backend):
         self._pool: _Pool = defaultdict(list)
 
     def describe(self) -> dict[str, Any]:
-        """The backend as it runs: providers as the session has them, `kernel` the native operator's instruction set."""
+        """The backend as it runs: providers as the session has them, `kernel` what the native operator runs on."""
         import onnxruntime
 
         on_gpu: dict[str, Any] = {}
@@ -171,7 +169,8 @@ class OnnxRuntimeBackend(Backend):
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class.
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
-        self._nodes = providers.check_providers(session, self._provider)
+        native = self._operator is OperatorImplementation.NATIVE
+        self._nodes = providers.check_providers(session, self._provider, [OPERATOR] if native else [])
         self._session = session
 
     def _options(self, onnxruntime: Any) -> Any:
@@ -184,7 +183,11 @@ class OnnxRuntimeBackend(Backend):
             for symbol in {tensor.shape[0] for tensor in self.contract.inputs if isinstance(tensor.shape[0], str)}:
                 options.add_free_dimension_override_by_name(symbol, self._clips)
         if self._operator is OperatorImplementation.NATIVE:
-            self._kernel = register(options)
+            if self._provider == providers.CUDA:
+                chosen = providers.provider_list(self._provider, self._index, self._provider_options)[0][1]
+                self._kernel = register_cuda(options, tf32=chosen["use_tf32"] == "1")
+            else:
+                self._kernel = register(options)
         return options
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:

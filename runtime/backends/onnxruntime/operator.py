@@ -1,4 +1,4 @@
-"""The operators for ONNX Runtime on the CPU: registering the native library, and what it runs here."""
+"""The operators for ONNX Runtime: registering the native library for the CPU or a GPU, and what it runs here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any
 
 from avsbg.native_library import NativeLibraryError, native_library
 
+OPERATOR = "MeanCorrelation"  # what graphs with a custom node hold; the domain has CorrelationVolume too
 _PATH_KEY = "avsbg.cpu_path"
+_CUDA_KEY, _TF32_KEY = "avsbg.cuda_library", "avsbg.cuda_tf32"
 
 
 def available_paths() -> list[str]:
@@ -33,8 +35,25 @@ def register(options: Any, path: str = "auto") -> str:
         hint = f"Choose one of: auto, {', '.join(paths)}."
         raise NativeLibraryError(f"the operator's path {path!r} cannot run on this CPU.", hint)
     options.add_session_config_entry(_PATH_KEY, path)
+    _register(options)
+    return paths[0] if path == "auto" else path
+
+
+def register_cuda(options: Any, *, tf32: bool = False) -> str:
+    """Register the operators for CUDAExecutionProvider with an `onnxruntime.SessionOptions`, as `register` for the CPU.
+
+    They run libavsbg_cuda on the session's stream, in the graph's type; `tf32` lets float32 be rounded to it. Returns
+    what the kernels were built with. It is a `NativeLibraryError` if one of the two libraries was not built.
+    """
+    kernels = native_library("cuda")
+    options.add_session_config_entry(_CUDA_KEY, str(kernels.path))
+    options.add_session_config_entry(_TF32_KEY, str(int(tf32)))
+    _register(options)
+    return f"CUDA {kernels.built_with.get('cuda', 'unknown')}{', tf32' if tf32 else ''}"
+
+
+def _register(options: Any) -> None:
     try:
         options.register_custom_ops_library(str(native_library("onnxruntime").path))
     except Exception as error:  # ONNX Runtime's exceptions share no base class.
         raise NativeLibraryError(f"ONNX Runtime refuses the operator library: {error}") from error
-    return paths[0] if path == "auto" else path

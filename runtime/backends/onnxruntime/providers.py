@@ -7,7 +7,7 @@ error: after a session is made, ONNX Runtime is asked which provider each node w
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from avsbg.runtime.errors import BackendError
@@ -33,10 +33,11 @@ def request_node_assignment(options: Any, provider: str) -> None:
         options.add_session_config_entry(_RECORD if _can_tell() else _NO_CPU, "1")
 
 
-def check_providers(session: Any, provider: str) -> dict[str, int]:
+def check_providers(session: Any, provider: str, kernels: Sequence[str] = ()) -> dict[str, int]:
     """Check that an `onnxruntime.InferenceSession` runs on `provider`, or raise a `BackendError` that says why not.
 
-    Returns the number of nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
+    `kernels` are operators of ours that it must execute as nodes, not as their function bodies. Returns the number of
+    nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
     """
     chosen = session.get_providers()
     if chosen[0] != provider:
@@ -48,10 +49,12 @@ def check_providers(session: Any, provider: str) -> dict[str, int]:
     if provider == CPU or not _can_tell():
         return {}
     counts: Counter[str] = Counter()
+    operators: set[str] = set()
     elsewhere: list[str] = []
     for subgraph in session.get_provider_graph_assignment_info():
         for node in subgraph.get_nodes():
             counts[subgraph.ep_name] += 1
+            operators.add(node.op_type)
             if subgraph.ep_name != provider and node.op_type not in _SHAPES:
                 elsewhere.append(f"{node.op_type} {node.name} on {subgraph.ep_name}")
     if elsewhere:
@@ -61,6 +64,9 @@ def check_providers(session: Any, provider: str) -> dict[str, int]:
             f"{'; '.join(elsewhere[:3])}{more}.",
             "It has no kernel for them in this graph's precision: use another precision, or the CPU.",
         )
+    if inlined := [name for name in kernels if name not in operators]:
+        hint = "Use its implementation `function`, which is that."
+        raise BackendError(f"ONNX Runtime executes the function body of {inlined[0]}, not our kernel.", hint)
     return dict(counts)
 
 

@@ -13,17 +13,15 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends.onnxruntime.operator import available_paths, register
 from fixtures import ROOT
+from fixtures.operator_graphs import Shape, descriptors, graph, means, volume
+from fixtures.operator_library import SOURCES, path_sources
 
-SOURCES = ROOT / "runtime" / "native" / "onnxruntime"
 COMPILER = shutil.which("g++")
-
-Shape = tuple[Any, ...] | None
 
 
 def library_or_reason() -> tuple[Path | None, str]:
@@ -46,54 +44,12 @@ def _library() -> None:
         pytest.fail(f"{COMPILER} is here, but: {REASON}")
 
 
-def graph(
-    operator: str = "MeanCorrelation",
-    *,
-    cast: int = TensorProto.FLOAT,
-    outputs: tuple[str, ...] = ("mean_a", "mean_b"),
-    shapes: tuple[Shape, Shape] = (("N", "P", "C"), ("N", "Q", "C")),
-    source: int = TensorProto.FLOAT,
-    **attributes: Any,
-) -> onnx.ModelProto:
-    """Inputs a and b of type `source`, cast to `cast`, through one operator."""
-    nodes = [helper.make_node("Cast", [name], [f"{name}_cast"], to=cast) for name in "ab"]
-    nodes.append(helper.make_node(operator, ["a_cast", "b_cast"], list(outputs), domain="avsbg", **attributes))
-    model = helper.make_model(
-        helper.make_graph(
-            nodes,
-            "operator",
-            [helper.make_tensor_value_info(name, source, shape) for name, shape in zip("ab", shapes, strict=True)],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs if name],
-        ),
-        opset_imports=[helper.make_opsetid("", 20), helper.make_opsetid("avsbg", 1)],
-    )
-    model.ir_version = 9
-    return model
-
-
 def session(model: onnx.ModelProto, path: str = "auto", threads: int = 1) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     assert register(options, path) == (PATHS[0] if path == "auto" else path)
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-
-
-def descriptors(n: int, p: int, q: int, c: int) -> dict[str, NDArray[np.float32]]:
-    rng = np.random.default_rng(n + p + q + c)
-    return {
-        "a": rng.standard_normal((n, p, c), dtype=np.float32),
-        "b": rng.standard_normal((n, q, c), dtype=np.float32),
-    }
-
-
-def volume(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
-    return np.einsum("npc,nqc->npq", a.astype(np.float64), b.astype(np.float64))
-
-
-def means(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    rectified = np.where(volume(a, b) < 0, 0, volume(a, b))  # keeps NaN, as torch.relu does
-    return rectified.mean(axis=2), rectified.mean(axis=1)
 
 
 SHAPES = [
@@ -264,14 +220,7 @@ def test_the_library_exports_its_two_functions_and_needs_no_onnxruntime() -> Non
 
 def build_native_test(name: str, compiler: str, flags: list[str]) -> Path:
     """The test program under build/, compiled again only when a source is newer; CMake has the same flags per path."""
-    machine = subprocess.run([compiler, "-dumpmachine"], capture_output=True, text=True, check=True).stdout
-    avx512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx2", "-mfma", "-Wno-maybe-uninitialized"]
-    paths: dict[str, list[str]] = {"portable": []}
-    if machine.startswith("x86_64"):
-        paths |= {"avx2": ["-mavx2", "-mfma"], "avx512": avx512, "avx512_bf16": [*avx512, "-mavx512bf16"]}
-    elif machine.startswith("aarch64"):
-        paths |= {"neon": []}
-    sources = {SOURCES / f"path_{path}.cpp": isa for path, isa in paths.items()}
+    sources = path_sources(compiler)
     sources |= {SOURCES / "correlation.cpp": [], SOURCES / "dispatch.cpp": []}
     test = ROOT / "tests" / "native" / "onnxruntime" / "paths_test.cpp"
     sources[test] = [f"-I{SOURCES}", "-pthread"]

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import onnxruntime
 import pytest
 
+from avsbg.native_library import NativeLibrary
 from avsbg.runtime.backends import create
+from avsbg.runtime.backends.onnxruntime import backend as backend_module
+from avsbg.runtime.backends.onnxruntime import operator
 from avsbg.runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT, check_providers
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
@@ -29,9 +33,9 @@ def test_a_provider_that_is_not_installed(tiny: Bundle, name: str) -> None:
         pass
 
 
-def test_the_native_operator_is_for_the_cpu(tiny: Bundle, name: str) -> None:
-    with pytest.raises(BackendError, match=rf"kernel for the CPU, and {GPU[name]} runs on a GPU.*{name}:plain"):
-        create(name, tiny, operator="native")
+def test_the_native_operator_has_no_kernel_for_tensorrt(tiny: Bundle) -> None:
+    with pytest.raises(BackendError, match=rf"kernels for the CPU and {CUDA}, not for {TENSORRT}.*tensorrt:plugin"):
+        create("onnxruntime-tensorrt", tiny, operator="native")
 
 
 def test_nodes_on_another_provider_are_found_in_a_real_session(tiny: Bundle) -> None:
@@ -55,6 +59,7 @@ class Played:
 
     def __init__(self, path: str, options: Any, providers: list[Any], disabled_optimizers: Sequence[str]) -> None:
         self.asked, self.options = providers[0]
+        self.session_options = options
         assert not disabled_optimizers  # in float32 ONNX Runtime optimises all that it can
         self.record = options.get_session_config_entry("session.record_ep_graph_assignment_info")
         self._real = onnxruntime_session(path, providers=[CPU])
@@ -102,6 +107,34 @@ def test_a_session_on_the_provider(gpu: type[Played], tiny: Bundle, name: str) -
     assert described["provider_options"]["device_id"] == "1"
     assert described["provider_options"]["gpu_mem_limit"] == "1000000"
     assert described["provider_options"].get("use_tf32") == {"onnxruntime-cuda": "0"}.get(name)
+
+
+@pytest.fixture
+def cuda_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both native libraries are there; registering them is left out, for want of a GPU to run them on."""
+    monkeypatch.setattr(operator, "native_library", lambda name: NativeLibrary(name, Path(f"lib{name}.so"), {}))
+    monkeypatch.setattr(backend_module, "native_library", operator.native_library)
+    monkeypatch.setattr(operator, "_register", [].append)
+
+
+def test_the_native_operator_on_cuda(
+    gpu: type[Played], cuda_libraries: None, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "others", ((CUDA, "MeanCorrelation"),))
+    for asked, tf32 in (({}, "0"), ({"use_tf32": "1"}, "1")):
+        with create("onnxruntime-cuda", tiny, operator="native", device="cuda:1", provider_options=asked) as backend:
+            described = backend.describe()
+        assert (described["operator"], described["provider_options"]["device_id"]) == ("native", "1")
+        entry = sessions[-1].session_options.get_session_config_entry
+        assert (entry("avsbg.cuda_library"), entry("avsbg.cuda_tf32")) == ("libcuda.so", tf32)
+
+
+def test_a_function_body_is_not_taken_for_our_kernel(gpu: type[Played], cuda_libraries: None, tiny: Bundle) -> None:
+    with (
+        pytest.raises(BackendError, match=r"executes the function body of MeanCorrelation, not our kernel"),
+        create("onnxruntime-cuda", tiny, operator="native"),
+    ):
+        pass
 
 
 def test_a_provider_that_did_not_start(
