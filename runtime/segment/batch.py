@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from avsbg.atomic import atomic_file
+from avsbg.atomic import atomic_file, remove_abandoned
 from avsbg.errors import AvsbgError, first_line
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
@@ -102,6 +102,7 @@ def run_batch(
         except Exception as error:
             result.state, result.error = "failed", _reason(result.item.path, error)
             fatal = error if isinstance(error, OutputError) else None
+            remove_abandoned(result.item.output)  # by a process that crashed
         if report is not None:
             report(result)
         if directory is not None and (fatal or number < OFTEN or number % OFTEN == 0 or number == len(results)):
@@ -140,6 +141,7 @@ class VideoWorker:
     def __call__(self, item: BatchItem) -> BatchResult:
         """Segment a video; errors as of `segment_video`."""
         path, output = item.path, item.output
+        remove_abandoned(output)
         if not path.is_file():
             raise MediaError(f"there is no video at {path}.")
         try:

@@ -80,6 +80,15 @@ def test_what_is_finished_is_not_done_again(tiny: Bundle, folder: Path, tmp_path
     assert states(batch(tiny, find_videos([folder], out))) == ["finished before"] * 3
 
 
+def test_what_a_killed_run_left_is_removed_even_if_nothing_is_done(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
+    items = find_videos([folder / "a.mp4"], tmp_path / "out")
+    batch(tiny, items)
+    (tmp_path / ".out.a0b1c2d3.partial").mkdir()
+    (tmp_path / ".out.a0b1c2d3.partial/new").mkdir()
+    assert states(batch(tiny, items)) == ["finished before"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
+
+
 @pytest.mark.parametrize("change", ["content", "bundle", "options"])
 def test_what_was_made_of_something_else_is_not_taken_for_it(
     tiny: Bundle, folder: Path, tmp_path: Path, change: str
