@@ -75,9 +75,25 @@ class GraphEditor:
                 del self.graph.initializers[name]
 
 
+def load_graph(path: Path) -> ir.Model:
+    """A graph of a bundle, whose weights are read as they are needed.
+
+    A file that has a second hard link, as in a copy by `cp -al`, is refused by onnx_ir wherever weights name a folder
+    to stay in, lest it be somebody's secret; those of a bundle are known by their hashes.
+    """
+    model = ir.load(path)
+    for value in model.graph.initializers.values():
+        tensor = value.const_value
+        if isinstance(tensor, ir.ExternalTensor) and Path(tensor.path).stat().st_nlink > 1:
+            place = (path.parent.resolve() / tensor.location, tensor.offset, tensor.length, tensor.dtype)
+            assert tensor.shape is not None and tensor.name is not None
+            value.const_value = ir.ExternalTensor(*place, shape=tensor.shape, name=tensor.name)
+    return model
+
+
 def load_folded(path: Path) -> ir.Model:
     """A float32 graph with batch normalisations folded and every type known, as quantization takes it."""
-    model = ir.load(path)
+    model = load_graph(path)
     fold_batch_norms(model)
     infer_types(model)
     return model

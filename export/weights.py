@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from avsbg.export.editor import load_graph
 from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ExportError
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, fill_from_seed, load_checkpoint
@@ -82,7 +82,7 @@ def read_graph_weights(bundle: Bundle, graph: str = "clip") -> dict[str, Tensor]
     """The weights of a bundle's graph under their names in PyTorch; those that are merged in the graph as they were."""
     record = bundle.graph(graph)
     weights = {} if record.unmerged is None else load_file(bundle.file(record.unmerged))
-    for name, value in ir.load(bundle.file(record.file)).graph.initializers.items():
+    for name, value in load_graph(bundle.file(record.file)).graph.initializers.items():
         assert value.const_value is not None
         array = value.const_value.numpy()
         array = array.T if name.endswith(".T") else array

@@ -17,7 +17,7 @@ import onnx_ir as ir
 import onnxruntime
 from numpy.typing import NDArray
 
-from avsbg.export.editor import GraphEditor, fold_batch_norms, infer_types
+from avsbg.export.editor import GraphEditor, fold_batch_norms, infer_types, load_graph
 from avsbg.export.precision.convert import convert
 from avsbg.export.precision.rules import is_compute_layer
 from avsbg.export.sessions import Session, temporary_session
@@ -188,7 +188,7 @@ class EmulatedBackend(Backend):
 
     def _open(self) -> None:
         check_rounding(self._precision)
-        model = ir.load(self.bundle.file(self.contract.file))
+        model = load_graph(self.bundle.file(self.contract.file))
         emulate(model, self._precision)
         self._session = self._stack.enter_context(temporary_session(model, threads=self._threads))
 

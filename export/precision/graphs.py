@@ -7,7 +7,14 @@ from pathlib import Path
 
 import onnx_ir as ir
 
-from avsbg.export.editor import PrecisionError, check_model, describe_model, fold_batch_norms, infer_types
+from avsbg.export.editor import (
+    PrecisionError,
+    check_model,
+    describe_model,
+    fold_batch_norms,
+    infer_types,
+    load_graph,
+)
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import float32_reference, measure_accuracy
 from avsbg.export.precision.calibrate import VECTORS, CalibrationError, ClipSource, Progress, open_clips
@@ -97,16 +104,18 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
     record = update.bundle.graph(source)
     if precision == "fp32" or (precision == "tf32" and record.operator == "plain"):
         return source
-    model = ir.load(update.bundle.file(record.file))
+    file = update.bundle.file(record.file)
     converted = GraphName.parse(source).converted(precision)
     name, target = str(converted), update.directory / converted.file
     if precision == "tf32":
+        model = ir.load(file)  # its weights stay where they are
         for node in model.graph:
             if node.domain == "avsbg":
                 node.attributes["tf32"] = ir.AttrInt64("tf32", 1)
         external = record.external_data
         ir.save(model, target)
     else:
+        model = load_graph(file)
         if PRECISIONS[precision].quantization is not None:
             _quantize(update, model, precision)
         else:
@@ -148,7 +157,7 @@ def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[st
     In int8 and fp8, that is the precision for the layers that a range was recorded for and that were not left out, and
     the type between them for all others. tf32 takes float32 inputs and rounds them in the kernel.
     """
-    model = ir.load(bundle.file(bundle.graph(source).file))
+    model = load_graph(bundle.file(bundle.graph(source).file))
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]
         quantized = quantizable_layers(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
@@ -164,7 +173,7 @@ def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, 
     if not PRECISIONS[precision].is_converted:
         return {}
     kept = {name for name, kind in expected_types(bundle, source, precision).items() if kind != precision}
-    graph = ir.load(bundle.file(bundle.graph(source).file)).graph
+    graph = load_graph(bundle.file(bundle.graph(source).file)).graph
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]
         reasons = unquantized_layers(graph, precision, record.ranges)

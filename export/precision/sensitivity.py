@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
 
-from avsbg.export.editor import PrecisionError, load_folded
+from avsbg.export.editor import PrecisionError, load_folded, load_graph
 from avsbg.export.precision.calibrate import VECTORS, CalibrationClips, Progress, calibrate, vector_clips
 from avsbg.export.precision.quantize import quantizable_layers, quantize, unquantized_layers
 from avsbg.export.sessions import temporary_session
@@ -59,7 +58,7 @@ def calibrate_bundle(
     not_quantised: dict[str, str] = {}
     for record in bundle.manifest.graphs.values():
         if record.precision == "fp32":
-            not_quantised |= unquantized_layers(ir.load(bundle.file(record.file)).graph, precision, ranges)
+            not_quantised |= unquantized_layers(load_graph(bundle.file(record.file)).graph, precision, ranges)
     return QuantisationRecord(
         calibration=clips.record,
         method=quantization_of(precision).calibration,
@@ -123,7 +122,7 @@ def select_excluded_layers(
     """
     measure = _Measure(path, precision, ranges, clips)
     groups: dict[str, list[str]] = {}
-    for layer in quantizable_layers(ir.load(path).graph, precision):
+    for layer in quantizable_layers(load_graph(path).graph, precision):
         groups.setdefault(group_of(layer), []).append(layer)
     what = "quantizing each group of layers alone"
     costs: dict[str, tuple[float, float]] = {}

@@ -133,7 +133,8 @@ def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
     for part in name.split("/"):
         path = path / part
         if path.is_symlink():
-            raise BundleError(f"{path} is a symbolic link; a bundle holds its files itself.", restore)
+            hint = f"In a model hub's cache every file is one: `cp -rL {bundle} COPY` copies what they lead to."
+            raise BundleError(f"{path} is a symbolic link; a bundle holds its files itself.", hint)
     if not path.exists():
         raise BundleError(f"{name} is missing from the bundle {bundle}.", restore)
     status = path.stat()
