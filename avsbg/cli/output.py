@@ -54,7 +54,7 @@ def plain_console(*, stderr: bool = False, markup: bool = True) -> Console:
     """A console that highlights nothing and leaves long lines to the terminal."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=markup)
+    return Console(stderr=stderr, highlight=False, soft_wrap=True, markup=markup, emoji=False)  # run:1: is a path
 
 
 def describe_accuracy(record: AccuracyRecord) -> str:

@@ -93,7 +93,8 @@ def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
 
     Args: frames uint8 `[T, H, W, 3]`, H and W even; samples int16 `[n, channels]` at 16 kHz, mono or stereo.
     """
-    with atomic_file(path) as temporary, av.open(str(temporary), "w", format=path.suffix.removeprefix(".")) as target:
+    form = path.suffix.removeprefix(".")
+    with atomic_file(path.resolve()) as temporary, av.open(str(temporary), "w", format=form) as target:
         video = target.add_stream("libx264", rate=1, options={"crf": "10", "preset": "medium"})
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         sound = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono" if samples.shape[1] == 1 else "stereo")

@@ -14,6 +14,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.appearance import UNTAGGED, ColourTags, read_colour, read_pixel_aspect
 from avsbg.runtime.media.clock import Clock, find_clock, has_steps, packet_time
 from avsbg.runtime.media.orientation import UPRIGHT, Orientation, orientation_of
 from avsbg.runtime.media.tracks import USUAL, Kind, Track, TrackNumbers, Tracks, choose_tracks
@@ -53,6 +54,8 @@ class VideoInfo:
     end_is_of_file: bool = field(default=False, compare=False)
     # Whether the file's header tells all that FFmpeg must know to decode it.
     header_suffices: bool = field(default=False, compare=False)
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel by its height, as displayed
+    colour: ColourTags = UNTAGGED
 
     @property
     def has_audio(self) -> bool:
@@ -105,6 +108,8 @@ def probe(path: Path, numbers: TrackNumbers = USUAL, damage: Damage | None = Non
             stated_end,
             end_is_of_file,
             header_suffices,
+            read_pixel_aspect(stream, orientation),
+            read_colour(first, stream),
         )
 
 

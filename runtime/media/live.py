@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from avsbg.runtime.bundle.manifest import Manifest
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.appearance import read_colour, read_pixel_aspect
 from avsbg.runtime.media.audio import Aligner, order_frames
 from avsbg.runtime.media.container import VideoInfo, displayed, frame_length, open_track, time_of
 from avsbg.runtime.media.orientation import orientation_of
@@ -95,7 +96,10 @@ class LiveReader:
             first = self._first_frame()
             orientation = orientation_of(first)
             size = orientation.size(first.width, first.height)
-            self.video = VideoInfo(name, *size, None, time_of(first, name), None, tracks, orientation)
+            aspect, colour = read_pixel_aspect(self._video, orientation), read_colour(first, self._video)
+            self.video = VideoInfo(
+                name, *size, None, time_of(first, name), None, tracks, orientation, pixel_aspect=aspect, colour=colour
+            )
             self._stack = stack.pop_all()
         return self
 

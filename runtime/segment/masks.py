@@ -54,7 +54,7 @@ def _png_writer(directory: Path) -> MaskWriter:
 @contextmanager
 def _video_writer(path: Path, video: VideoInfo) -> Iterator[MaskWriter]:
     """One lossless grey video (FFV1 in Matroska), a frame for each second at that second: 255 where it sounds."""
-    with av.open(str(path), "w", format="matroska") as target:
+    with av.open(str(path.resolve()), "w", format="matroska") as target:
         stream = target.add_stream("ffv1", rate=1)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "gray"
 

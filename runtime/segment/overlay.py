@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
+from av.codec.context import Flags
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.appearance import BT709, LIMITED, RGB, ColourTags
 from avsbg.runtime.media.audio import order_frames
 from avsbg.runtime.media.container import Damage, VideoInfo, decode, displayed, open_media, open_track, time_of
-from avsbg.runtime.media.orientation import Orientation, orientation_of
+from avsbg.runtime.media.orientation import orientation_of
 
 Array = NDArray[Any]
 Masks = Iterator[tuple[int, Array]]
 
 TINT = np.array([255, 64, 0], np.uint8)
-# The same in limited-range YUV of BT.601; of BT.709 it differs by less than an eye sees at half strength.
-TINT_YUV = np.array([114, 72, 216], np.uint8)
 SOUND_RATE = 48000
 # MPEG's unit of time, fine enough for variable frame rates.
 TICKS = 90000
+# For swscale, BT.2020 with constant luminance is BT.2020.
+_SWSCALE = {10: 9}
 
 
 def tint(pixels: Array, mask: Array) -> Array:
@@ -35,24 +40,62 @@ def tint(pixels: Array, mask: Array) -> Array:
     return tinted
 
 
-def _tint_frame(frame: Any, mask: Array, orientation: Orientation) -> Any:
-    """`tint` of a decoded frame, displayed in that orientation: an `av.VideoFrame` of even width and height in yuv420p.
+class _Tinter:
+    """Tints decoded frames in the YUV that they are in, which keeps all other colours as they are."""
 
-    Planar YUV is tinted as it is, which takes a third of the time of going through RGB and keeps the colours.
-    """
-    if not orientation_of(frame, orientation).is_upright or frame.width % 2 or frame.height % 2:
-        pixels = tint(displayed(frame, orientation), mask)
-        height, width = mask.shape
-        pixels = np.pad(pixels, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        return av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-    planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
-    pixels, height, halved = planar.to_ndarray(), frame.height, mask[::2, ::2]
-    planes = pixels[:height], *pixels[height:].reshape(2, height // 2, frame.width // 2)
-    for plane, value, where in zip(planes, TINT_YUV, (mask, halved, halved), strict=True):
-        np.copyto(plane, (plane >> 1) + (value >> 1), where=where)
-    tinted = av.VideoFrame.from_ndarray(pixels, format="yuv420p")
-    tinted.colorspace, tinted.color_range = planar.colorspace, planar.color_range
-    return tinted
+    def __init__(self, video: VideoInfo) -> None:
+        self._is_rgb, self._orientation = video.colour.matrix == RGB, video.orientation
+        self.colour = replace(video.colour, matrix=BT709, range=LIMITED) if self._is_rgb else video.colour
+        self._tint = [plane.flat[0] for plane in _planes(self._from_rgb(np.tile(TINT, (2, 2, 1))).to_ndarray())]
+
+    def __call__(self, frame: Any, mask: Array) -> Any:
+        """A frame tinted where its mask, bool `[h, w]` in the size displayed, is true; in yuv420p of even size."""
+        is_upright = orientation_of(frame, self._orientation).is_upright
+        if self._is_rgb or not is_upright or frame.width % 2 or frame.height % 2:
+            odd = [(0, size % 2) for size in mask.shape]
+            mask = np.pad(mask, odd, mode="edge")
+            planar = self._from_rgb(np.pad(displayed(frame, self._orientation), [*odd, (0, 0)], mode="edge"))
+        else:
+            planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
+        pixels, halved = planar.to_ndarray(), mask[::2, ::2]
+        for plane, value, where in zip(_planes(pixels), self._tint, (mask, halved, halved), strict=True):
+            np.copyto(plane, (plane >> 1) + (value >> 1), where=where)
+        return av.VideoFrame.from_ndarray(pixels, format="yuv420p")
+
+    def _from_rgb(self, pixels: Array) -> Any:
+        """A frame in yuv420p, of the overlay's matrix and range, of uint8 RGB `[h, w, 3]` of even size."""
+        matrix, spread = _SWSCALE.get(self.colour.matrix, self.colour.matrix), self.colour.range or LIMITED
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        return frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=spread)
+
+
+def _planes(pixels: Array) -> tuple[Array, Array, Array]:
+    """Y `[h, w]`, U and V `[h / 2, w / 2]` of yuv420p as PyAV has it, one below the other."""
+    height, width = len(pixels) * 2 // 3, pixels.shape[1]
+    chroma_u, chroma_v = pixels[height:].reshape(2, height // 2, width // 2)
+    return pixels[:height], chroma_u, chroma_v
+
+
+class _CurrentMask:
+    """The mask of a second, of masks that come in order and are waited for."""
+
+    def __init__(self, video: VideoInfo, masks: Masks, progress: Callable[[int], None]) -> None:
+        self._masks, self._progress = masks, progress
+        self._mask: Array = np.zeros((video.height, video.width), bool)
+        self._coming: tuple[int, Array] | None = None
+        self._ended = False
+        self.second = -1  # that the mask was made for
+
+    def at(self, second: int) -> Array:
+        """The last mask by then; no earlier second is asked for afterwards."""
+        while self.second < second and not self._ended:
+            self._coming = self._coming or next(self._masks, None)
+            if self._coming is None or (self._coming[0] > second and self.second >= 0):
+                self._ended = self._coming is None
+                break
+            (self.second, self._mask), self._coming = self._coming, None
+            self._progress(self.second)
+        return self._mask
 
 
 def write_overlay(
@@ -66,7 +109,8 @@ def write_overlay(
 ) -> None:
     """Write a video as H.264 with each second's mask tinted in during that second, and its sound as AAC.
 
-    Frame times are kept. Width and height are padded to even numbers, which H.264 needs.
+    Frame times, colours and their tags, and the shape of pixels are kept; a frame that is displayed over several
+    seconds is repeated for each. Width and height are padded to even numbers, which H.264 needs.
 
     Args:
         video: the video, of which `frames` are the decoded frames and sound, each with its time stamp.
@@ -81,7 +125,7 @@ def write_overlay(
     """
     try:
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if fragments else {}
-        with av.open(str(output), "w", format="mp4", options=options) as target:
+        with av.open(str(output.resolve()), "w", format="mp4", options=options) as target:
             _write_overlay(video, frames, target, masks, progress)
     except OSError:
         raise
@@ -100,39 +144,58 @@ def decode_all(video: VideoInfo, damage: Damage | None = None) -> Iterator[Any]:
 def _write_overlay(
     video: VideoInfo, frames: Iterable[Any], target: Any, masks: Masks, progress: Callable[[int], None]
 ) -> None:
-    video_out, audio_out = _add_streams(target, video)
-    mask, last = np.zeros((0, 0), bool), -1
-    current, coming, ended = -1, None, False
-    for frame in frames:
-        time = time_of(frame, video.path) - video.start
+    tinter, mask, last = _Tinter(video), _CurrentMask(video, masks, progress), -1
+    video_out, audio_out = _add_streams(target, video, tinter.colour)
+    for frame, begin, end in _times(frames, video):
         if isinstance(frame, av.AudioFrame):
-            frame.pts = round(time / (frame.time_base or Fraction(1, TICKS)))
+            frame.pts = round(begin / (frame.time_base or Fraction(1, TICKS)))
             target.mux(audio_out.encode(frame))
             continue
-        second = max(0, int(time))
-        while current < second and not ended:
-            coming = coming or next(masks, None)
-            if coming is None or (coming[0] > second and current >= 0):
-                ended = coming is None
-                break
-            (current, mask), coming = coming, None
-            progress(current)
-        tinted = _tint_frame(frame, mask, video.orientation)
-        # Encoders refuse times that stand still, which damaged files have.
-        last = max(last + 1, round(time * TICKS))
-        tinted.pts, tinted.time_base = last, Fraction(1, TICKS)
-        target.mux(video_out.encode(tinted))
+        # Once for each second that it is displayed in, each with its own mask.
+        starts = [begin, *range(max(0, int(begin)) + 1, math.ceil(end))]
+        for start, stop in pairwise([*starts, end]):
+            tinted = tinter(frame, mask.at(max(0, int(start))))
+            # Encoders refuse times that stand still, which damaged files have.
+            last = max(last + 1, round(start * TICKS))
+            tinted.pts, tinted.time_base = last, Fraction(1, TICKS)
+            tinted.duration = max(1, round(stop * TICKS) - last)
+            target.mux(video_out.encode(tinted))
     for stream in filter(None, [video_out, audio_out]):
         target.mux(stream.encode(None))
-    progress(current + 1)
+    progress(mask.second + 1)
 
 
-def _add_streams(target: Any, info: VideoInfo) -> tuple[Any, Any]:
-    options = {"crf": "20", "preset": "veryfast"}
+def _times(frames: Iterable[Any], video: VideoInfo) -> Iterator[tuple[Any, Fraction, Fraction]]:
+    """Frames and sound with when they begin and, of a frame, when it ends: with the next one, the last by its length.
+
+    Seconds from the first frame of the video; sound overtakes the frame that waits for the next one.
+    """
+    waiting: tuple[Any, Fraction] | None = None
+    for frame in frames:
+        begin = time_of(frame, video.path) - video.start
+        if isinstance(frame, av.AudioFrame):
+            yield frame, begin, begin
+            continue
+        if waiting is not None:
+            yield *waiting, begin
+        waiting = frame, begin
+    if waiting is not None:
+        frame, begin = waiting
+        length = frame.duration * frame.time_base if frame.duration else 1 / (video.rate or Fraction(30))
+        yield frame, begin, begin + length
+
+
+def _add_streams(target: Any, info: VideoInfo, colour: ColourTags) -> tuple[Any, Any]:
+    # With B frames, decoding runs ahead by some frames, and MP4 states the length by the times of decoding.
+    options = {"crf": "20", "preset": "veryfast", "bf": "0"}
     video: Any = target.add_stream("libx264", rate=info.rate or 30, options=options)
     video.width, video.height = info.width + info.width % 2, info.height + info.height % 2
     video.pix_fmt = "yuv420p"
-    video.codec_context.time_base = Fraction(1, TICKS)
+    codec = video.codec_context
+    codec.time_base, codec.sample_aspect_ratio = Fraction(1, TICKS), info.pixel_aspect
+    codec.color_primaries, codec.color_trc = colour.primaries, colour.transfer
+    codec.colorspace, codec.color_range = colour.matrix, colour.range
+    codec.flags |= Flags.frame_duration  # or the last frame lasts as long as the one before
     audio = target.add_stream("aac", rate=SOUND_RATE, layout="stereo") if info.has_audio else None
     return video, audio
 
@@ -142,7 +205,8 @@ class ContactSheet:
 
     COLUMNS, MOST_TILES, TILE_WIDTH = 5, 40, 320
 
-    def __init__(self) -> None:
+    def __init__(self, pixel_aspect: Fraction = Fraction(1)) -> None:
+        self._pixel_aspect = pixel_aspect
         self._tiles: list[tuple[int, Image.Image]] = []
         self._step = 1
 
@@ -151,12 +215,20 @@ class ContactSheet:
         if second % self._step:
             return
         image = Image.fromarray(tint(pixels, mask))
+        if self._pixel_aspect != 1:
+            image = image.resize(self._squared(*image.size))
         image.thumbnail((self.TILE_WIDTH, self.TILE_WIDTH))
         ImageDraw.Draw(image).text((6, 4), f"{second} s", fill="white", stroke_width=2, stroke_fill="black")
         self._tiles.append((second, image))
         if len(self._tiles) > self.MOST_TILES:
             self._step *= 2
             self._tiles = [tile for tile in self._tiles if tile[0] % self._step == 0]
+
+    def _squared(self, width: int, height: int) -> tuple[int, int]:
+        """The size with square pixels, within a tile's."""
+        shown = width * self._pixel_aspect
+        scale = min(Fraction(1), self.TILE_WIDTH / max(shown, Fraction(height)))
+        return max(1, round(shown * scale)), max(1, round(height * scale))
 
     def save(self, path: Path) -> None:
         """Write the page as an image."""

@@ -101,7 +101,7 @@ def write_outputs(
     """
     report = progress or (lambda *_: None)
     expected = None if video.duration is None else max(1, int(video.duration + Fraction(1, 2)))
-    record, sheet, start, inference = Record(), ContactSheet(), time.perf_counter(), 0.0
+    record, sheet, start, inference = Record(), ContactSheet(video.pixel_aspect), time.perf_counter(), 0.0
 
     def encode(masks: Iterator[tuple[int, Array]]) -> None:
         write_overlay(

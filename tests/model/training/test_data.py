@@ -14,7 +14,7 @@ from PIL import Image
 from avsbg.model.training.data import AvsBenchDataset, clip_log_mel, collate
 from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import Clip, read_clips
-from avsbg.model.training.media import read_clip, resize
+from avsbg.model.training.media import read_clip, read_sound, resize, write_clip_video
 from avsbg.model.training.preparation import read_log_mel_pickle, seconds_of
 from fixtures.avsbench import clip as square_clip
 from fixtures.avsbench import write_dataset, write_wav
@@ -193,6 +193,14 @@ def _write_video(path: Path, rate: int, frames: int, samples: int) -> None:
             block.sample_rate = 44100
             container.mux(sound.encode(block))
             container.mux(sound.encode())
+
+
+def test_files_with_a_colon_in_their_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frames, samples = np.zeros((2, 16, 16, 3), np.uint8), np.zeros((32000, 1), np.int16)
+    write_clip_video(Path("clip:1.mp4"), frames, samples)
+    assert len(read_clip(Path("clip:1.mp4"), 2)[0]) == 2
+    assert len(read_sound(Path("clip:1.mp4"))) >= 32000
 
 
 def test_the_frame_rule(tmp_path):
