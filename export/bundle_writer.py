@@ -12,15 +12,15 @@ import onnxruntime
 
 from avsbg import __version__
 from avsbg.export.exporter import Report, export_graphs
-from avsbg.export.graphs import ClipGraph
+from avsbg.export.graphs import ClipGraph, clip_record, preprocessing_record
 from avsbg.export.shape import ClipShape, ExportError
 from avsbg.export.vectors import reference_run
-from avsbg.model import VARIANTS, Variant, count_parameters
+from avsbg.model import NETWORKS, VARIANTS, Variant, count_parameters
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle, write_bundle
 from avsbg.runtime.bundle.graph_name import GraphName
-from avsbg.runtime.bundle.manifest import ClipRecord, Manifest, WeightsRecord
+from avsbg.runtime.bundle.manifest import Manifest, WeightsRecord
 from avsbg.runtime.streaming.frame_pair import StreamedClip
 from avsbg.runtime.verify.verify import TOLERANCE, compare
 
@@ -52,7 +52,8 @@ def export_bundle(
     """
     shape = shape or ClipShape()
     variant = graph.network.variant
-    clip = ClipRecord(frames=shape.frames, height=shape.height, width=shape.width, audio=graph.audio.value)
+    record = graph.network.record
+    clip = clip_record(record, graph.audio, shape)
     count = count_parameters(graph.network)
     with write_bundle(path, replace=replace_existing) as writer:
         graphs = export_graphs(graph, shape, writer.directory, report, stream=stream, merging=merging)
@@ -65,6 +66,8 @@ def export_bundle(
             variant=variant.to_dict(),
             weights=weights,
             clip=clip,
+            preprocessing=preprocessing_record(record),
+            mixes_frames=record.mixes_frames,
             graphs=graphs,
             parameters={"published": count.published, "inference": count.inference},
             versions={
@@ -80,7 +83,7 @@ def export_bundle(
 
 def variant_name(variant: Variant) -> str:
     """The name of a variant with any encoder and form, or the network's name where the switches have none."""
-    plain = replace(variant, encoder="pvt_v2_b5", form="efficient")
+    plain = replace(variant, encoder=NETWORKS[variant.network].encoders[0], form="efficient")
     return next((name for name, named in VARIANTS.items() if named == plain), variant.network)
 
 

@@ -16,21 +16,20 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from avsbg.export.shape import ClipShape, check_streamable
+from avsbg.export.shape import ClipShape, ExportError, check_streamable
 from avsbg.model.audio import AudioEncoder, CompactAudioEncoder, VGGish
-from avsbg.model.avs_bg import WIDTH, AvsBg
-from avsbg.model.avsbench import AvsBench
 from avsbg.model.clips import AUDIO_WIDTH
-from avsbg.model.encoders import STAGE_STRIDES
+from avsbg.model.factory import load_object
 from avsbg.model.front_end import BANDS, PATCH_FRAMES, SAMPLE_RATE, LogMel
+from avsbg.model.network import Network
+from avsbg.model.record import NetworkRecord
+from avsbg.model.registry import NETWORKS
 from avsbg.model.variants import Variant
 from avsbg.runtime.bundle.graph_name import GraphName
-from avsbg.runtime.bundle.manifest import PreprocessingRecord
+from avsbg.runtime.bundle.manifest import ClipRecord, PreprocessingRecord
 from avsbg.runtime.media.log_mel import PATCH_SAMPLES
 
 OUTPUTS = ("logits", "probability")
-FUSED = tuple(f"fused.{stage}" for stage in range(len(STAGE_STRIDES)))
-PARTNER = tuple(f"partner.{stage}" for stage in range(len(STAGE_STRIDES)))
 
 
 class AudioForm(Enum):
@@ -39,19 +38,45 @@ class AudioForm(Enum):
     WAVEFORM = "waveform"
     LOG_MEL = "log_mel"
     EMBEDDING = "audio_embedding"
+    SPECTROGRAM = "spectrogram"  # of the network's own front end
 
-    def shape(self, frames: int) -> tuple[int, ...]:
-        """The shape of one clip's sound, without the leading number of clips."""
-        return {
-            AudioForm.WAVEFORM: (frames * SAMPLE_RATE,),
-            AudioForm.LOG_MEL: (frames, 1, PATCH_FRAMES, BANDS),
-            AudioForm.EMBEDDING: (frames, AUDIO_WIDTH),
-        }[self]
+    def shape(self, frames: int, record: NetworkRecord = NETWORKS["avs-bg"]) -> tuple[int, ...]:
+        """The shape of one clip's sound, without the leading number of clips, as a network's graph takes it."""
+        if self is AudioForm.WAVEFORM:
+            rate = SAMPLE_RATE if record.spectrogram is None else record.spectrogram.sample_rate
+            return (frames * rate,)
+        if self is AudioForm.LOG_MEL:
+            return (frames, 1, PATCH_FRAMES, BANDS)
+        return record.sound_shape(frames) or (frames, AUDIO_WIDTH)
+
+
+def check_form(record: NetworkRecord, audio: AudioForm) -> None:
+    """Raise an ExportError for a form of sound that a network does not have."""
+    forms = [AudioForm.WAVEFORM, *((AudioForm.SPECTROGRAM,) if record.spectrogram else _OF_VGGISH)]
+    if audio not in forms:
+        names = ", ".join(form.name.lower().replace("_", "-") for form in forms)
+        raise ExportError(f"{record.name} takes no sound as {audio.value}.", f"Choose --audio from: {names}.")
+
+
+_OF_VGGISH = (AudioForm.LOG_MEL, AudioForm.EMBEDDING)
 
 
 def needs_audio_encoder(variant: Variant, audio: AudioForm) -> bool:
     """Whether an audio encoder (VGGish, or the compact one) is part of a variant's graph."""
-    return variant.audio and audio is not AudioForm.EMBEDDING
+    return variant.audio and NETWORKS[variant.network].takes_embeddings and audio is not AudioForm.EMBEDDING
+
+
+def clip_record(record: NetworkRecord, audio: AudioForm, shape: ClipShape) -> ClipRecord:
+    """The manifest's record of a network's clips."""
+    own = record.spectrogram
+    rate = SAMPLE_RATE if own is None else own.sample_rate
+    size = {"frames": shape.frames, "height": shape.height, "width": shape.width}
+    return ClipRecord(**size, sample_rate=rate, audio=audio.value, shared_sound=own is not None)
+
+
+def preprocessing_record(record: NetworkRecord) -> PreprocessingRecord:
+    """The manifest's record of a network's frames."""
+    return PreprocessingRecord(mean=record.normalisation.mean, std=record.normalisation.std)
 
 
 class ClipGraph(nn.Module):
@@ -62,12 +87,14 @@ class ClipGraph(nn.Module):
     scale: Tensor
     offset: Tensor
 
-    def __init__(self, network: AvsBg | AvsBench, audio: AudioForm, audio_encoder: AudioEncoder | None = None) -> None:
+    def __init__(self, network: Network, audio: AudioForm, audio_encoder: AudioEncoder | None = None) -> None:
         """Wrap `network`, with the form in which the graph takes sound, even if the variant ignores it.
 
-        The audio encoder is the one that the network was trained with; a ValueError says that it is needed and missing.
+        The audio encoder is the one that the network was trained with; a ValueError says that it is needed and missing,
+        an ExportError that the network does not have this form of sound.
         """
         super().__init__()
+        check_form(network.record, audio)
         needed = needs_audio_encoder(network.variant, audio)
         if needed and audio_encoder is None:
             raise ValueError(f"the audio form {audio.value} needs an audio encoder")
@@ -77,7 +104,11 @@ class ClipGraph(nn.Module):
         # Two names, so that an exported weight's name says which encoder it belongs to.
         self.vggish = audio_encoder if needed and isinstance(audio_encoder, VGGish) else None
         self.compact_audio = audio_encoder if needed and isinstance(audio_encoder, CompactAudioEncoder) else None
-        preprocessing = PreprocessingRecord()
+        own = network.record.spectrogram
+        self.spectrogram: nn.Module | None = None
+        if own is not None and audio is AudioForm.WAVEFORM:
+            self.spectrogram = load_object(own.module)()
+        preprocessing = preprocessing_record(network.record)
         mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
         # (frames * scale - mean) / std as one multiplication and one addition.
         self.register_buffer("scale", preprocessing.scale / std, persistent=False)
@@ -89,31 +120,39 @@ class ClipGraph(nn.Module):
         """The audio encoder that is part of the graph."""
         return self.compact_audio if self.vggish is None else self.vggish
 
-    def network_inputs(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
+    def network_inputs(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, ...]:
         """The graph's inputs as the network takes them.
 
         RGB frames, uint8 `[B, T, H, W, 3]`, are normalised to `[B, T, 3, H, W]`;
-        sound, float32 `[B, *AudioForm.shape(T)]`, becomes audio embeddings `[B, T, 128]`.
+        sound, float32 `[B, *AudioForm.shape(T)]`, becomes audio embeddings `[B, T, 128]`, or the network's spectrogram.
+        A network that knows no sound takes frames alone.
         """
         # TensorRT's parser knows no operation on uint8 but the cast to float.
         normalised = (frames.to(torch.float32) * self.scale + self.offset).permute(0, 1, 4, 2, 3)
+        if "audio" not in self.network.record.switches:
+            return (normalised,)
         if not self.network.variant.audio:
             return normalised, torch.zeros(*frames.shape[:2], AUDIO_WIDTH, device=frames.device)
         if self.log_mel is not None:
             sound = self.log_mel(sound, patches=frames.shape[1])
         if self.audio_encoder is not None:
             sound = self.audio_encoder(sound)
+        if self.spectrogram is not None:
+            sound = self.spectrogram(sound)[:, None]
         return normalised, sound
 
     def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
         """Args: as `network_inputs`. Returns: logits and probabilities, float32 `[B, T, H, W]`."""
         logits = self.network(*self.network_inputs(frames, sound))
-        return logits, torch.sigmoid(logits)
+        return logits, self.network.probability(logits)
 
     def example(self, shape: ClipShape) -> dict[str, Tensor]:
         """Inputs by which PyTorch traces the graph. Two clips: a dynamic size of 1 would be taken for a constant."""
         frames = torch.zeros(2, shape.frames, shape.height, shape.width, 3, dtype=torch.uint8)
-        return {"frames": frames, self.audio.value: torch.zeros(2, *self.audio.shape(shape.frames))}
+        return {"frames": frames, self.audio.value: self._silence(shape.frames)}
+
+    def _silence(self, frames: int) -> Tensor:
+        return torch.zeros(2, *self.audio.shape(frames, self.network.record))
 
     def dynamic_shapes(self, batch: dict[int, Any]) -> tuple[Any, ...]:
         """`batch` for each argument of `forward`, as `torch.export` wants it."""
@@ -128,61 +167,69 @@ class StreamGraph(ClipGraph):
     """
 
     BATCH: ClassVar[str] = "streams"
-    network: AvsBg
 
     def __init__(self, clip: ClipGraph) -> None:
-        check_streamable(clip.network.variant.network)
+        check_streamable(clip.network.record)
         super().__init__(clip.network, clip.audio, clip.audio_encoder)
+        stages = range(len(clip.network.feature_shapes(32, 32)))
+        self.fused = tuple(f"fused.{stage}" for stage in stages)
+        self.partner = tuple(f"partner.{stage}" for stage in stages) if clip.network.has_partners else ()
 
 
 class EncodeGraph(StreamGraph):
-    """A frame and its second of sound to the fused features of the four stages, before the correlation attention."""
+    """A frame and its sound to what `decode` makes its mask of: of AVS-BG the fused features of the four stages."""
 
-    outputs = FUSED
+    def __init__(self, clip: ClipGraph) -> None:
+        super().__init__(clip)
+        self.outputs = self.fused
 
     def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
-        """Encode frames, uint8 `[N, H, W, 3]`, to four maps `[N, 128, h, w]`.
+        """Encode frames, uint8 `[N, H, W, 3]`, to the network's `feature_shapes`.
 
         Sound is float32, one patch each: waveform `[N, 15600]`, log-mel `[N, 1, 96, 64]`, or embedding `[N, 128]`.
+        Where a clip's frames share it, it is the waveform or the spectrogram of T seconds.
         """
         # The cast comes first: TensorRT takes bytes as an input, and casts them, and does nothing else with them.
         clip = frames.to(torch.float32)[:, None]
-        normalised, audio = self.network_inputs(clip, sound if self.log_mel else sound[:, None])
-        return tuple(self.network.encode(normalised.flatten(0, 1), audio.flatten(0, 1)))
+        has_front_end = self.log_mel is not None or self.spectrogram is not None
+        inputs = self.network_inputs(clip, sound if has_front_end else sound[:, None])
+        return tuple(self.network.encode(*(one.flatten(0, 1) for one in inputs)))
 
     def example(self, shape: ClipShape) -> dict[str, Tensor]:
         """As in `ClipGraph`."""
         frames = torch.zeros(2, shape.height, shape.width, 3, dtype=torch.uint8)
-        one = (PATCH_SAMPLES,) if self.audio is AudioForm.WAVEFORM else self.audio.shape(1)[1:]
-        return {"frames": frames, self.audio.value: torch.zeros(2, *one)}
+        if self.audio is not AudioForm.WAVEFORM:
+            sound = self._silence(shape.frames)[:, 0]
+        elif self.network.record.spectrogram is not None:
+            sound = self._silence(shape.frames)
+        else:
+            sound = torch.zeros(2, PATCH_SAMPLES)
+        return {"frames": frames, self.audio.value: sound}
 
 
 class DecodeGraph(StreamGraph):
     """The features of a frame and of its partner to the frame's logits and probabilities.
 
-    A variant without motion has no partners: its graph takes the frame's features alone.
+    Where frames have no partners, as in a variant without motion, the graph takes the frame's features alone.
     """
 
     outputs = OUTPUTS
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: 4 maps of the frames, then 4 of their partners, `[N, 128, h, w]`. Returns: two maps `[N, H, W]`."""
-        stages = len(FUSED)
-        partner = list(maps[stages:]) if self.network.variant.motion else None
-        logits = self.network.decode(list(maps[:stages]), partner)
-        return logits, torch.sigmoid(logits)
+        """Args: features of the frames, then of their partners, `[N, ...]`. Returns: two maps `[N, H, W]`."""
+        stages = len(self.fused)
+        logits = self.network.decode(list(maps[:stages]), list(maps[stages:]) if self.partner else None)
+        return logits, self.network.probability(logits)
 
     def example(self, shape: ClipShape) -> dict[str, Tensor]:
         """As in `ClipGraph`; each input is a tensor of its own, since the exporter takes equal objects for one."""
-        names = (*FUSED, *PARTNER) if self.network.variant.motion else FUSED
-        return {
-            name: torch.zeros(2, WIDTH, shape.height // stride, shape.width // stride)
-            for name, stride in zip(names, STAGE_STRIDES * 2, strict=False)
-        }
+        shapes = self.network.feature_shapes(shape.height, shape.width)
+        sized = zip((*self.fused, *self.partner), shapes * 2, strict=False)
+        return {name: torch.zeros(2, *size) for name, size in sized}
 
     def dynamic_shapes(self, batch: dict[int, Any]) -> tuple[Any, ...]:
         """As in `ClipGraph`."""
-        return ((batch,) * (len(FUSED) * (2 if self.network.variant.motion else 1)),)
+        return ((batch,) * (len(self.fused) + len(self.partner)),)
 
 
 def graph_module(clip: ClipGraph, graph: str) -> ClipGraph:

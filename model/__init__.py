@@ -8,7 +8,9 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from avsbg.model.variants import ENCODERS, VARIANTS, Variant, VariantError, named_variant
+from avsbg.model.record import NetworkRecord
+from avsbg.model.registry import NETWORKS, register_network
+from avsbg.model.variants import VARIANTS, Variant, VariantError, named_variant
 
 if TYPE_CHECKING:
     from avsbg.model.audio import AudioEncoder, AudioEncoderName, VGGish, create_audio_encoder
@@ -25,12 +27,13 @@ if TYPE_CHECKING:
         init_deterministic,
     )
     from avsbg.model.front_end import LogMel, WaveformError, log_mel
+    from avsbg.model.network import Network
     from avsbg.model.operators import correlation_volume, mean_correlation
 
-_MODULES = ("audio", "avs_bg", "avsbench", "checkpoint", "clips", "factory", "front_end", "operators")
+_MODULES = ("audio", "avs_bg", "avsbench", "checkpoint", "clips", "factory", "front_end", "network", "operators")
 
 __all__ = [
-    "ENCODERS",
+    "NETWORKS",
     "VARIANTS",
     "AudioEncoder",
     "AudioEncoderName",
@@ -42,6 +45,8 @@ __all__ = [
     "ClipShapeError",
     "LoadReport",
     "LogMel",
+    "Network",
+    "NetworkRecord",
     "ParameterCount",
     "VGGish",
     "Variant",
@@ -58,6 +63,7 @@ __all__ = [
     "log_mel",
     "mean_correlation",
     "named_variant",
+    "register_network",
     "save_checkpoint",
 ]
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsbg.model.clips import check_clip, split_clips
-from avsbg.model.encoders import Encoder
+from avsbg.model.encoders import STAGE_STRIDES, Encoder
+from avsbg.model.network import Network
 from avsbg.model.operators import correlation_volume, mean_correlation
 from avsbg.model.variants import Variant
 from avsbg.model.visual_to_audio import VisualToAudio
@@ -165,12 +166,11 @@ class DecoderBlock(nn.Module):
         return F.interpolate(self.refine(stage), scale_factor=2.0, mode="nearest")
 
 
-class AvsBg(nn.Module):
+class AvsBg(Network):
     """The network; see the module's docstring. Any T >= 2, any H and W that are multiples of 32."""
 
     def __init__(self, variant: Variant) -> None:
-        super().__init__()
-        self.variant = variant
+        super().__init__(variant)
         self.encoder = Encoder(variant.encoder)
         self.neck = nn.ModuleList(Neck(channels) for channels in self.encoder.channels)
         stages = range(len(self.encoder.channels))
@@ -234,6 +234,15 @@ class AvsBg(nn.Module):
         logits = self.head(maps[-1]).reshape(-1, length, height, width)
         return AvsBgStages(encoded, neck, gates, fused, mean, attention, correlated, maps, sound, logits)
 
+    @property
+    def has_partners(self) -> bool:
+        """Whether neighbouring frames meet, which they do in the correlation attention alone."""
+        return self.correlation is not None
+
+    def feature_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
+        """The four shapes of `encode`'s features of one frame."""
+        return [(WIDTH, height // stride, width // stride) for stride in STAGE_STRIDES]
+
     def encode(self, frames: Tensor, audio: Tensor) -> list[Tensor]:
         """Compute the fused features of single frames, which later frames of a stream need too.
 
@@ -248,19 +257,20 @@ class AvsBg(nn.Module):
         neck = [reduce(stage) for reduce, stage in zip(self.neck, encoded, strict=True)]
         return self._fuse(neck, unit_norm(audio, dim=1))[0]
 
-    def decode(self, fused: list[Tensor], partner: list[Tensor] | None) -> Tensor:
+    def decode(self, features: list[Tensor], partner: list[Tensor] | None) -> Tensor:
         """The logits of frames from what `encode` returned for them and for their partners.
 
         The partner of a frame is the one after it; the last frame's is its predecessor. Then the logits are those of
         `forward` on the whole clip.
 
         Args:
-            fused: four maps `[N, 128, h, w]`.
+            features: four maps `[N, 128, h, w]`, fused with the sound.
             partner: the same of the N partners; None for a variant without motion, in which frames have none.
 
         Returns:
             logits `[N, H, W]`.
         """
+        fused = features
         if self.correlation is not None:
             assert partner is not None
             triples = zip(self.correlation, fused, partner, strict=True)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from avsbg.model.avs_bg import unit_norm
 from avsbg.model.clips import AUDIO_WIDTH, check_clip, split_clips
 from avsbg.model.encoders import Encoder
+from avsbg.model.network import Network
 from avsbg.model.variants import Variant
 from avsbg.model.visual_to_audio import VisualToAudio
 
@@ -142,12 +143,11 @@ class DecoderBlock(nn.Module):
         return F.interpolate(self.refine(stage), scale_factor=2.0, mode="bilinear", align_corners=True)
 
 
-class AvsBench(nn.Module):
+class AvsBench(Network):
     """The network; see the module's docstring. Any T >= 2, any H and W that are multiples of 32."""
 
     def __init__(self, variant: Variant) -> None:
-        super().__init__()
-        self.variant = variant
+        super().__init__(variant)
         self.encoder = Encoder(variant.encoder)
         self.neck = nn.ModuleList(DilatedNeck(channels) for channels in self.encoder.channels)
         materialise = variant.form == "published"

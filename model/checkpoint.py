@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError, first_line
-from avsbg.model.published import ignored_keys, published_keys
+from avsbg.model.published import canonical_key, ignored_keys, published_keys
 
 # Where training scripts put the state dict among their other things, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model", "generator")
@@ -199,7 +199,11 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> LoadReport:
     source = renamed if is_published else {key: key for key in own}
 
     wanted = set(source.values())
-    ignored = ignored_keys(network, [key for key in tensors if key not in wanted]) if is_published else []
+    ignored: list[str] = []
+    if is_published:
+        repeated = {key: name for key in tensors if (name := canonical_key(network, key)) != key}
+        ignored = [*repeated, *ignored_keys(network, [key for key in tensors if key not in wanted | set(repeated)])]
+        tensors = {**{name: tensors[key] for key, name in repeated.items() if name in wanted}, **tensors}
     assign_tensors(
         network,
         {key: value for key, value in tensors.items() if key not in set(ignored)},

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from avsbg.errors import AvsbgError
+from avsbg.model.record import EMBEDDING_WIDTH
 
-AUDIO_WIDTH = 128
+AUDIO_WIDTH = EMBEDDING_WIDTH
 SIZE_MULTIPLE = 32
 MIN_FRAMES = 2
 
@@ -32,6 +33,13 @@ def check_frames(frames: Tensor, *, min_frames: int = 1, multiple: int = SIZE_MU
         raise ClipShapeError(f"a clip needs at least {min_frames} frames, not {frames.shape[1]}.")
     if height % multiple or width % multiple or not height or not width:
         raise ClipShapeError(f"height and width must be multiples of {multiple}, not {height} x {width}.")
+
+
+def check_sound(frames: Tensor, sound: Tensor) -> None:
+    """Check spectrograms `[B, S, ...]` of as many sounds as frames, or one for all; else raise a `ClipShapeError`."""
+    if sound.dim() != 4 or sound.shape[1] not in (1, frames.shape[1]):
+        wanted = f"[B, S, rows, columns] with S = 1 or the frames' T = {frames.shape[1]}"
+        raise ClipShapeError(f"spectrograms must be {wanted}, not {list(sound.shape)}.")
 
 
 def split_clips(rows: Tensor, frames_per_clip: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import import_module
 from math import prod
 from typing import Any
 from zlib import crc32
@@ -13,23 +14,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from avsbg.model.avs_bg import AvsBg
-from avsbg.model.avsbench import AvsBench
-from avsbg.model.published import never_used_parameters, published_keys
-from avsbg.model.variants import Variant, named_variant
+from avsbg.model.network import Network
+from avsbg.model.published import layout_of, never_used_parameters, published_keys
+from avsbg.model.variants import Variant, find_network, named_variant
 
 
-def create_network(name: str, **switches: Any) -> AvsBg | AvsBench:
+def create_network(name: str, **switches: Any) -> Network:
     """Build a network in evaluation mode; its weights are whatever PyTorch initialises them with.
 
     Args:
-        name: a network or a named variant, see `avsbg.model.VARIANTS`.
+        name: a network of `avsbg.model.NETWORKS`, or a named variant of `avsbg.model.VARIANTS`.
         switches: fields of `Variant` that differ from the named one: `encoder`, `audio`, `motion`, `bidirectional`,
-            `form`.
+            `form`, `classes`.
 
     Returns:
-        a module whose forward takes normalised frames `[B, T, 3, H, W]` and audio embeddings `[B, T, 128]` and returns
-        logits `[B, T, H, W]`.
+        a module whose forward takes frames `[B, T, 3, H, W]`, normalised as its record says, and sound in its record's
+        form, by default audio embeddings `[B, T, 128]`, and returns logits `[B, T, H, W]`.
 
     Raises:
         VariantError: no such name or switch.
@@ -37,13 +37,20 @@ def create_network(name: str, **switches: Any) -> AvsBg | AvsBench:
     return build(named_variant(name, **switches))
 
 
-def build(variant: Variant) -> AvsBg | AvsBench:
+def build(variant: Variant) -> Network:
     """Build the network of a variant record, in evaluation mode."""
-    network = AvsBg(variant) if variant.network == "avs-bg" else AvsBench(variant)
+    network: Network = load_object(str(find_network(variant.network).module))(variant)
     return network.eval()
 
 
-# Gains on the published key names that keep activations finite, gates unsaturated and logits spread over both signs.
+def load_object(name: str) -> Any:
+    """The object that a record names as `module:object`, imported now."""
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+# Gains on the published keys of AVS-BG, AVSBench and VGGish that keep activations finite, gates unsaturated and logits
+# spread over both signs.
 _GAINS = (
     (r"\.attn\.proj\.weight$", 0.25),
     (r"^fusion_modules\.\d\.conv\d\.conv\.weight$", 4.0),
@@ -83,10 +90,10 @@ def formula_tensor(
 
 def init_deterministic(network: nn.Module, salt: str) -> None:
     """Give every parameter and buffer of a network (or a `VGGish`) the formula's values for `salt`, in place."""
-    state = network.state_dict()
+    state, gains = network.state_dict(), layout_of(network).gains or _GAINS
     with torch.no_grad():
         for key, name in published_keys(network).items():
-            state[key].copy_(torch.from_numpy(formula_tensor(name, tuple(state[key].shape), salt)))
+            state[key].copy_(torch.from_numpy(formula_tensor(name, tuple(state[key].shape), salt, gains)))
 
 
 def fill_from_seed(network: nn.Module, seed: int) -> None:
@@ -103,9 +110,9 @@ class ParameterCount:
     inference: int  # those that a mask depends on; exported graphs carry these
 
 
-def count_parameters(network: AvsBg | AvsBench) -> ParameterCount:
+def count_parameters(network: Network) -> ParameterCount:
     """Count the parameters of a network."""
-    projection = network.visual_to_audio
+    projection = getattr(network, "visual_to_audio", None)  # of bidirectional generation
     trained = sum(parameter.numel() for parameter in network.parameters())
     for_training_only = 0 if projection is None else sum(parameter.numel() for parameter in projection.parameters())
     return ParameterCount(trained + never_used_parameters(network), trained, trained - for_training_only)

@@ -6,14 +6,29 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from avsbg.errors import AvsbgError
+from avsbg.model.record import NetworkRecord
+from avsbg.model.registry import NETWORKS
 
-NETWORKS = ("avs-bg", "avsbench")
-ENCODERS = (*(f"pvt_v2_b{n}" for n in range(6)), "resnet50", "tf_efficientnet_lite0")
 FORMS = ("efficient", "published")
+# The parts that switches turn on.
+_SWITCHES = {"audio": "use of sound", "motion": "correlation attention", "bidirectional": "visual-to-audio projection"}
+# Fields that records older than them lack, and that are not written where they are at their default.
+_OPTIONAL = {"classes": 1}
 
 
 class VariantError(AvsbgError, ValueError):
     """A variant was asked for that does not exist or whose switches contradict each other."""
+
+
+def find_network(name: str) -> NetworkRecord:
+    """The record of the network of that name; a `VariantError` where there is none, or nothing was released."""
+    record = NETWORKS.get(name)
+    available = ", ".join(name for name, record in NETWORKS.items() if record.module is not None)
+    if record is None:
+        raise VariantError(f"unknown network {name!r}.", f"Choose one of: {available}.")
+    if record.module is None:
+        raise VariantError(f"{name} was never released: {record.unreleased}.", f"Choose one of: {available}.")
+    return record
 
 
 @dataclass(frozen=True)
@@ -21,7 +36,7 @@ class Variant:
     """A network and its switches; the complete recipe of its architecture, stored in every bundle.
 
     Attributes:
-        network: `avs-bg` (arXiv 2308.08288) or `avsbench` (the TPAVI baseline it is compared with).
+        network: a name of `avsbg.model.registry.NETWORKS`, whose record says which of the following it has.
         encoder: the visual encoder, by timm's name.
         audio: whether the sound takes part. Without it, `avs-bg` skips the fusion's gate, and `avsbench` attends from
             the visual features to themselves (its visual-visual mode).
@@ -30,6 +45,7 @@ class Variant:
             but nothing to inference.
         form: `efficient` computes without the correlation volume and without TPAVI's N x N matrix; `published`
             materialises both as the released code does. Same function, same weights.
+        classes: the number of classes; 1 stands for binary masks.
     """
 
     network: str = "avs-bg"
@@ -38,26 +54,33 @@ class Variant:
     motion: bool = True
     bidirectional: bool = True
     form: str = "efficient"
+    classes: int = 1
 
     def __post_init__(self) -> None:
-        for name, choices in (("network", NETWORKS), ("encoder", ENCODERS), ("form", FORMS)):
-            if getattr(self, name) not in choices:
-                raise VariantError(f"unknown {name} {getattr(self, name)!r}.", f"Choose one of: {', '.join(choices)}.")
-        for name in ("audio", "motion", "bidirectional"):
-            if not isinstance(getattr(self, name), bool):
-                raise VariantError(f"the switch {name!r} is either true or false, not {getattr(self, name)!r}.")
-        if self.network == "avsbench" and self.motion:
-            raise VariantError("avsbench has no correlation attention.", "Set motion to false.")
+        record = find_network(self.network)
+        choices = {"encoder": record.encoders, "form": FORMS, "classes": record.classes}
+        for name, values in choices.items():
+            if (value := getattr(self, name)) not in values or isinstance(value, bool):
+                hint = f"Choose one of: {', '.join(map(str, values))}."
+                raise VariantError(f"unknown {name} {value!r} of {self.network}.", hint)
+        for name, part in _SWITCHES.items():
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                raise VariantError(f"the switch {name!r} is either true or false, not {value!r}.")
+            if value and name not in record.switches:
+                raise VariantError(f"{self.network} has no {part}.", f"Set {name} to false.")
+            if not value and name in record.switches and name not in record.optional:
+                raise VariantError(f"{self.network} is not defined without its {part}.", f"Set {name} to true.")
 
-    def to_dict(self) -> dict[str, str | bool]:
+    def to_dict(self) -> dict[str, str | bool | int]:
         """The record as plain values, as a bundle's manifest stores it."""
-        return asdict(self)
+        return {name: value for name, value in asdict(self).items() if value != _OPTIONAL.get(name)}
 
     @classmethod
     def from_dict(cls, record: dict[str, Any]) -> Variant:
         """The reverse of `to_dict`; a `VariantError` for an unknown field, a missing one, or a value out of choice."""
         names = {field.name for field in fields(cls)}
-        if set(record) != names:
+        if set(record) | set(_OPTIONAL) != names:
             wanted, given = ", ".join(sorted(names)), ", ".join(sorted(record))
             raise VariantError(f"a variant record has the fields {wanted}, not {given}.")
         return cls(**record)
@@ -84,11 +107,20 @@ VARIANTS: dict[str, Variant] = {
 
 
 def named_variant(name: str, **switches: Any) -> Variant:
-    """The variant of that name, with single switches replaced; a `VariantError` where a name does not exist."""
-    if name not in VARIANTS:
-        raise VariantError(f"unknown network or variant {name!r}.", f"Choose one of: {', '.join(VARIANTS)}.")
+    """The variant of that name, with single switches replaced; a `VariantError` where a name does not exist.
+
+    A network's name stands for it with its first encoder and everything that it has but what only training uses.
+    """
+    if name not in VARIANTS and name not in NETWORKS:
+        names = dict.fromkeys((*VARIANTS, *NETWORKS))
+        raise VariantError(f"unknown network or variant {name!r}.", f"Choose one of: {', '.join(names)}.")
     unknown = set(switches) - {field.name for field in fields(Variant)} | ({"network"} & set(switches))
     if unknown:
         valid = ", ".join(field.name for field in fields(Variant) if field.name != "network")
         raise VariantError(f"unknown switch {', '.join(sorted(unknown))} of {name!r}.", f"The switches are: {valid}.")
-    return replace(VARIANTS[name], **switches)
+    if name in VARIANTS:
+        return replace(VARIANTS[name], **switches)
+    record = find_network(name)
+    on = {switch: switch in record.switches for switch in _SWITCHES}
+    default = {"encoder": record.encoders[0], "classes": record.classes[0], **on}
+    return Variant(name, **{**default, **switches})

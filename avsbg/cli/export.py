@@ -21,7 +21,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
     network: Annotated[
         str,
         Argument(
-            help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench ... (a wrong name lists them all); "
+            help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench, lvs ... (a wrong name lists them); "
             "or a folder that `avsbg train` wrote, with its weights."
         ),
     ],
@@ -42,8 +42,11 @@ def export(  # noqa: PLR0917  (each is an option by name)
         str | None, Option(help="Another encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0.")
     ] = None,
     audio: Annotated[
-        Literal["waveform", "log-mel", "embedding"],
-        Option(help="What the graph takes as sound; what leads from there to the network is part of it."),
+        Literal["waveform", "log-mel", "embedding", "spectrogram"],
+        Option(
+            help="What the graph takes as sound; what leads from there to the network is part of it. Log-mel and "
+            "embeddings are VGGish's, a spectrogram is a network's own."
+        ),
     ] = "waveform",
     frames: Annotated[int, Option(help="Frames per clip, one per second.")] = 5,
     size: Annotated[
@@ -75,6 +78,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
     from: give exactly one of --checkpoint and --seed, or the folder of a training run.
     """
     from avsbg.export.shape import ClipShape, ExportError, check_streamable
+    from avsbg.model import NETWORKS
 
     given = {"checkpoint": checkpoint, "seed": seed, "vggish": vggish, "audio-encoder": audio_encoder}
     run = Path(network)
@@ -82,9 +86,10 @@ def export(  # noqa: PLR0917  (each is an option by name)
         source, own_size = _of_run(run, {**given, "encoder": encoder})
     else:
         source, own_size = _of_variant(network, encoder, given), "224"
-    shape = ClipShape.parse(frames, size or own_size)
+    record = NETWORKS[source.variant.network]
+    shape = ClipShape.parse(frames, size or own_size, record.min_frames)
     if stream:
-        check_streamable(source.variant.network)
+        check_streamable(record)
 
     console = plain_console()
     start = time.monotonic()

@@ -22,7 +22,6 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
     from torch.utils.flop_counter import FlopCounterMode
 
     from avsbg.model import build
-    from avsbg.model.clips import AUDIO_WIDTH
 
     operators = torch.ops.avsbg
     formulas = dict.fromkeys((operators.mean_correlation, operators.correlation_volume), correlation_flops)
@@ -33,7 +32,8 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
             if hasattr(module, "fused_attn"):
                 setattr(module, "fused_attn", False)  # noqa: B010  (timm's own attribute, unknown to the type checker)
         with FlopCounterMode(display=False, custom_mapping=formulas) as counter:
-            network(torch.empty(1, frames, 3, height, width), torch.empty(1, frames, AUDIO_WIDTH))
+            shapes = ((frames, 3, height, width), network.record.sound_shape(frames))
+            network(*(torch.empty(1, *shape) for shape in shapes if shape is not None))
     by_module = {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
     root = type(network).__name__
     parts = {part: _part_flops(by_module, f"{root}.{part}") for part, _ in network.named_children()}

@@ -31,6 +31,7 @@ _SLOWEST = 20
 # Module -> part. TPAVI is AVSBench's fusion; what precedes the network is the front end.
 _MODULES = {
     "log_mel": "front end",
+    "spectrogram": "front end",
     "vggish": "front end",
     "encoder": "encoder",
     "neck": "neck",

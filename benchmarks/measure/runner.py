@@ -115,7 +115,7 @@ def _reference(labels: Sequence[str], wanted: str | None) -> str:
     return wanted or labels[0]
 
 
-def ran_as(case: BenchmarkCase) -> dict[str, str | bool]:
+def ran_as(case: BenchmarkCase) -> dict[str, str | bool | int]:
     """The variant of a case, with the implementation of the operator that runs."""
     return case.bundle.manifest.variant | ({"form": case.form} if case.form else {})
 

@@ -92,8 +92,8 @@ class StreamBench:
 
     def _sound(self, index: int) -> Array:
         name, sound = next((name, array) for name, array in self.clip_inputs.items() if name != "frames")
-        if name == "audio_embedding":
-            return np.ascontiguousarray(sound[0, index])
+        if name in ("audio_embedding", "spectrogram"):
+            return np.ascontiguousarray(sound[0, min(index, sound.shape[1] - 1)])
         rate = self.bundle.manifest.clip.sample_rate
         if name == "log_mel":  # a stream makes its own from the waveform
             return np.random.default_rng(index).uniform(-0.1, 0.1, rate).astype(np.float32)
@@ -251,9 +251,11 @@ def synthetic_clip(bundle: Bundle) -> dict[str, Array]:
     """One clip of the test vectors' generator, in the bundle's size and form."""
     from avsbg.export.graphs import AudioForm
     from avsbg.export.vectors import make_clips
+    from avsbg.model.variants import find_network
 
     clip = bundle.manifest.clip
-    return make_clips(AudioForm(clip.audio), clip, clips=1, seed=0)
+    record = find_network(str(bundle.manifest.variant["network"]))
+    return make_clips(AudioForm(clip.audio), clip, clips=1, seed=0, record=record)
 
 
 def _expect_one(masks: list[Any]) -> None:

@@ -19,7 +19,8 @@ from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.samples import clip_inputs, read_clips
 
-EMBEDDING = "audio_embedding"
+# Forms of sound that the network itself takes, with no front end in the graph.
+NETWORK_INPUTS = ("audio_embedding", "spectrogram")
 OUTPUT = "probability"
 _SEED = 0
 
@@ -30,8 +31,8 @@ Scope = Literal["model", "end-to-end"]
 class Workload:
     """The work that is timed.
 
-    `model` runs the graph on frames and audio embeddings in memory, as the paper timed it; `end-to-end` decodes a video
-    with its sound and makes every mask of it.
+    `model` runs the graph on frames and audio embeddings (or a network's own spectrograms) in memory, as the paper
+    timed it; `end-to-end` decodes a video with its sound and makes every mask of it.
     """
 
     scope: Scope = "model"
@@ -50,12 +51,14 @@ class Workload:
 
     def check(self, bundle: Bundle) -> None:
         """Raise a `BenchmarkError` for a bundle that takes the sound in a form that this scope has no use for."""
-        audio = bundle.manifest.clip.audio
-        if self.scope == "model" and audio != EMBEDDING:
-            message = f"the scope model times the network on audio embeddings, and {bundle.path} takes {audio}."
-            raise BenchmarkError(message, "Export it with --audio embedding, or use --scope end-to-end.")
-        if self.scope == "end-to-end" and audio == EMBEDDING:
-            message = f"the scope end-to-end starts from a video, and {bundle.path} takes audio embeddings."
+        manifest = bundle.manifest
+        audio, wanted = manifest.clip.audio, "spectrogram" if manifest.clip.shared_sound else "embedding"
+        if self.scope == "model" and audio not in NETWORK_INPUTS and manifest.uses_audio:
+            taken = "spectrograms" if manifest.clip.shared_sound else "audio embeddings"
+            message = f"the scope model times the network on {taken}, and {bundle.path} takes {audio}."
+            raise BenchmarkError(message, f"Export it with --audio {wanted}, or use --scope end-to-end.")
+        if self.scope == "end-to-end" and audio in NETWORK_INPUTS and manifest.uses_audio:
+            message = f"the scope end-to-end starts from a video, and {bundle.path} takes {audio.replace('_', ' ')}s."
             raise BenchmarkError(message, "Export it with --audio waveform, or use --scope model.")
 
     def prepare(self, backend: Backend) -> Callable[[], object]:

@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from avsbg.benchmarks.results.schema import Measurement
+from avsbg.model.registry import NETWORKS
 
-_NETWORKS = {"avs-bg": "AVS-BG", "avsbench": "AVSBench"}
-_ENCODERS = {"pvt_v2": "PVT-v2", "resnet50": "ResNet-50", "tf_efficientnet_lite0": "EfficientNet-Lite0"}
+_ENCODERS = {
+    "pvt_v2": "PVT-v2",
+    "resnet18": "ResNet-18",
+    "resnet50": "ResNet-50",
+    "tf_efficientnet_lite0": "EfficientNet-Lite0",
+    "ir_csn_152": "ir-CSN-152",
+    "swin_base_patch4_window12_384": "Swin-B",
+}
 _ENGINES = {
     "torch": "PyTorch eager",
     "onnxruntime": "ONNX Runtime",
@@ -17,23 +24,21 @@ _ENGINES = {
 }
 _WAYS = {
     "published": "as published",
-    "efficient": "without the volume",
     "function": "operator as ONNX function",
     "native": "native operator",
     "plain": "standard operators",
     "plugin": "operator as plugin",
 }
-# AVSBench has no volume: what its own algebra avoids is TPAVI's product of every position with every other.
-_TPAVI_WAYS = {**_WAYS, "efficient": "without TPAVI's matrix"}
 
 
 def network_title(variant: Mapping[str, object]) -> str:
     """A network, its encoder and what is switched off, e.g. `AVS-BG, PVT-v2-b5, without motion`."""
     network, encoder = str(variant.get("network", "?")), str(variant.get("encoder", ""))
-    parts = [_NETWORKS.get(network, network), encoder_title(encoder)]
-    parts += [f"without {switch}" for switch in ("audio", "motion") if variant.get(switch) is False]
-    if network == "avsbench" and "without motion" in parts:
-        parts.remove("without motion")  # it never had it
+    record = NETWORKS.get(network)
+    parts = [network if record is None else record.title, encoder_title(encoder)]
+    for switch in ("audio", "motion"):
+        if variant.get(switch) is False and (record is None or switch in record.switches):
+            parts.append(f"without {switch}")
     return ", ".join(part for part in parts if part)
 
 
@@ -49,7 +54,8 @@ def way_title(row: Measurement) -> str:
     """The backend that ran and how it computes the operator, e.g. `ONNX Runtime, native operator`."""
     variant, described = row.ran.variant, row.ran.backend
     backend, operator = str(described.get("backend")), str(described.get("operator"))
-    ways = _TPAVI_WAYS if variant.get("network") == "avsbench" else _WAYS
+    record = NETWORKS.get(str(variant.get("network")))
+    ways = _WAYS if record is None else {**_WAYS, "efficient": record.efficient}
     parts = [_ENGINES.get(backend, backend), ways.get(operator, operator)]
     if backend != "torch" and variant.get("form") == "published":
         parts.append("as published")

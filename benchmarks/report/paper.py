@@ -19,7 +19,7 @@ class PaperFigures:
 TABLE_7 = {"avs-bg": PaperFigures(85.50, 27.48), "avsbench": PaperFigures(101.32, 43.55)}
 
 
-def paper_figures(variant: Mapping[str, str | bool]) -> PaperFigures | None:
+def paper_figures(variant: Mapping[str, str | bool | int]) -> PaperFigures | None:
     """The figures of a variant record, whichever form computes it; None where the paper states none."""
     from avsbg.model import VARIANTS
 

@@ -86,7 +86,9 @@ class Ran(Record):
     """The network and backend that were executed, by the hashes of their files."""
 
     network: str = Field(default="", description="the bundle's name")
-    variant: dict[str, str | bool] = Field(default={}, description="as it ran; `form` may differ from the bundle's")
+    variant: dict[str, str | bool | int] = Field(
+        default={}, description="as it ran; `form` may differ from the bundle's"
+    )
     weights: Facts = Field(default={}, description="where they come from, as the bundle's manifest has it")
     files: dict[str, Sha256] = Field(default={}, description="the manifest, graphs, engines, videos, test vectors")
     backend: Facts = Field(default={}, description="as the backend describes itself")

@@ -23,7 +23,7 @@ COUNTS = ROOT / "benchmarks" / "results" / "counts.json"
 KERNELS = ROOT / "benchmarks" / "results" / "kernel_static.json"  # made by tools.kernels
 CUDA_SOURCES = ROOT / "runtime" / "native" / "cuda"
 COMMAND = "python -m avsbg.benchmarks counts"
-NETWORKS = ("avs-bg", "avsbench", "avs-bg-resnet50", "avsbench-resnet50")
+COUNTED = ("avs-bg", "avsbench", "avs-bg-resnet50", "avsbench-resnet50")
 # The C library, which picks its copying by the processor, takes part in the operator's instructions.
 TOLERANCE = 0.002
 
@@ -40,7 +40,7 @@ def count_networks() -> Counts:
     from avsbg.model import VARIANTS, build, count_parameters
 
     found: Counts = {}
-    for name in NETWORKS:
+    for name in COUNTED:
         for form in ("published", "efficient"):
             counted = count_flops(replace(VARIANTS[name], form=form), frames=5, height=224, width=224)
             found[f"{name}, {form}, operations"] = int(counted.number)
@@ -61,13 +61,15 @@ def count_graphs() -> Counts:
     from avsbg.export.graphs import AudioForm
     from avsbg.export.shape import ClipShape
     from avsbg.export.weights import from_seed
-    from avsbg.model import named_variant
+    from avsbg.model import NETWORKS, named_variant
 
     found: Counts = {}
     for name in ("avs-bg", "avsbench"):
         graph, _ = from_seed(named_variant(name, encoder="pvt_v2_b0"), AudioForm.EMBEDDING, seed=1)
         with tempfile.TemporaryDirectory() as folder:
-            records = export_graphs(graph, ClipShape(), Path(folder), lambda _: None, stream=name != "avsbench")
+            records = export_graphs(
+                graph, ClipShape(), Path(folder), lambda _: None, stream=NETWORKS[name].mixes_frames is None
+            )
         for file, record in records.items():
             found[f"{name}-b0, {file}.onnx, nodes"] = record.node_count
             found |= {f"{name}-b0, {file}.onnx, {kind}": count for kind, count in sorted(record.operators.items())}

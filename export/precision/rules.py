@@ -39,7 +39,7 @@ def _is(*operators: str) -> Callable[[ir.Node], bool]:
 
 
 def _in_front_end(node: ir.Node) -> bool:
-    return (node.name or "").startswith("log_mel")
+    return (node.name or "").startswith(("log_mel", "spectrogram"))
 
 
 def _is_square(node: ir.Node) -> bool:
@@ -57,7 +57,7 @@ def _makes_output(node: ir.Node) -> bool:
 
 
 RULES = (
-    Rule("front end", Choice.FP32, "log-mel takes the logarithm of magnitudes down to 0.01", _in_front_end),
+    Rule("front end", Choice.FP32, "takes the logarithm of magnitudes down to 0.01 and less", _in_front_end),
     Rule("softmax", Choice.FP32, "its exponentials span more than a low type's range", _is("Softmax", "LogSoftmax")),
     Rule("square", Choice.FP32, "the square of 256 is the end of float16's range", _is_square),
     Rule(

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, load_checkpoint
 from avsbg.model.audio import ZeroAudioEncoder
-from avsbg.model.avs_bg import AvsBg
-from avsbg.model.avsbench import AvsBench
+from avsbg.model.network import Network
 from avsbg.model.training.data import AvsBenchDataset, Sample, normalise
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.metrics import Score, mean_score, score
@@ -67,7 +66,7 @@ def _annotated_logits(sample: Sample, predict: Predict) -> Tensor:
     return predict(sample)[: len(sample.masks)].float().cpu()
 
 
-def network_predictor(network: AvsBg | AvsBench, audio_encoder: nn.Module, device: torch.device) -> Predict:
+def network_predictor(network: Network, audio_encoder: nn.Module, device: torch.device) -> Predict:
     """Predict with a network in PyTorch, in fp32; both modules are on `device` and in evaluation mode."""
 
     @torch.inference_mode()
@@ -97,6 +96,10 @@ def checkpoint_predictor(
     if not variant.audio and audio_weights is not None:
         raise TrainingError(f"the network uses no audio, so it has no use for {audio_weights}.", "Leave it out.")
     network = build(variant)
+    if not network.record.takes_embeddings:
+        raise TrainingError(
+            f"checkpoints of {variant.network} are scored as bundles.", "Export it and give the bundle."
+        )
     load_checkpoint(network, weights)
     audio: nn.Module = ZeroAudioEncoder()
     if audio_weights is not None:

@@ -84,6 +84,7 @@ def initialize_modules(
         raise TrainingError("this recipe starts from a network trained on S4.", hint)
     torch.manual_seed(recipe.seed)
     module = build(recipe.variant)
+    assert isinstance(module, AvsBg | AvsBench), "recipes are of these"
     if isinstance(module, AvsBg):
         for convolution in (child for fusion in module.fusion or () for child in fusion.children()):
             assert isinstance(convolution, nn.Conv2d)

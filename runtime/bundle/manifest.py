@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
@@ -65,8 +65,15 @@ class ClipRecord(Record):
     height: int = Field(ge=1, le=16384, description="pixels")
     width: int = Field(ge=1, le=16384, description="pixels")
     seconds_per_frame: float = Field(default=1.0, ge=1.0, le=1.0, description="the networks know no other")
-    sample_rate: Literal[16000] = Field(default=16000, description="Hz, mono; VGGish knows no other")
-    audio: Literal["waveform", "log_mel", "audio_embedding"] = Field(description="the audio input's form and name")
+    sample_rate: int = Field(default=16000, ge=8000, le=22050, description="Hz, mono; VGGish knows 16000 alone")
+    audio: Literal["waveform", "log_mel", "audio_embedding", "spectrogram"] = Field(
+        description="the audio input's form and name"
+    )
+    shared_sound: bool = Field(
+        default=False, description="whether every frame takes the whole sound of its clip, instead of its second's"
+    )
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"shared_sound"})
 
     @model_validator(mode="after")
     def _size(self) -> ClipRecord:
@@ -180,11 +187,15 @@ class Manifest(Record):
 
     format: Literal[1] = Field(default=1, description="version of this format")
     name: str = Field(min_length=1, max_length=255)
-    variant: dict[str, str | bool] = Field(description="the network and its ablation switches")
+    variant: dict[str, str | bool | int] = Field(description="the network and its ablation switches")
     weights: WeightsRecord
     clip: ClipRecord
     preprocessing: PreprocessingRecord = PreprocessingRecord()
     graphs: dict[str, GraphRecord] = Field(min_length=1)
+    mixes_frames: str | None = Field(
+        default=None,
+        description="why a mask needs frames beside its own and its neighbour, so that no stream can be made",
+    )
     parameters: ParametersRecord
     flops: Count | None = Field(default=None, description="floating-point operations per clip (one multiply-add is 2)")
     vectors: tuple[VectorsRecord, ...] = ()
@@ -195,6 +206,8 @@ class Manifest(Record):
     files: dict[RelativePath, FileRecord] = Field(min_length=1, max_length=4096)
     versions: dict[str, str] = Field(description="tools that made the bundle")
     created: AwareDatetime
+
+    ADDED: ClassVar[frozenset[str]] = frozenset({"mixes_frames"})
 
     @property
     def uses_audio(self) -> bool:

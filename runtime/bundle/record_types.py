@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+)
 from pydantic_core import CoreSchema, PydanticKnownError
 
 from avsbg.runtime.bundle.precision import PRECISIONS, join_names
@@ -61,6 +70,15 @@ class Record(BaseModel):
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, populate_by_name=True, serialize_by_alias=True
     )
+    # Fields that came later: they are not written at their default, so that files without them stay as they were.
+    ADDED: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        model = type(self)
+        left_out = {name for name in self.ADDED if getattr(self, name) == model.model_fields[name].default}
+        return {name: value for name, value in fields.items() if name not in left_out}
 
 
 def validate_shape(shape: Iterable[int | str], most: int = MAX_ELEMENTS) -> str | None:

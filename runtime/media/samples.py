@@ -88,7 +88,8 @@ def clip_inputs(samples: Sequence[Sample], manifest: Manifest, graph: GraphRecor
     """The arrays that a graph of whole clips takes for up to T samples.
 
     For what is missing at a video's end, the last frame and the last log-mel patch (0.96 s of sound) are repeated, as
-    the published preparation does; the masks of repeated frames mean nothing. Silence stays silence.
+    the published preparation does; the masks of repeated frames mean nothing. Sound that all frames share is repeated
+    from its beginning. Silence stays silence.
 
     Returns:
         By name, as the graph takes them: `frames` uint8 `[1, T, H, W, 3]`; `waveform` float32 `[1, T * sample_rate]`
@@ -107,7 +108,8 @@ def clip_inputs(samples: Sequence[Sample], manifest: Manifest, graph: GraphRecor
             arrays[tensor.name] = np.zeros(tensor.single_shape, tensor.dtype)
         else:
             waveform = np.concatenate([sample.audio for sample in samples])
-            waveform = repeat_last_patch(waveform, clip.frames * clip.sample_rate)
+            needed = clip.frames * clip.sample_rate
+            waveform = np.resize(waveform, needed) if clip.shared_sound else repeat_last_patch(waveform, needed)
             arrays[tensor.name] = (waveform if tensor.name == "waveform" else log_mel(waveform)[: clip.frames])[None]
     return arrays
 

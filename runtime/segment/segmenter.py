@@ -139,8 +139,17 @@ class StreamSegmenter:
         return {"mode": self.mode, "spacing": self._spacing, "encode": encode, "decode": decode}
 
     def _window(self, sample: Sample) -> Array:
-        """The sound of a sample's frame, float32 `[15600]`; silence where the source has ended."""
-        begins_clip = sample.number % self.bundle.manifest.clip.frames == 0
+        """The sound of a sample's frame, float32 `[15600]`; silence where the source has ended.
+
+        Where frames share their sound: the T seconds that end with the sample's, silence before the source's first.
+        """
+        clip = self.bundle.manifest.clip
+        if clip.shared_sound:
+            needed = clip.frames * clip.sample_rate
+            follows = self._last == sample.number - 1
+            self._audio = np.concatenate([self._audio if follows else self._audio[:0], sample.audio])[-needed:]
+            return np.pad(self._audio, (needed - len(self._audio), 0))
+        begins_clip = sample.number % clip.frames == 0
         if self._spacing == "timestamp" or begins_clip or self._last != sample.number - 1:
             self._audio = self._audio[:0]
         audio = np.concatenate([self._audio, sample.audio])

@@ -91,8 +91,8 @@ class StreamFrame:
     segment: int
     timestamp: float
     pixels: Array | None  # uint8 `[H, W, 3]`, in the graph's size
-    # float32, the window of its sound `[15600]` or its audio embedding `[128]`; None while it has not come, and for a
-    # network that uses no audio.
+    # float32, the window of its sound `[n]`, its audio embedding `[128]` or its spectrogram; None while it has not
+    # come, and for a network that uses no audio.
     audio: Array | None = None
     start: float = 0.0  # of its window of sound, seconds
     features: Features = field(default_factory=dict)
@@ -209,9 +209,10 @@ class StreamedClip(Backend):
     def _masks(self, arrays: dict[str, Array], outputs: Sequence[str]) -> Iterator[dict[str, Array]]:
         """Each frame's outputs: of all but the last with the next as partner, of the last with the one before."""
         frames = self.bundle.manifest.clip.frames
-        before = encode_frame(self.encode, frame_inputs(arrays, 0))
+        shared = self.bundle.manifest.clip.shared_sound
+        before = encode_frame(self.encode, frame_inputs(arrays, 0, shared_sound=shared))
         for index in range(1, frames):
-            new = encode_frame(self.encode, frame_inputs(arrays, index))
+            new = encode_frame(self.encode, frame_inputs(arrays, index, shared_sound=shared))
             yield decode_pair(self.decode, before, new, outputs)
             if index == frames - 1:
                 yield decode_pair(self.decode, new, before, outputs)
@@ -224,9 +225,9 @@ def check_streams(bundle: Bundle) -> None:
     """Check that a bundle has the graphs of a stream, or raise a `BackendError` that says why not and what to do."""
     if {"encode", "decode"} <= set(bundle.manifest.graphs):
         return
-    if bundle.manifest.variant.get("network") == "avsbench":
+    if (reason := bundle.manifest.mixes_frames) is not None:
         raise BackendError(
-            "avsbench cannot be streamed: its TPAVI sums over all frames of a clip, so each mask depends on every "
+            f"{bundle.manifest.variant.get('network')} cannot be streamed: {reason}, so each mask depends on every "
             "frame, and one frame with its neighbour does not determine it.",
             "Run it on clips, or stream avs-bg, in which only neighbouring frames interact.",
         )
@@ -243,10 +244,14 @@ def create_streamed_clip(bundle: Bundle, spec: BackendSpec, **options: Any) -> S
     )
 
 
-def frame_inputs(arrays: dict[str, Array], index: int) -> dict[str, Array]:
+def frame_inputs(arrays: dict[str, Array], index: int, *, shared_sound: bool = False) -> dict[str, Array]:
     """The inputs of `encode` for one frame of clips, of those of the clip graph.
 
-    Its sound is the clip's log-mel patch of the same number, as published: 15,600 samples from `15360 * index` on.
+    Its sound is the clip's log-mel patch of the same number, as published: 15,600 samples from `15360 * index` on; or
+    all of it, where the frames share it.
     """
     window = slice(PATCH_HOP * index, PATCH_HOP * index + PATCH_SAMPLES)
-    return {name: array[:, window if name == "waveform" else index] for name, array in arrays.items()}
+    of_sound: dict[str, Any] = {"waveform": window}
+    if shared_sound:
+        of_sound = {"waveform": slice(None), "spectrogram": 0}
+    return {name: array[:, of_sound.get(name, index)] for name, array in arrays.items()}

@@ -52,7 +52,8 @@ class Stream:
     """Segments frames as they come.
 
     The sound of a frame is a window of 0.975 s (one log-mel patch) that is placed by timestamps, whatever the cadence
-    of the frames and the size of the chunks. See `docs/streaming.md` for what is exact and what is not.
+    of the frames and the size of the chunks. A network whose frames share their sound takes the T seconds that end with
+    the frame's own. See `docs/streaming.md` for what is exact and what is not.
 
     Args:
         encode, decode: open backends of the two graphs, of the same class.
@@ -92,6 +93,9 @@ class Stream:
         self._spacing, self._max_gap, self._patience = spacing, max_gap, patience
         self._offset = manifest.preprocessing.frame_offset if frame_offset is None else frame_offset
         self._clip, self._uses_audio = manifest.clip, manifest.uses_audio
+        shared = self._clip.shared_sound and self.takes_waveform
+        # Samples of a frame's window of sound.
+        self._window = self._pairing.audio.single_shape[1] if shared else PATCH_SAMPLES
         self._timeline = AudioTimeline(manifest.clip.sample_rate)
         self.counters = StreamCounters(self._timeline.counters)
         self._waiting: deque[StreamFrame] = deque()
@@ -101,8 +105,8 @@ class Stream:
 
     @property
     def takes_waveform(self) -> bool:
-        """Whether sound is a waveform that may come apart from the frames, and not an embedding with each frame."""
-        return self._pairing.audio.name != "audio_embedding"
+        """Whether sound is a waveform that may come apart from the frames, and not something made of it with each."""
+        return self._pairing.audio.name in ("waveform", "log_mel")
 
     @property
     def waiting(self) -> int:
@@ -154,7 +158,7 @@ class Stream:
         """Take sound that comes apart from the frames, in chunks of any size.
 
         Args:
-            samples: float32 `[n]`, mono, 16 kHz, in [-1, 1].
+            samples: float32 `[n]`, mono, at the bundle's sample rate, in [-1, 1].
             timestamp: the time of the first sample on the frames' clock; by default the end of the chunk before, and 0
                 for the first.
 
@@ -168,7 +172,10 @@ class Stream:
         """
         self._check_open()
         if not self.takes_waveform:
-            raise MediaError("this bundle takes audio embeddings: give each frame its own in push(frame, embedding).")
+            taken = self._pairing.audio.name.replace("_", " ")
+            raise MediaError(
+                f"this bundle takes {taken}s: give each frame its own in push(frame, {taken.split()[-1]})."
+            )
         self._timeline.push(samples, timestamp)
         return self._advance()
 
@@ -215,11 +222,14 @@ class Stream:
         shape = self._pairing.audio.single_shape[1:]
         array = np.asarray(embedding)
         if embedding is None or array.dtype != np.float32 or array.shape != shape:
+            name = self._pairing.audio.name.replace("_", " ")
             got = "none" if embedding is None else f"{array.dtype} {list(array.shape)}"
-            raise MediaError(f"this bundle takes an audio embedding float32 {list(shape)} with each frame, not {got}.")
+            raise MediaError(f"this bundle takes {name} float32 {list(shape)} with each frame, not {got}.")
         return array
 
     def _window_start(self, time: float) -> float:
+        if self._clip.shared_sound:
+            return time - self._offset + self._clip.seconds_per_frame - self._window / self._clip.sample_rate
         if self._spacing == "timestamp":
             return time - self._offset
         elapsed = time - self._offset - self._origin
@@ -246,13 +256,13 @@ class Stream:
             return True
         self._timeline.forget(frame.start)
         before = self._timeline.counters.missing
-        frame.audio = self._timeline.window(frame.start, PATCH_SAMPLES)
+        frame.audio = self._timeline.window(frame.start, self._window)
         if frame.audio is None:
             assert self._newest is not None
-            overdue = self._newest - (frame.start + PATCH_SAMPLES / self._clip.sample_rate) > self._patience
+            overdue = self._newest - (frame.start + self._window / self._clip.sample_rate) > self._patience
             if wait and not overdue:
                 return False
-            frame.audio = self._timeline.window(frame.start, PATCH_SAMPLES, complete=False)
+            frame.audio = self._timeline.window(frame.start, self._window, complete=False)
         self.counters.incomplete += self._timeline.counters.missing > before
         return True
 

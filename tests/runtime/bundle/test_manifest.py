@@ -63,7 +63,7 @@ def put(document: dict[str, Any], path: str, value: object) -> dict[str, Any]:
         ("clip/frames", 0, "clip.frames"),
         ("clip/frames", 10**9, "clip.frames"),
         ("clip/audio", "video", "clip.audio"),
-        ("clip/sample_rate", 44100, "clip.sample_rate"),
+        ("clip/sample_rate", 96000, "clip.sample_rate"),
         ("clip/fps", 25, "clip.fps"),
         ("graphs/clip/inputs/0/dtype", "object", "graphs.clip.inputs.0.dtype"),
         ("graphs/clip/inputs/0/shape", [True, 5], "graphs.clip.inputs.0.shape"),

@@ -192,7 +192,12 @@ def test_options_that_do_not_exist(tiny_stream: Bundle) -> None:
 def test_a_bundle_without_the_graphs(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BackendError, match=r"no graphs for streams.*--stream"), open_stream(tiny):
         pass
-    avsbench = Bundle(tmp_path, tiny.manifest.model_copy(update={"variant": {"network": "avsbench"}}))
+    avsbench = Bundle(
+        tmp_path,
+        tiny.manifest.model_copy(
+            update={"variant": {"network": "avsbench"}, "mixes_frames": "its TPAVI sums over all frames of a clip"}
+        ),
+    )
     with pytest.raises(BackendError, match="TPAVI sums over all frames"), open_stream(avsbench):
         pass
 
