@@ -84,7 +84,8 @@ def export_bundle(
 def variant_name(variant: Variant) -> str:
     """The name of a variant with any encoder and form, or the network's name where the switches have none."""
     plain = replace(variant, encoder=NETWORKS[variant.network].encoders[0], form="efficient")
-    return next((name for name, named in VARIANTS.items() if named == plain), variant.network)
+    classes = f"-{variant.classes}-classes" if variant.classes > 1 else ""
+    return next((name for name, named in VARIANTS.items() if named == plain), variant.network + classes)
 
 
 def _verify(bundle: Bundle, report: Report) -> None:

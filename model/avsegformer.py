@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from avsbg.model.clips import AUDIO_WIDTH, check_clip
 from avsbg.model.deformable_attention import DeformableAttention, Sizes
 from avsbg.model.encoders import Encoder
+from avsbg.model.network import Network
+from avsbg.model.variants import Variant
 
 WIDTH, HEADS, QUERIES = 256, 8, 300
 
@@ -267,20 +269,18 @@ class Head(nn.Module):
         return AvSegFormerStages(encoded, projected, query, memory, decoded, feature, logits)
 
 
-class AvSegFormer(nn.Module):
+class AvSegFormer(Network):
     """The network; see the module's docstring. Any T, any H and W that are multiples of 32.
 
     The released loaders of S4 and MS3 resize frames to 512 x 512, that of AVSS to 224 x 224. The parts of a checkpoint
     that nothing calls (`head.attn_fc`, `head.fpn`, and with ResNet-50 the second branch of its encoder) are left out.
     """
 
-    def __init__(self, encoder: str = "pvt_v2_b5", classes: int = 1, form: str = "efficient") -> None:
-        """With `form="published"`, compute as released; else with products in the order that costs least."""
-        super().__init__()
-        self.classes = classes
-        self.encoder = Encoder(encoder)
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
+        self.encoder = Encoder(variant.encoder)
         self.audio_proj = nn.Linear(AUDIO_WIDTH, WIDTH)
-        self.head = Head(self.encoder.channels, classes, materialise=form == "published")
+        self.head = Head(self.encoder.channels, variant.classes, materialise=variant.form == "published")
 
     def forward(self, frames: Tensor, audio: Tensor) -> Tensor:
         """Segment clips.
@@ -304,9 +304,9 @@ class AvSegFormer(nn.Module):
             self.encoder(frames.flatten(0, 1)), self.audio_proj(audio.flatten(0, 1))[:, None]
         )
         logits = stages.logits.unflatten(0, (-1, frames.shape[1]))
-        stages.logits = logits[:, :, 0] if self.classes == 1 else logits
+        stages.logits = logits[:, :, 0] if self.variant.classes == 1 else logits
         return stages
 
     def probability(self, logits: Tensor) -> Tensor:
         """The probability `[B, T, H, W]` that a pixel sounds; of several classes, that it is not background."""
-        return torch.sigmoid(logits) if self.classes == 1 else 1 - logits.softmax(dim=2)[:, :, 0]
+        return torch.sigmoid(logits) if self.variant.classes == 1 else 1 - logits.softmax(dim=-3)[..., 0, :, :]

@@ -47,10 +47,11 @@ class Network(nn.Module):
 
     def feature_shapes(self, height: int, width: int) -> list[tuple[int, ...]]:
         """The shapes of what `encode` returns for one frame."""
-        return [(1, height, width)]
+        classes = self.variant.classes
+        return [(1, height, width) if classes == 1 else (1, classes, height, width)]
 
     def encode(self, *inputs: Any, **_: Any) -> list[Tensor]:
-        """Compute, of single frames of a stream, what `decode` makes masks of; here the logits `[N, 1, H, W]`.
+        """Compute, of single frames of a stream, what `decode` makes masks of; here the logits, with an axis more.
 
         The arguments are those of `forward` without their axes of time: frames `[N, 3, H, W]`, sound `[N, ...]`.
         """

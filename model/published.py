@@ -25,10 +25,16 @@ _ENCODER: Rules = (
 T = TypeVar("T")
 
 
+# Its own file holds post-processing that is not used; AVSegFormer's holds VGGish beside the network.
+_VGGISH = CheckpointLayout(
+    aliases=((r"^vggish\.", ""),), never_used=(r"pproc\.", r"backbone\.", r"head\.", r"audio_proj\.")
+)
+
+
 def layout_of(network: nn.Module) -> CheckpointLayout:
-    """The layout of a network's published checkpoints; VGGish's has its keys, and post-processing that is not used."""
+    """The layout of the published checkpoints of a network, or of VGGish."""
     variant = getattr(network, "variant", None)
-    return CheckpointLayout(never_used=(r"pproc\.",)) if variant is None else NETWORKS[variant.network].checkpoint
+    return _VGGISH if variant is None else NETWORKS[variant.network].checkpoint
 
 
 def _rewrite(key: str, rules: Rules) -> str:
@@ -96,4 +102,7 @@ def never_used_parameters(network: nn.Module) -> int:
     The published totals include them.
     """
     variant = getattr(network, "variant", None)
-    return 0 if variant is None else _by_encoder(layout_of(network).never_used_parameters, variant.encoder, 0)
+    if variant is None:
+        return 0
+    layout = layout_of(network)
+    return _by_encoder(layout.never_used_parameters, variant.encoder, 0) + layout.never_used_per_class * variant.classes

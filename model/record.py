@@ -58,6 +58,7 @@ class CheckpointLayout:
     aliases: Rules = ()  # published keys that hold a tensor once more, and its own key
     never_used: tuple[str, ...] = ()  # published keys that no mask depends on, as patterns from their beginning on
     never_used_parameters: Mapping[str, int] = field(default_factory=dict)  # their number, by encoder
+    never_used_per_class: int = 0  # of further ones
     # Gains of random weights by published key, the first pattern found: activations stay finite and logits spread.
     gains: tuple[tuple[str, float], ...] = ()
 

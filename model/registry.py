@@ -26,7 +26,7 @@ def register_network(record: NetworkRecord) -> None:
 
 
 def _scores(*rows: tuple[str, float, float, float, float]) -> Mapping[tuple[str, str], Scores]:
-    """Rows of Table 2 of AVS-BG's paper: encoder, mIoU and F-score on S4, the same on MS3."""
+    """Rows of scores, as Table 2 of AVS-BG's paper has them: encoder, mIoU and F-score on S4, then on MS3."""
     tasks = (("s4", 1), ("ms3", 3))
     return {(str(row[0]), task): Scores(float(row[at]), float(row[at + 1])) for row in rows for task, at in tasks}
 
@@ -140,6 +140,50 @@ register_network(
             gains=((r"^(vision|audio)\.layer\d\.\d\.conv2\.weight$", 0.7), (r"^class_a\.weight$", 2.0)),
         ),
         scores=_scores(("", 44.89, 0.663, 26.13, 0.363)),
+    )
+)
+
+register_network(
+    NetworkRecord(
+        name="avsegformer",
+        title="AVSegFormer",
+        task="AVS",
+        source="arXiv 2307.01146; vvvb-github/AVSegFormer @ 7083cb6586d1",
+        module="avsbg.model.avsegformer:AvSegFormer",
+        encoders=_ENCODERS,
+        classes=(1, 71),
+        switches=("audio",),
+        mask="sigmoid(logits); of 71 classes 1 - softmax(logits) of the background",
+        checkpoint=CheckpointLayout(
+            encoder_prefix={"": "backbone."},
+            encoder_renames=((r"^layer([34])\.", r"layer\1_1."),),
+            never_used=(r"vggish\.", r"head\.(attn_fc|fpn)\.", r"backbone\.layer[34]_2\."),
+            # An auxiliary head, and with ResNet-50 a second copy of its layers 3 and 4.
+            never_used_parameters={"": 2_102_176, "resnet50": 2_102_176 + 22_063_104},
+            never_used_per_class=32,
+            gains=(
+                (r"\.attn\.proj\.weight$", 0.25),
+                (r"^vggish\.(features|embeddings)\.\d+\.weight$", 1.5),
+                (r"\.sampling_offsets\.weight$", 1.5),
+                (r"\.attention_weights\.weight$", 1.5),
+                (r"^head\.(learnable_query|query_generator\.query)\.weight$", 12.0),
+                (r"^head\.level_embed$", 12.0),
+                (r"\.(self|cross)_attn\.in_proj_weight$", 1.8),
+                (r"\.(self|cross)_attn\.out_proj\.weight$", 0.3),
+                (r"\.(ffn\.2|linear2)\.weight$", 0.5),
+                (r"^audio_proj\.weight$", 2.0),
+                (r"^head\.fusion_block\.(q_proj|kv_proj)\.weight$", 1.5),
+                (r"^head\.fusion_block\.proj\.weight$", 4.0),
+                (r"^head\.mlp\.layers\.0\.weight$", 0.5),
+                (r"^head\.fc\.\d\.weight$", 2.0),
+            ),
+        ),
+        # Of the repository's README for this revision; an earlier one had other weights and lower scores.
+        scores={
+            **_scores(("resnet50", 76.38, 0.867, 53.81, 0.656), ("pvt_v2_b5", 83.06, 0.905, 61.33, 0.730)),
+            ("resnet50", "avss"): Scores(26.58, 0.315),
+            ("pvt_v2_b5", "avss"): Scores(37.31, 0.428),
+        },
     )
 )
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from avsbg.model import ClipShapeError, VGGish
-from avsbg.model.avsegformer import AvSegFormer
+from avsbg.model import ClipShapeError, VGGish, count_parameters, create_network
 from avsbg.model.deformable_attention import DeformableAttention, reference_points
 from avsbg.model.published import published_key
 from fixtures import golden as g
@@ -20,18 +20,12 @@ TOLERANCE = {"rtol": 1e-4, "atol": 4e-4}
 
 
 def _name(encoder):
-    def rename(key):
-        if not key.startswith("encoder.network."):
-            return key
-        network, prefix = ("avsbench", "resnet.") if encoder == "resnet50" else ("avs-bg", "encoder.")
-        return "backbone." + published_key(key, network=network, encoder=encoder).removeprefix(prefix)
-
-    return rename
+    return partial(published_key, network="avsegformer", encoder=encoder)
 
 
 def _network(encoder, classes=1, **options):
     golden = g.load(f"avsegformer_{encoder}{'_avss' if classes > 1 else ''}_c1")
-    network = AvSegFormer(encoder, classes, **options)
+    network = create_network("avsegformer", encoder=encoder, classes=classes, **options)
     g.fill(network, golden, _name(encoder))
     return network, golden
 
@@ -113,17 +107,18 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones(encoder, classe
     record = json.loads((g.GOLDEN / f"state_dict_avsegformer_{encoder}.json").read_text())
     published = {key: shape for key, shape, _ in record["state_dict"]} | {"head.fc.4.weight": [classes, 32, 1, 1]}
     with torch.device("meta"):
-        network = AvSegFormer(encoder, classes)
+        network = create_network("avsegformer", encoder=encoder, classes=classes)
     ours = {_name(encoder)(key): list(value.shape) for key, value in network.state_dict().items()}
     assert ours == {key: shape for key, shape in published.items() if key in ours}
     without_use = re.compile(r"vggish\.|head\.(attn_fc|fpn)\.|backbone\.layer[34]_2\.")
     assert all(without_use.match(key) for key in set(published) - set(ours))
-    needed = sum(parameter.numel() for parameter in network.parameters())
-    assert needed == record["parameters"]["inference"] + 32 * (classes - 1)
+    count = count_parameters(network)
+    assert count.inference == record["parameters"]["inference"] + 32 * (classes - 1)
+    assert count.published == record["parameters"]["total"] + 64 * (classes - 1)
 
 
 def test_a_clip_needs_frames_of_a_size_that_halves_five_times():
-    network = AvSegFormer("pvt_v2_b0")
+    network = create_network("avsegformer", encoder="pvt_v2_b0")
     with pytest.raises(ClipShapeError, match="multiples of 32"):
         network(torch.zeros(1, 1, 3, 48, 64), torch.zeros(1, 1, 128))
     assert network(torch.zeros(2, 1, 3, 32, 64), torch.zeros(2, 1, 128)).shape == (2, 1, 32, 64)
