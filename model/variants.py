@@ -61,8 +61,8 @@ class Variant:
         choices = {"encoder": record.encoders, "form": FORMS, "classes": record.classes}
         for name, values in choices.items():
             if (value := getattr(self, name)) not in values or isinstance(value, bool):
-                hint = f"Choose one of: {', '.join(map(str, values))}."
-                raise VariantError(f"unknown {name} {value!r} of {self.network}.", hint)
+                hint = f"Choose one of: {', '.join(sorted(map(str, values)))}."
+                raise VariantError(f"unknown {name} {value!r}.", hint)
         for name, part in _SWITCHES.items():
             value = getattr(self, name)
             if not isinstance(value, bool):
