@@ -9,6 +9,7 @@ from typer import Argument, Exit, Option
 
 from avsbg.cli import app
 from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device, Trust
+from avsbg.cli.output import plain_console
 
 UNSTABLE = 3  # the exit code of a run in which a row may not be published
 
@@ -82,7 +83,8 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     )
     threads = threads or default_threads()
     targets = backend or ["onnxruntime"]
-    chosen = list_cases(bundles, targets, threads=threads, clips=clips, device=device, trust=trust)
+    report = plain_console(stderr=True, markup=False).print
+    chosen = list_cases(bundles, targets, threads=threads, clips=clips, device=device, trust=trust, report=report)
     with ProgressBars(quiet=True) as progress:
         rows = compare(chosen, workload, settings, progress)
         profiles = profile_all(chosen, workload, progress) if profile else []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,13 +68,14 @@ def list_cases(
     clips: int | None,
     device: str | None = None,
     trust: bool = False,
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[BenchmarkCase]:
     """Every bundle on every target, in the order given.
 
     Targets are as `BackendSpec` reads them; a bundle without the operator has one implementation on ONNX Runtime.
     `clips` is the fixed number that a backend may plan for, None if it varies; `device` is where every backend runs,
-    None for its default; `trust` loads engines that this user did not build on this machine. A `BenchmarkError` if a
-    case takes part twice.
+    None for its default; `trust` loads engines that this user did not build on this machine. Targets that are the same
+    for a bundle are one case, which `report` is told of. A `BenchmarkError` if one is named twice.
     """
     parsed = [backends.BackendSpec.parse(target) for target in targets]
     # A graph below its accuracy threshold is measured too: the row says so.
@@ -82,18 +83,24 @@ def list_cases(
     known = {target.backend: backends.options(target.backend) for target in parsed}
     bundles = [Bundle.open(path) for path in paths]
     found: list[BenchmarkCase] = []
+    asked: dict[str, list[backends.BackendSpec]] = {}
     for bundle, bundle_label in zip(bundles, _labels(bundles), strict=True):
         for target in parsed:
             settled = _settle(bundle, target, device)
             label = f"{bundle_label}:{settled}"
-            if any(case.label == label for case in found):
-                if settled != target:
-                    continue  # two implementations that are one for this bundle
-                raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
+            if label in asked:
+                if target in asked[label]:
+                    raise BenchmarkError(f"{label} takes part twice.", "Name each bundle and each target once.")
+                asked[label].append(target)  # two implementations that are one for this bundle
+                continue
+            asked[label] = [target]
             options = settled.options() | {name: limits[name] for name in limits if name in known[target.backend]}
             options["device"] = device  # refused by a backend that has no choice of it
             given = {name: value for name, value in options.items() if value is not None}
             found.append(BenchmarkCase(label, bundle, target.backend, given))
+    for label, specs in asked.items():
+        if len(specs) > 1:
+            report(f"{label} is measured once: {' and '.join(map(str, specs))} are the same for this bundle")
     return found
 
 

@@ -8,15 +8,18 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
+from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError
+
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import default_threads, describe_environment
 from avsbg.benchmarks.machine.sensors import throttling
 from avsbg.benchmarks.measure.cases import BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
 from avsbg.benchmarks.measure.memory import measure_memory
-from avsbg.benchmarks.measure.sampling import PAUSE, Settings, sample
+from avsbg.benchmarks.measure.sampling import PAUSE, CaseSamples, Settings, sample
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.schema import Measurement, Metric, Ran
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, Run
 from avsbg.benchmarks.results.stability import LIMITS, find_problems
 from avsbg.benchmarks.results.statistics import paired_ratio
 from avsbg.model import VariantError
@@ -42,24 +45,20 @@ def compare(
     flops = dict(zip(labels, _count(cases, progress), strict=True))
     memory = _memory(cases, workload, progress) if settings.memory else {label: {} for label in labels}
     threads = next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads())
-    timed, run = sample(cases, workload, settings, progress, threads=threads)
-    recorded = {"warmup": settings.warmup, "patience": settings.patience, "pause": PAUSE, "limits": asdict(LIMITS)}
-    told = {"started": started, "command": ("avsbg", *sys.argv[1:]), "settings": {"reference": reference, **recorded}}
-    run = run.model_copy(update=told)
-    rows = []
-    for case in cases:
+
+    def make_row(case: BenchmarkCase, sampled: CaseSamples, ratio: Metric, run: Run) -> Measurement:
         label, parameters = case.label, case.bundle.manifest.parameters
-        sampled, clips = timed[label], workloads[label]["clips"]
+        clips = workloads[label]["clips"]
         metrics = {
             "latency": Metric(unit="s", samples=tuple(seconds / clips for seconds in sampled.seconds)),
-            "ratio": Metric.of(paired_ratio(sampled.seconds, timed[reference].seconds)),
+            "ratio": ratio,
             "published_parameters": Metric(value=parameters.published),
             "needed_parameters": Metric(value=parameters.inference),
             **flops[label],
             **memory[label],
             **sampled.metrics,
         }
-        row = Measurement(
+        return Measurement(
             kind="latency",
             label=label,
             case=workloads[label],
@@ -68,6 +67,23 @@ def compare(
             run=run,
             environment=environment,
         )
+
+    def check(case: BenchmarkCase, described: dict[str, Any]) -> None:
+        """Find out before anything is timed that a row could not be written or read."""
+        try:
+            trial = make_row(case, CaseSamples([1.0], described, {}), Metric(value=1.0), Run())
+            Measurement.model_validate_json(trial.model_dump_json())
+        except (ValidationError, PydanticSerializationError) as error:
+            raise BenchmarkError(f"a row of {case.label} could not be written: {error}.") from error
+
+    timed, run = sample(cases, workload, settings, progress, threads=threads, check=check)
+    recorded = {"warmup": settings.warmup, "patience": settings.patience, "pause": PAUSE, "limits": asdict(LIMITS)}
+    told = {"started": started, "command": ("avsbg", *sys.argv[1:]), "settings": {"reference": reference, **recorded}}
+    run = run.model_copy(update=told)
+    rows = []
+    for case in cases:
+        sampled = timed[case.label]
+        row = make_row(case, sampled, Metric.of(paired_ratio(sampled.seconds, timed[reference].seconds)), run)
         rows.append(row.model_copy(update={"problems": _problems(row, sampled.seconds)}))
     return rows
 
@@ -125,7 +141,10 @@ def _describe_case(case: BenchmarkCase, described: Mapping[str, Any]) -> Ran:
     realised = described.get("realised")
     if realised is None and described.get("precision"):
         realised = {"source": "graph", "precision": described["precision"]}
-    built = {name: described[f"{name}_sha256"] for name in ("engine", "plugin") if described.get(f"{name}_sha256")}
+    manifest, built = case.bundle.manifest, {}
+    if (engine := manifest.engines.get(str(described.get("engine")))) is not None:
+        built = {engine.file: manifest.files[engine.file].sha256}
+        built |= {"plugin": engine.plugin.sha256} if engine.plugin is not None else {}
     return describe_bundle(
         case.bundle,
         variant=ran_as(case),

@@ -122,9 +122,17 @@ def interleave(
 
 
 def sample(
-    cases: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress, *, threads: int
+    cases: Sequence[BenchmarkCase],
+    workload: Workload,
+    settings: Settings,
+    progress: Progress,
+    *,
+    threads: int,
+    check: Callable[[BenchmarkCase, dict[str, Any]], object] = lambda *_: None,
 ) -> tuple[dict[str, CaseSamples], Run]:
     """Open every case, hold it against its bundle's vectors, and time all of them in turn.
+
+    Each case with what its backend says of itself is given to `check`, before anything is timed.
 
     Returns the samples of each case, by label, and the machine meanwhile, with its peak on so many threads afterwards.
     """
@@ -138,6 +146,7 @@ def sample(
             difference = logit_difference(backend, workload.clips)
             calls[case.label] = workload.prepare(backend)
             described[case.label] = backend.describe()
+            check(case, described[case.label])
             precision = str(described[case.label].get("precision") or "fp32")
             accuracy = {"logit_difference": difference, "miou": mask_agreement(backend, workload.clips, precision)}
             metrics[case.label] = {name: Metric(value=value) for name, value in accuracy.items() if value is not None}

@@ -12,7 +12,10 @@ from avsbg.benchmarks.measure.sampling import interleave
 from avsbg.progress import Progress
 from avsbg.runtime import backends
 from fixtures.fake_backends import FakeClock, ScheduledBackend
+from fixtures.tensorrt_machine import behaviour, device, machine
 from fixtures.videos import steady, tone, write_video
+
+__all__ = ["behaviour", "device", "machine"]
 
 
 @pytest.fixture(scope="session")

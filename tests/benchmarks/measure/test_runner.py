@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,11 +14,14 @@ from avsbg.benchmarks.measure.cases import BenchmarkCase, list_cases
 from avsbg.benchmarks.measure.runner import compare
 from avsbg.benchmarks.measure.sampling import Settings, logit_difference
 from avsbg.benchmarks.measure.workloads import Workload, masks_of_video
-from avsbg.benchmarks.results.schema import Measurement
+from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.errors import BackendError, BundleError, MediaError
 from fixtures import tiny_bundle
+from fixtures.engines import add_engine
+from fixtures.fake_backends import ScheduledBackend
 
 Schedule = Callable[[Callable[[int], float]], None]
 
@@ -45,6 +49,52 @@ def test_every_bundle_meets_every_backend_in_each_form(embedding: Bundle, tiny: 
     ]
     assert found[1].options == {"threads": 2, "clips": 1, "operator": "plain", "allow_failed_accuracy": True}
     assert found[3].options == {"threads": 2, "operator": "published"}
+
+
+def test_two_targets_that_are_one_for_a_bundle_are_measured_once(tiny: Bundle, tmp_path: Path) -> None:
+    """Whichever is named first; a bundle without the operator has one implementation."""
+    alone = tiny_bundle.make_bundle(tmp_path / "alone", vectors=False)
+    document = json.loads((alone.path / MANIFEST).read_text())
+    document["name"] = "alone"
+    document["graphs"]["clip"] = document["graphs"].pop("clip.plain")
+    (alone.path / MANIFEST).write_text(json.dumps(document))
+    for targets in (["onnxruntime:function", "onnxruntime:plain"], ["onnxruntime:plain", "onnxruntime:function"]):
+        told: list[str] = []
+        found = list_cases([tiny.path, alone.path], targets, threads=1, clips=1, report=told.append)
+        assert [case.label for case in found] == [*(f"tiny:{one}" for one in targets), "alone:onnxruntime:plain"]
+        both = " and ".join(targets)
+        assert told == [f"alone:onnxruntime:plain is measured once: {both} are the same for this bundle"]
+    told = []
+    (one,) = list_cases([tiny.path], ["onnxruntime", "onnxruntime:function"], threads=1, clips=1, report=told.append)
+    assert one.label == "tiny:onnxruntime:function" and len(told) == 1
+
+
+def test_rows_of_tensorrt_can_be_written_and_read(
+    machine: None, bundle_copy: Path, video: Path, progress: Progress, tmp_path: Path
+) -> None:
+    bundle = add_engine(bundle_copy, "clip.fp16")
+    cases = list_cases([bundle.path], ["tensorrt", "onnxruntime:plain"], threads=1, clips=1, trust=True)
+    rows = compare(cases, Workload(scope="end-to-end", video=video), QUICK, progress)
+    write_rows(tmp_path / "rows.jsonl", rows)
+    row, _ = read_rows(tmp_path / "rows.jsonl")
+    assert row.label == "tiny:tensorrt" and row.ran.backend["cuda_graph"].keys() >= {"captured", "launched"}
+    engine = bundle.manifest.engines["clip.fp16"].file
+    assert row.ran.files[engine] == bundle.manifest.files[engine].sha256
+    assert row["miou"].value == 1.0
+
+
+def test_a_row_that_cannot_be_written_is_found_before_anything_is_timed(
+    embedding: Bundle, progress: Progress, scheduled: Schedule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed: list[int] = []
+    scheduled(lambda call: timed.append(call) or 1.0)  # type: ignore[func-returns-value]
+    monkeypatch.setattr(ScheduledBackend, "describe", lambda _: {"realised": ["fp16"]})
+    with pytest.raises(BenchmarkError, match=r"a row of slow could not be written(.|\n)*realised"):
+        _scheduled(embedding, progress)
+    monkeypatch.setattr(ScheduledBackend, "describe", lambda _: {"device": object()})
+    with pytest.raises(BenchmarkError, match=r"a row of slow could not be written"):
+        _scheduled(embedding, progress)
+    assert len(timed) <= 2  # by the comparison with the vectors
 
 
 @pytest.mark.parametrize(
