@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def create_backend(
 
     spec, options = _prepare(text, trust, allow_failed_accuracy, options)
     created = backends.create(spec.backend, bundle, **{**spec.options(), **options})
-    _warn(text, created)
+    warn_of_accuracy(text, created.accuracy_check)
     return created
 
 
@@ -36,7 +37,7 @@ def create_streamed(
 
     spec, options = _prepare(text, trust, allow_failed_accuracy, options)
     created = create_streamed_clip(bundle, spec, **options)
-    _warn(text, created)
+    warn_of_accuracy(text, created.accuracy_check)
     return created
 
 
@@ -54,10 +55,10 @@ def _prepare(
     return spec, options
 
 
-def _warn(text: str, created: Backend) -> None:
+def warn_of_accuracy(text: str, check: Mapping[str, Any]) -> None:
+    """Print a warning where what a user named runs although it missed its accuracy threshold."""
     from avsbg.runtime.backends.base import FAILED
 
-    check = created.accuracy_check
     if check.get("gate") == FAILED:
         from rich.console import Console
 

@@ -31,6 +31,10 @@ Engine = Annotated[str | None, Option(metavar="NAME", help="The engine to load, 
 Trust = Annotated[
     bool, Option("--trust", help="Load an engine that was not built by you on this machine: it is native code.")
 ]
+IgnoreAccuracy = Annotated[
+    bool,
+    Option("--ignore-accuracy", help="Run a precision or engine that missed its accuracy threshold, with a warning."),
+]
 Threads = Annotated[int | None, Option(min=1, help="Threads; by default the backend's choice.")]
 Threshold = Annotated[float, Option(help="A pixel sounds where its probability exceeds this.")]
 Silent = Annotated[bool, Option("--silent", help="Give the network silence, not the soundtrack.")]

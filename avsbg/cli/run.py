@@ -15,6 +15,7 @@ from avsbg.cli.options import (
     BundlePath,
     Device,
     Engine,
+    IgnoreAccuracy,
     Silent,
     Threads,
     Threshold,
@@ -85,10 +86,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     threads: Threads = None,
     engine: Engine = None,
     trust: Trust = False,
-    force: Annotated[
-        bool,
-        Option("--force", help="Replace the outputs of earlier runs; run what missed its accuracy threshold."),
-    ] = False,
+    ignore_accuracy: IgnoreAccuracy = False,
+    force: Annotated[bool, Option("--force", help="Replace the outputs of earlier runs.")] = False,
 ) -> None:
     """Segment what sounds in videos and live sources.
 
@@ -110,7 +109,13 @@ def run(  # noqa: PLR0917  (each is an option by name)
     for name, value in {"--microphone": microphone, "--duration": duration, "--policy": policy}.items():
         if value is not None and not live:
             raise MediaError(f"{name} is for live sources, and {sources[0]} is none.")
-    how = {"device": device, "threads": threads, "engine": engine, "trust": trust, "allow_failed_accuracy": force}
+    how = {
+        "device": device,
+        "threads": threads,
+        "engine": engine,
+        "trust": trust,
+        "allow_failed_accuracy": ignore_accuracy,
+    }
     network = partial(open_segmenter, bundle, backend, stream=stream, live=bool(live), **how)
     if live:
         run_live(

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from avsbg.cli import app
+from avsbg.cli.backends import warn_of_accuracy
 from avsbg.cli.interruption import interruptible
-from avsbg.cli.options import BundlePath, Silent, Threshold
+from avsbg.cli.options import BundlePath, IgnoreAccuracy, Silent, Threshold
 from avsbg.cli.output import plain_console
 
 
@@ -45,6 +46,7 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     ] = "clip",
     threshold: Threshold = 0.5,
     silent: Silent = False,
+    ignore_accuracy: IgnoreAccuracy = False,
     force: Annotated[bool, Option("--force", help="Replace an earlier visualization.")] = False,
 ) -> None:
     """Show what a network attends to: its attention maps as heat maps over the frames (the paper's Figure 6).
@@ -58,13 +60,22 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.bundle import Bundle
 
     options = VisualizeOptions(
-        graph, start, clips, tuple(_pixel(text) for text in pixel or ()), frame, stage, silent, threshold
+        graph,
+        start,
+        clips,
+        tuple(_pixel(text) for text in pixel or ()),
+        frame,
+        stage,
+        silent,
+        threshold,
+        ignore_accuracy,
     )
     folder = video.with_name(f"{video.stem}-visualized") if output is None else output
     with interruptible(), ProgressBars() as bars:
         with bars.console.status("checking the bundle"):
             opened = Bundle.open(bundle)
         summary = visualize_video(opened, video, folder, options, replace=force, progress=bars)
+    warn_of_accuracy(graph, summary["graph"])
     _tell(summary, folder)
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 from avsbg import __version__
 from avsbg.export.visualize import pictures
 from avsbg.export.visualize.maps import ATTENTION, TITLES, ClipMaps, MapReader, VisualizeError, VolumeSlicer
+from avsbg.runtime.backends.base import check_accuracy
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.media.samples import Sample, check_inputs, clip_inputs, read_clips
@@ -41,6 +42,7 @@ class VisualizeOptions:
     stage: int | None = None  # of the slices; by default all
     silent: bool = False  # give the network silence, not the soundtrack
     threshold: float = 0.5  # a pixel sounds where its probability exceeds this
+    ignore_accuracy: bool = False  # run a graph that missed its accuracy threshold
 
 
 def visualize_video(
@@ -60,6 +62,7 @@ def visualize_video(
     when complete; with `replace`, it takes the place of an earlier visualization.
 
     Raises:
+        BackendError: the graph missed its accuracy threshold.
         VisualizeError: the network has no such map, or a pixel, frame, stage or clip lies outside.
         MediaError: the video cannot be read, lacks the sound that the network uses, or `output` exists or cannot be
             written.
@@ -68,6 +71,9 @@ def visualize_video(
     check_output(output, replace=replace, holds=SUMMARY)
     contract = bundle.graph(options.graph)
     check_inputs(bundle.manifest, contract)
+    accuracy, check = bundle.accuracy(options.graph), {}
+    if accuracy is not None:
+        check = check_accuracy(f"the graph {options.graph}", accuracy, allow_failed=options.ignore_accuracy)
     video = probe(path)
     length = bundle.manifest.clip.frames
     first = (options.start if options.start is not None else options.frame or 0) // length
@@ -93,8 +99,9 @@ def visualize_video(
                 )
         if not clips or (options.pixels and frame > clips[-1]["seconds"][-1]):
             end = clips[-1]["seconds"][-1] if clips else None
+            asked = frame if clips or options.start is None else options.start
             raise VisualizeError(
-                f"there is no second {frame if clips else first * length} in {path}"
+                f"there is no second {asked} in {path}"
                 + (f": the last one is {end}." if end is not None else ": it ends before."),
                 "Seconds count from 0.",
             )
@@ -102,7 +109,7 @@ def visualize_video(
             "bundle": {"name": bundle.manifest.name, "manifest_sha256": bundle.manifest_sha256},
             "graph": {
                 "name": options.graph, "file": contract.file,
-                "sha256": bundle.manifest.files[contract.file].sha256, "precision": contract.precision,
+                "sha256": bundle.manifest.files[contract.file].sha256, "precision": contract.precision, **check,
             },
             "video": {
                 "file": path.name, "sha256": sha256(path), "width": video.width, "height": video.height,

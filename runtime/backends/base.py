@@ -212,7 +212,7 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
         raise BackendError(
             f"{what} missed its accuracy threshold: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}"
             f", and {accuracy.min_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
-            "Use a higher precision, measure on your own clips (convert --accuracy), or --force to run it anyway.",
+            "Use a higher precision, measure on your own clips (convert --accuracy), or run it with --ignore-accuracy.",
         )
     return {"gate": FAILED, **figures}
 

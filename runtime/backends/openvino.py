@@ -99,7 +99,7 @@ class OpenVinoBackend(Backend):
                 f"{self._precision}.",
                 "It executes an fp32 graph in fp32, bf16 or fp16, and the graph of `avsbg convert --precision int8`.",
             )
-        accuracy = self.contract.accuracy
+        accuracy = bundle.accuracy(graph)
         if accuracy is not None or self._precision != "fp32":
             self.accuracy_check = check_accuracy(f"the graph {graph}", accuracy, allow_failed=allow_failed_accuracy)
         check_counts(threads=threads, clips=clips)

@@ -10,13 +10,15 @@ import hashlib
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from avsbg.runtime.bundle.engine_record import AccuracyRecord
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import (
     MANIFEST,
     FileRecord,
@@ -101,6 +103,14 @@ class Bundle:
         if name not in self.manifest.graphs:
             raise BundleError(f"{self.path} has no graph {name!r}.", f"It has: {', '.join(self.manifest.graphs)}.")
         return self.manifest.graphs[name]
+
+    def accuracy(self, name: str) -> AccuracyRecord | None:
+        """The record of what a graph's precision costs; of a stream's graphs that of the clip graph; None without one.
+
+        The test vectors hold whole clips, so that the two graphs of a stream are not measured on their own.
+        """
+        clip = self.manifest.graphs.get(str(replace(GraphName.parse(name), role="clip")))
+        return self.graph(name).accuracy or (None if clip is None else clip.accuracy)
 
     def vectors(self) -> Iterator[Vectors]:
         """Load the bundle's test vectors, one by one; a `BundleError` for a file that is not as the manifest says."""

@@ -136,11 +136,9 @@ def _stream_graphs(bundle: Bundle) -> list[VerifyCase]:
         encode = str(GraphName("encode", precision=graph.precision))
         if parsed.role != "decode" or encode not in graphs:
             continue
-        clip = graphs.get(str(replace(parsed, role="clip")))
-        accuracy = graph.accuracy or (None if clip is None else clip.accuracy)
         for case in _graph_cases(name, graph):
             label = f"{case.label} as a stream"
-            found.append(replace(case, label=label, encode={"graph": encode}, accuracy=accuracy))
+            found.append(replace(case, label=label, encode={"graph": encode}, accuracy=bundle.accuracy(name)))
     return found
 
 

@@ -199,8 +199,9 @@ def test_an_engine_is_run_by_target_or_name_and_refused_where_its_gate_failed(
     for options in (["--backend", "tensorrt:plain:fp16"], ["--backend", "tensorrt", "--engine", "clip.fp16"]):
         refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
         assert refused.code == 1
-        assert "missed its accuracy threshold" in refused.paragraph and "--force" in refused.paragraph
-    forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--force")
+        assert "missed its accuracy threshold" in refused.paragraph and "--ignore-accuracy" in refused.paragraph
+        assert "--force" not in refused.paragraph
+    forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--ignore-accuracy")
     assert (
         "warning: tensorrt runs although it missed its accuracy threshold: mean IoU of its masks 0.5000"
         in forced.paragraph
@@ -217,9 +218,13 @@ def test_a_graph_whose_gate_failed(bundle_copy: Path, clip: Path, tmp_path: Path
     document = json.loads((bundle_copy / MANIFEST).read_text())
     document["graphs"]["clip"]["accuracy"] = passed(0.5)
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
-    refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out")
-    assert refused.code == 1 and "the graph clip missed its accuracy threshold" in refused.paragraph
-    forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--force", "--no-overlay")
+    for options in ([], ["--force"]):  # which replaces outputs, and nothing else
+        refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
+        assert refused.code == 1 and "the graph clip missed its accuracy threshold" in refused.paragraph
+    options = ["-o", tmp_path / "out", "--ignore-accuracy", "--no-overlay"]
+    forced = run_avsbg("run", bundle_copy, clip, *options)
     assert forced.code == 0 and "warning: onnxruntime runs although" in forced.paragraph
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["backend"]["gate"] == "failed, overridden" and summary["backend"]["miou"] == 0.5
+    again = run_avsbg("run", bundle_copy, clip, *options, "--threshold", "0.4")
+    assert again.code == 1 and "exists already" in again.paragraph and "--force" in again.paragraph

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MANIFEST
 from fixtures.cli import run_avsbg
+from fixtures.engines import passed
 from fixtures.videos import steady, tone, write_video
 
 
@@ -20,6 +23,17 @@ def test_mistakes_are_a_paragraph(tiny: Bundle, tmp_path: Path) -> None:
     result = run_avsbg("visualize", tiny.path, video)
     assert result.code == 1 and "tiny has no attention maps" in result.paragraph
     assert sorted(path.name for path in tmp_path.iterdir()) == ["video.mkv"]
+
+
+def test_a_graph_that_missed_its_accuracy_threshold_is_refused(bundle_copy: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mkv", times=steady(5, 10), rate=5, sound=tone(2))
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    document["graphs"]["clip"]["accuracy"] = passed(0.5)
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    refused = run_avsbg("visualize", bundle_copy, video, "--force")
+    assert "the graph clip missed its accuracy threshold" in refused.paragraph
+    assert "--ignore-accuracy" in refused.paragraph
+    assert "tiny has no attention maps" in run_avsbg("visualize", bundle_copy, video, "--ignore-accuracy").paragraph
 
 
 def test_torch_is_not_needed() -> None:

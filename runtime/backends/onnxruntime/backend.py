@@ -100,7 +100,7 @@ class OnnxRuntimeBackend(Backend):
                 raise BackendError("ONNX Runtime has no tf32 on the processor.", hint)
             graph = converted_graph(bundle, graph, precision)
         super().__init__(bundle, graph)
-        accuracy = self.contract.accuracy
+        accuracy = bundle.accuracy(graph)
         if accuracy is not None:
             self.accuracy_check = check_accuracy(f"the graph {graph}", accuracy, allow_failed=allow_failed_accuracy)
         if implementation is None:

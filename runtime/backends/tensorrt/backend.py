@@ -15,6 +15,7 @@ from avsbg.runtime.backends.tensorrt.engine import choose_engine, find_engine, i
 from avsbg.runtime.backends.tensorrt.memory import BufferPool, GpuTensor
 from avsbg.runtime.backends.tensorrt.shapes import check_contract, largest_shapes, read_tensors
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.device.cuda import CudaError, Device, open_device
 from avsbg.runtime.errors import BackendError
 
@@ -67,7 +68,8 @@ class TensorRtBackend(Backend):
             message = f"the engine {engine} is one of {self.record.backend}, not of {self.name}."
             raise BackendError(message, f"Use --backend {self.record.backend}.")
         super().__init__(bundle, self.record.graph)
-        accuracy = self.record.accuracy
+        is_clip = GraphName.parse(self.record.graph).role == "clip"
+        accuracy = self.record.accuracy or (None if is_clip else bundle.accuracy(self.record.graph))
         self.accuracy_check = check_accuracy(f"the engine {engine}", accuracy, allow_failed=allow_failed_accuracy)
         self._trust, self._plugin, self._index, self._capture = trust, plugin, device, cuda_graph
         self._device: Device | None = None

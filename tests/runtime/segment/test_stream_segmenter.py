@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from avsbg.runtime.backends import create
+from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MANIFEST
+from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.segment.segmenter import Segmented, StreamSegmenter
+from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 from fixtures import stream_bundle
 from fixtures.cli import run_avsbg
+from fixtures.engines import passed
 
 
 @contextmanager
@@ -85,3 +92,17 @@ def test_the_command_says_what_cannot_be_streamed(tiny: Bundle, tmp_path: Path) 
     assert "is for live sources" in error_of(tiny.path, tmp_path / "v.mp4", "--duration", 3)
     assert "those run alone" in error_of(tiny.path, "udp://127.0.0.1:9", tmp_path / "v.mp4")
     assert "is no microphone" in error_of(tiny.path, "udp://127.0.0.1:9", "--microphone", "m.wav")
+
+
+def test_a_stream_has_the_accuracy_threshold_of_its_clip_graph(tiny_stream: Bundle, tmp_path: Path) -> None:
+    """Its own two graphs take no whole clips, and are not measured."""
+    path = Path(shutil.copytree(tiny_stream.path, tmp_path / "bundle"))
+    document = json.loads((path / MANIFEST).read_text())
+    document["graphs"]["clip"]["accuracy"] = passed(0.5)
+    (path / MANIFEST).write_text(json.dumps(document))
+    bundle, spec = Bundle.open(path), BackendSpec.parse("onnxruntime")
+    with pytest.raises(BackendError, match=r"the graph encode missed its accuracy threshold.*--ignore-accuracy"):
+        create_streamed_clip(bundle, spec)
+    streamed = create_streamed_clip(bundle, spec, allow_failed_accuracy=True)
+    assert (streamed.accuracy_check["gate"], streamed.accuracy_check["miou"]) == ("failed, overridden", 0.5)
+    assert "gate" not in create_streamed_clip(tiny_stream, spec).accuracy_check

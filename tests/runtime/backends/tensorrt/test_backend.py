@@ -361,7 +361,9 @@ def test_trust_is_needed(machine: None, bundle: Bundle, device: FakeDevice) -> N
 
 def test_a_failed_gate_is_refused_and_can_be_overridden(machine: None, bundle: Bundle) -> None:
     failed = add_engine(bundle.path, "clip.fp16", accuracy=passed(0.5))
-    with pytest.raises(BackendError, match=r"missed its accuracy threshold: .*0.5000 .* 0.99 is demanded.*--force"):
+    with pytest.raises(
+        BackendError, match=r"missed its accuracy threshold: .*0.5000 .* 0.99 is demanded.*--ignore-accuracy"
+    ):
         create("tensorrt", failed, trust=True)
     with create("tensorrt", failed, trust=True, allow_failed_accuracy=True) as backend:
         assert backend.describe()["gate"] == "failed, overridden"
