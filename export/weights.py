@@ -14,6 +14,7 @@ from avsbg.export.editor import load_graph
 from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ExportError
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, fill_from_seed, load_checkpoint
+from avsbg.model.published import ignored_keys, published_keys
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import CheckpointRecord, WeightsRecord
 
@@ -91,10 +92,15 @@ def read_graph_weights(bundle: Bundle, graph: str = "clip") -> dict[str, Tensor]
 
 
 def load_graph_weights(graph: ClipGraph, weights: Mapping[str, Tensor]) -> None:
-    """Load what `read_graph_weights` returned; an ExportError where that lacks parameters of the module."""
-    state = graph.state_dict()
+    """Load what `read_graph_weights` returned; an ExportError where that lacks parameters of the module.
+
+    Those that no mask depends on, of the form `published`, keep their values.
+    """
+    state, names = graph.state_dict(), published_keys(graph.network)
     counters = {name for name in state if name.endswith(".num_batches_tracked")}  # training's, not in an ONNX graph
-    missing = sorted(set(state) - set(weights) - counters)
+    ignored = set(ignored_keys(graph.network, names.values()))
+    unused = {f"network.{key}" for key, name in names.items() if name in ignored}
+    missing = sorted(set(state) - set(weights) - counters - unused)
     if missing:
         raise ExportError(f"the graph lacks {len(missing)} weights of the network, {missing[0]} the first of them.")
     graph.load_state_dict({name: weights[name] for name in state if name in weights}, strict=False)

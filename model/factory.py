@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from avsbg.model.network import Network
-from avsbg.model.published import layout_of, never_used_parameters, published_keys
+from avsbg.model.published import ignored_keys, layout_of, never_used_parameters, published_keys
 from avsbg.model.variants import Variant, find_network, named_variant
 
 
@@ -112,7 +112,9 @@ class ParameterCount:
 
 def count_parameters(network: Network) -> ParameterCount:
     """Count the parameters of a network."""
+    names = published_keys(network)
+    unused = set(ignored_keys(network, names.values()))  # the form `published` has some of them
+    trained = sum(one.numel() for key, one in network.named_parameters() if names[key] not in unused)
     projection = getattr(network, "visual_to_audio", None)  # of bidirectional generation
-    trained = sum(parameter.numel() for parameter in network.parameters())
     for_training_only = 0 if projection is None else sum(parameter.numel() for parameter in projection.parameters())
     return ParameterCount(trained + never_used_parameters(network), trained, trained - for_training_only)

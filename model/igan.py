@@ -21,6 +21,7 @@ from avsbg.model.salient import (
     append_latent,
     enlarge,
 )
+from avsbg.model.variants import Variant
 
 
 class Decoder(nn.Module):
@@ -44,11 +45,9 @@ class Igan(SalientNetwork):
     efficient form is without it.
     """
 
-    latent_width = 18
-
-    def __init__(self, form: str = "efficient") -> None:
-        super().__init__()
-        self.encoder = SwinEncoder(last_stage=form == "published")
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
+        self.encoder = SwinEncoder(last_stage=variant.form == "published")
         self.neck = nn.ModuleList(Neck(channels, WIDTH) for channels in CHANNELS[:4])
         self.noise_conv = nn.Conv2d(WIDTH + self.latent_width, WIDTH, 1)
         self.decoder = Decoder()

@@ -20,6 +20,7 @@ from avsbg.model.salient import (
     append_latent,
     enlarge,
 )
+from avsbg.model.variants import Variant
 
 _DILATIONS = (6, 12, 18, 24)
 
@@ -56,10 +57,8 @@ class Lgvt(SalientNetwork):
     Both forms are the same.
     """
 
-    latent_width = 32
-
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
         self.encoder = SwinEncoder(last_stage=True)
         self.reduce = nn.ModuleList(
             nn.Sequential(nn.Conv2d(channels, WIDTH, 3, padding=1, bias=False), nn.BatchNorm2d(WIDTH))

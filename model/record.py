@@ -35,13 +35,12 @@ class SpectrogramRecord:
 
 @dataclass(frozen=True)
 class LatentRecord:
-    """An input that depends on neither frames nor sound: `[B, T, width]`, normally distributed where it was trained.
+    """An input that depends on neither frames nor sound: `[B, T, width]`, drawn anew for each frame as published.
 
-    Graphs hold it fixed at `value`, the mean of its prior, so that masks are reproducible.
+    Without one, and in graphs, it is zero, the mean of the normal distribution, so that masks are reproducible.
     """
 
     width: int
-    value: float = 0.0
 
 
 @dataclass(frozen=True)

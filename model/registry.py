@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from avsbg.model.record import CheckpointLayout, NetworkRecord, Rules, Scores, SpectrogramRecord
+from avsbg.model.record import (
+    CheckpointLayout,
+    LatentRecord,
+    NetworkRecord,
+    Normalisation,
+    Rules,
+    Scores,
+    SpectrogramRecord,
+)
 
 _PVT_V2 = tuple(f"pvt_v2_b{n}" for n in (5, 0, 1, 2, 3, 4))
 _ENCODERS = (*_PVT_V2, "resnet50", "tf_efficientnet_lite0")
@@ -16,6 +24,17 @@ _VISUAL_TO_AUDIO: Rules = (
     (r"^visual_to_audio\.mask_encoder\.(\d)\.", r"mask_encoder.\1.conv."),
     (r"^visual_to_audio\.project\.", "maksed_visual_to_audio."),  # the published key is misspelt
 )
+
+_SWIN_CONSTANTS = r".*\.(relative_position_index|attn_mask)$"
+
+
+def _swin_renames(prefix: str) -> Rules:
+    """Rules from timm's keys of Swin to its release's, which number the merging of patches by the stage before."""
+    merging = (
+        (rf"^encoder\.network\.layers\.{i + 1}\.downsample\.", f"{prefix}layers.{i}.downsample.") for i in range(3)
+    )
+    return (*merging, (r"^encoder\.network\.", prefix))
+
 
 NETWORKS: dict[str, NetworkRecord] = {}
 
@@ -184,6 +203,91 @@ register_network(
             ("resnet50", "avss"): Scores(26.58, 0.315),
             ("pvt_v2_b5", "avss"): Scores(37.31, 0.428),
         },
+    )
+)
+
+register_network(
+    NetworkRecord(
+        name="3dc",
+        title="3DC",
+        task="VOS",
+        source="arXiv 2008.11516; sabarim/3DC-Seg @ e9e6b3110273",
+        module="avsbg.model.three_dc:ThreeDc",
+        encoders=("ir_csn_152",),
+        # RGB in [0, 1]; the network itself subtracts its mean.
+        normalisation=Normalisation(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)),
+        efficient="without unused scores",
+        mixes_frames="its convolutions reach over the frames of a clip",
+        checkpoint=CheckpointLayout(
+            renames=((r"^decoder\.(unused\.)?", "decoders.0."),),
+            aliases=((r"^encoder\.resnet\.", "encoder."),),
+            never_used=(r"encoder\.(conv1_p|fc)\.", r"encoder\.(mean|std)$", r"decoders\.0\.pred[345]\."),
+            never_used_parameters={"": 883_030},
+            gains=(
+                (r"^encoder\.(resnet\.)?conv1\.weight$", 8.0),
+                (r"layer\d\.\d+\.conv3\.weight$", 0.25),
+                (r"layer\d\.\d+\.(conv[12]|downsample\.0)\.weight$", 1.4),
+                (r"\.RF\d\.conv(FS[23]|MM[12])\.weight$|\.convG[12]\.weight$", 0.7),
+            ),
+        ),
+        scores=_scores(("", 57.10, 0.759, 36.92, 0.503)),
+    )
+)
+
+register_network(
+    NetworkRecord(
+        name="igan",
+        title="iGAN",
+        task="SOD",
+        source="arXiv 2104.10127; fupiao1998/TransformerSOD @ 629678c37fd5",
+        module="avsbg.model.igan:Igan",
+        encoders=("swin_base_patch4_window12_384",),
+        latent=LatentRecord(18),
+        efficient="without the unused stage",
+        checkpoint=CheckpointLayout(
+            renames=(
+                *_swin_renames("backbone."),
+                (r"^neck\.(\d)\.(\d)\.", r"neck.conv_list.\1.reduce.\2."),
+                (r"^noise_conv\.", "noise_model.noise_conv."),
+                (r"\.branches\.(\d)\.", r".conv2d_list.\1.conv."),
+            ),
+            never_used=(r"backbone\.layers\.3\.blocks\.", _SWIN_CONSTANTS),
+            never_used_parameters={"": 25_226_304},
+            gains=(
+                (r"\.attn\.proj\.weight$", 0.25),
+                (r"relative_position_bias_table$", 1.0),
+                (r"^decoder\.aspp_head\.conv2d_list\.\d\.conv\.weight$", 2.0),
+            ),
+        ),
+        scores=_scores(("", 61.59, 0.778, 42.89, 0.544)),
+    )
+)
+
+register_network(
+    NetworkRecord(
+        name="lgvt",
+        title="LGVT",
+        task="SOD",
+        source="arXiv 2112.13528; JingZhang617/EBMGSOD @ 7623b9caed6b",
+        module="avsbg.model.lgvt:Lgvt",
+        encoders=("swin_base_patch4_window12_384",),
+        latent=LatentRecord(32),
+        efficient="as published",
+        checkpoint=CheckpointLayout(
+            renames=(
+                *_swin_renames("encoder."),
+                (r"^reduce\.(\d)\.", "conv{0+1}.conv_bn."),
+                (r"^sal_dec\.(racb|conv)\.(\d+)\.", r"sal_dec.\1\2."),
+            ),
+            unit_renames=((r"\.branches\.", ".conv2d_list."),),
+            never_used=(r"racb_5\.", r"layer5\.", r"conv_depth\.", r"sal_dec\.conv54321\.", _SWIN_CONSTANTS),
+            never_used_parameters={"": 29_886_697},
+            gains=(
+                (r"\.attn\.proj\.weight$", 0.25),
+                (r"^sal_dec\.conv54\d*\.conv2d_list\.\d\.weight$", 0.5),
+            ),
+        ),
+        scores=_scores(("", 74.94, 0.873, 40.71, 0.593)),
     )
 )
 

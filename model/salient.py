@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsbg.model.clips import ClipShapeError, check_frames
+from avsbg.model.network import Network
 
 SIDE = 384  # pixels; the windows of Swin-B and their masks are made for this size
 CHANNELS = (128, 256, 512, 1024, 1024)
@@ -105,10 +106,14 @@ class SalientStages:
     logits: Tensor  # [B, T, H, W]
 
 
-class SalientNetwork(nn.Module):
-    """Inputs and outputs of both; a network adds `segment` and its latent's width."""
+class SalientNetwork(Network):
+    """Inputs and outputs of both; a network adds `segment`."""
 
-    latent_width: int
+    @property
+    def latent_width(self) -> int:
+        """The width of the latent."""
+        assert self.record.latent is not None
+        return self.record.latent.width
 
     def segment(self, frames: Tensor, latent: Tensor) -> SalientStages:
         """Frames `[N, 3, 384, 384]` and latents `[N, latent_width]` to stages with logits `[N, 1, 384, 384]`."""
@@ -142,10 +147,6 @@ class SalientNetwork(nn.Module):
         stages = self.segment(_resize(frames.flatten(0, 1), (SIDE, SIDE)), latent.flatten(0, 1))
         stages.logits = _resize(stages.logits, (frames.shape[3], frames.shape[4])).unflatten(0, (-1, length))[:, :, 0]
         return stages
-
-    def probability(self, logits: Tensor) -> Tensor:
-        """The probability `[B, T, H, W]` that a pixel is salient."""
-        return torch.sigmoid(logits)
 
 
 def _resize(images: Tensor, size: tuple[int, int]) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avsbg.model.clips import check_frames
+from avsbg.model.network import Network
+from avsbg.model.variants import Variant
 
 WIDTH = 256
 _MEAN = (114.7748, 107.7354, 99.4750)  # of 255, red first
@@ -141,13 +143,13 @@ class Decoder(nn.Module):
         return context, decoded, self.pred2(F.relu(decoded[-1]))
 
 
-class ThreeDc(nn.Module):
+class ThreeDc(Network):
     """The network; see the module's docstring. Any T, any H and W that are multiples of 32."""
 
-    def __init__(self, form: str = "efficient") -> None:
-        super().__init__()
+    def __init__(self, variant: Variant) -> None:
+        super().__init__(variant)
         self.encoder = IrCsn()
-        self.decoder = Decoder(all_scores=form == "published")
+        self.decoder = Decoder(all_scores=variant.form == "published")
 
     def forward(self, frames: Tensor) -> Tensor:
         """Segment clips.
@@ -170,7 +172,3 @@ class ThreeDc(nn.Module):
         context, decoded, scores = self.decoder(levels)
         scores = F.interpolate(scores, scale_factor=(1.0, 4.0, 4.0), mode="trilinear", align_corners=False)
         return ThreeDcStages(stem, levels, context, decoded, scores[:, 1] - scores[:, 0])
-
-    def probability(self, logits: Tensor) -> Tensor:
-        """The probability `[B, T, H, W]` that a pixel belongs to an object."""
-        return torch.sigmoid(logits)

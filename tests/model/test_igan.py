@@ -4,30 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from avsbg.model import ClipShapeError
-from avsbg.model.igan import Igan
+from avsbg.model import ClipShapeError, create_network
+from avsbg.model.published import published_key
 from fixtures import golden as g
 
 SALT = "avsbg-table2"
 TOLERANCE = {"rtol": 1e-4, "atol": 3e-4}
-RENAMES = (
-    *((rf"^encoder\.network\.layers\.{i + 1}\.downsample\.", rf"backbone.layers.{i}.downsample.") for i in range(3)),
-    (r"^encoder\.network\.", "backbone."),
-    (r"^neck\.(\d)\.(\d)\.", r"neck.conv_list.\1.reduce.\2."),
-    (r"^noise_conv\.", "noise_model.noise_conv."),
-    (r"\.branches\.(\d)\.", r".conv2d_list.\1.conv."),
-)
-
-
-def _name(key):
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+_name = partial(published_key, network="igan", encoder="")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +27,7 @@ def golden():
 @pytest.fixture(scope="module")
 def network(golden):
     with torch.no_grad():
-        network = Igan("published")
+        network = create_network("igan", form="published")
         g.fill(network, golden, _name)
     return network
 
@@ -56,7 +45,7 @@ def test_frames_of_its_own_size(network, golden):
 
 @pytest.mark.slow
 def test_frames_of_another_size_and_the_efficient_form(network, golden):
-    efficient = Igan()
+    efficient = create_network("igan")
     efficient.load_state_dict(network.state_dict(), strict=False)
     frames = g.frames("c1-224", 1, 224, 224, SALT)[None]
     latent = torch.from_numpy(g.rng("c1/latent", SALT).standard_normal([1, 5, 18]).astype(np.float32))[:, :1]
@@ -71,7 +60,7 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones():
     counts = {}
     for form in ("published", "efficient"):
         with torch.device("meta"):
-            network = Igan(form)
+            network = create_network("igan", form=form)
         keys = {_name(key): list(value.shape) for key, value in network.state_dict().items()}
         assert keys == {key: shape for key, shape in published.items() if key in keys}
         assert all(key.startswith("backbone.layers.3.blocks.") for key in set(published) - set(keys))
@@ -82,7 +71,7 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones():
 
 def test_a_latent_of_another_shape_is_refused():
     with torch.device("meta"):
-        network = Igan()
+        network = create_network("igan")
     for shape in ((1, 2, 32), (1, 3, 18), (2, 18)):
         with pytest.raises(ClipShapeError, match=r"\[B, T, 18\] with the frames' T = 2"):
             network(torch.zeros(1, 2, 3, 40, 50), latent=torch.zeros(shape))

@@ -4,36 +4,27 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from avsbg.model import create_network
 from avsbg.model.factory import formula_tensor
-from avsbg.model.lgvt import LatentPrior, Lgvt
+from avsbg.model.lgvt import LatentPrior
+from avsbg.model.published import published_key
 from fixtures import golden as g
 
 SALT = "avsbg-table2"
 TOLERANCE = {"rtol": 1e-4, "atol": 3e-4}
-RENAMES = (
-    *((rf"^encoder\.network\.layers\.{i + 1}\.downsample\.", rf"encoder.layers.{i}.downsample.") for i in range(3)),
-    (r"^encoder\.network\.", "encoder."),
-    *((rf"^reduce\.{i}\.", f"conv{i + 1}.conv_bn.") for i in range(5)),
-    (r"^sal_dec\.(racb|conv)\.(\d+)\.", r"sal_dec.\1\2."),
-    (r"\.branches\.", ".conv2d_list."),
-)
-
-
-def _name(key):
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+_name = partial(published_key, network="lgvt", encoder="")
 
 
 @pytest.mark.slow
 def test_logits():
     golden = g.load("lgvt_c1")
-    network = Lgvt()
+    network = create_network("lgvt")
     g.fill(network, golden, _name)
     frames = g.frames("c1", 5, 384, 384, SALT)[None, :1]
     latent = torch.from_numpy(golden["langevin.z"][-1:, :1])
@@ -63,7 +54,7 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones():
     record = json.loads((g.GOLDEN / "state_dict_lgvt.json").read_text())
     published = {key: shape for key, shape, _ in record["state_dict"]}
     with torch.device("meta"):
-        network = Lgvt()
+        network = create_network("lgvt")
     keys = {_name(key): list(value.shape) for key, value in network.state_dict().items()}
     assert keys == {key: shape for key, shape in published.items() if key in keys}
     unused = re.compile(r"racb_5\.|layer5\.|conv_depth\.|sal_dec\.conv54321\.|.*\.(relative_position_index|attn_mask)$")

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
 
-from avsbg.model import ClipShapeError, VariantError, count_parameters, create_network, init_deterministic
-from avsbg.model.checkpoint import load_checkpoint
-from avsbg.model.factory import formula_tensor
+from avsbg.model import ClipShapeError, VariantError, create_network, init_deterministic
 from avsbg.model.lvs import LogSpectrogram
 from avsbg.model.mssl import LogMelSpectrogram, heat_map, slaney_matrix
-from avsbg.model.published import published_keys
 from fixtures import golden as g
 
 SALT = "avsbg-table2"
@@ -116,27 +111,6 @@ def test_the_spectrogram_of_mssl():
     np.testing.assert_allclose(stages.similarity[0], golden["from_wave.similarity"], rtol=0, atol=2e-5)
     silence = LogMelSpectrogram()(torch.zeros(1, 110250))
     torch.testing.assert_close(silence, torch.full((1, 251, 64), -36.04), rtol=0, atol=1e-2)
-
-
-@pytest.mark.parametrize(("name", "nested"), [("lvs", True), ("mssl", False)])
-def test_published_files(name, nested, tmp_path):
-    record = json.loads((g.GOLDEN / f"state_dict_{name}.json").read_text())
-    gains = g.meta(g.load(f"{name}_c1"))["gains"]
-    state = {
-        key: torch.from_numpy(formula_tensor(key, tuple(shape), SALT, gains)) for key, shape, _ in record["state_dict"]
-    }
-    prefixed = {f"module.{key}": value for key, value in state.items()}
-    torch.save({"epoch": 3, "model_state_dict": prefixed} if nested else state, tmp_path / "published.pth")
-    network, by_formula = create_network(name), create_network(name)
-    report = load_checkpoint(network, tmp_path / "published.pth")
-    assert set(report.ignored) == set(record["parameters"]["dead"])
-    assert report.unwrapped == (("model_state_dict", "module.") if nested else ())
-    init_deterministic(by_formula, SALT)
-    assert all(torch.equal(value, by_formula.state_dict()[key]) for key, value in network.state_dict().items())
-    ours = {published_keys(network)[key]: list(value.shape) for key, value in network.state_dict().items()}
-    assert ours == {key: shape for key, shape, _ in record["state_dict"] if key in ours}
-    count = count_parameters(network)
-    assert (count.published, count.inference) == (record["parameters"]["total"], record["parameters"]["inference"])
 
 
 @pytest.mark.parametrize("name", ["lvs", "mssl"])

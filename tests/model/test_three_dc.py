@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from avsbg.model.three_dc import ThreeDc
+from avsbg.model import create_network
+from avsbg.model.published import published_key
 from fixtures import golden as g
 
 SALT = "avsbg-table2"
-RENAMES = ((r"^decoder\.(unused\.)?", "decoders.0."),)
-
-
-def _name(key):
-    for pattern, replacement in RENAMES:
-        key = re.sub(pattern, replacement, key)
-    return key
+_name = partial(published_key, network="3dc", encoder="")
 
 
 @pytest.mark.slow
 def test_logits_and_levels():
     golden = g.load("3dc_c1")
-    network = ThreeDc("published")
+    network = create_network("3dc", form="published")
     g.fill(network, golden, _name)
     stages = network.forward_stages((0.5 + 0.2 * g.frames("c1", 5, salt=SALT))[None])
     expected = golden["logit_difference.s4"]
@@ -44,7 +40,7 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones():
     counts = {}
     for form in ("published", "efficient"):
         with torch.device("meta"):
-            network = ThreeDc(form)
+            network = create_network("3dc", form=form)
         keys = {_name(key): list(value.shape) for key, value in network.state_dict().items()}
         assert keys == {key: shape for key, shape in published.items() if key in keys}
         unused = r"encoder\.(resnet|conv1_p|mean|std)\b" + (r"|decoders\.0\.pred[345]\." if form == "efficient" else "")
@@ -57,6 +53,6 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones():
 
 
 def test_clips_of_every_length():
-    network = ThreeDc().eval()
+    network = create_network("3dc").eval()
     assert network(torch.rand(2, 1, 3, 32, 64)).shape == (2, 1, 32, 64)
     assert network(torch.rand(1, 6, 3, 32, 32)).shape == (1, 6, 32, 32)
