@@ -9,10 +9,11 @@ from typer import Argument, Option
 
 BACKEND_SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
 BACKEND_HELP = (
-    "onnxruntime, openvino, torch, tensorrt or tensorrt-rtx; the IMPLEMENTATION of the operator: function (ONNX body), "
-    "native (our kernel) or plain (standard operators) with onnxruntime, efficient or published with torch, on a GPU "
-    "native (our kernels) too; a precision that `avsbg convert` made, e.g. onnxruntime:native:fp16; openvino:bf16, "
-    "where the processor computes in it; an engine that `avsbg build` made, e.g. tensorrt:plugin:fp16"
+    "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, tensorrt or tensorrt-rtx; the "
+    "IMPLEMENTATION of the operator: function (ONNX body), native (our kernel) or plain (standard operators) with "
+    "onnxruntime, efficient or published with torch, on a GPU native (our kernels) too; a precision that "
+    "`avsbg convert` made, e.g. onnxruntime:native:fp16; openvino:bf16, where the processor computes in it; an engine "
+    "that `avsbg build` made, e.g. tensorrt:plugin:fp16"
 )
 DATA_HELP = "The folder that holds Single-source or Multi-sources."
 

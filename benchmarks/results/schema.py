@@ -220,6 +220,10 @@ def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the row"
+            if where == "format":
+                age = "an older" if first["input"] == 1 else "another"
+                problem = f"{path}, row {number}: its format is {first['input']!r}, which {age} version of avsbg wrote"
+                raise BenchmarkError(f"{problem}; this one reads 2.", "Measure again.") from error
             raise BenchmarkError(f"{path}, row {number}: {where}: {first['msg']}.", "Measure again.") from error
         if kinds and row.kind not in kinds:
             raise BenchmarkError(f"{path}, row {number}: a row of the kind {row.kind}, not {' or '.join(kinds)}.")

@@ -51,10 +51,17 @@ class BackendSpec:
     def parse(cls, text: str) -> BackendSpec:
         """Read `BACKEND:PART...`, parts in any order; a `BackendError` if one is empty, unknown or said twice."""
         backend, *details = text.split(":")
-        found = {kind: value for kind, value in map(_read_detail, details) if kind}
-        if not backend or len(found) < len(details):
+        problem, found = "" if backend else "it begins with a colon or is empty", {}
+        for detail in details:
+            kind, value = _read_detail(detail)
+            if not kind:
+                problem = problem or f"{detail!r} is neither an implementation nor a precision"
+            elif kind in found:
+                problem = problem or f"{detail!r} is a second {kind}"
+            found[kind] = value
+        if problem:
             raise BackendError(
-                f"{text!r} names no backend; a backend is named {SYNTAX}.",
+                f"{text!r} names no backend; a backend is named {SYNTAX}, and {problem}.",
                 f"Implementations: {', '.join(OperatorImplementation)}. Precisions: {', '.join(PRECISIONS)}. "
                 "For instance onnxruntime, onnxruntime:native, torch:published.",
             )

@@ -264,7 +264,9 @@ def decode_packets(packets: Iterable[Any], path: Path | str, damage: Damage | No
             if damage is None or kind not in damage.tolerated:
                 what = f"the sound of {path}" if kind == "audio" else path
                 problem = f"{what} cannot be decoded past {reached.get(kind, 0):.2f} s: {error.strerror}."
-                raise MediaError(problem, f"{REPAIR} --skip-damaged passes over what is damaged.") from error
+                raise MediaError(
+                    problem, f"{REPAIR} `avsbg run --skip-damaged` passes over what is damaged."
+                ) from error
             setattr(damage, kind, getattr(damage, kind) + 1)
             continue
         for frame in frames:

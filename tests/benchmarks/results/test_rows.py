@@ -32,7 +32,11 @@ def test_rows_survive_the_file(tmp_path: Path) -> None:
     [
         ("", "holds no rows"),
         ("{", "row 1: the row: Invalid JSON"),
-        ('{"format": 1}', r"row 1: format: Input should be 2"),
+        (
+            '{"format": 1}',
+            r"row 1: its format is 1, which an older version of avsbg wrote; this one reads 2\. Measure again",
+        ),
+        ('{"format": 3}', r"row 1: its format is 3, which another version of avsbg wrote"),
         (
             '{"format": 2, "kind": "engine", "metrics": {}}',
             "row 1: .* a measurement of the kind engine lacks clips, engine",

@@ -33,20 +33,22 @@ def test_implementation_and_precision_come_in_either_order() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
+    ("text", "problem"),
     [
-        "",
-        ":",
-        "onnxruntime:",
-        ":native",
-        "torch:fp16:fp32",
-        "torch:published:efficient",
-        "onnxruntime:magic",
-        "openvino:rest-int7",
+        ("", "it begins with a colon or is empty"),
+        (":", "it begins with a colon or is empty"),
+        ("onnxruntime:", "'' is neither an implementation nor a precision"),
+        (":native", "it begins with a colon or is empty"),
+        ("torch:fp16:fp32", "'fp32' is a second precision"),
+        ("torch:published:efficient", "'efficient' is a second operator"),
+        ("onnxruntime:magic", "'magic' is neither an implementation nor a precision"),
+        ("onnxruntime:native:magic:fp16", "'magic' is neither an implementation nor a precision"),
+        ("openvino:rest-int7", "'rest-int7' is neither an implementation nor a precision"),
     ],
 )
-def test_a_backend_that_cannot_be_read_is_named(text: str) -> None:
-    with pytest.raises(BackendError, match=r"names no backend; a backend is named BACKEND\[:IMPLEMENTATION\]"):
+def test_a_backend_that_cannot_be_read_is_named_with_its_wrong_part(text: str, problem: str) -> None:
+    syntax = r"BACKEND\[:IMPLEMENTATION\]\[:PRECISION\]"
+    with pytest.raises(BackendError, match=rf"names no backend; a backend is named {syntax}, and {problem}\."):
         BackendSpec.parse(text)
     assert BACKEND_SYNTAX == SYNTAX
 
