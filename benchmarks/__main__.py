@@ -61,6 +61,9 @@ def precision(  # noqa: PLR0917  (each is an option by name)
     output: Output,
     append: Annotated[bool, typer.Option("--append", help="Keep rows that are not renewed.")] = False,
     precision: Annotated[list[str] | None, typer.Option(help="May be repeated. By default all.")] = None,
+    rest: Annotated[
+        str | None, typer.Option(help="Measure int8 and fp8 alone, with this type of what is not quantised: fp16.")
+    ] = None,
     calibrate: Annotated[
         str, typer.Option(metavar="FOLDER", help="For int8 and fp8 where a bundle has none: as `avsbg convert`.")
     ] = "vectors",
@@ -83,6 +86,7 @@ def precision(  # noqa: PLR0917  (each is an option by name)
             output,
             progress,
             precisions=precision or (),
+            rest=None if rest == "fp32" else rest,
             calibrate=calibrate,
             dataset=None if dataset is None else AvsBenchDataset(dataset, task, split),
             threads=threads,

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from avsbg.errors import AvsbgError
@@ -20,22 +20,26 @@ from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.device.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
 
 # The findings that each use needs.
+_GRAPHS = ["ONNX", "onnxscript", "ONNX Runtime"]
 _NEEDS = {
-    "avsbg export, convert": ["PyTorch", "ONNX", "ONNX Runtime"],
+    "avsbg export": ["PyTorch", *_GRAPHS],
+    "avsbg convert": _GRAPHS,
     "avsbg train, eval": ["PyTorch"],
     "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
     "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
     "avsbg verify, run, bench --backend onnxruntime-cuda": ["GPU", "ONNX Runtime's CUDA"],
     "avsbg verify, run, bench --backend onnxruntime-tensorrt": ["GPU", "ONNX Runtime's TensorRT"],
-    "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", "ONNX"],
-    "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", "ONNX", "TensorRT plugin"],
-    "avsbg build --backend tensorrt": ["GPU", "TensorRT", "ONNX", "TensorRT plugin"],
+    "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", *_GRAPHS],
+    "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", *_GRAPHS, "TensorRT plugin"],
+    "avsbg build --backend tensorrt --operator plain": ["GPU", "TensorRT", *_GRAPHS],
+    "avsbg build --backend tensorrt": ["GPU", "TensorRT", *_GRAPHS, "TensorRT plugin"],
     "avsbg verify, run, bench --backend tensorrt": ["GPU", "TensorRT", "pycuda", "TensorRT plugin"],
     "avsbg verify, run, bench --backend tensorrt-rtx": ["GPU", "TensorRT for RTX", "pycuda", "TensorRT plugin"],
     "CUDA graphs with tensorrt and tensorrt-rtx": ["GPU", "pycuda", "cuda-bindings"],
 }
 
 _JETPACKS = {"R35": "5", "R36": "6", "R38": "7"}  # releases of Jetson Linux -> major versions of JetPack
+_EXTRAS = {"6": "jetson6", "7": "jetson7"}  # JetPack -> the extra with what executes engines
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,10 @@ def diagnose() -> Diagnosis:
     """Look for everything that avsbg can use."""
     driver = read_cuda_driver()
     tensorrt_remedy = "pip install 'avsbg[tensorrt]' (its libraries come from NVIDIA's own index)"
+    cuda_remedy = "pip install 'avsbg[cuda]' (pycuda is built here, with nvcc)"
     if jetson_release() is not None:
         tensorrt_remedy = "apt install python3-libnvinfer, and a virtual environment made with --system-site-packages"
+        cuda_remedy = cuda_remedy.replace("cuda]", f"{_EXTRAS.get(_jetpack() or '', 'cuda')}]")
     findings = [
         _system(),
         _gpu(driver),
@@ -84,11 +90,12 @@ def diagnose() -> Diagnosis:
         _package("OpenVINO", "openvino", "pip install 'avsbg[openvino]'", _openvino_precisions),
         _package("TensorRT", "tensorrt", tensorrt_remedy, _tensorrt),
         _package("TensorRT for RTX", "tensorrt_rtx", "pip install 'avsbg[rtx]'", _rtx_capabilities),
-        _package("pycuda", "pycuda", "pip install pycuda (it is built here, with nvcc)"),
-        _package("cuda-bindings", "cuda.bindings", "pip install cuda-bindings"),
+        _package("pycuda", "pycuda", cuda_remedy),
+        _bindings(driver, cuda_remedy),
         _native("TensorRT plugin", "tensorrt", driver),
         _package("PyTorch", "torch", "pip install 'avsbg[export]'"),
-        _package("ONNX", "onnx", "pip install 'avsbg[export]'"),
+        _package("ONNX", "onnx", "pip install 'avsbg[build]'"),
+        _package("onnxscript", "onnxscript", "pip install 'avsbg[build]'"),
     ]
     found, abilities = {finding.name: finding for finding in findings}, []
     for use, needs in _NEEDS.items():
@@ -103,10 +110,23 @@ def _system() -> Finding:
     details = {"jetson_linux": jetson, "power_mode": power_mode()}
     text = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     if jetson is not None:
-        details["jetpack"] = jetpack = _JETPACKS.get(jetson.split(",", maxsplit=1)[0].strip())
+        details["jetpack"] = jetpack = _jetpack()
         text += f", Jetson Linux {jetson}{f' (JetPack {jetpack})' if jetpack else ''}"
         text += f", power mode {details['power_mode'] or 'unknown'}"
     return Finding("system", text, details=details)
+
+
+def _jetpack() -> str | None:
+    return _JETPACKS.get((jetson_release() or "").split(",", maxsplit=1)[0].strip())
+
+
+def _bindings(driver: CudaDriver, remedy: str) -> Finding:
+    found = _package("cuda-bindings", "cuda.bindings", remedy)
+    theirs, ours = (str(one).partition(".")[0] for one in (found.details.get("version"), driver.version))
+    if theirs.isdecimal() and ours.isdecimal() and int(theirs) > int(ours):
+        why = f"it is of CUDA {theirs}, and the driver's is {driver.version}"
+        return replace(found, why=why, remedy=remedy)
+    return found
 
 
 def _toolkit() -> Finding:

@@ -28,7 +28,18 @@ def engine_rows(bundle: Bundle, environment: Environment) -> list[Measurement]:
     for name, record in manifest.engines.items():
         engine, facts = manifest.files[record.file], record.model_dump(mode="json")
         realised, plugin = facts["realised"], facts["plugin"]
-        shown = ("graph", "precision", "operator", "backend", "profile", "options", "device", "accuracy", "created")
+        shown = (
+            "graph",
+            "precision",
+            "rest",
+            "operator",
+            "backend",
+            "profile",
+            "options",
+            "device",
+            "accuracy",
+            "created",
+        )
         case = {
             "engine": name,
             "clips": record.profile["frames"].largest[0],
@@ -71,7 +82,11 @@ def engine_table(rows: Sequence[Measurement]) -> str:
     def order(row: Measurement) -> tuple[Any, ...]:
         case = row.case
         streams = case["options"].get("max_aux_streams", -1)
-        return row.ran.network, case["clips"], case["precision"], case["operator"], capabilities(row), streams
+        return row.ran.network, case["clips"], precision(row), case["operator"], capabilities(row), streams
+
+    def precision(row: Measurement) -> str:
+        rest = row.case.get("rest")
+        return row.case["precision"] if rest is None else f"{row.case['precision']}, the rest {rest}"
 
     def megabytes(row: Measurement, metric: str) -> str:
         size = row.value(metric)
@@ -79,7 +94,9 @@ def engine_table(rows: Sequence[Measurement]) -> str:
 
     columns: Columns[Measurement] = [
         ("network", lambda row: row.ran.network),
-        *((key, lambda row, key=key: row.case[key]) for key in ("clips", "precision", "operator")),
+        ("clips", lambda row: row.case["clips"]),
+        ("precision", precision),
+        ("operator", lambda row: row.case["operator"]),
         ("for", lambda row: ", ".join(f"{number / 10:.1f}" for number in capabilities(row))),
         ("further streams", lambda row: row.case["options"].get("max_aux_streams", "its choice")),
         ("engine MB", lambda row: megabytes(row, "engine_bytes")),

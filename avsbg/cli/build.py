@@ -29,6 +29,9 @@ def build(  # noqa: PLR0917  (each is an option by name)
             help="fp32, tf32, fp16, bf16; int8 or fp8 after `avsbg convert`: the type of the products. docs/engines.md."
         ),
     ],
+    rest: Annotated[
+        str | None, Option(help="With int8 and fp8, the type of what is not quantised: fp16, or fp32 (the default).")
+    ] = None,
     operator: Annotated[
         str, Option(help="plugin (our kernels for the correlation) or plain (standard operators only).")
     ] = "plugin",
@@ -80,6 +83,7 @@ def build(  # noqa: PLR0917  (each is an option by name)
         strip_weights=strip_weights,
         timing_cache=timing_cache,
         graph=graph,
+        rest=rest,
     )
     with phase_bar() as (bar, progress):
         _log_to_console(bar.console, verbose)

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def convert(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the graphs go there.")],
     precision: Annotated[str, Option(help="fp16, bf16, int8 or fp8.")],
+    rest: Annotated[
+        str | None, Option(help="For int8 and fp8, the type of what is not quantised: fp16, or fp32 (the default).")
+    ] = None,
     calibrate: Annotated[
         str | None,
         Option(
@@ -59,6 +62,7 @@ def convert(  # noqa: PLR0917  (each is an option by name)
             bundle,
             precision,
             calibration=None if calibrate is None else ClipSource(calibrate, calibration_clips, seed),
+            rest=rest,
             accuracy_clips=None if measured is None else ClipSource(measured, count, seed),
             min_miou=gate if min_miou is None else min_miou,
             progress=progress,

@@ -28,7 +28,7 @@ from avsbg.benchmarks.results.statistics import mean_interval
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
-from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.precision import PRECISIONS, validate_rest
 from avsbg.runtime.bundle.record_types import Precision
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def measure_precisions(
     progress: Progress,
     *,
     precisions: Sequence[str] = (),
+    rest: Precision | None = None,
     calibrate: str = "vectors",
     dataset: AvsBenchDataset | None = None,
     threads: int = 1,
@@ -56,11 +57,15 @@ def measure_precisions(
     """Measure precisions of bundles, unchanged, and write the rows; what is done is kept if a later one fails.
 
     `precisions` are all if none is named; int8 and fp8 are calibrated on `calibrate` where they were not, as by `avsbg
-    convert --calibrate`. `append` keeps the rows in the file, but for those that are measured again.
+    convert --calibrate`. With a `rest`, the type of what int8 and fp8 do not quantise, only these two are measured.
+    `append` keeps the rows in the file, but for those that are measured again.
     """
     if unknown := [name for name in precisions if name not in PRECISIONS]:
         raise BenchmarkError(f"--precision {unknown[0]} does not exist.", f"Choose: {', '.join(PRECISIONS)}.")
-    wanted = tuple(one for one in PRECISIONS if not precisions or one in precisions)
+    names = precisions or [name for name, spec in PRECISIONS.items() if rest is None or spec.quantization is not None]
+    if problems := [problem for name in names if (problem := validate_rest(name, rest))]:
+        raise BenchmarkError(problems[0])
+    wanted = tuple(GraphName(GRAPH, precision=name, rest=rest) for name in PRECISIONS if name in names)
     old = read_rows(output, "precision") if append and output.exists() else []
     new: list[Measurement] = []
     for bundle in [Bundle.open(path) for path in paths]:
@@ -81,9 +86,9 @@ def measure_precisions(
 
 @contextmanager
 def with_precisions(
-    bundle: Bundle, precisions: Sequence[Precision], calibrate: str, progress: Progress
+    bundle: Bundle, wanted: Sequence[GraphName], calibrate: str, progress: Progress
 ) -> Iterator[Bundle]:
-    """Yield the bundle, or a throw-away copy of it that has a graph in each of the precisions."""
+    """Yield the bundle, or a throw-away copy of it that has each graph that is executed in a precision of its own."""
     from avsbg.export.external_data import check_external_data
     from avsbg.export.precision.calibrate import ClipSource, open_clips
     from avsbg.export.precision.graphs import add_graph
@@ -91,7 +96,7 @@ def with_precisions(
     from avsbg.runtime.bundle import update_bundle
 
     graphs = bundle.manifest.graphs
-    missing = [one for one in precisions if PRECISIONS[one].is_converted and f"{GRAPH}.{one}" not in graphs]
+    missing = [one for one in wanted if PRECISIONS[one.precision].is_converted and str(one) not in graphs]
     if not missing:
         yield bundle
         return
@@ -99,13 +104,14 @@ def with_precisions(
     with tempfile.TemporaryDirectory(prefix="avsbg-") as folder:
         copy = Bundle.open(Path(shutil.copytree(bundle.path, Path(folder) / "bundle")))
         with update_bundle(copy) as update:
-            for done, one in enumerate(missing):
+            for done, graph in enumerate(missing):
+                one = graph.precision
                 progress(f"expressing the graph in {one}", done, len(missing))
                 if PRECISIONS[one].quantization is not None and one not in bundle.manifest.quantisations:
                     clips = open_clips(ClipSource(calibrate, CALIBRATION_CLIPS), copy)
                     min_miou = PRECISIONS[one].min_miou
                     update.quantisations[one] = calibrate_bundle(copy, one, clips, min_miou, progress)
-                add_graph(update, GRAPH, one)
+                add_graph(update, GRAPH, one, graph.rest)
         yield Bundle.open(copy.path)
 
 
@@ -114,7 +120,8 @@ def _merge(old: Sequence[Measurement], new: Sequence[Measurement]) -> list[Measu
 
     def key(row: Measurement) -> tuple[str, ...]:
         data = row.case["data"]
-        return row.ran.network, str(row.ran.weights), row.case["precision"], data["kind"], data["name"]
+        precision = row.case["precision"], row.case.get("rest", "fp32")
+        return row.ran.network, str(row.ran.weights), *precision, data["kind"], data["name"]
 
     renewed = {key(row) for row in new}
     return [*(row for row in old if key(row) not in renewed), *new]
@@ -178,19 +185,20 @@ class ScoredSplit:
 
 
 def measure(
-    bundle: Bundle, made: Bundle, precision: Precision, split: ScoredSplit | None, progress: Progress, *, threads: int
+    bundle: Bundle, made: Bundle, wanted: GraphName, split: ScoredSplit | None, progress: Progress, *, threads: int
 ) -> Measurement:
     """Measure a precision on the bundle's test vectors, or on a split of a data set.
 
-    `made` is the bundle with a graph in the precision. A `DatasetError` if it does not take the data set's clips.
+    `made` is the bundle with the graph `wanted`, if one is made for the precision. A `DatasetError` if it does not take
+    the data set's clips.
     """
     from avsbg.export.precision.accuracy import accuracy_backend, summarize
     from avsbg.export.precision.emulated import label
 
-    started = datetime.now(timezone.utc)
+    started, precision = datetime.now(timezone.utc), wanted.precision
     emulated = PRECISIONS[precision].emulated
     what = label(precision) if emulated else precision
-    name = str(GraphName(GRAPH).converted(precision)) if PRECISIONS[precision].is_converted else GRAPH
+    name = str(wanted) if PRECISIONS[precision].is_converted else GRAPH
     scores: dict[str, Metric] = {}
     with accuracy_backend(made, name, precision, threads=threads) as backend:
         described = backend.describe()
@@ -209,6 +217,7 @@ def measure(
         case={
             "precision": precision,
             "emulated": emulated,
+            **({"rest": wanted.rest} if wanted.rest else {}),
             **{key: getattr(clip, key) for key in ("frames", "height", "width")},
             "data": _describe_vectors(bundle) if split is None else _describe_split(split.dataset),
             "clips": agreement.clips,
@@ -219,7 +228,7 @@ def measure(
             **_calibration(made, precision),
         },
         metrics={
-            **_graph_metrics(made, name, precision),
+            **_graph_metrics(made, name, precision, wanted.rest),
             "logit_error": Metric(value=agreement.logit_error),
             "largest": Metric(value=agreement.largest),
             "agreement": Metric(value=agreement.miou),
@@ -259,15 +268,15 @@ def _score_metrics(ours: Evaluation, reference: Evaluation) -> dict[str, Metric]
     return metrics
 
 
-def _graph_metrics(made: Bundle, name: str, precision: Precision) -> dict[str, Metric]:
+def _graph_metrics(made: Bundle, name: str, precision: Precision, rest: Precision | None) -> dict[str, Metric]:
     """The size of the graph, its products by their inputs' type, and those that take a higher one by the reason."""
     from avsbg.export.precision.graphs import expected_types, kept_higher
 
     record, files = made.graph(name), made.manifest.files
     # What is float32 in the graph, a tf32 engine rounds as it multiplies.
-    types = expected_types(made, GRAPH, precision).values()
+    types = expected_types(made, GRAPH, precision, rest).values()
     products = Counter("tf32" if precision == "tf32" else kind for kind in types)
-    higher = Counter(kept_higher(made, GRAPH, precision).values())
+    higher = Counter(kept_higher(made, GRAPH, precision, rest).values())
     size = sum(files[file].bytes for file in (record.file, *record.external_data))
     return {
         "graph_bytes": Metric(unit="B", value=size),

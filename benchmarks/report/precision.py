@@ -16,7 +16,12 @@ def precision_table(rows: Sequence[Measurement]) -> str:
 
     def order(row: Measurement) -> tuple[Any, ...]:
         network = f"{network_title(row.ran.variant)}, {_size(row)}", weights_title(row)
-        return *network, row.case["data"]["kind"] != "vectors", list(PRECISIONS).index(row.case["precision"])
+        precision = list(PRECISIONS).index(row.case["precision"]), "rest" in row.case
+        return *network, row.case["data"]["kind"] != "vectors", *precision
+
+    def precision_title(row: Measurement) -> str:
+        rest = f", the rest {row.case['rest']}" if "rest" in row.case else ""
+        return row.case["precision"] + rest + " (emulated)" * row.case["emulated"]
 
     def threshold(row: Measurement) -> str:
         return f"{row['min_agreement'].number:g}: {'holds' if row.case['passed'] else '**fails**'}"
@@ -28,7 +33,7 @@ def precision_table(rows: Sequence[Measurement]) -> str:
     named: Columns[Measurement] = [
         ("network, weights", lambda row: f"{network_title(row.ran.variant)}, {_size(row)}, {weights_title(row)}"),
         ("clips", lambda row: f"{row.case['clips']}, {row.case['data']['name']}"),
-        ("precision", lambda row: row.case["precision"] + " (emulated)" * row.case["emulated"]),
+        ("precision", precision_title),
     ]
     agreement: Columns[Measurement] = [
         ("MB", lambda row: f"{row['graph_bytes'].number / 1e6:.1f}"),

@@ -66,7 +66,8 @@ def build_into_bundle(
     source = _source_graph(bundle, request)
     check_external_data(bundle, bundle.graph(source))
     converted = None
-    if PRECISIONS[request.precision].quantization is not None:
+    # With another rest, the graph is made here of what `avsbg convert` calibrated.
+    if PRECISIONS[request.precision].quantization is not None and request.rest is None:
         converted = quantized_graph(bundle, source, request.precision)
         check_external_data(bundle, bundle.graph(converted))
     library = None
@@ -76,7 +77,7 @@ def build_into_bundle(
     with update_bundle(bundle) as update:
         if converted is None:
             report(f"expressing the graph in {request.precision}")
-        graph = converted or add_graph(update, source, request.precision)
+        graph = converted or add_graph(update, source, request.precision, request.rest)
         staged = update.open()
         record = staged.graph(graph)
         accuracy = record.accuracy
@@ -94,7 +95,7 @@ def build_into_bundle(
         built = build_engine(
             api, update.directory / onnx_file, record, request=request, device=device, plugin=library, progress=progress
         )
-        expected = expected_types(bundle, source, request.precision)
+        expected = expected_types(bundle, source, request.precision, request.rest)
         differing, unreported = compare_types(built.layers, expected)
         realised = RealisedRecord(
             source=built.source,
@@ -123,6 +124,7 @@ def build_into_bundle(
             backend=request.backend,
             operator="plain" if request.operator == "plain" else "plugin",
             precision=request.precision,
+            rest=request.rest,
             realised=realised,
             accuracy=accuracy,
             device=device,

@@ -8,8 +8,8 @@ from typing import Literal, get_args
 
 from avsbg.errors import AvsbgError
 from avsbg.runtime.backends.spec import OperatorImplementation
-from avsbg.runtime.bundle.graph_name import ROLES
-from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.graph_name import REST, ROLES
+from avsbg.runtime.bundle.precision import PRECISIONS, validate_rest
 from avsbg.runtime.bundle.record_types import Precision
 
 Backend = Literal["tensorrt", "tensorrt-rtx"]
@@ -39,6 +39,7 @@ class EngineRequest:
     timing_cache: Path | None = None  # earlier measurements of tactics, read if it exists, and written
     aux_streams: int | None = None  # CUDA streams for branches; None: the builder's choice; 0 takes the least memory
     graph: str = "clip"  # or a stream's `encode` or `decode`
+    rest: Precision | None = None  # of what int8 and fp8 do not quantise: fp16, or None for fp32
 
     def __post_init__(self) -> None:
         for flag, value, choices in (
@@ -51,6 +52,9 @@ class EngineRequest:
                 raise BuildError(f"{flag} {value} does not exist.", f"Choose one of: {', '.join(choices)}.")
         # Commands give a word, which the loop has checked.
         object.__setattr__(self, "operator", OperatorImplementation(self.operator))
+        if problem := validate_rest(self.precision, self.rest):
+            raise BuildError(problem)
+        object.__setattr__(self, "rest", None if self.rest == "fp32" else self.rest)
         smallest, optimal, largest = self.clips
         if not 1 <= smallest <= optimal <= largest:
             raise BuildError(
@@ -68,4 +72,5 @@ class EngineRequest:
         devices = "-".join(f"sm{number}" for number in compute_capabilities)
         batch = "-".join(map(str, self.clips))
         streams = "" if self.aux_streams is None else f".aux{self.aux_streams}"
-        return f"{self.graph}.{self.precision}.{self.operator}.{self.backend}.{devices}.clips{batch}{streams}"
+        rest = "" if self.rest is None else f".{REST}{self.rest}"
+        return f"{self.graph}{rest}.{self.precision}.{self.operator}.{self.backend}.{devices}.clips{batch}{streams}"

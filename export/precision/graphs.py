@@ -25,7 +25,7 @@ from avsbg.export.precision.sensitivity import calibrate_bundle
 from avsbg.runtime.bundle import Bundle, BundleUpdate, update_bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
-from avsbg.runtime.bundle.precision import PRECISIONS, converted_precisions
+from avsbg.runtime.bundle.precision import PRECISIONS, converted_precisions, validate_rest
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import Precision
 
@@ -44,6 +44,7 @@ def convert_bundle(
     *,
     calibration: ClipSource | None = None,
     accuracy_clips: ClipSource | None = None,
+    rest: Precision | None = None,
     min_miou: float | None = None,
     progress: Progress,
 ) -> Converted:
@@ -51,16 +52,20 @@ def convert_bundle(
 
     The bundle changes only when everything has succeeded. Without `calibration`, int8 and fp8 use the bundle's own,
     made earlier; without `accuracy_clips`, accuracy is measured on the bundle's test vectors. The threshold `min_miou`,
-    a mean IoU with PyTorch's masks, is by default the precision's.
+    a mean IoU with PyTorch's masks, is by default the precision's. `rest` is the type of what int8 and fp8 do not
+    quantize: fp32 if None, or fp16.
 
     Raises:
-        PrecisionError: no such precision, a threshold that is no share, or a bundle that was not calibrated.
+        PrecisionError: no such precision or rest, a threshold that is no share, or a bundle that was not calibrated.
         CalibrationError: the clips cannot be used, or the precision needs none.
         BundleError: the bundle is not valid.
     """
     if precision not in (known := converted_precisions()):
         raise PrecisionError(f"--precision {precision} is not one to convert to.", f"Choose: {', '.join(known)}.")
     spec = PRECISIONS[precision]
+    if problem := validate_rest(precision, rest):
+        raise PrecisionError(problem)
+    rest = None if rest == "fp32" else rest
     if min_miou is not None and not 0 <= min_miou <= 1:
         raise PrecisionError(f"--min-miou must lie between 0 and 1, not {min_miou}.")
     if calibration is not None and spec.quantization is None:
@@ -83,7 +88,7 @@ def convert_bundle(
         names = []
         for done, source in enumerate(sources):
             progress(f"expressing the graphs in {precision}", done, len(sources))
-            names.append(add_graph(update, source, precision))
+            names.append(add_graph(update, source, precision, rest))
         staged = update.open()
         for done, name in enumerate(names):
             progress("comparing with PyTorch on the test vectors", done, len(names))
@@ -96,7 +101,7 @@ def convert_bundle(
     return Converted(graphs, quantisations.get(precision))
 
 
-def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
+def add_graph(update: BundleUpdate, source: str, precision: Precision, rest: Precision | None = None) -> str:
     """Add a graph in another precision to a bundle, or raise a PrecisionError if that cannot express it.
 
     Returned is the new graph's name: `source` itself for fp32, and for tf32 where no plugin has to be told.
@@ -105,7 +110,7 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
     if precision == "fp32" or (precision == "tf32" and record.operator == "plain"):
         return source
     file = update.bundle.file(record.file)
-    converted = GraphName.parse(source).converted(precision)
+    converted = GraphName.parse(source).converted(precision, rest)
     name, target = str(converted), update.directory / converted.file
     if precision == "tf32":
         model = ir.load(file)  # its weights stay where they are
@@ -117,27 +122,33 @@ def add_graph(update: BundleUpdate, source: str, precision: Precision) -> str:
     else:
         model = load_graph(file)
         if PRECISIONS[precision].quantization is not None:
-            _quantize(update, model, precision)
+            _quantize(update, model, precision, rest)
         else:
             convert(model, precision)
         external = (f"{name}.bin",)
         ir.save(model, target, external_data=external[0])
     check_model(target)
-    changed = {"file": target.name, "external_data": external, "precision": precision, "accuracy": None}
+    changed = {"file": target.name, "external_data": external, "precision": precision, "rest": rest, "accuracy": None}
     update.graphs[name] = record.model_copy(update=changed | describe_model(model))
     return name
 
 
-def _quantize(update: BundleUpdate, model: ir.Model, precision: str) -> None:
+def _quantize(update: BundleUpdate, model: ir.Model, precision: str, rest: Precision | None) -> None:
     record = (update.bundle.manifest.quantisations | update.quantisations).get(precision)
     if record is None:
         raise PrecisionError(
             f"{update.bundle.path} has not been calibrated for {precision}.",
             f"Run `avsbg convert {update.bundle.path} --precision {precision} --calibrate FOLDER`.",
         )
-    fold_batch_norms(model)
-    infer_types(model)
-    quantize(model, precision, record.ranges, set(record.ranges) - set(record.left_out))
+    layers = quantizable_layers(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
+    if rest is None:
+        fold_batch_norms(model)
+        infer_types(model)
+    else:
+        convert(model, rest)
+    done = quantize(model, precision, record.ranges, layers)
+    if done != len(layers):
+        raise PrecisionError(f"{len(layers)} products have a range for {precision}, and {done} could be quantised.")
 
 
 def quantized_graph(bundle: Bundle, source: str, precision: Precision) -> str:
@@ -151,28 +162,31 @@ def quantized_graph(bundle: Bundle, source: str, precision: Precision) -> str:
     return name
 
 
-def expected_types(bundle: Bundle, source: str, precision: Precision) -> dict[str, str]:
+def expected_types(bundle: Bundle, source: str, precision: Precision, rest: Precision | None = None) -> dict[str, str]:
     """The type in which an engine of a precision must compute each layer of a graph, by the table of rules.
 
     In int8 and fp8, that is the precision for the layers that a range was recorded for and that were not left out, and
-    the type between them for all others. tf32 takes float32 inputs and rounds them in the kernel.
+    for all others what `rest` has. tf32 takes float32 inputs and rounds them in the kernel.
     """
     model = load_graph(bundle.file(bundle.graph(source).file))
+    low, quantized = precision if PRECISIONS[precision].is_converted else "fp32", set()
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]
+        low = rest or "fp32"
         quantized = quantizable_layers(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
-        layers = [str(node.name) for node in model.graph if is_compute_layer(node)]
-        return {name: precision if name in quantized else record.between for name in layers}
-    low = precision if PRECISIONS[precision].is_converted else "fp32"
-    rules = {str(node.name): find_rule(node) for node in model.graph if is_compute_layer(node)}
-    return {name: low if rule is not None and rule.choice is Choice.LOW else "fp32" for name, rule in rules.items()}
+    types = {}
+    for node in (node for node in model.graph if is_compute_layer(node)):
+        rule = find_rule(node)
+        is_low = rule is not None and rule.choice is Choice.LOW
+        types[str(node.name)] = precision if node.name in quantized else low if is_low else "fp32"
+    return types
 
 
-def kept_higher(bundle: Bundle, source: str, precision: Precision) -> dict[str, str]:
+def kept_higher(bundle: Bundle, source: str, precision: Precision, rest: Precision | None = None) -> dict[str, str]:
     """The layers of a float32 graph that take a higher type than the precision, with the reason."""
     if not PRECISIONS[precision].is_converted:
         return {}
-    kept = {name for name, kind in expected_types(bundle, source, precision).items() if kind != precision}
+    kept = {name for name, kind in expected_types(bundle, source, precision, rest).items() if kind != precision}
     graph = load_graph(bundle.file(bundle.graph(source).file)).graph
     if PRECISIONS[precision].quantization is not None:
         record = bundle.manifest.quantisations[precision]

@@ -71,7 +71,7 @@ class _Quantizer:
         key = (value, amax)
         if key not in self._activations:
             kind = value.dtype or ir.DataType.FLOAT
-            level = np.asarray(amax / self._max_level, kind.numpy())
+            level = _representable(np.asarray(amax / self._max_level, np.float32), kind)
             scale = self.editor.add_weight(f"{node.name}.input_scale", level, kind)
             stem = f"{node.name}/input"
             quantized = self.editor.insert(
@@ -90,7 +90,7 @@ class _Quantizer:
             assert value.const_value is not None
             kind = value.dtype or ir.DataType.FLOAT
             array = value.const_value.numpy().astype(np.float32)
-            scale = weight_scale(array, axis, self._max_level).astype(kind.numpy())
+            scale = _representable(weight_scale(array, axis, self._max_level), kind)
             along = [-1 if index == axis else 1 for index in range(array.ndim)]
             stored = to_type(array / scale.astype(np.float32).reshape(along), self._type, self._max_level)
             weight = self.editor.add_weight(f"{value.name}.quantised", stored, self._type)
@@ -100,6 +100,11 @@ class _Quantizer:
                 "DequantizeLinear", [weight, scales], name, kind, shape=value.shape, before=node, attributes=attributes
             )
         return self._weights[key]
+
+
+def _representable(scale: NDArray[np.float32], kind: ir.DataType) -> NDArray[Any]:
+    """A step in the type around the quantized values: what would be 0 in float16 is its smallest number."""
+    return np.maximum(scale.astype(kind.numpy()), np.finfo(kind.numpy()).smallest_subnormal)
 
 
 def output_axis(node: ir.Node) -> int:

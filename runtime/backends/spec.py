@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Literal
 
+from avsbg.runtime.bundle.graph_name import REST
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
@@ -15,7 +16,6 @@ _OTHER_DEVICE = (
     "On a processor: onnxruntime, openvino, torch. On a GPU: onnxruntime-cuda, tensorrt, torch --device cuda."
 )
 SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
-_REST = "rest-"
 
 
 class OperatorImplementation(str, Enum):
@@ -68,7 +68,7 @@ class BackendSpec:
         return cls(backend, **found)
 
     def __str__(self) -> str:
-        rest = f"{_REST}{self.rest}" if self.rest else None
+        rest = f"{REST}{self.rest}" if self.rest else None
         return ":".join(part for part in (self.backend, self.operator, rest, self.precision) if part)
 
     def options(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def _read_detail(detail: str) -> tuple[str, Any]:
     """The attribute that a part of a user's text sets, and its value; "" where it is none."""
     if detail in list(OperatorImplementation):
         return "operator", OperatorImplementation(detail)
-    precision = detail.removeprefix(_REST)
+    precision = detail.removeprefix(REST)
     if precision not in PRECISIONS:
         return "", None
     return ("precision" if precision == detail else "rest"), precision

@@ -114,6 +114,7 @@ class EngineRecord(Record):
     backend: Literal["tensorrt", "tensorrt-rtx"]
     operator: Literal["plugin", "plain"]
     precision: Precision = Field(description="as requested")
+    rest: Precision | None = Field(default=None, description="of what is not quantised, as requested; none: fp32")
     realised: RealisedRecord
     accuracy: AccuracyRecord | None = Field(default=None, description="none where no runtime here can run the graph")
     device: DeviceRecord

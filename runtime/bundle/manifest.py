@@ -131,6 +131,9 @@ class GraphRecord(Record):
         description="custom: nodes of the domain avsbg with a function body; plain: standard operators only"
     )
     precision: Precision = Field(default="fp32", description="the type that the graph's products are computed in")
+    rest: Precision | None = Field(
+        default=None, description="of what a quantised graph does not quantise, by the table of rules; none: fp32"
+    )
     accuracy: AccuracyRecord | None = Field(default=None, description="none where that was not measured")
     opset: int = Field(ge=1)
     ir_version: int = Field(ge=1)

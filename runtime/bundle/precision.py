@@ -61,6 +61,14 @@ _TABLE = Path(__file__).with_name("precisions.json").read_bytes()
 PRECISIONS = {spec.name: spec for spec in TypeAdapter(list[PrecisionSpec]).validate_json(_TABLE)}
 
 
+def validate_rest(precision: str, rest: str | None) -> str | None:
+    """The problem of a type for what a precision does not quantize; None where it can be asked for."""
+    if rest in (None, "fp32") or (rest == "fp16" and PRECISIONS[precision].quantization is not None):
+        return None
+    allowed = "what int8 and fp8 do not quantise is fp16 or fp32."
+    return f"--rest {rest} cannot be combined with --precision {precision}: {allowed}"
+
+
 def join_names(names: Sequence[str]) -> str:
     """The names as `a, b or c`."""
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends import Arrays, Backend
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
-from avsbg.runtime.backends.spec import OperatorImplementation
+from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
 from avsbg.runtime.bundle import Bundle, Vectors
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -117,7 +117,8 @@ def _graph_cases(name: str, graph: GraphRecord) -> list[VerifyCase]:
                 native_library("onnxruntime")
             except NativeLibraryError as error:
                 why_not = str(error)
-        label = f"onnxruntime:{operator}" + ("" if graph.precision == "fp32" else f":{graph.precision}")
+        precision = None if graph.precision == "fp32" else graph.precision
+        label = str(BackendSpec("onnxruntime", operator, precision, graph.rest))
         options = {"graph": name, "operator": operator}
         cases.append(VerifyCase(label, "onnxruntime", options, graph.accuracy, why_not))
     return cases
@@ -133,7 +134,7 @@ def _stream_graphs(bundle: Bundle) -> list[VerifyCase]:
     graphs, found = bundle.manifest.graphs, []
     for name, graph in graphs.items():
         parsed = GraphName.parse(name)
-        encode = str(GraphName("encode", precision=graph.precision))
+        encode = str(GraphName("encode", precision=graph.precision, rest=graph.rest))
         if parsed.role != "decode" or encode not in graphs:
             continue
         for case in _graph_cases(name, graph):
@@ -149,11 +150,12 @@ def _stream_engines(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
     for name, decode in engines.items():
         if GraphName.parse(decode.graph).role != "decode":
             continue
-        wanted = ("encode", decode.backend, decode.precision, decode.device)
+        wanted = ("encode", decode.backend, decode.precision, decode.rest, decode.device)
         partners = (
             {"encode": {"engine": other}}
             for other, engine in engines.items()
-            if (GraphName.parse(engine.graph).role, engine.backend, engine.precision, engine.device) == wanted
+            if (GraphName.parse(engine.graph).role, engine.backend, engine.precision, engine.rest, engine.device)
+            == wanted
         )
         changes = next(partners, {"why_not": f"{name} has no engine of encode beside it"})
         case = _engine_case(name, decode, driver)

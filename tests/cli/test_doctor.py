@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from packaging.requirements import Requirement
 
 from avsbg.runtime import doctor
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
+from fixtures import ROOT
 from fixtures.cli import run_avsbg
 
 ORIN = Gpu("Orin", 87, 8 * 2**30, 8, integrated=True)
@@ -58,11 +60,10 @@ def test_each_use_names_the_commands_that_make_it_possible(monkeypatch: pytest.M
     abilities = {ability.use: ability for ability in doctor.diagnose().abilities}
     run = abilities["avsbg verify, run, bench --backend tensorrt"]
     assert not run.possible and "TensorRT, pycuda" in str(run.why_not)
-    assert any(remedy.startswith("pip install pycuda") for remedy in run.remedies)
+    assert any("avsbg[cuda]" in remedy and "nvcc" in remedy for remedy in run.remedies)
     assert any("avsbg[tensorrt]" in remedy for remedy in run.remedies)
-    assert abilities["CUDA graphs with tensorrt and tensorrt-rtx"].remedies[-1] == "pip install cuda-bindings"
-    text = run_avsbg("doctor", columns=250).output
-    assert "pip install cuda-bindings" in text
+    assert "avsbg[cuda]" in abilities["CUDA graphs with tensorrt and tensorrt-rtx"].remedies[-1]
+    assert "pip install 'avsbg[cuda]'" in run_avsbg("doctor", columns=250).output
 
 
 def test_a_jetson_is_told_what_jetpack_it_has_and_how_tensorrt_comes_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,6 +75,54 @@ def test_a_jetson_is_told_what_jetpack_it_has_and_how_tensorrt_comes_there(monke
     assert found["GPU"].found == "Orin, compute capability 8.7, 8 GiB (driver 540.4.0 for CUDA 12.6)"
     if found["TensorRT"].found is None:
         assert "apt install python3-libnvinfer" in str(found["TensorRT"].remedy)
+
+
+def test_builds_are_promised_only_where_all_that_they_import_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = doctor.importlib.util.find_spec
+    for missing, remedy in (("onnxscript", "avsbg[build]"), ("onnx", "avsbg[build]"), ("onnxruntime", "avsbg[cpu]")):
+        monkeypatch.setattr(
+            doctor.importlib.util, "find_spec", lambda name, missing=missing: None if name == missing else real(name)
+        )
+        builds = [ability for ability in doctor.diagnose().abilities if ability.use.startswith("avsbg build")]
+        assert len(builds) == 4 and not any(ability.possible for ability in builds)
+        assert all(any(remedy in one for one in ability.remedies) for ability in builds)
+        # PyTorch is no part of it.
+        assert not any("PyTorch" in str(ability.why_not) for ability in builds)
+
+
+@pytest.mark.parametrize(
+    ("release", "cuda", "extra"),
+    [("R36, REVISION: 4.3", "12.6", "jetson6"), ("R38, REVISION: 2.0", "13.0", "jetson7"), (None, "12.8", "cuda")],
+)
+def test_what_executes_engines_comes_with_the_extra_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, release: str | None, cuda: str, extra: str
+) -> None:
+    monkeypatch.setattr(doctor, "jetson_release", lambda: release)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
+    found = _by_name(monkeypatch, CudaDriver(cuda, None, (ORIN,)))
+    assert all(f"avsbg[{extra}]" in str(found[name].remedy) for name in ("pycuda", "cuda-bindings"))
+
+
+@pytest.mark.parametrize(("version", "fits"), [("12.9.10", True), ("13.4.1", False)])
+def test_bindings_of_a_later_cuda_than_the_drivers(monkeypatch: pytest.MonkeyPatch, version: str, fits: bool) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: object())
+    monkeypatch.setattr(doctor, "_version", lambda _: version)
+    found = doctor._bindings(CudaDriver("12.6", None, (ORIN,)), "pip install 'avsbg[jetson6]'")
+    assert (found.why is None) == fits
+    assert fits or (found.why == "it is of CUDA 13, and the driver's is 12.6" and "jetson6" in str(found.remedy))
+
+
+def test_jetpacks_extras_take_nothing_that_the_system_has() -> None:
+    """TensorRT of PyPI is another than JetPack's, and bindings of CUDA 13 do not fit JetPack 6's driver."""
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for extra, within, beyond in (("jetson6", "12.9.10", "13.0.0"), ("jetson7", "13.0.3", "12.9.10")):
+        requirements = {one.name: one for one in map(Requirement, extras[extra])}
+        assert requirements.keys() == {"cuda-bindings", "pycuda"}
+        assert (
+            within in requirements["cuda-bindings"].specifier and beyond not in requirements["cuda-bindings"].specifier
+        )
+        assert "2025.1.1" not in requirements["pycuda"].specifier and "2025.1.2" in requirements["pycuda"].specifier
 
 
 def test_a_tensorrt_that_is_too_old_or_broken_is_not_taken_for_one_that_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,7 @@ class TensorRtBackend(Backend):
         graph: the graph that the engine was built from, or its role: `clip`, `encode`, `decode`.
         operator: `plugin` or `plain`, where the bundle has engines of both.
         precision: of the engine, where the bundle has several.
+        rest: of what an int8 or fp8 engine does not quantise, fp16 or fp32, where the bundle has engines of both.
         engine: the engine's name, instead of what would be chosen.
         trust: load it even though this user did not build it on this machine.
         plugin: the plugin library; by default the one installed with avsbg.
@@ -51,6 +52,7 @@ class TensorRtBackend(Backend):
         *,
         operator: str | None = None,
         precision: str | None = None,
+        rest: str | None = None,
         engine: str | None = None,
         trust: bool = False,
         plugin: Path | None = None,
@@ -61,7 +63,9 @@ class TensorRtBackend(Backend):
         implementation = self._check_operator(operator)
         device = device_number(self.name, device, "cuda")
         if engine is None:
-            engine = choose_engine(bundle, self.name, graph, operator=implementation, precision=precision, gpu=device)
+            engine = choose_engine(
+                bundle, self.name, graph, operator=implementation, precision=precision, rest=rest, gpu=device
+            )
         self.engine = engine
         self.record = find_engine(bundle, engine)
         if self.record.backend != self.name:
@@ -91,6 +95,7 @@ class TensorRtBackend(Backend):
             "engine": self.engine,
             "operator": self.record.operator,
             "precision": self.record.precision,
+            **({"rest": self.record.rest} if self.record.rest else {}),
             "realised": dict(self.record.realised.products),
             **self.accuracy_check,
             **self._device.describe(),

@@ -42,12 +42,19 @@ def find_engine(bundle: Bundle, name: str) -> EngineRecord:
 
 
 def choose_engine(
-    bundle: Bundle, backend: str, graph: str, *, operator: str | None = None, precision: str | None = None, gpu: int = 0
+    bundle: Bundle,
+    backend: str,
+    graph: str,
+    *,
+    operator: str | None = None,
+    precision: str | None = None,
+    rest: str | None = None,
+    gpu: int = 0,
 ) -> str:
     """The name of the one engine that fits; of several that differ only in the GPU, the one for this machine's `gpu`.
 
-    `graph` is the graph's role or full name; None stands for any operator or precision. It is a `BackendError` if none
-    fits, with the command that builds one, or if several do, with their names.
+    `graph` is the graph's role or full name; None stands for any operator, precision or rest. It is a
+    `BackendError` if none fits, with the command that builds one, or if several do, with their names.
     """
     fitting = {
         name: record
@@ -56,13 +63,14 @@ def choose_engine(
         and graph in (record.graph, GraphName.parse(record.graph).role)
         and operator in (None, record.operator)
         and precision in (None, record.precision)
+        and rest in (None, record.rest or "fp32")
     }
     if not fitting:
-        asked = " ".join(filter(None, (precision, operator, f"engine of {backend}")))
+        asked = " ".join(filter(None, (precision, rest and f"rest-{rest}", operator, f"engine of {backend}")))
         others = [name for name, record in bundle.manifest.engines.items() if record.backend == backend]
         have = f"It has: {', '.join(others)}. " if others else ""
         build = f"avsbg build {bundle.path} --backend {backend} --precision {precision or 'fp16'}"
-        build += f" --operator {operator}" if operator else ""
+        build += f" --rest {rest}" * bool(rest) + f" --operator {operator}" * bool(operator)
         raise BackendError(f"{bundle.path} has no {asked} for the graph {graph}.", f"{have}Make one: {build}")
     gpus = read_cuda_driver().gpus
     if len(fitting) > 1 and gpu < len(gpus):
@@ -72,7 +80,8 @@ def choose_engine(
     if len(fitting) > 1:
         raise BackendError(
             f"{len(fitting)} engines of {bundle.path} fit: {', '.join(fitting)}.",
-            f"Say which: by precision and implementation ({backend}:plugin:fp16), or by its name (--engine NAME).",
+            f"Say which: by precision and implementation ({backend}:plugin:fp16, {backend}:rest-fp16:int8), or by its "
+            "name (--engine NAME).",
         )
     return next(iter(fitting))
 
@@ -94,6 +103,7 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
     path = bundle.file(record.file)
     first = next(iter(record.profile.values()))  # every input begins with the number of clips
     rebuild = f"Rebuild it: avsbg build {bundle.path} --backend {record.backend} --precision {record.precision}"
+    rebuild += f" --rest {record.rest}" if record.rest else ""
     rebuild += f" --operator {record.operator} --clips {first.smallest[0]} {first.optimal[0]} {first.largest[0]}."
     _check_magic(path, record, rebuild)
     if not trust and sha256(path) not in _read_built(_built_list()):

@@ -65,9 +65,15 @@ def _build(
 
 @pytest.fixture(scope="module")
 def built(quantized_twice: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Bundle, dict[str, BuiltEngine]]:
-    """A bundle with a plugin and a plain engine each in float32, float16 and int8, and a plugin engine in fp8."""
+    """A bundle with a plugin and a plain engine each in float32, float16 and int8, and plugin engines in fp8.
+
+    In int8 and fp8 there is also a plugin engine whose rest is float16.
+    """
     path = Path(shutil.copytree(quantized_twice, tmp_path_factory.mktemp("built") / "bundle"))
     engines = {precision: _build(path, precision) for precision in ("fp32", "fp16", "int8", "fp8")}
+    for precision in ("int8", "fp8"):
+        rest = {"rest": "fp16", "compute_capabilities": (89,)}
+        engines[f"{precision} rest"] = _build(path, precision, request=rest)
     engines |= {f"{precision} plain": _build(path, precision, "plain") for precision in ("fp32", "fp16", "int8")}
     return Bundle.open(path), engines
 
@@ -92,6 +98,28 @@ def test_what_has_a_range_is_quantised_and_nothing_else(built: tuple[Bundle, dic
         assert realised.differing == realised.unreported == ()
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_the_rest_of_a_quantised_engine_is_float16(
+    built: tuple[Bundle, dict[str, BuiltEngine]], precision: str
+) -> None:
+    """No product is left in float32 on the ordinary cores: attention, and the operator, are among them."""
+    bundle, engines = built
+    calibration, record = bundle.manifest.quantisations[precision], engines[f"{precision} rest"].record
+    assert (record.precision, record.rest, record.graph) == (precision, "fp16", f"clip.rest-fp16.{precision}")
+    quantised = len(calibration.ranges) - len(calibration.left_out)
+    products = sum(bundle.graph("clip").operators[name] for name in ("Conv", "MatMul")) + 4
+    assert record.realised.products == {precision: quantised, "fp16": products - quantised}
+    assert record.realised.differing == record.realised.unreported == ()
+    layers = json.loads(bundle.file(record.layers_file).read_text())
+    plugins = [layer for layer in layers if layer["kind"] == "custom_layer"]
+    assert [layer["inputs"] for layer in plugins] == [["fp16", "fp16"]] * 4
+    assert record.accuracy is not None and record.accuracy.passed
+    # The weights that are not quantised take half the bytes.
+    assert 0 < (record.memory.weights or 0) < (engines[precision].record.memory.weights or 0)
+    graph = bundle.graph(record.graph)
+    assert (graph.precision, graph.rest) == (precision, "fp16")
+
+
 def test_engines_and_the_graphs_they_come_from_are_in_the_manifest(
     built: tuple[Bundle, dict[str, BuiltEngine]],
 ) -> None:
@@ -102,7 +130,7 @@ def test_engines_and_the_graphs_they_come_from_are_in_the_manifest(
         assert record == engine.record
         assert record.graph_sha256 == sha256(bundle.file(bundle.graph(record.graph).file))
         assert (
-            record.device.compute_capabilities == (89 if record.precision == "fp8" else 86,)
+            record.device.compute_capabilities == (89 if record.rest or record.precision == "fp8" else 86,)
             and record.device.name is None
         )
         assert record.profile["frames"].largest == (4, 2, 64, 64, 3)

@@ -40,6 +40,11 @@ def _request(**fields: Any) -> EngineRequest:
     [
         ({"backend": "tensorflow"}, "--backend tensorflow does not exist. Choose one of: tensorrt, tensorrt-rtx"),
         ({"precision": "half"}, "--precision half does not exist. Choose one of: fp32, tf32, fp16, bf16, int8, fp8"),
+        (
+            {"rest": "fp16"},
+            "--rest fp16 cannot be combined with --precision fp16: what int8 and fp8 do not quantise is",
+        ),
+        ({"precision": "int8", "rest": "bf16"}, "--rest bf16 cannot be combined with --precision int8"),
         ({"operator": "custom"}, "--operator custom does not exist. Choose one of: plugin, plain"),
         ({"clips": (1, 4, 2)}, "--clips 1 4 2 is no range"),
         ({"clips": (0, 1, 1)}, "--clips 0 1 1 is no range"),

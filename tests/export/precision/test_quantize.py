@@ -132,6 +132,37 @@ def test_a_streams_masks_keep_the_gate(quantized_twice: Path, tmp_path: Path, pr
     assert stream["least_miou"] == clip["least_miou"] == 0.5 and stream["passed"]
 
 
+def test_what_is_not_quantised_can_be_float16(quantized: Path, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
+    result = run_avsbg("convert", path, "--precision", "int8", "--rest", "fp16")
+    assert result.code == 0, result.output
+    bundle = Bundle.open(path)
+    record, graph = bundle.manifest.quantisations["int8"], bundle.graph("clip.rest-fp16.int8")
+    assert (graph.precision, graph.rest) == ("int8", "fp16")
+    assert graph.accuracy is not None and graph.accuracy.passed
+    model = ir.load(bundle.file(graph.file))
+    products = {node.name: node for node in model.graph if node.op_type in ("Conv", "MatMul") or node.domain == "avsbg"}
+    quantised = set(record.ranges) - set(record.left_out)
+    for name, node in products.items():
+        producers = [value.producer() for value in node.inputs[:2] if value is not None]
+        inside = all(producer is not None and producer.op_type == "DequantizeLinear" for producer in producers)
+        assert inside == (name in quantised), name
+        assert {value.dtype for value in node.inputs if value is not None} == {ir.DataType.FLOAT16}, name
+    # Nothing of the bundle's own int8 graphs changes, and a stream keeps its features in float16.
+    assert bundle.graph("clip.int8") == Bundle.open(quantized).graph("clip.int8")
+    assert {tensor.dtype for tensor in bundle.graph("decode.rest-fp16.int8").inputs} == {"float16"}
+    run_avsbg("verify", path, "--json", tmp_path / "verify.json")
+    results = {entry["target"]: entry for entry in json.loads((tmp_path / "verify.json").read_text())["results"]}
+    target = "onnxruntime:function:rest-fp16:int8"
+    assert results[target]["passed"] and results[f"{target} as a stream"]["passed"]
+
+
+@pytest.mark.parametrize(("precision", "rest"), [("fp16", "fp16"), ("int8", "bf16"), ("fp8", "tf32")])
+def test_a_rest_that_does_not_exist(quantized: Path, precision: str, rest: str) -> None:
+    result = run_avsbg("convert", quantized, "--precision", precision, "--rest", rest)
+    assert f"--rest {rest} cannot be combined with --precision {precision}" in str(result.error)
+
+
 _BOUNDED = """
 <ir_version: 10, opset_import: ["" : 20]>
 bounded (float[1, 4] x) => (float[1, 4] logits)
