@@ -59,7 +59,7 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
     Raises:
         MediaError: several of many failed; typer.Exit: the only one did, and its error was printed.
     """
-    from avsbg.runtime.errors import MediaError
+    from avsbg.runtime.errors import MediaError, OutputError
     from avsbg.runtime.processes import IsolatedWorker
     from avsbg.runtime.segment.batch import REPORT, BatchItem, BatchResult, find_videos, open_video_worker, run_batch
 
@@ -87,6 +87,10 @@ def run_files(network: Network, sources: list[Path], output: Path, options: Opti
                 done = sum(result.state in {"done", "finished before"} for result in results)
                 kept = f"{done} of {len(items)} finished and kept, nothing half-written"
                 bars.console.print(f"interrupted; {kept}", markup=False)
+                raise
+            except OutputError as error:
+                if any(result.error == str(error) for result in results):  # and so was printed
+                    raise Exit(1) from None
                 raise
     failed = [str(result.item.path) for result in results if result.error is not None]
     if failed and many:

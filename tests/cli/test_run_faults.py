@@ -204,3 +204,14 @@ def test_a_reader_that_leaves_is_no_failure(tiny: Bundle, tmp_path: Path, closed
     assert process.wait(60) == 0
     assert "Traceback" not in text
     assert all((tmp_path / "out" / f"{number}.mkv" / "summary.json").is_file() for number in range(3))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_an_output_that_cannot_be_written_is_told_once(tiny: Bundle, tmp_path: Path, many: bool) -> None:
+    videos = [
+        write_video(tmp_path / f"{name}.mkv", times=steady(5, 5), rate=5, sound=tone(1)) for name in "ab"[: 1 + many]
+    ]
+    (tmp_path / "taken").touch()
+    result = run_avsbg("run", tiny.path, *videos, "-o", tmp_path / "taken" / "out:100:a")
+    assert result.code == 1
+    assert result.paragraph.count("cannot be written") == 1 and "out:100:a" in result.paragraph
