@@ -230,11 +230,13 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
     except NativeLibraryError as error:
         return Finding(name, None, error.message, error.hint)
     contents = found.built_with.get("architectures") or found.built_with.get("paths", "")
-    why = None
+    ptx_of, why = found.built_with.get("ptx", ""), None
     if library == "tensorrt":
-        built = {int(number) for number in contents.split() if number.isdecimal()}
-        lacking = [gpu.name for gpu in driver.gpus if gpu.compute_capability not in built]
+        built, ptx = ({int(number) for number in text.split() if number.isdecimal()} for text in (contents, ptx_of))
+        lacking = [gpu for gpu in driver.gpus if gpu.compute_capability not in built]
+        compiled = [gpu for gpu in lacking if any(gpu.compute_capability >= number for number in ptx)]
+        jit = ": the driver compiles it at its first use, from code for an older GPU; build it for this one"
         if lacking:
-            why = f"it holds no code for {', '.join(lacking)}"
+            why = f"it holds no code for {', '.join(gpu.name for gpu in lacking)}" + jit * (lacking == compiled)
     details = {"path": str(found.path), **found.built_with}
     return Finding(name, f"{found.path.name} with code for {contents}", why, details=details)

@@ -101,9 +101,10 @@ def _jetson_state(root: Path) -> GpuState | None:
                 name=read_text(root / "proc/device-tree/model") or device.name,
                 driver=None,
                 clocks_mhz=clocks,
-                temperature=None,
+                temperature=_temperatures(root).get("gpu-thermal"),
                 power_mode=power_mode(),
-                power_watts=None,
+                # The rail of the GPU and what else is on it: VDD_GPU_SOC (AGX Orin), VDD_CPU_GPU_CV (Nano, NX).
+                power_watts=next((watts for name, watts in Ina3221Meter(root).watts().items() if "GPU" in name), None),
                 throttled=(),
             )
     return None
@@ -146,9 +147,15 @@ class EnergyMeter(Protocol):
 
 
 def find_meter(root: Path = ROOT, nvml: Any = None) -> EnergyMeter | None:
-    """The meter that this machine has: NVML's counter, or a Jetson's INA3221; None where there is neither."""
+    """The meter that this machine has: NVML's counter, or a Jetson's INA3221; None where there is neither.
+
+    A Thor has NVML, which may not count energy there, and INA3221.
+    """
     if nvml is not None:
-        return NvmlMeter(nvml)
+        counter = NvmlMeter(nvml)
+        with suppress(Exception):  # NVML's error for what a GPU does not support
+            counter.stop()
+            return counter
     meter = Ina3221Meter(root)
     return meter if meter.rails else None
 

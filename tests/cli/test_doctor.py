@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 
+from avsbg.native_library import NativeLibrary
 from avsbg.runtime import doctor
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from fixtures import ROOT
@@ -43,6 +45,18 @@ def test_a_plugin_without_code_for_the_gpu_is_reported(monkeypatch: pytest.Monke
         assert plugin.why and plugin.remedy
     else:
         assert plugin.why == "it holds no code for Tesla V100"
+
+
+def test_a_plugin_that_the_driver_compiles_for_the_gpu_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    built = NativeLibrary("tensorrt", Path("plugin.so"), {"architectures": "87 110", "ptx": "87 110"})
+    monkeypatch.setattr(doctor, "native_library", lambda _: built)
+    turing, ada = Gpu("T4", 75, 2**34, 40, integrated=False), Gpu("L4", 89, 2**34, 58, integrated=False)
+    whys = [
+        _by_name(monkeypatch, CudaDriver("13.0", None, gpus))["TensorRT plugin"].why
+        for gpus in ((ORIN,), (ada,), (turing,), (ada, turing))
+    ]
+    assert whys[0] is None and whys[2:] == ["it holds no code for T4", "it holds no code for L4, T4"]
+    assert str(whys[1]).startswith("it holds no code for L4: the driver compiles it at its first use")
 
 
 def test_a_missing_package_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,10 @@ def test_a_captured_graph_gives_what_single_calls_give(opened: Callable[..., Bac
             for name in theirs:
                 np.testing.assert_allclose(ours[name], theirs[name], rtol=0, atol=1e-5)
         graph = captured.describe()["cuda_graph"]
-        assert graph["captured"] == 2 and graph["launched"] == 4 and graph["why_not"] is None
+        # TensorRT for RTX may answer that it still compiles, and is asked again at the next step.
+        most = graph["captured"] == 2 and graph["launched"] == 4
+        assert most or (captured.name == "tensorrt-rtx" and graph["plain_steps"] > 3)
+        assert graph["why_not"] is None
         assert plain.describe()["cuda_graph"]["launched"] == 0
 
 

@@ -202,6 +202,9 @@ std::int32_t CorrelationPlugin::enqueue(PluginTensorDesc const* input_descriptio
   return guarded("execution", -1, [&] {
     CorrelationProblem const current =
         problem(input_descriptions[0].dims, input_descriptions[1].dims, input_descriptions[0].type);
+    if (device_.sm_count == 0) {  // TensorRT announces shapes first, other callers may not
+      check_accepted(query_device(device_));
+    }
     check_accepted(launch(current, device_, inputs, outputs, workspace, stream));
     return 0;
   });

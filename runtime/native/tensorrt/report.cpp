@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdio>
+#include <type_traits>
 #include <typeinfo>
 
 namespace avsbg::tensorrt {
@@ -49,9 +50,17 @@ bool derives_from_versioned_interface(std::type_info const& type) {
 }
 
 // The run-time type of an object with virtual functions whose class is not known: what typeid does, for any layout.
-std::type_info const& run_time_type(void const* object) {
+// Null where its library was compiled without such types.
+std::type_info const* run_time_type(void const* object) {
   auto const* const virtual_table = *static_cast<std::type_info const* const* const*>(object);
-  return *virtual_table[-1];
+  return virtual_table[-1];
+}
+
+bool is_versioned_finder(void const* finder) {
+  std::type_info const* const type = run_time_type(finder);
+  // Without a type, TensorRT is taken to be of the version that this was compiled for.
+  return type == nullptr ? std::is_base_of_v<nvinfer1::IVersionedInterface, nvinfer1::ILoggerFinder>
+                         : derives_from_versioned_interface(*type);
 }
 
 std::atomic<void*> logger_finder{nullptr};
@@ -60,7 +69,7 @@ std::atomic<bool> is_versioned{false};
 }  // namespace
 
 void set_logger_finder(void* finder) noexcept {
-  is_versioned = finder != nullptr && derives_from_versioned_interface(run_time_type(finder));
+  is_versioned = finder != nullptr && is_versioned_finder(finder);
   logger_finder = finder;
 }
 

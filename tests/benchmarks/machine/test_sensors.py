@@ -58,6 +58,7 @@ def test_a_jetson_is_read_from_sysfs(tmp_path: Path) -> None:
     assert state.cpu_mhz == (1510.4, 729.6)
     assert state.temperatures == {"gpu-thermal": 61.5} and state.overcurrent_events == 3
     assert state.gpu is not None and state.gpu.clocks_mhz == {"graphics": 918.0}
+    assert (state.gpu.temperature, state.gpu.power_watts) == (61.5, 4.0)
     assert state.gpu.name == "NVIDIA Jetson Orin Nano Developer Kit"
     assert state.resident > 2**20
 
@@ -75,6 +76,18 @@ def test_the_rails_of_a_jetson_are_named_and_integrated(tmp_path: Path) -> None:
     assert measured["idle_power"].parts["VDD_IN"] == pytest.approx(10.0, rel=0.2)
     assert measured["energy"].parts["VDD_IN"] * len(calls) == pytest.approx(10.0 * seconds, rel=0.5)
     assert measured["energy"].source == "INA3221 (sysfs)"
+
+
+def test_a_jetson_whose_nvml_counts_no_energy_is_metered_by_its_rails(tmp_path: Path) -> None:
+    def refuse(_: object) -> int:
+        raise RuntimeError("Not Supported")
+
+    _write(tmp_path, JETSON)
+    nvml = _Nvml()
+    assert isinstance(find_meter(tmp_path, nvml), NvmlMeter)
+    nvml.nvmlDeviceGetTotalEnergyConsumption = refuse
+    assert isinstance(find_meter(tmp_path, nvml), Ina3221Meter)
+    assert find_meter(tmp_path / "elsewhere", nvml) is None
 
 
 def test_where_nothing_can_be_read_nothing_is_claimed(tmp_path: Path) -> None:

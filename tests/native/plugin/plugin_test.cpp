@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -295,7 +296,16 @@ int main(int argument_count, char** arguments) {
 
   Finder<abi10::LoggerFinder, abi10::Logger> finder10;
   Finder<abi11::LoggerFinder, abi11::Logger> finder11;
-  for (void* const finder : {static_cast<void*>(&finder10), static_cast<void*>(&finder11)}) {
+  // As a libnvinfer has it that was compiled with -fno-rtti: no type stands before the virtual functions.
+  constexpr bool kVersioned = std::is_base_of_v<IVersionedInterface, ILoggerFinder>;
+  std::conditional_t<kVersioned, decltype(finder11), decltype(finder10)> untyped_finder;
+  void**& functions = *reinterpret_cast<void***>(&untyped_finder);
+  // findLogger and two destructors; with getInterfaceInfo and getAPILanguage before them where it is versioned.
+  std::vector<void*> table{functions[-2], nullptr};
+  table.insert(table.end(), functions, functions + (kVersioned ? 5 : 3));
+  functions = table.data() + 2;
+  for (void* const finder : {static_cast<void*>(&finder10), static_cast<void*>(&finder11),
+                             static_cast<void*>(&untyped_finder)}) {
     set_logger_finder(finder);
     check_names(means, "MeanCorrelation", {"mean_b", "tf32"});
     check_names(volume, "CorrelationVolume", {"relu", "tf32"});
