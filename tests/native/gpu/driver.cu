@@ -1,0 +1,142 @@
+// Runs the launchers of runtime/native/cuda on a GPU, without Python: for compute-sanitizer, ncu and scripts/on-gpu.sh.
+//
+//     driver mean DTYPE N P Q C SM_COUNT WITH_MEAN_B       < a b  > line mean_a [mean_b]
+//     driver volume DTYPE N P Q C SM_COUNT RELU            < a b  > line volume
+//     driver random mean|volume ...                        > line; the inputs are small integers made here
+//
+// As the emulation's main.cpp: DTYPE is the number of DataType, tensors are raw bytes, `line` is one line of JSON. With
+// SM_COUNT = 0 the device is as it is. Buffers have exactly the size that the contract says, and outputs and workspace
+// are not set before the launch. Compiled with -DFAULT_MEMCHECK or -DFAULT_INITCHECK it breaks the contract, for the tool
+// of that name to find.
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include <cuda_runtime.h>
+
+#include "correlation.h"
+
+namespace {
+
+#ifdef FAULT_MEMCHECK
+constexpr std::size_t kMissing = sizeof(float);  // of mean_a, or of the volume
+#else
+constexpr std::size_t kMissing = 0;
+#endif
+
+void check(cudaError_t error, const char* doing) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s failed: %s\n", doing, cudaGetErrorString(error));
+  std::exit(3);
+}
+
+// Device memory of exactly this size; a null pointer for none.
+struct Buffer {
+  explicit Buffer(std::size_t bytes) : bytes(bytes) {
+    if (bytes > 0) check(cudaMalloc(&pointer, bytes), "cudaMalloc");
+  }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+  ~Buffer() { cudaFree(pointer); }
+  float* floats() const { return static_cast<float*>(pointer); }
+
+  void fill(const std::vector<unsigned char>& data) {
+    if (bytes > 0) check(cudaMemcpy(pointer, data.data(), bytes, cudaMemcpyHostToDevice), "copying to the device");
+  }
+  void print() const {
+    std::vector<unsigned char> data(bytes);
+    if (bytes > 0) check(cudaMemcpy(data.data(), pointer, bytes, cudaMemcpyDeviceToHost), "copying to the host");
+    std::fwrite(data.data(), 1, bytes, stdout);
+  }
+
+  std::size_t bytes;
+  void* pointer = nullptr;
+};
+
+// Elements of the four types whose value is -1, 0, 1 or 2: any finite pattern serves the tools that look at addresses.
+std::vector<unsigned char> small_integers(std::size_t count, avsbg::DataType dtype) {
+  const bool wide = dtype == avsbg::DataType::kFloat32 || dtype == avsbg::DataType::kTf32;
+  const std::uint32_t words[] = {0xbf800000U, 0U, 0x3f800000U, 0x40000000U};
+  const std::uint16_t halves[] = {0xbc00, 0, 0x3c00, 0x4000}, brains[] = {0xbf80, 0, 0x3f80, 0x4000};
+  std::vector<unsigned char> data(count * (wide ? 4 : 2));
+  std::uint32_t state = 1;
+  for (std::size_t i = 0; i < count; ++i) {
+    state = state * 1664525U + 1013904223U;
+    const unsigned pick = state >> 30;
+    if (wide) {
+      std::memcpy(&data[i * 4], &words[pick], 4);
+    } else {
+      std::memcpy(&data[i * 2], dtype == avsbg::DataType::kFloat16 ? &halves[pick] : &brains[pick], 2);
+    }
+  }
+  return data;
+}
+
+std::vector<unsigned char> input(bool random, std::size_t count, avsbg::DataType dtype) {
+  std::vector<unsigned char> data = small_integers(count, dtype);
+  if (!random && std::fread(data.data(), 1, data.size(), stdin) != data.size()) {
+    std::fprintf(stderr, "standard input ended early\n");
+    std::exit(2);
+  }
+  return data;
+}
+
+}  // namespace
+
+int main(int count, char** words) {
+  const bool random = count > 1 && std::strcmp(words[1], "random") == 0;
+  if (random) {
+    ++words;
+    --count;
+  }
+  const std::string what = count > 1 ? words[1] : "";
+  if (count != 9 || (what != "mean" && what != "volume")) {
+    std::fprintf(stderr, "usage: see the top of driver.cu\n");
+    return 2;
+  }
+  avsbg::CorrelationProblem problem;
+  problem.dtype = static_cast<avsbg::DataType>(std::atoi(words[2]));
+  problem.n = std::atoll(words[3]);
+  problem.p = std::atoll(words[4]);
+  problem.q = std::atoll(words[5]);
+  problem.c = std::atoll(words[6]);
+  avsbg::Device device;
+  std::string error = avsbg::query_device(device);
+  if (!error.empty()) {
+    std::fprintf(stderr, "%s\n", error.c_str());
+    return 3;
+  }
+  if (const int sm_count = std::atoi(words[7])) device.sm_count = sm_count;
+  const bool flag = std::atoi(words[8]) != 0;
+  const auto rows = static_cast<std::size_t>(problem.n * problem.p);
+  const auto columns = static_cast<std::size_t>(problem.n * problem.q);
+  const auto channels = static_cast<std::size_t>(problem.c);
+
+  const std::vector<unsigned char> a_data = input(random, rows * channels, problem.dtype);
+  const std::vector<unsigned char> b_data = input(random, columns * channels, problem.dtype);
+  Buffer a(a_data.size()), b(b_data.size());
+  a.fill(a_data);
+#ifndef FAULT_INITCHECK
+  b.fill(b_data);
+#endif
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "making a stream");
+  const std::size_t outputs = what == "mean" ? rows : rows * static_cast<std::size_t>(problem.q);
+  Buffer first(outputs * sizeof(float) - (outputs > 0 ? kMissing : 0));
+  Buffer second(what == "mean" && flag ? columns * sizeof(float) : 0);
+  Buffer workspace(what == "mean" ? avsbg::mean_correlation_workspace_size(problem, flag) : 0);
+  error = what == "mean" ? avsbg::launch_mean_correlation(problem, device, a.pointer, b.pointer, first.floats(),
+                                                          second.floats(), workspace.pointer, stream)
+                         : avsbg::launch_correlation_volume(problem, device, a.pointer, b.pointer, first.floats(), flag,
+                                                            stream);
+  check(cudaStreamSynchronize(stream), "the kernel");
+  std::printf("{\"error\": \"%s\", \"shared\": {}}\n", error.c_str());
+  if (!random) {
+    first.print();
+    second.print();
+  }
+  check(cudaStreamDestroy(stream), "destroying the stream");
+  return error.empty() ? 0 : 1;
+}

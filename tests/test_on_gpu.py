@@ -1,0 +1,111 @@
+"""scripts/on-gpu.sh: what needs no GPU runs, and stages that do are held to tools that are played."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fixtures import ROOT
+
+pytestmark = [pytest.mark.native]
+SCRIPT = ROOT / "scripts" / "on-gpu.sh"
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(SCRIPT), *map(str, arguments)],
+        env={**os.environ, "PYTHON": sys.executable, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
+    """Everything is compiled, the kernels' tests pass on the emulated CUDA, and what measures writes its rows."""
+    if shutil.which("nvcc") is None:
+        pytest.skip("nvcc not found: install the CUDA toolkit")
+    done = run("--here", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())
+    stages = {stage["stage"]: stage["result"] for stage in results["stages"]}
+    without = dict.fromkeys(("plugin", "sanitizers", "ncu"), "skipped")
+    assert stages == {**dict.fromkeys(("machine", "build", "kernels", "operator", "table7"), "passed"), **without}
+    assert results["machine"]["packages"]["torch"]
+    assert results["tests"]["tests"] > 90 and results["tests"]["failures"] == results["tests"]["errors"] == 0
+    assert {row["way"] for row in results["operator"]} == {"materialised", "tiles in L2", "composite"}
+    assert all(row["is_right"] for row in results["operator"])
+    assert [row["operator"] for row in results["table7"]] == ["published", "composite"]
+    assert all(row["eager_ms"]["p50"] > 0 for row in results["table7"])
+    # The fault of racecheck is a copy of the kernels without one barrier.
+    kernels = ROOT / "runtime" / "native" / "cuda" / "correlation.cuh"
+    sound, faulty = (path.read_text() for path in (kernels, tmp_path / "racecheck" / "correlation.cuh"))
+    assert sound.count("__syncthreads();") == faulty.count("__syncthreads();") + 1
+
+
+def play(folder: Path, name: str, text: str) -> dict[str, str]:
+    """Put a program of that name on the PATH; returns the environment."""
+    program = folder / name
+    program.write_text(f"#!/usr/bin/env bash\n{text}\n")
+    program.chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize(
+    ("tool", "code", "words"),
+    [
+        ('case $3 in *driver-*) n=2 ;; *) n=0 ;; esac; echo "========= ERROR SUMMARY: $n errors"', 0, "planted"),
+        ("echo '========= ERROR SUMMARY: 0 errors'", 1, "memcheck does not find the fault that was planted for it"),
+        ("echo '========= ERROR SUMMARY: 1 error'", 1, "memcheck, mean 2 1 150 135 128 1 1:"),
+        ("echo 'Device not supported'", 77, "SKIPPED: compute-sanitizer cannot look at this device"),
+    ],
+    ids=["sound", "blind", "faulty", "unable"],
+)
+def test_the_sanitizers_must_find_what_was_planted_and_nothing_else(
+    tmp_path: Path, tool: str, code: int, words: str
+) -> None:
+    done = run("--stage", "sanitizers", tmp_path / "out", **play(tmp_path, "compute-sanitizer", tool))
+    assert done.returncode == code, done.stdout + done.stderr
+    assert words in done.stdout
+
+
+def test_counters_become_rows(tmp_path: Path) -> None:
+    header = '"ID","Kernel Name","Metric Name","Metric Unit","Metric Value"'
+    rows = '"0","correlate","gpu__time_duration.sum","ns","21,000"'
+    environment = play(tmp_path, "ncu", f"echo '==PROF=='; echo '{header}'; echo '{rows}'")
+    out = tmp_path / "out"
+    assert run("--stage", "ncu", out, **environment).returncode == 0
+    subprocess.run([sys.executable, ROOT / "scripts/gpu/collect.py", out, "-o", out / "results.json"], check=True)
+    counters = json.loads((out / "results.json").read_text())["counters"]
+    assert len(counters) == 5
+    assert counters[0] == {
+        "problem": "mean 2 4 3136 3136 128 0 1",
+        "kernel": "correlate",
+        "metric": "gpu__time_duration.sum",
+        "unit": "ns",
+        "value": "21,000",
+    }
+
+
+def test_a_stage_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
+    play(tmp_path, "python", f'case "$*" in *collect*) exec {sys.executable} "$@" ;; esac; echo broken; exit 3')
+    done = run("--here", "--only", "machine", "--only", "operator", tmp_path / "out", PYTHON=str(tmp_path / "python"))
+    assert done.returncode == 1
+    assert "failed: machine operator" in done.stderr
+    assert done.stdout.count("broken") == 2
+    stages = json.loads((tmp_path / "out" / "results.json").read_text())["stages"]
+    assert [stage["result"] for stage in stages] == ["failed", "failed"]
+
+
+def test_an_unknown_stage_and_a_missing_gpu_are_refused(tmp_path: Path) -> None:
+    unknown = run("--only", "everything", tmp_path / "out")
+    assert (unknown.returncode, "no stage is named everything" in unknown.stderr) == (2, True)
+    blind = run(tmp_path / "out", PYTHON="false")
+    assert (blind.returncode, "no NVIDIA GPU answers here" in blind.stderr) == (1, True)
