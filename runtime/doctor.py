@@ -28,6 +28,10 @@ _NEEDS = {
     "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
     "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
     "avsbg verify, run, bench --backend onnxruntime-cuda": ["GPU", "ONNX Runtime's CUDA"],
+    "avsbg verify, run, bench --backend onnxruntime-cuda:native": [
+        *("GPU", "ONNX Runtime's CUDA", "ONNX Runtime operators", "CUDA kernels"),
+    ],
+    "avsbg verify, run, bench --backend torch --device cuda": ["GPU", "PyTorch", "CUDA kernels"],
     "avsbg verify, run, bench --backend onnxruntime-tensorrt": ["GPU", "ONNX Runtime's TensorRT"],
     "avsbg build --backend tensorrt-rtx --operator plain": ["TensorRT for RTX", *_GRAPHS],
     "avsbg build --backend tensorrt-rtx --operator plugin": ["TensorRT for RTX", *_GRAPHS, "TensorRT plugin"],
@@ -92,6 +96,7 @@ def diagnose() -> Diagnosis:
         _package("TensorRT for RTX", "tensorrt_rtx", "pip install 'avsbg[rtx]'", _rtx_capabilities),
         _package("pycuda", "pycuda", cuda_remedy),
         _bindings(driver, cuda_remedy),
+        _native("CUDA kernels", "cuda", driver),
         _native("TensorRT plugin", "tensorrt", driver),
         _package("PyTorch", "torch", "pip install 'avsbg[export]'"),
         _package("ONNX", "onnx", "pip install 'avsbg[build]'"),
@@ -231,7 +236,7 @@ def _native(name: str, library: str, driver: CudaDriver) -> Finding:
         return Finding(name, None, error.message, error.hint)
     contents = found.built_with.get("architectures") or found.built_with.get("paths", "")
     ptx_of, why = found.built_with.get("ptx", ""), None
-    if library == "tensorrt":
+    if library in ("cuda", "tensorrt"):
         built, ptx = ({int(number) for number in text.split() if number.isdecimal()} for text in (contents, ptx_of))
         lacking = [gpu for gpu in driver.gpus if gpu.compute_capability not in built]
         compiled = [gpu for gpu in lacking if any(gpu.compute_capability >= number for number in ptx)]

@@ -83,8 +83,10 @@ def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path
         "-DAVSBG_WARNINGS_AS_ERRORS=ON",
         AVSBG_CUDA_ARCHITECTURES="87",
     )
-    assert "100% tests passed, 0 tests failed out of 3" in output
+    assert "100% tests passed, 0 tests failed out of 4" in output
     assert (tmp_path / "runtime/lib/libavsbg_tensorrt.so").is_file()
+    kernels = exports(tmp_path / "runtime/lib/libavsbg_cuda.so")
+    assert len(kernels) == 7 and all(name.startswith("avsbg_cuda_") for name in kernels)
 
 
 @pytest.mark.slow
@@ -98,7 +100,7 @@ def test_jetson_build_answers_under_emulation(plugin, tmp_path):
             pytest.skip(f"not installed: {', '.join(missing)} (scripts/cross-build-jetson.sh --install-packages)")
         command.append("--install-packages")
     output = run(*command, tmp_path)
-    assert "100% tests passed, 0 tests failed out of 3" in output
+    assert "100% tests passed, 0 tests failed out of 4" in output
     library = tmp_path / "runtime/lib/libavsbg_tensorrt.so"
     assert exports(library, "aarch64-linux-gnu-nm") == {"getCreators", "setLoggerFinder"}
     for built in library.parent.glob("*.so"):
