@@ -244,6 +244,7 @@ for name in "${STAGES[@]}"; do
     "${reason//\"/\'}" >"$out/$name.stage.json"
   [[ $result == passed || $result == skipped ]] || tail -n 15 "$out/$name.log" | sed 's/^/    /'
 done
-"$PYTHON" scripts/gpu/collect.py "$out" -o "$out/results.json" || failed+=(results)
-echo "$out/results.json, and a log of each stage beside it; $SECONDS s"
+{ "$PYTHON" scripts/gpu/collect.py "$out" -o "$out/results.json" &&
+  "$PYTHON" scripts/gpu/tables.py "$out/results.json"; } || failed+=(results)
+echo "$out/results.json, as tables in results.md, and a log of each stage beside it; $SECONDS s"
 ((${#failed[@]} == 0)) || { echo "failed: ${failed[*]}" >&2 && exit 1; }

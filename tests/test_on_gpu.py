@@ -44,6 +44,9 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     assert all(row["is_right"] for row in results["operator"])
     assert [row["operator"] for row in results["table7"]] == ["published", "composite"]
     assert all(row["eager_ms"]["p50"] > 0 for row in results["table7"])
+    page = (tmp_path / "results.md").read_text()
+    assert "| 2 | 14 x 14 | tiles in L2 | fp32 |" in page
+    assert "* ncu: skipped needs a GPU" in page
     # The fault of racecheck is a copy of the kernels without one barrier.
     kernels = ROOT / "runtime" / "native" / "cuda" / "correlation.cuh"
     sound, faulty = (path.read_text() for path in (kernels, tmp_path / "racecheck" / "correlation.cuh"))
@@ -85,6 +88,9 @@ def test_counters_become_rows(tmp_path: Path) -> None:
     subprocess.run([sys.executable, ROOT / "scripts/gpu/collect.py", out, "-o", out / "results.json"], check=True)
     counters = json.loads((out / "results.json").read_text())["counters"]
     assert len(counters) == 5
+    subprocess.run([sys.executable, ROOT / "scripts/gpu/tables.py", out / "results.json"], check=True)
+    page = (out / "results.md").read_text()
+    assert "| mean 2 4 3136 3136 128 0 1 | correlate | gpu__time_duration.sum | 21,000 | ns |" in page
     assert counters[0] == {
         "problem": "mean 2 4 3136 3136 128 0 1",
         "kernel": "correlate",
@@ -95,7 +101,11 @@ def test_counters_become_rows(tmp_path: Path) -> None:
 
 
 def test_a_stage_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:
-    play(tmp_path, "python", f'case "$*" in *collect*) exec {sys.executable} "$@" ;; esac; echo broken; exit 3')
+    play(
+        tmp_path,
+        "python",
+        f'case "$*" in *collect* | *tables*) exec {sys.executable} "$@" ;; esac; echo broken; exit 3',
+    )
     done = run("--here", "--only", "machine", "--only", "operator", tmp_path / "out", PYTHON=str(tmp_path / "python"))
     assert done.returncode == 1
     assert "failed: machine operator" in done.stderr
