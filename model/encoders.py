@@ -1,7 +1,7 @@
 """Visual encoders: timm networks that return four feature maps at strides 4, 8, 16 and 32.
 
-To add one: give it an entry in `_ENCODERS` and its name in `variants.ENCODERS`; if a publication used it, add its
-key names to `published.py`.
+To add one: give it an entry in `_ENCODERS` and its name in the entries of `registry.py`; if a publication used it, add
+its key names to `published.py`.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from avsbg.benchmarks.results.schema import Measurement, check_published, read_r
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
 from avsbg.benchmarks.static.roofline import SIDES, Device, Work, load_devices
-from tools import activation_memory, command, decoding, engines, kernels, soak, speed_tables, training_tables
+from tools import activation_memory, command, decoding, engines, kernels, networks, soak, speed_tables, training_tables
 
 RESULTS = Path("benchmarks/results")
 COMMAND = "python -m tools.docs_tables"
@@ -170,6 +170,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/engines.md", "engines", engines.engine_table, ("engines.jsonl",)),
     Block("docs/engines.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
     Block("docs/export.md", "merges", merge_table, ("counts.json",)),
+    Block("docs/networks.md", "networks", networks.network_table),
     Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
