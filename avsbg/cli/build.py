@@ -52,7 +52,7 @@ def build(  # noqa: PLR0917  (each is an option by name)
         ),
     ] = None,
     version_compatible: Annotated[
-        bool, Option("--version-compatible", help="Runs on later minor versions of TensorRT too.")
+        bool, Option("--version-compatible", help="Runs on later versions of TensorRT too, 10's engines on 11.")
     ] = False,
     strip_weights: Annotated[
         bool, Option("--strip-weights", help="Leave the weights out; a refit from the ONNX file restores them.")

@@ -34,7 +34,7 @@ class EngineRequest:
     clips: tuple[int, int, int] = (1, 1, 4)  # in a batch: the smallest, the optimal and the largest number
     compute_capabilities: tuple[int, ...] = ()  # 86 for 8.6; empty for the GPU of this machine
     workspace_mb: int | None = None  # the most that a layer may use; None for TensorRT's own limit
-    version_compatible: bool = False  # also runs on later TensorRT versions of the same generation
+    version_compatible: bool = False  # also runs on later TensorRT versions, 10 on 11 too
     strip_weights: bool = False  # leave out what a refit from the ONNX file restores
     timing_cache: Path | None = None  # earlier measurements of tactics, read if it exists, and written
     aux_streams: int | None = None  # CUDA streams for branches; None: the builder's choice; 0 takes the least memory
