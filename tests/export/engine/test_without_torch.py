@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,13 +36,13 @@ with mock.patch("avsbg.runtime.device.gpu.read_cuda_driver", lambda: DRIVER):
 
 
 @pytest.mark.slow
-def test_an_engine_is_built_without_pytorch(quantized: Path, tmp_path: Path) -> None:
-    path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
+def test_an_engine_is_built_without_pytorch(export_once: Callable[[str], Any], tmp_path: Path) -> None:
+    path = Path(shutil.copytree(export_once("avs-bg, waveform").bundle.path, tmp_path / "bundle"))
     (tmp_path / "plugin.so").write_bytes(b"a library")
-    options = ["--backend", "tensorrt", "--precision", "int8", "--rest", "fp16", "--plugin", tmp_path / "plugin.so"]
+    options = ["--backend", "tensorrt", "--precision", "fp16", "--plugin", tmp_path / "plugin.so"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XDG_STATE_HOME": str(tmp_path)}
     command = [sys.executable, "-c", _SCRIPT, "build", *map(str, [path, *options])]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (record,) = Bundle.open(path).manifest.engines.values()
-    assert (record.precision, record.rest) == ("int8", "fp16") and set(record.realised.products) == {"int8", "fp16"}
+    assert record.precision == "fp16" and set(record.realised.products) == {"fp16"}
