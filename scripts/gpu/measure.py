@@ -38,7 +38,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 def capture(call: Call) -> Call:
     """The call as a CUDA graph: what it costs the GPU, without what it costs Python."""
     side = torch.cuda.Stream()
-    with torch.cuda.stream(side):  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(side):
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(side)

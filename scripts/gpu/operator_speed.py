@@ -7,6 +7,7 @@ in a row; and cold, one replay after the L2 cache was overwritten. A way that ca
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import measure
@@ -107,9 +108,9 @@ def measure_shape(n: int, side: int, device: str, rounds: int) -> list[dict[str,
                 before = torch.cuda.memory_allocated()
                 function(a, b)
                 row["peak_bytes"] = torch.cuda.max_memory_allocated() - before
-                calls[len(rows) - 1] = measure.capture(lambda function=function, a=a, b=b: function(a, b))
+                calls[len(rows) - 1] = measure.capture(partial(function, a, b))
             else:
-                calls[len(rows) - 1] = lambda function=function, a=a, b=b: function(a, b)
+                calls[len(rows) - 1] = partial(function, a, b)
         except Exception as error:  # a rival that fails is a result, and must not take the others along
             row["failed"] = measure.first_line(error)
     torch.set_float32_matmul_precision("highest")
@@ -146,7 +147,7 @@ def rates(device: str) -> list[dict[str, Any]]:
     for name, dtype in (("fp16", torch.float16), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
         torch.mm(a, b)
-        taken = min(measure.milliseconds(lambda a=a, b=b: torch.mm(a, b), repeats=5) for _ in range(5))
+        taken = min(measure.milliseconds(partial(torch.mm, a, b), repeats=5) for _ in range(5))
         rows.append({"kind": "rate", "name": f"cuBLAS {name} 8192", "tflops": 2 * 8192**3 / taken * 1e-9})
     source, target = (torch.empty(2**30, dtype=torch.uint8, device=device) for _ in range(2))
     taken = min(measure.milliseconds(lambda: target.copy_(source), repeats=5) for _ in range(5))

@@ -52,11 +52,11 @@ TABLE7: Sequence[Column] = (
     ("MiB", mebibytes),
     ("", remark),
 )
+UNITS = {"tflops": "TFLOP/s", "gigabytes_per_second": "GB/s", "us": "us"}
 RATES: Sequence[Column] = (
     ("rate", lambda row: row["name"]),
     ("", lambda row: ", ".join(f"{row[key]:.1f} {unit}" for key, unit in UNITS.items() if key in row)),
 )
-UNITS = {"tflops": "TFLOP/s", "gigabytes_per_second": "GB/s", "us": "us"}
 COUNTERS: Sequence[Column] = tuple(
     (name, lambda row, name=name: str(row[name])) for name in ("problem", "kernel", "metric", "value", "unit")
 )
