@@ -45,4 +45,4 @@ def test_an_engine_is_built_without_pytorch(export_once: Callable[[str], Any], t
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (record,) = Bundle.open(path).manifest.engines.values()
-    assert record.precision == "fp16" and set(record.realised.products) == {"fp16"}
+    assert record.precision == "fp16" and record.realised.differing == () and record.accuracy is not None
