@@ -68,6 +68,7 @@ def export_bundle(
             clip=clip,
             preprocessing=preprocessing_record(record),
             mixes_frames=record.mixes_frames,
+            labels=record.labels if variant.classes > 1 else (),
             graphs=graphs,
             parameters={"published": count.published, "inference": count.inference},
             versions={

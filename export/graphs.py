@@ -30,6 +30,7 @@ from avsbg.runtime.bundle.manifest import ClipRecord, PreprocessingRecord
 from avsbg.runtime.media.log_mel import PATCH_SAMPLES
 
 OUTPUTS = ("logits", "probability")
+CLASS_OUTPUTS = ("classes", "class_probability")  # besides, of networks of several classes
 
 
 class AudioForm(Enum):
@@ -83,7 +84,7 @@ class ClipGraph(nn.Module):
     """A network with everything that precedes and follows it in an exported graph."""
 
     BATCH: ClassVar[str] = "clips"  # the one dynamic dimension
-    outputs: tuple[str, ...] = OUTPUTS  # names, in the order that `forward` returns
+    outputs: tuple[str, ...]  # names, in the order that `forward` returns
     scale: Tensor
     offset: Tensor
 
@@ -99,6 +100,7 @@ class ClipGraph(nn.Module):
         if needed and audio_encoder is None:
             raise ValueError(f"the audio form {audio.value} needs an audio encoder")
         self.network = network
+        self.outputs = OUTPUTS if network.variant.classes == 1 else (*OUTPUTS, *CLASS_OUTPUTS)
         self.audio = audio
         self.log_mel = LogMel() if needed and audio is AudioForm.WAVEFORM else None
         # Two names, so that an exported weight's name says which encoder it belongs to.
@@ -141,10 +143,20 @@ class ClipGraph(nn.Module):
             sound = self.spectrogram(sound)[:, None]
         return normalised, sound
 
-    def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: as `network_inputs`. Returns: logits and probabilities, float32 `[B, T, H, W]`."""
-        logits = self.network(*self.network_inputs(frames, sound))
-        return logits, self.network.probability(logits)
+    def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, ...]:
+        """Args: as `network_inputs`. Returns: as `results`."""
+        return self.results(self.network(*self.network_inputs(frames, sound)))
+
+    def results(self, logits: Tensor) -> tuple[Tensor, ...]:
+        """The graph's outputs from logits `[..., H, W]`: these, and probabilities of the same shape.
+
+        With several classes, from logits `[..., classes, H, W]`: these; probabilities that a pixel sounds and numbers
+        of classes (int32), both `[..., H, W]`; and the probability of each class.
+        """
+        results = (logits, self.network.probability(logits))
+        if self.network.variant.classes == 1:
+            return results
+        return *results, logits.argmax(dim=-3).to(torch.int32), logits.softmax(dim=-3)
 
     def example(self, shape: ClipShape) -> dict[str, Tensor]:
         """Inputs by which PyTorch traces the graph. Two clips: a dynamic size of 1 would be taken for a constant."""
@@ -183,7 +195,7 @@ class EncodeGraph(StreamGraph):
         super().__init__(clip)
         self.outputs = self.fused
 
-    def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(self, frames: Tensor, sound: Tensor) -> tuple[Tensor, ...]:
         """Encode frames, uint8 `[N, H, W, 3]`, to the network's `feature_shapes`.
 
         Sound is float32, one patch each: waveform `[N, 15600]`, log-mel `[N, 1, 96, 64]`, or embedding `[N, 128]`.
@@ -213,13 +225,11 @@ class DecodeGraph(StreamGraph):
     Where frames have no partners, as in a variant without motion, the graph takes the frame's features alone.
     """
 
-    outputs = OUTPUTS
-
-    def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Args: features of the frames, then of their partners, `[N, ...]`. Returns: two maps `[N, H, W]`."""
+    def forward(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        """Args: features of the frames, then of their partners, `[N, ...]`. Returns: as `results`."""
         stages = len(self.fused)
         logits = self.network.decode(list(maps[:stages]), list(maps[stages:]) if self.partner else None)
-        return logits, self.network.probability(logits)
+        return self.results(logits)
 
     def example(self, shape: ClipShape) -> dict[str, Tensor]:
         """As in `ClipGraph`; each input is a tensor of its own, since the exporter takes equal objects for one."""

@@ -185,7 +185,10 @@ class TorchBackend(Backend):
                     stack.enter_context(composite())
             computed = self._module(*arguments)
         # Autocast returns what its last product computed in; numpy has no bf16.
-        results = {name: one.float() for name, one in zip(self._module.outputs, computed, strict=True)}
+        results = {
+            name: one.float() if one.is_floating_point() else one
+            for name, one in zip(self._module.outputs, computed, strict=True)
+        }
         return {
             name: TorchTensor(results[name]) if name in device_outputs else results[name].cpu().numpy()
             for name in outputs

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from avsbg.export.graph_tensors import probe
-from avsbg.export.graphs import OUTPUTS, AudioForm, ClipGraph
+from avsbg.export.graphs import AudioForm, ClipGraph
 from avsbg.model import log_mel
 from avsbg.model.factory import load_object
 from avsbg.model.record import NetworkRecord
@@ -42,7 +42,7 @@ def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> 
     frames, sound = (torch.from_numpy(array) for array in inputs.values())
     with torch.inference_mode():
         passed = graph.network.forward_stages(*graph.network_inputs(frames, sound))
-        outputs = (passed.logits, graph.network.probability(passed.logits))
+        outputs = dict(zip(graph.outputs, graph.results(passed.logits), strict=True))
     intermediates: Arrays = {}
     for name, value in vars(passed).items():
         if isinstance(value, list):
@@ -50,7 +50,8 @@ def reference_run(graph: ClipGraph, clip: ClipRecord, clips: int, seed: int) -> 
                 intermediates |= _keep(f"{name}.{stage}", tensor.numpy())
         elif name != "logits":
             intermediates |= _keep(name, value.numpy())
-    return ReferenceRun(inputs, dict(zip(OUTPUTS, (output.numpy() for output in outputs), strict=True)), intermediates)
+    outputs.pop("class_probability", None)  # as large as the logits, which say the same
+    return ReferenceRun(inputs, {name: output.numpy() for name, output in outputs.items()}, intermediates)
 
 
 def make_clips(

@@ -82,6 +82,7 @@ class NetworkRecord:
         module: `module:Class`, a `Network` made from a `Variant`; None where nothing was released.
         encoders: the visual encoders it is defined for, the default first.
         classes: the numbers of classes; 1 stands for binary masks.
+        labels: the names of several classes, the background first.
         switches: the switches of `Variant` that can be turned on.
         optional: those of them that can be turned off.
         normalisation: of the frames.
@@ -104,6 +105,7 @@ class NetworkRecord:
     module: str | None
     encoders: tuple[str, ...] = ()
     classes: tuple[int, ...] = (1,)
+    labels: tuple[str, ...] = ()
     switches: tuple[Switch, ...] = ()
     optional: tuple[Switch, ...] = ()
     normalisation: Normalisation = Normalisation()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from avsbg.model.avss import LABELS
 from avsbg.model.record import (
     CheckpointLayout,
     LatentRecord,
@@ -170,7 +171,8 @@ register_network(
         source="arXiv 2307.01146; vvvb-github/AVSegFormer @ 7083cb6586d1",
         module="avsbg.model.avsegformer:AvSegFormer",
         encoders=_ENCODERS,
-        classes=(1, 71),
+        classes=(1, len(LABELS)),
+        labels=LABELS,
         switches=("audio",),
         mask="sigmoid(logits); of 71 classes 1 - softmax(logits) of the background",
         checkpoint=CheckpointLayout(

@@ -37,8 +37,18 @@ class ClipAgreement:
     reference: tuple[float, float]  # of the reference's logits, the sum and the sum of squares
 
 
+def decide(logits: NDArray[Any]) -> NDArray[Any]:
+    """Masks `[B, T, H, W]`: bool of logits of that shape, numbers of classes of logits `[B, T, classes, H, W]`."""
+    return logits > 0 if logits.ndim == 4 else logits.argmax(axis=2)
+
+
 def clip_agreement(name: str, logits: NDArray[Any], reference: NDArray[Any]) -> ClipAgreement:
-    """Compare the logits `[T, H, W]` of a clip; a pixel belongs to the mask where its logit exceeds 0."""
+    """Compare the logits of a clip.
+
+    A pixel of `[T, H, W]` belongs to the mask where its logit exceeds 0; one of several classes, `[T, classes, H, W]`,
+    to the class of the largest.
+    """
+    ours, theirs = decide(logits[None])[0], decide(reference[None])[0]
     wanted = reference.astype(np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         differences = logits.astype(np.float64) - wanted
@@ -46,8 +56,8 @@ def clip_agreement(name: str, logits: NDArray[Any], reference: NDArray[Any]) -> 
         squares = float(np.square(differences).sum()) if finite else math.inf
     return ClipAgreement(
         name=name,
-        miou=float(mask_iou(logits > 0, reference > 0).mean()),
-        flipped=int(((logits > 0) != (reference > 0)).sum()),
+        miou=float(mask_iou(ours, theirs).mean()),
+        flipped=int((ours != theirs).sum()) * (logits.size // ours.size),  # counted as `pixels` are, once per logit
         pixels=logits.size,
         largest=float(np.abs(differences).max()) if finite else math.inf,
         squares=squares,

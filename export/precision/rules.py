@@ -51,6 +51,10 @@ def _is_divided_later(node: ir.Node) -> bool:
     return node.op_type in ("MatMul", "Gemm") and bool(consumers) and all(user.op_type == "Div" for user in consumers)
 
 
+def _places_samples(node: ir.Node) -> bool:
+    return node.op_type == "GridSample" or ".sampling_offsets" in (node.name or "")
+
+
 def _makes_output(node: ir.Node) -> bool:
     moves = node.op_type in ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Sigmoid")
     return moves and any(value.is_graph_output() for value in node.outputs)
@@ -86,6 +90,12 @@ RULES = (
         lambda node: node.op_type == "LayerNormalization" and node.attributes.get_int("stash_type", 1) == 1,
     ),
     Rule("layer normalisation in its input's type", Choice.FP32, "stash_type is not 1", _is("LayerNormalization")),
+    Rule(
+        "sampling",
+        Choice.FP32,
+        "float16 rounds a place in a map of 64 cells by up to 0.016 of a cell; GridSample has no bfloat16 and no int8",
+        _places_samples,
+    ),
     Rule("output", Choice.FP32, "the contract of the graph's outputs is float32", _makes_output),
     Rule(
         "product",

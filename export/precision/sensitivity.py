@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.export.editor import PrecisionError, load_folded, load_graph
+from avsbg.export.precision.accuracy import decide
 from avsbg.export.precision.calibrate import VECTORS, CalibrationClips, Progress, calibrate, vector_clips
 from avsbg.export.precision.quantize import quantizable_layers, quantize, unquantized_layers
 from avsbg.export.sessions import temporary_session
@@ -194,7 +195,7 @@ class _Measure:
         pairs = list(zip(logits, self._reference[:clips], strict=True))
         squares = [float(np.square(ours - theirs, dtype=np.float64).mean()) for ours, theirs in pairs]
         error = math.sqrt(sum(squares) / len(squares)) / self._scale
-        miou = np.concatenate([mask_iou(ours > 0, theirs > 0).ravel() for ours, theirs in pairs]).mean()
+        miou = np.concatenate([mask_iou(decide(ours), decide(theirs)).ravel() for ours, theirs in pairs]).mean()
         if not math.isfinite(error):
             return float(np.finfo(np.float32).max), 0.0
         return error, float(miou)

@@ -199,6 +199,9 @@ class Manifest(Record):
         default=None,
         description="why a mask needs frames beside its own and its neighbour, so that no stream can be made",
     )
+    labels: tuple[str, ...] = Field(
+        default=(), max_length=256, description="names of classes, the background first; none for binary masks"
+    )
     parameters: ParametersRecord
     flops: Count | None = Field(default=None, description="floating-point operations per clip (one multiply-add is 2)")
     vectors: tuple[VectorsRecord, ...] = ()
@@ -210,7 +213,7 @@ class Manifest(Record):
     versions: dict[str, str] = Field(description="tools that made the bundle")
     created: AwareDatetime
 
-    ADDED: ClassVar[frozenset[str]] = frozenset({"mixes_frames"})
+    ADDED: ClassVar[frozenset[str]] = frozenset({"mixes_frames", "labels"})
 
     @property
     def uses_audio(self) -> bool:

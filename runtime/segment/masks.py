@@ -18,21 +18,24 @@ from PIL import Image
 
 from avsbg.runtime.media.container import VideoInfo
 from avsbg.runtime.media.samples import Sample
+from avsbg.runtime.segment.palette import COLOURS
 
 Array = NDArray[Any]
 MaskFormat = Literal["png", "video", "none"]
 
-# Writes the mask of a sample, bool `[h, w]` in the video's size; called for one after the other.
+# Writes the mask of a sample in the video's size, one after the other: bool `[h, w]`, or uint8 numbers of classes.
 MaskWriter = Callable[[Sample, Array], None]
 
 MASK_VIDEO, RLE = "masks.mkv", "masks.coco.json"
 
 
 @contextmanager
-def mask_writers(directory: Path, video: VideoInfo, masks: MaskFormat, rle: bool) -> Iterator[list[MaskWriter]]:
+def mask_writers(
+    directory: Path, video: VideoInfo, masks: MaskFormat, rle: bool, labels: tuple[str, ...] = ()
+) -> Iterator[list[MaskWriter]]:
     """Yield the writers for `masks/` or `masks.mkv`, and with `rle` for `masks.coco.json` too.
 
-    The files are complete when the block ends without an error.
+    The files are complete when the block ends without an error. With `labels`, masks are of classes.
     """
     with ExitStack() as stack:
         writers: list[MaskWriter] = []
@@ -41,25 +44,33 @@ def mask_writers(directory: Path, video: VideoInfo, masks: MaskFormat, rle: bool
         elif masks == "video":
             writers.append(stack.enter_context(_video_writer(directory / MASK_VIDEO, video)))
         if rle:
-            writers.append(stack.enter_context(_coco_writer(directory, video)))
+            writers.append(stack.enter_context(_coco_writer(directory, video, labels)))
         yield writers
 
 
 def _png_writer(directory: Path) -> MaskWriter:
-    """`00000.png` and so on in a directory of their own, one for each second: 255 where it sounds, else 0."""
+    """`00000.png` and so on in a directory of their own, one for each second: 255 where it sounds, else 0.
+
+    Of classes, their numbers, which a palette colours.
+    """
     directory.mkdir()
-    return lambda sample, mask: save_grey(directory, sample, mask.astype(np.uint8) * 255)
+    return lambda sample, mask: _save(directory, sample, _grey(mask), COLOURS if mask.dtype == np.uint8 else None)
+
+
+def _grey(mask: Array) -> Array:
+    """A mask's pixels as they are stored."""
+    return mask if mask.dtype == np.uint8 else mask.astype(np.uint8) * 255
 
 
 @contextmanager
 def _video_writer(path: Path, video: VideoInfo) -> Iterator[MaskWriter]:
-    """One lossless grey video (FFV1 in Matroska), a frame for each second at that second: 255 where it sounds."""
+    """One lossless grey video (FFV1 in Matroska), a frame for each second at that second, of `_grey` pixels."""
     with av.open(str(path.resolve()), "w", format="matroska") as target:
         stream = target.add_stream("ffv1", rate=1)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "gray"
 
         def write(sample: Sample, mask: Array) -> None:
-            frame = av.VideoFrame.from_ndarray(mask.astype(np.uint8) * 255, format="gray")
+            frame = av.VideoFrame.from_ndarray(_grey(mask), format="gray")
             frame.pts, frame.time_base = sample.number, Fraction(1)
             target.mux(stream.encode(frame))
 
@@ -68,10 +79,10 @@ def _video_writer(path: Path, video: VideoInfo) -> Iterator[MaskWriter]:
 
 
 @contextmanager
-def _coco_writer(directory: Path, video: VideoInfo) -> Iterator[MaskWriter]:
+def _coco_writer(directory: Path, video: VideoInfo, labels: tuple[str, ...]) -> Iterator[MaskWriter]:
     """A COCO annotation file with uncompressed run lengths; what waits to be written lies on disk.
 
-    An image stands for each second, and an annotation for each in which something sounds.
+    An image stands for each second, and an annotation for each in which something sounds, or for each class in it.
     """
     parts = {name: directory / f".{RLE}.{name}" for name in ("images", "annotations")}
     with ExitStack() as stack:
@@ -83,22 +94,23 @@ def _coco_writer(directory: Path, video: VideoInfo) -> Iterator[MaskWriter]:
             image = {"id": sample.number, "file_name": Path(video.path).name, "height": height, "width": width}
             image |= {"second": sample.number, "time": round(float(sample.time), 6)}
             images.write((",\n" if images.tell() else "") + json.dumps(image))
-            if not mask.any():
-                return
-            annotation = {
-                "id": next(annotation_ids),
-                "image_id": sample.number,
-                "category_id": 1,
-                "iscrowd": 0,
-                "area": int(mask.sum()),
-                "bbox": bounding_box(mask),
-                "segmentation": run_lengths(mask),
-            }
-            annotations.write((",\n" if annotations.tell() else "") + json.dumps(annotation))
+            for category in np.unique(mask[mask > 0]).tolist():
+                of_category = mask == category
+                annotation = {
+                    "id": next(annotation_ids),
+                    "image_id": sample.number,
+                    "category_id": int(category),
+                    "iscrowd": 0,
+                    "area": int(of_category.sum()),
+                    "bbox": bounding_box(of_category),
+                    "segmentation": run_lengths(of_category),
+                }
+                annotations.write((",\n" if annotations.tell() else "") + json.dumps(annotation))
 
         yield write
     info = {"description": "what sounds, by avsbg"}
-    categories = [{"id": 1, "name": "sounding", "supercategory": "sound"}]
+    names = labels[1:] or ("sounding",)
+    categories = [{"id": number, "name": name, "supercategory": "sound"} for number, name in enumerate(names, start=1)]
     with (directory / RLE).open("w", encoding="utf-8") as target:
         target.write(f'{{"info": {json.dumps(info)}, "licenses": [], "categories": {json.dumps(categories)},\n')
         for name, part in parts.items():
@@ -128,4 +140,11 @@ def bounding_box(mask: Array) -> list[int]:
 
 def save_grey(directory: Path, sample: Sample, pixels: Array) -> None:
     """Write uint8 `[h, w]` as a sample's PNG, `00000.png` and so on; fast rather than smallest."""
-    Image.fromarray(pixels).save(directory / f"{sample.number:05d}.png", compress_level=1)
+    _save(directory, sample, pixels, None)
+
+
+def _save(directory: Path, sample: Sample, pixels: Array, palette: Array | None) -> None:
+    image = Image.fromarray(pixels)
+    if palette is not None:
+        image.putpalette(palette.tobytes())
+    image.save(directory / f"{sample.number:05d}.png", compress_level=1)

@@ -21,6 +21,7 @@ from avsbg.runtime.media.appearance import BT709, LIMITED, RGB, ColourTags
 from avsbg.runtime.media.audio import order_frames
 from avsbg.runtime.media.container import Damage, VideoInfo, decode, displayed, open_media, open_track, time_of
 from avsbg.runtime.media.orientation import orientation_of
+from avsbg.runtime.segment.palette import COLOURS, make_legend, show_legend
 
 Array = NDArray[Any]
 Masks = Iterator[tuple[int, Array]]
@@ -34,22 +35,32 @@ _SWSCALE = {10: 9}
 
 
 def tint(pixels: Array, mask: Array) -> Array:
-    """`pixels` (uint8 `[h, w, 3]`) with the tint mixed in half where `mask` (bool `[h, w]`) is true."""
-    tinted = pixels.copy()
-    tinted[mask] = (tinted[mask] >> 1) + (TINT >> 1)
+    """`pixels` (uint8 `[h, w, 3]`) with the tint mixed in half where `mask` (bool `[h, w]`) is true.
+
+    Where it holds numbers of classes, uint8, the tint is the class's colour.
+    """
+    tinted, where = pixels.copy(), mask > 0
+    colour = TINT if mask.dtype == np.bool_ else COLOURS[mask[where]]
+    tinted[where] = (tinted[where] >> 1) + (colour >> 1)
     return tinted
 
 
 class _Tinter:
     """Tints decoded frames in the YUV that they are in, which keeps all other colours as they are."""
 
-    def __init__(self, video: VideoInfo) -> None:
+    def __init__(self, video: VideoInfo, labels: tuple[str, ...]) -> None:
+        self._labels = labels
         self._is_rgb, self._orientation = video.colour.matrix == RGB, video.orientation
         self.colour = replace(video.colour, matrix=BT709, range=LIMITED) if self._is_rgb else video.colour
-        self._tint = [plane.flat[0] for plane in _planes(self._from_rgb(np.tile(TINT, (2, 2, 1))).to_ndarray())]
+        # By what a mask holds: false and true, or numbers of classes.
+        colours = COLOURS if labels else np.stack([TINT, TINT])
+        squares = np.repeat(np.repeat(colours[None], 2, axis=0), 2, axis=1)
+        self._tints = [plane[0, :: plane.shape[1] // len(colours)] for plane in self._as_planes(squares)]
+        self._legend: tuple[Array | None, list[Array]] = (None, [])  # of the last mask, in planes
 
     def __call__(self, frame: Any, mask: Array) -> Any:
-        """A frame tinted where its mask, bool `[h, w]` in the size displayed, is true; in yuv420p of even size."""
+        """A frame tinted where its mask, `[h, w]` in the size displayed, is not 0; in yuv420p of even size."""
+        given = mask
         is_upright = orientation_of(frame, self._orientation).is_upright
         if self._is_rgb or not is_upright or frame.width % 2 or frame.height % 2:
             odd = [(0, size % 2) for size in mask.shape]
@@ -58,9 +69,23 @@ class _Tinter:
         else:
             planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
         pixels, halved = planar.to_ndarray(), mask[::2, ::2]
-        for plane, value, where in zip(_planes(pixels), self._tint, (mask, halved, halved), strict=True):
-            np.copyto(plane, (plane >> 1) + (value >> 1), where=where)
+        planes = _planes(pixels)
+        for plane, tints, chosen in zip(planes, self._tints, (mask, halved, halved), strict=True):
+            value = tints[chosen] if self._labels else tints[1]
+            np.copyto(plane, (plane >> 1) + (value >> 1), where=chosen > 0)
+        for plane, legend in zip(planes, self._legend_of(given), strict=False):
+            plane[: legend.shape[0], : legend.shape[1]] = legend
         return av.VideoFrame.from_ndarray(pixels, format="yuv420p")
+
+    def _legend_of(self, mask: Array) -> list[Array]:
+        """The legend of a mask in planes, none without classes; made once while the mask stays."""
+        if self._legend[0] is not mask:
+            legend = make_legend(mask, self._labels) if self._labels else np.zeros((0, 0, 3), np.uint8)
+            self._legend = mask, list(self._as_planes(legend)) if legend.size else []
+        return self._legend[1]
+
+    def _as_planes(self, pixels: Array) -> tuple[Array, Array, Array]:
+        return _planes(self._from_rgb(pixels).to_ndarray())
 
     def _from_rgb(self, pixels: Array) -> Any:
         """A frame in yuv420p, of the overlay's matrix and range, of uint8 RGB `[h, w, 3]` of even size."""
@@ -79,9 +104,9 @@ def _planes(pixels: Array) -> tuple[Array, Array, Array]:
 class _CurrentMask:
     """The mask of a second, of masks that come in order and are waited for."""
 
-    def __init__(self, video: VideoInfo, masks: Masks, progress: Callable[[int], None]) -> None:
+    def __init__(self, video: VideoInfo, masks: Masks, progress: Callable[[int], None], *, labelled: bool) -> None:
         self._masks, self._progress = masks, progress
-        self._mask: Array = np.zeros((video.height, video.width), bool)
+        self._mask: Array = np.zeros((video.height, video.width), np.uint8 if labelled else bool)
         self._coming: tuple[int, Array] | None = None
         self._ended = False
         self.second = -1  # that the mask was made for
@@ -106,6 +131,7 @@ def write_overlay(
     *,
     progress: Callable[[int], None],
     fragments: bool = False,
+    labels: tuple[str, ...] = (),
 ) -> None:
     """Write a video as H.264 with each second's mask tinted in during that second, and its sound as AAC.
 
@@ -115,9 +141,10 @@ def write_overlay(
     Args:
         video: the video, of which `frames` are the decoded frames and sound, each with its time stamp.
         output: an .mp4 file.
-        masks: (second, bool mask in the video's size), seconds increasing; waited for. A second without a mask keeps
-            the one before, and so does what follows the last one.
+        masks: (second, mask in the video's size, as of `tint`), seconds increasing; waited for. A second without a mask
+            keeps the one before, and so does what follows the last one.
         progress: called with the number of seconds done.
+        labels: names of the masks' classes, for the legend; none where masks are bool.
         fragments: write MP4 in fragments. Its index is then not held in memory; old players show no duration.
 
     Raises:
@@ -126,7 +153,7 @@ def write_overlay(
     try:
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if fragments else {}
         with av.open(str(output.resolve()), "w", format="mp4", options=options) as target:
-            _write_overlay(video, frames, target, masks, progress)
+            _write_overlay(video, frames, target, masks, progress, labels=labels)
     except OSError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -142,9 +169,15 @@ def decode_all(video: VideoInfo, damage: Damage | None = None) -> Iterator[Any]:
 
 
 def _write_overlay(
-    video: VideoInfo, frames: Iterable[Any], target: Any, masks: Masks, progress: Callable[[int], None]
+    video: VideoInfo,
+    frames: Iterable[Any],
+    target: Any,
+    masks: Masks,
+    progress: Callable[[int], None],
+    *,
+    labels: tuple[str, ...],
 ) -> None:
-    tinter, mask, last = _Tinter(video), _CurrentMask(video, masks, progress), -1
+    tinter, mask, last = _Tinter(video, labels), _CurrentMask(video, masks, progress, labelled=bool(labels)), -1
     video_out, audio_out = _add_streams(target, video, tinter.colour)
     for frame, begin, end in _times(frames, video):
         if isinstance(frame, av.AudioFrame):
@@ -205,7 +238,8 @@ class ContactSheet:
 
     COLUMNS, MOST_TILES, TILE_WIDTH = 5, 40, 320
 
-    def __init__(self, pixel_aspect: Fraction = Fraction(1)) -> None:
+    def __init__(self, pixel_aspect: Fraction = Fraction(1), labels: tuple[str, ...] = ()) -> None:
+        self._labels = labels  # of masks of classes
         self._pixel_aspect = pixel_aspect
         self._tiles: list[tuple[int, Image.Image]] = []
         self._step = 1
@@ -214,7 +248,8 @@ class ContactSheet:
         """Add a second's frame with its mask; both in the same size."""
         if second % self._step:
             return
-        image = Image.fromarray(tint(pixels, mask))
+        tinted = tint(pixels, mask)
+        image = Image.fromarray(show_legend(tinted, mask, self._labels) if self._labels else tinted)
         if self._pixel_aspect != 1:
             image = image.resize(self._squared(*image.size))
         image.thumbnail((self.TILE_WIDTH, self.TILE_WIDTH))

@@ -100,13 +100,17 @@ def write_outputs(
         OSError, av.FFmpegError: a file could not be written.
     """
     report = progress or (lambda *_: None)
+    labels = segmenter.bundle.manifest.labels
+    if labels and options.threshold != Options.threshold:
+        hint = "Leave the threshold out."
+        raise MediaError(f"the network decides between {len(labels)} classes, and a threshold does not apply.", hint)
     expected = None if video.duration is None else max(1, int(video.duration + Fraction(1, 2)))
-    record, sheet, start, inference = Record(), ContactSheet(video.pixel_aspect), time.perf_counter(), 0.0
+    record, sheet, start, inference = Record(), ContactSheet(video.pixel_aspect, labels), time.perf_counter(), 0.0
 
     def encode(masks: Iterator[tuple[int, Array]]) -> None:
         write_overlay(
             video, frames, directory / OVERLAY, masks,
-            progress=lambda done: report("overlay", done, expected), fragments=packets is not None,
+            progress=lambda done: report("overlay", done, expected), fragments=packets is not None, labels=labels,
         )  # fmt: skip
 
     def hand_on(sample: Sample, mask: Array) -> None:
@@ -116,10 +120,13 @@ def write_outputs(
         report("segmenting", record.seconds, expected)
 
     def write(results: Iterator[Segmented]) -> None:
-        _write_results(results, directory, video, options=options, writers=writers, record=record, hand_on=hand_on)
+        _write_results(
+            results, directory, video,
+            options=options, writers=writers, record=record, hand_on=hand_on, labels=labels,
+        )  # fmt: skip
 
     with ExitStack() as stack:
-        writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle))
+        writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle, labels))
         reader = stack.enter_context(Prefetch(samples, AHEAD, policy))
         overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
         writer = stack.enter_context(Worker(write, AHEAD))
@@ -161,22 +168,27 @@ def _write_results(
     writers: list[MaskWriter],
     record: Record,
     hand_on: Callable[[Sample, Array], None],
+    labels: tuple[str, ...],
 ) -> None:
-    """Make masks, bool in the video's size, of the network's probabilities; write and count them, and hand them on."""
+    """Make masks in the video's size, bool or of classes, of what the network says; write, count, and hand them on."""
     maps = directory / "probabilities"
     if options.probabilities:
         maps.mkdir()
     with (directory / FRAMES).open("w", encoding="utf-8") as lines:
-        for sample, probability in results:
-            decided = Image.fromarray((probability > options.threshold).astype(np.uint8))
-            mask = np.asarray(decided.resize((video.width, video.height), Image.Resampling.NEAREST)) > 0
+        for sample, probability, classes in results:
+            decided = (probability > options.threshold).astype(np.uint8) if classes is None else classes
+            resized = Image.fromarray(decided).resize((video.width, video.height), Image.Resampling.NEAREST)
+            mask = np.asarray(resized) > 0 if classes is None else np.asarray(resized)
             for write in writers:
                 write(sample, mask)
             if options.probabilities:
                 save_grey(maps, sample, np.rint(probability * 255).astype(np.uint8))
-            area, highest = float(mask.mean()), float(probability.max())
-            line = {"second": sample.number, "time": round(float(sample.time), 6)}
+            area, highest = float((mask > 0).mean()), float(probability.max())
+            line: dict[str, Any] = {"second": sample.number, "time": round(float(sample.time), 6)}
             line |= {"mask_area": area, "highest_probability": highest}
+            if labels:
+                areas = np.bincount(mask.ravel(), minlength=len(labels)) / mask.size
+                line["class_areas"] = {labels[number]: float(areas[number]) for number in np.flatnonzero(areas)}
             lines.write(json.dumps(line) + "\n")
             record.seconds += 1
             record.sounding += area > 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,23 @@ from avsbg.runtime.streaming.frame_pair import MAX_GAP, FramePairing, StreamFram
 from avsbg.runtime.streaming.stream import Spacing
 
 Array = NDArray[Any]
-# A sample and its probabilities, float32 `[H, W]`, in the network's size.
-Segmented = tuple[Sample, Array]
+
+
+class Segmented(NamedTuple):
+    """A sample and what the network says of it, in the network's size."""
+
+    sample: Sample
+    probability: Array  # float32 `[H, W]`, that a pixel sounds
+    classes: Array | None = None  # uint8 `[H, W]`, numbers of classes; None of a network of binary masks
+
+
+def _outputs(bundle: Bundle) -> list[str]:
+    return ["probability", *(["classes"] if bundle.manifest.labels else [])]
+
+
+def _segmented(sample: Sample, outputs: dict[str, Array]) -> Segmented:
+    classes = outputs.get("classes")
+    return Segmented(sample, outputs["probability"], None if classes is None else classes.astype(np.uint8))
 
 
 class Segmenter(Protocol):
@@ -73,12 +88,13 @@ class ClipSegmenter:
         if not samples:
             return
         inputs = clip_inputs(samples, self.bundle.manifest, self._backend.contract)
-        maps = self._backend.run(inputs, ["probability"])["probability"][0, : len(samples)]
-        for sample, probability in zip(samples, maps, strict=True):
-            if not np.isfinite(probability).all():
+        results = self._backend.run(inputs, _outputs(self.bundle))
+        for index, sample in enumerate(samples):
+            segmented = _segmented(sample, {name: maps[0, index] for name, maps in results.items()})
+            if not np.isfinite(segmented.probability).all():
                 hint = "Check the bundle with `avsbg verify`; a lower precision may overflow."
                 raise BackendError(f"the network returned NaN or infinity for the second {sample.number}.", hint)
-            yield sample, probability
+            yield segmented
 
     def describe(self) -> dict[str, Any]:
         """Describe the backend and the mode."""
@@ -108,7 +124,7 @@ class StreamSegmenter:
         check_inputs(encode.bundle.manifest, encode.contract)
         self.bundle, self.spec = encode.bundle, spec
         self._encode, self._decode, self._spacing = encode, decode, spacing
-        self._pairing = FramePairing(encode, decode)
+        self._pairing = FramePairing(encode, decode, outputs=_outputs(self.bundle))
         self.reset()
 
     def reset(self) -> None:
@@ -160,4 +176,4 @@ class StreamSegmenter:
         for mask in masks:
             sample = self._samples.popleft()
             assert sample.number == mask.index
-            yield sample, mask.probability
+            yield _segmented(sample, mask.outputs)

@@ -211,6 +211,9 @@ class StreamedClip(Backend):
         frames = self.bundle.manifest.clip.frames
         shared = self.bundle.manifest.clip.shared_sound
         before = encode_frame(self.encode, frame_inputs(arrays, 0, shared_sound=shared))
+        if frames == 1:  # its own partner, as a stream of one frame
+            yield decode_pair(self.decode, before, before, outputs)
+            release(before)
         for index in range(1, frames):
             new = encode_frame(self.encode, frame_inputs(arrays, index, shared_sound=shared))
             yield decode_pair(self.decode, before, new, outputs)

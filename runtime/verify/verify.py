@@ -193,7 +193,7 @@ def verify_backend(
             on_outputs(one, results)
         comparisons += [_compare_output(one, name, results[name], tolerance) for name in one.outputs]
         if "probability" in one.outputs:
-            clips += clip_accuracies(one, results["probability"])
+            clips += clip_accuracies(one, results)
     miou = float(np.mean([clip.miou for clip in clips])) if clips else float("nan")
     flipped = float(np.mean([clip.flipped for clip in clips])) if clips else float("nan")
     if precision == "fp32":
@@ -214,20 +214,30 @@ def _min_miou_on_vectors(accuracy: AccuracyRecord) -> float:
     return max(0.0, min(accuracy.min_miou, accuracy.vectors_miou - (1.0 - accuracy.min_miou)))
 
 
-def clip_accuracies(vectors: Vectors, probability: Array) -> list[ClipAccuracy]:
-    """Each clip of `probability` `[B, T, H, W]` against that of the vectors."""
-    ours, theirs = probability > DECISION, vectors.outputs["probability"] > DECISION
+def clip_accuracies(vectors: Vectors, results: Arrays) -> list[ClipAccuracy]:
+    """Each clip of the outputs `probability` or `classes`, `[B, T, H, W]`, against that of the vectors."""
+    name = _decided(vectors)
+    ours, theirs = results[name], vectors.outputs[name]
+    if name == "probability":
+        ours, theirs = ours > DECISION, theirs > DECISION
     iou = mask_iou(ours, theirs).mean(axis=1)
     flipped = (ours != theirs).mean(axis=(1, 2, 3))
     return [ClipAccuracy(vectors.record.file, clip, float(iou[clip]), float(flipped[clip])) for clip in range(len(iou))]
 
 
-def mask_iou(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> Array:
-    """The IoU of each frame's two masks: `[..., H, W]` to `[...]`; 1 where both are empty.
+def _decided(vectors: Vectors) -> str:
+    """The output that says what a pixel is."""
+    return "classes" if "classes" in vectors.outputs else "probability"
 
+
+def mask_iou(ours: Array, theirs: Array) -> Array:
+    """The IoU of each frame's two masks, `[..., H, W]` to `[...]`: bool, or numbers of classes; 1 where both are empty.
+
+    Of classes, 0 is the background, and a pixel is in both where both have the same.
     Training has AVSBench's own (`avsbg.model.training.metrics`), which scores an empty annotation by its background.
     """
-    both, either = (ours & theirs).sum(axis=(-2, -1)), (ours | theirs).sum(axis=(-2, -1))
+    both = ((ours == theirs) & (theirs != 0)).sum(axis=(-2, -1))
+    either = ((ours != 0) | (theirs != 0)).sum(axis=(-2, -1))
     return np.where(either == 0, 1.0, both / np.maximum(either, 1))
 
 
@@ -254,6 +264,11 @@ def _compare_output(vectors: Vectors, name: str, result: Array, tolerance: float
     reference = vectors.outputs[name]
     with np.errstate(invalid="ignore"):  # infinity less infinity: NaN, which does not pass
         difference = np.abs(result.astype(np.float64) - reference)
+    if name == "classes":
+        # Half of what PyTorch's logits put our class behind the first: errors of so much exchange the two.
+        logits = vectors.outputs["logits"]
+        chosen = np.take_along_axis(logits, result[:, :, None], axis=2)[:, :, 0]
+        difference = (logits.max(axis=2) - chosen) / 2
     largest = float(difference.max())
     flips = int(((result > DECISION) != (reference > DECISION)).sum()) if name == "probability" else None
     relative = largest / max(float(np.abs(reference).max()), float(np.finfo(np.float32).tiny))

@@ -134,7 +134,7 @@ def test_in_fp16_a_stream_passes_the_gate_that_the_clip_passes(export_once, tmp_
     streamed = np.stack([mask.outputs["probability"] for mask in masks])[None]
     assert any(tensor.dtype == "float16" for tensor in bundle.graph("encode.fp16").outputs)
     for found in (clip, streamed):
-        accuracies = clip_accuracies(vectors, found)
+        accuracies = clip_accuracies(vectors, {"probability": found})
         assert np.mean([one.miou for one in accuracies]) >= PRECISIONS["fp16"].min_miou
     # Both round, at different places: they are nearer to each other than a mask's edge is wide, and not equal.
     assert 0 < np.abs(streamed - clip).max() < 2e-2

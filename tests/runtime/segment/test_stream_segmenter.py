@@ -40,7 +40,7 @@ def second(index: int, length: Fraction = Fraction(1)) -> Sample:
 
 
 def heard(results: list[Segmented]) -> list[tuple[int, float]]:
-    return [(sample.number, round(float(probability[0, 0]), 3)) for sample, probability in results]
+    return [(sample.number, round(float(probability[0, 0]), 3)) for sample, probability, _ in results]
 
 
 def test_each_second_comes_one_later_with_its_own_sound(tiny_stream: Bundle) -> None:

@@ -1,0 +1,76 @@
+"""A network of 71 classes as a bundle: outputs, labels, a stream of single frames, float16 with sampling in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from avsbg.export.bundle_writer import export_bundle
+from avsbg.export.graphs import AudioForm
+from avsbg.export.precision.graphs import convert_bundle
+from avsbg.export.shape import ClipShape
+from avsbg.export.vectors import make_clips
+from avsbg.export.weights import from_seed
+from avsbg.model import named_variant
+from avsbg.model.avss import LABELS
+from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.streaming.frame_pair import StreamedClip
+from avsbg.runtime.verify.verify import verify_backend
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    variant = named_variant("avsegformer", encoder="pvt_v2_b0", classes=71)
+    module, weights = from_seed(variant, AudioForm.EMBEDDING, seed=1)
+    path = tmp_path_factory.mktemp("classes") / "bundle"
+    export_bundle(module, path, weights=weights, shape=ClipShape(1, 64, 96, min_frames=1), stream=True)
+    return Bundle.open(path), module
+
+
+def test_outputs_are_pytorchs_and_labels_are_avss(exported):
+    bundle, module = exported
+    assert bundle.manifest.labels == LABELS
+    shapes = {tensor.name: tensor.shape for tensor in bundle.graph("clip").outputs}
+    assert shapes == {
+        "logits": ("clips", 1, 71, 64, 96),
+        "probability": ("clips", 1, 64, 96),
+        "classes": ("clips", 1, 64, 96),
+        "class_probability": ("clips", 1, 71, 64, 96),
+    }
+    inputs = make_clips(module.audio, bundle.manifest.clip, 2, seed=3, record=module.network.record)
+    with torch.inference_mode():
+        expected = module(*map(torch.from_numpy, inputs.values()))
+    with OnnxRuntimeBackend(bundle, "clip") as backend:
+        found = backend.run(inputs)
+    for name, values in zip(module.outputs, expected, strict=True):
+        if name != "classes":
+            np.testing.assert_allclose(found[name], values, rtol=0, atol=2e-4, err_msg=name)
+    assert (found["classes"] != expected[2].numpy()).mean() < 1e-3
+    assert len(np.unique(found["classes"])) > 5
+    np.testing.assert_allclose(found["class_probability"].sum(axis=2), 1, atol=1e-5)
+    np.testing.assert_allclose(1 - found["class_probability"][:, :, 0], found["probability"], atol=1e-5)
+
+
+def test_a_stream_of_single_frames_is_the_clip(exported):
+    bundle, _ = exported
+    streamed = StreamedClip(OnnxRuntimeBackend(bundle, "encode"), OnnxRuntimeBackend(bundle, "decode"))
+    with streamed as backend:
+        assert verify_backend(backend, bundle.vectors()).passed
+
+
+def test_sampling_stays_in_float32(exported):
+    bundle, _ = exported
+    converted = convert_bundle(bundle.path, "fp16")
+    accuracy = converted.graphs["clip.fp16"].accuracy
+    assert accuracy is not None and accuracy.miou > 0.9
+    model = onnx.load(str(bundle.path / converted.graphs["clip.fp16"].file), load_external_data=False)
+    types = {value.name: value.type.tensor_type.elem_type for value in model.graph.value_info}
+    sampling = [node for node in model.graph.node if node.op_type == "GridSample"]
+    assert len(sampling) == 6 * 3
+    assert {types[name] for node in sampling for name in node.input} == {onnx.TensorProto.FLOAT}
+    assert any(types.get(name) == onnx.TensorProto.FLOAT16 for node in model.graph.node for name in node.input)
