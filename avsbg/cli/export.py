@@ -41,6 +41,9 @@ def export(  # noqa: PLR0917  (each is an option by name)
     encoder: Annotated[
         str | None, Option(help="Another encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0.")
     ] = None,
+    classes: Annotated[
+        int | None, Option(metavar="N", help="Classes of a network that has them, as avsegformer's 71 of AVSS.")
+    ] = None,
     audio: Annotated[
         Literal["waveform", "log-mel", "embedding", "spectrogram"],
         Option(
@@ -83,9 +86,9 @@ def export(  # noqa: PLR0917  (each is an option by name)
     given = {"checkpoint": checkpoint, "seed": seed, "vggish": vggish, "audio-encoder": audio_encoder}
     run = Path(network)
     if (run / "run.json").is_file():
-        source, own_size = _of_run(run, {**given, "encoder": encoder})
+        source, own_size = _of_run(run, {**given, "encoder": encoder, "classes": classes})
     else:
-        source, own_size = _of_variant(network, encoder, given), "224"
+        source, own_size = _of_variant(network, {"encoder": encoder, "classes": classes}, given), "224"
     record = NETWORKS[source.variant.network]
     shape = ClipShape.parse(frames, size or own_size, record.min_frames)
     if stream:
@@ -148,7 +151,7 @@ class _Source:
     is_run: bool = False
 
 
-def _of_variant(name: str, encoder: str | None, given: dict[str, Any]) -> _Source:
+def _of_variant(name: str, switches: dict[str, Any], given: dict[str, Any]) -> _Source:
     from avsbg.export.shape import ExportError
     from avsbg.model.variants import named_variant
 
@@ -163,7 +166,7 @@ def _of_variant(name: str, encoder: str | None, given: dict[str, Any]) -> _Sourc
         raise ExportError("--audio-encoder belongs to --checkpoint.", "With --seed the graph holds a random VGGish.")
     if vggish is not None and compact is not None:
         raise ExportError("a network has one audio encoder.", "Give --vggish or --audio-encoder, not both.")
-    variant = named_variant(name, **({} if encoder is None else {"encoder": encoder}))
+    variant = named_variant(name, **{switch: value for switch, value in switches.items() if value is not None})
     return _Source(variant, checkpoint, vggish or compact, "vggish" if compact is None else "compact", seed)
 
 
@@ -173,7 +176,7 @@ def _of_run(path: Path, given: dict[str, Any]) -> tuple[_Source, str]:
     from avsbg.model.training.run_directory import read_trained
 
     run = read_trained(path)
-    unfit = ("checkpoint", "seed", "encoder", "audio-encoder", *(("vggish",) if run.audio_weights else ()))
+    unfit = ("checkpoint", "seed", "encoder", "classes", "audio-encoder", *(("vggish",) if run.audio_weights else ()))
     for name in unfit:
         if given[name] is not None:
             raise ExportError(f"--{name} does not apply to {path}: the run's record says what was trained.")

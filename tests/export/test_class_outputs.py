@@ -49,7 +49,7 @@ def test_outputs_are_pytorchs_and_labels_are_avss(exported):
         found = backend.run(inputs)
     for name, values in zip(module.outputs, expected, strict=True):
         if name != "classes":
-            np.testing.assert_allclose(found[name], values, rtol=0, atol=2e-4, err_msg=name)
+            np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=4e-4, err_msg=name)
     assert (found["classes"] != expected[2].numpy()).mean() < 1e-3
     assert len(np.unique(found["classes"])) > 5
     np.testing.assert_allclose(found["class_probability"].sum(axis=2), 1, atol=1e-5)
