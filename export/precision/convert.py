@@ -115,6 +115,7 @@ class _Caster:
 
     def _cast(self, value: ir.Value, wanted: ir.DataType) -> ir.Value:
         producer = value.producer()
-        stem = value.name if producer is None or not producer.name else producer.name
+        is_only = producer is not None and producer.name and len(producer.outputs) == 1  # a Split has several
+        stem = producer.name if producer is not None and is_only else value.name
         kind = wanted.name.lower()
         return self._editor.insert_cast(value, f"{value.name}.{kind}", wanted, node_name=f"{stem}/Cast_{kind}")

@@ -65,7 +65,7 @@ def test_a_stream_of_single_frames_is_the_clip(exported):
 
 def test_sampling_stays_in_float32(exported):
     bundle, _ = exported
-    converted = convert_bundle(bundle.path, "fp16")
+    converted = convert_bundle(bundle.path, "fp16", progress=lambda *_: None)
     accuracy = converted.graphs["clip.fp16"].accuracy
     assert accuracy is not None and accuracy.miou > 0.9
     model = onnx.load(str(bundle.path / converted.graphs["clip.fp16"].file), load_external_data=False)
