@@ -93,7 +93,6 @@ class NetworkRecord:
         min_frames: of a clip.
         mixes_frames: why a mask needs frames of its clip beside its own and the next, so that the network cannot be
             streamed; None where it can.
-        attention_maps: the kinds of `avsbg visualize` that it has.
         checkpoint: the layout of its published files.
         scores: published scores by (encoder, task), the task `s4` or `ms3`.
         unreleased: why there is no network under this name.
@@ -116,7 +115,6 @@ class NetworkRecord:
     mask: str = "sigmoid(logits)"
     min_frames: int = 1
     mixes_frames: str | None = None
-    attention_maps: tuple[str, ...] = ()
     checkpoint: CheckpointLayout = CheckpointLayout()
     scores: Mapping[tuple[str, str], Scores] = field(default_factory=dict)
     unreleased: str | None = None

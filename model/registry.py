@@ -62,7 +62,6 @@ register_network(
         switches=("audio", "motion", "bidirectional"),
         optional=("audio", "motion", "bidirectional"),
         efficient="without the volume",
-        attention_maps=("fusion_gate", "correlation_attention"),
         min_frames=2,
         checkpoint=CheckpointLayout(
             renames=(
@@ -95,7 +94,6 @@ register_network(
         switches=("audio", "bidirectional"),
         optional=("audio", "bidirectional"),
         efficient="without TPAVI's matrix",
-        attention_maps=("tpavi_response",),
         min_frames=2,
         mixes_frames="its TPAVI sums over all frames of a clip",
         checkpoint=CheckpointLayout(

@@ -30,7 +30,7 @@ from avsbg.benchmarks.report.tables import markdown_of, to_markdown
 from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
-from avsbg.benchmarks.static.roofline import SIDES, Device, Work, load_devices
+from avsbg.benchmarks.static.roofline import SCHEDULERS, SIDES, Device, Work, load_devices, load_issue_slots
 from tools import activation_memory, command, decoding, engines, kernels, networks, soak, speed_tables, training_tables
 
 RESULTS = Path("benchmarks/results")
@@ -116,33 +116,38 @@ def peak_table(path: Path) -> str:
     return f"{markdown_of(titles, rows)}\n\nSources:\n\n{''.join(sources)}"
 
 
-def operator_bounds(device: Device, side: int) -> dict[str, float]:
-    """Microseconds that each resource needs at its peak rate; the largest but `volume` bounds the operator."""
+def operator_bounds(device: Device, side: int, slots: int) -> dict[str, float]:
+    """Microseconds that each resource needs at its peak rate; the largest but `volume` bounds the operator.
+
+    `slots` are the instructions that a warp issues for a tile of 32 x 32 positions.
+    """
     work = Work(side=side)
     return {
         "tensor cores": work.flop / device.tensor_tflops / 1e6,
-        # Of each element of the volume, in fp32: ReLU, and an addition to each of the two sums.
-        "ReLU and sums": work.elements * 3 / device.lane_tops / 1e6,
+        "instructions": work.warp_tiles * slots / device.issue_rate / 1e3,
         "memory": work.compulsory_bytes / device.bandwidth_gb_s / 1e3,
         "volume": (work.compulsory_bytes + work.volume_bytes) / device.bandwidth_gb_s / 1e3,
     }
 
 
-def bound_table(path: Path) -> str:
+def bound_table(path: Path, kernels_path: Path) -> str:
     """Bounds from below of one call of the operator on each device, in microseconds, and how a cell comes about."""
 
-    titles = ("device", "side", "tensor cores", "ReLU and sums", "memory", "**bound**", "by", "stored volume's traffic")
+    slots = load_issue_slots(kernels_path)
+    titles = ("device", "side", "tensor cores", "instructions", "memory", "**bound**", "by", "stored volume's traffic")
     devices, rows = load_devices(path), []
     for device in devices:
         for side in SIDES:
-            times = list(operator_bounds(device, side).values())
+            times = list(operator_bounds(device, side, slots[device.architecture]).values())
             shown = [f"{time:.0f}" if time >= 100 else f"{time:.3g}" for time in times]
             longest = times.index(max(times[:3]))
             rows.append((device.name, side, *shown[:3], f"**{shown[longest]}**", titles[2 + longest], shown[3]))
     device, work, first = devices[0], Work(side=SIDES[0]), rows[0]
     return (
         f"{markdown_of(titles, rows)}\n\nHow to read a cell: {device.name}, side {work.side}, tensor cores: "
-        f"{work.flop / 1e9:.2f} GFLOP / {device.tensor_tflops:.1f} TFLOPS = {first[2]} us; memory: "
+        f"{work.flop / 1e9:.2f} GFLOP / {device.tensor_tflops:.1f} TFLOPS = {first[2]} us; instructions: "
+        f"{work.warp_tiles} tiles of a warp x {slots[device.architecture]} / ({device.multiprocessors} SM x "
+        f"{SCHEDULERS} x {device.clock_ghz} GHz) = {first[3]} us; memory: "
         f"{work.compulsory_bytes / 1e6:.2f} MB / {device.bandwidth_gb_s:g} GB/s = {first[4]} us."
     )
 
@@ -172,9 +177,10 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/export.md", "merges", merge_table, ("counts.json",)),
     Block("docs/networks.md", "networks", networks.network_table),
     Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
+    Block("docs/operator.md", "changes", kernels.change_table, ("kernel_before.json", "kernel_static.json")),
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
-    Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json",)),
+    Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json", "kernel_static.json")),
     Block("docs/precision.md", "precision", precision.precision_table, ("precision.jsonl",)),
     Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
     Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),

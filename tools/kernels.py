@@ -7,6 +7,7 @@ toolkit or from the PyPI package nvidia-cuda-nvdisasm).
 
 from __future__ import annotations
 
+import heapq
 import json
 import re
 import shutil
@@ -27,6 +28,7 @@ from avsbg.benchmarks.static.counts import CUDA_SOURCES, KERNELS, source_digest
 from tools import command
 
 OPERANDS = {"Fp32": "fp32", "Tf32": "tf32", "Fp16": "fp16", "Bf16": "bf16"}
+BRANCHES = {"BRA", "BRA.U"}
 OUTPUTS = ("mean_a", "both means", "volume")
 BLOCK_THREADS = 128
 
@@ -53,7 +55,8 @@ _RESOURCES = re.compile(
     r"(?P<spill_loads>\d+) bytes spill loads.*?Used (?P<registers>\d+) registers(?P<memory>[^\n]*)",
     re.DOTALL,
 )
-_KERNEL = re.compile(r"CorrelationINS_4(\w{4})ELb([01])ELNS_6OutputE(\d)")
+_KERNEL = re.compile(r"CorrelationINS_4(\w{4})EL[bi](\d+)ELNS_6OutputE(\d)")
+_BRANCH = re.compile(r"\(?(\.L_x_\d+)")
 
 
 def find_tool(name: str, hint: str = "Install the CUDA toolkit and put its bin folder on PATH.") -> str:
@@ -72,51 +75,104 @@ def _run(line: Sequence[str], text: str | None = None) -> subprocess.CompletedPr
 
 
 def kernel_name(mangled: str) -> str | None:
-    """As "fp16, resident, mean_a" for a correlation kernel, "combine" for the second stage, None for anything else."""
+    """As "fp16, resident, mean_a" for a correlation kernel, "combine" for the second stage, None for anything else.
+
+    Resident kernels for rows of less than 256 bytes are named with those.
+    """
     if match := _KERNEL.search(mangled):
-        schedule = "resident" if match[2] == "1" else "streamed"
+        # Earlier sources had one resident kernel, and said so by 1.
+        units = int(match[2])
+        schedule = {0: "streamed", 1: "resident", 16: "resident"}.get(units, f"resident {16 * units} B")
         return f"{OPERANDS[match[1]]}, {schedule}, {OUTPUTS[int(match[3])]}"
     return "combine" if "combine" in mangled else None
+
+
+def _opcode(instruction: str) -> str:
+    return re.sub(r"^@!?U?P\w+\s+", "", instruction).split()[0]
 
 
 def main_loop(lines: Sequence[str]) -> dict[str, int]:
     """Counts over the loop that holds the most multiplications, from its label to the branch back to it.
 
-    Instructions that a false predicate (@!PT) turns off are left out. Both sides of a branch inside it are counted.
+    Instructions that a false predicate (@!PT) turns off are left out. Both sides of a branch inside it are counted, but
+    for `issue_slots`: the instructions that a warp issues for a tile that is whole while the next one is copied.
     """
     instructions: list[str] = []
     labels: dict[str, int] = {}
-    loops: list[Counter[str]] = []
     for line in lines:
         if label := re.match(r"(\.L_x_\d+):", line.strip()):
             labels[label[1]] = len(instructions)
         if instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
             instructions.append(instruction[1].strip())
+    loops: list[tuple[int, int, Counter[str]]] = []
     for end, last in enumerate(instructions):
-        back = re.search(r"\bBRA\b.*?\(?(\.L_x_\d+)", last)
+        back = _BRANCH.search(last) if _opcode(last) in BRANCHES else None
         start = labels.get(back[1], end + 1) if back else end + 1
         if start < end:
             body = [text for text in instructions[start : end + 1] if not text.startswith("@!PT")]
-            opcodes = Counter(re.sub(r"^@!?U?P\w+\s+", "", text).split()[0] for text in body)
+            opcodes = Counter(map(_opcode, body))
             counts = Counter({"instructions": len(body)})
             for name, beginning in _COUNTED.items():
                 counts[name] = sum(count for opcode, count in opcodes.items() if opcode.startswith(beginning))
-            loops.append(counts)
+            loops.append((start, end, counts))
     if not loops:
         return {}
-    return dict(max(loops, key=lambda counts: (counts["tensor_core"], counts["fp32_fma"], -counts["instructions"])))
+
+    def work(counts: Counter[str]) -> tuple[int, int, int]:
+        """The innermost loop with all products; divisions of sums around it use some FFMA as well."""
+        products = counts["tensor_core"], 0 if counts["tensor_core"] else counts["fp32_fma"] // 256
+        return *products, -counts["instructions"]
+
+    start, end, counts = max(loops, key=lambda one: work(one[2]))
+    slots = issue_slots(instructions[: end + 1], labels, start)
+    return {**counts, **({} if slots is None else {"issue_slots": slots})}
 
 
-def inspect(architecture: int, folder: Path) -> list[dict[str, Any]]:
+def issue_slots(instructions: Sequence[str], labels: dict[str, int], start: int) -> int | None:
+    """The instructions on the shortest way around a loop that does all of its multiplications and most of its copies.
+
+    `instructions` end with the loop, which begins at `start`.
+    What is off that way happens once for many tiles: the beginning of a query tile, tiles at the edge of a map, and,
+    for one warp of four at a time, the sums of a tile over the warps. None for a loop without products of tensor cores.
+    """
+    ways: dict[tuple[int, int, int], int] = {}
+    heap = [(0, start, 0, 0)]
+    around: list[tuple[int, int, int]] = []  # products, copies and negated length of each way around
+    while heap:
+        length, place, products, copies = heapq.heappop(heap)
+        if (place, products, copies) in ways or place >= len(instructions) or products > 128 or copies > 8:
+            continue
+        ways[place, products, copies] = length
+        text = instructions[place]
+        opcode, off = _opcode(text), text.startswith("@!PT")
+        # A branch may have a predicate of its own behind its opcode.
+        conditional = not off and (text.startswith("@") or bool(re.search(r"BRA\S*\s+!?~?U?P\d", text)))
+        products += opcode.startswith("HMMA")
+        copies += opcode.startswith("LDGSTS") and not off
+        branch = _BRANCH.search(text) if opcode in BRANCHES and not off else None
+        ends = opcode.startswith(("EXIT", "RET")) or opcode in BRANCHES
+        following = ([labels[branch[1]]] if branch else []) + ([place + 1] if conditional or off or not ends else [])
+        for number in following:
+            if number == start:
+                around.append((products, copies, -(length + 1 - off)))
+            elif number > start:  # not around an outer loop
+                heapq.heappush(heap, (length + 1 - off, number, products, copies))
+    products, _, length = max(around, default=(0, 0, 0))
+    return -length if products else None
+
+
+def inspect(architecture: int, folder: Path, kernels: Path | None = None) -> list[dict[str, Any]]:
     """Compile the kernels for one architecture; a row for each kernel, but for those that the architecture declines.
 
-    A row has bytes, the registers of a thread, and in `loop` the instructions of the main loop.
+    A row has bytes, the registers of a thread, and in `loop` the instructions of the main loop. `kernels` is the folder
+    of other sources than the project's.
     """
+    kernels = kernels or CUDA_SOURCES
     nvcc = find_tool("nvcc")
     nvdisasm = find_tool("nvdisasm", "Install the CUDA toolkit's nvdisasm, or: pip install nvidia-cuda-nvdisasm")
     cubin = folder / f"sm_{architecture}.cubin"
-    line = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{CUDA_SOURCES}"]
-    report = _run([*line, str(CUDA_SOURCES / "correlation.cu"), "-o", str(cubin)]).stderr
+    line = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{kernels}"]
+    report = _run([*line, str(kernels / "correlation.cu"), "-o", str(cubin)]).stderr
     sections = _run([nvdisasm, "-c", str(cubin)]).stdout.split("//--------------------- .text.")[1:]
     loops = {text.split()[0]: main_loop(text.split("//---------------------")[0].splitlines()) for text in sections}
     found = []  # kernel, what ptxas said, shared memory
@@ -159,11 +215,46 @@ def kernel_table(path: Path) -> str:
         "registers": "registers",
         "shared": "shared memory, bytes",
         "blocks_per_sm": "blocks on a multiprocessor",
-        "tensor_core": "`mma` in the main loop",
+        "tensor_core": "`mma` of a tile and warp",
+        "issue_slots": "instructions of a tile and warp",
     }
     shown = (75, 80, 87, 90, 100, 120)
     lines = [(title, *(rows[number][key] for number in shown)) for key, title in quantities.items()]
     return markdown_of(("", *(f"sm_{number}" for number in shown)), lines)
+
+
+def balance(multiprocessors: int, stages: Sequence[Sequence[int]]) -> float:
+    """The mean sum of tiles per multiprocessor over the largest, for pairs and positions of the maps of one launch.
+
+    As count_workers and first_tile_of in runtime/native/cuda/plan.h share out the resident kernels' tiles; blocks are
+    dealt out in turn. A test holds the numbers against theirs.
+    """
+    tiles = sum(pairs * -(-side // 128) * -(-side // 32) for pairs, side in stages)
+    workers = min(tiles, multiprocessors * min(3, max(1, tiles // (4 * multiprocessors))))
+    sums = [0] * multiprocessors
+    for worker in range(workers):
+        sums[worker % multiprocessors] += (worker + 1) * tiles // workers - worker * tiles // workers
+    return tiles / multiprocessors / max(sums)
+
+
+def change_table(before_path: Path, after_path: Path) -> str:
+    """Instructions of a warp's tile, and the balance over multiprocessors, before and after the last change."""
+    before = json.loads(before_path.read_text(encoding="utf-8"))
+    kernels = json.loads(after_path.read_text(encoding="utf-8"))["kernels"]
+    lines: list[tuple[str, str, str]] = []
+    for architecture, counts in before["issue_slots"].items():
+        for output, slots in counts.items():
+            name = f"fp16, resident, {output}"
+            (now,) = (row for row in kernels if (row["architecture"], row["kernel"]) == (int(architecture), name))
+            lines.append(
+                (f"instructions of a tile and warp, sm_{architecture}, {output}", slots, now["loop"]["issue_slots"])
+            )
+    for case in before["balance"]:
+        shapes = " + ".join(f"{pairs} x {positions}" for pairs, positions in case["stages"])
+        share = "-" if case["before"] is None else f"{case['before']:.2f}"
+        now = balance(case["multiprocessors"], case["stages"])
+        lines.append((f"balance, {case['device']}, {shapes} positions", share, f"{now:.2f}"))
+    return markdown_of(("", f"commit {before['commit']}", "now"), lines)
 
 
 @command
@@ -171,6 +262,7 @@ def main(
     architecture: Annotated[
         list[int] | None, typer.Option(help="Only this one, as 87; may be repeated. Shown, not written.")
     ] = None,
+    sources: Annotated[Path | None, typer.Option(help="A folder of other sources than the project's.")] = None,
     output: Annotated[Path, typer.Option(help="Where the table of all architectures is written.")] = KERNELS,
 ) -> None:
     """Compile the CUDA kernels for every architecture and tabulate registers, occupancy and main loop."""
@@ -182,10 +274,10 @@ def main(
     with tempfile.TemporaryDirectory() as folder:
         for item in wanted:
             typer.echo(f"compiling for sm_{item}", err=True)
-            rows += inspect(item, Path(folder))
+            rows += inspect(item, Path(folder), sources)
     for row in rows:
         typer.echo(json.dumps(row))
-    if architecture is None:
+    if architecture is None and sources is None:
         head = {"command": "python -m tools.kernels", "nvcc": nvcc_version(), "sources_sha256": source_digest()}
         # One line per kernel, so that a change of a kernel shows as a change of its lines.
         lines = ",\n".join("  " + json.dumps(row) for row in rows)

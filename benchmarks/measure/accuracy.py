@@ -14,8 +14,7 @@ from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.evaluation import Predict
 from avsbg.model.training.media import read_sound
 from avsbg.runtime.backends import Backend
-from avsbg.runtime.bundle.manifest import ClipRecord
-from avsbg.runtime.media.samples import fill_clip
+from avsbg.runtime.media.samples import repeat_last_patch
 
 
 def bundle_predictor(backend: Backend) -> Predict:
@@ -34,20 +33,20 @@ def bundle_predictor(backend: Backend) -> Predict:
                 f"of {clip.height} x {clip.width}.",
                 "Export the bundle for the size of the data: avsbg export --size.",
             )
-        inputs = {"frames": sample.frames[None].numpy(), clip.audio: _sound(sample, clip)[None]}
+        inputs = {"frames": sample.frames[None].numpy(), clip.audio: _sound(sample, clip.audio, clip.frames)[None]}
         return torch.from_numpy(backend.run(inputs, ["logits"])["logits"][0])
 
     return predict
 
 
-def _sound(sample: Sample, clip: ClipRecord) -> NDArray[Any]:
-    if clip.audio == "log_mel":
+def _sound(sample: Sample, form: str, frames: int) -> NDArray[Any]:
+    if form == "log_mel":
         return sample.log_mel.numpy()
-    if clip.audio == "waveform":
-        samples = read_sound(sample.clip.wav, clip.sample_rate)
+    if form == "waveform":
+        samples = read_sound(sample.clip.wav)
         waveform = (samples.astype(np.float64) / 32768.0).mean(axis=1).astype(np.float32)
-        return fill_clip(waveform, clip)
+        return repeat_last_patch(waveform, frames * 16000)
     raise DatasetError(
-        f"the bundle takes {clip.audio.replace('_', ' ')}s, which the data set does not hold.",
+        "the bundle takes audio embeddings, which the data set does not hold.",
         "Export it again with --audio waveform or --audio log-mel.",
     )

@@ -26,8 +26,7 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
     operators = torch.ops.avsbg
     formulas = dict.fromkeys((operators.mean_correlation, operators.correlation_volume), correlation_flops)
     with torch.no_grad(), torch.device("meta"):
-        # The counter would follow parameters that are a module's input to their gradients.
-        network = build(variant).requires_grad_(False)
+        network = build(variant)
         for module in network.modules():
             # Fused attention reaches the counter as one operator of which it knows no cost on this device.
             if hasattr(module, "fused_attn"):

@@ -156,7 +156,7 @@ def _from_avsbench(folder: Path, task: str, split: str, *, bundle: Bundle, count
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.layout import FRAMES, Split, Task
     from avsbg.model.training.media import read_sound
-    from avsbg.runtime.media.samples import fill_clip
+    from avsbg.runtime.media.samples import repeat_last_patch
 
     clip = bundle.manifest.clip
     if clip.frames != FRAMES:
@@ -171,8 +171,8 @@ def _from_avsbench(folder: Path, task: str, split: str, *, bundle: Bundle, count
     def sound(index: int) -> NDArray[Any]:
         if clip.audio == "log_mel":
             return data[index].log_mel.numpy()[None]
-        samples = read_sound(data.clips[index].wav, clip.sample_rate).astype(np.float32).mean(axis=1)
-        return fill_clip(samples / np.float32(32768), clip)[None].astype(np.float32)
+        samples = read_sound(data.clips[index].wav).astype(np.float32).mean(axis=1) / np.float32(32768)
+        return repeat_last_patch(samples, clip.frames * clip.sample_rate)[None].astype(np.float32)
 
     def clips() -> Iterator[Inputs]:
         for index in order:

@@ -20,7 +20,6 @@ from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, stage_difference, stage_names
 from avsbg.export.operators import DOMAIN, DOMAIN_VERSION, correlation_volume_body
 from avsbg.export.sessions import Session
-from avsbg.model.registry import NETWORKS
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 
@@ -186,26 +185,19 @@ def _response(theta: Array, phi: Array) -> Array:
     return result
 
 
-# The switch that each map needs, and what is said of a variant without it.
-_NEEDS = {
-    GATE: ("audio", "the variant has no sound"),
-    ATTENTION: ("motion", "the variant has no motion"),
-    TPAVI: ("audio", "without sound every position attends to every other, which is no map"),
-}
-
-
 def _missing(bundle: Bundle) -> dict[str, str]:
     variant = bundle.manifest.variant
-    record = NETWORKS.get(str(variant["network"]))
-    if record is None:
-        return {}
-    lacking = {kind: why for kind, (switch, why) in _NEEDS.items() if not variant[switch]}
-    missing = {kind: why for kind, why in lacking.items() if kind in record.attention_maps}
-    # Its maps are those that users know and look for.
-    known = NETWORKS["avs-bg"]
-    for kind in set(known.attention_maps) - set(record.attention_maps):
-        missing[kind] = f"those are of {known.title}, and this network is {record.title}"
-    return {kind: missing[kind] for kind in _NEEDS if kind in missing}
+    missing = {}
+    if variant["network"] == "avs-bg":
+        if not variant["audio"]:
+            missing[GATE] = "the variant has no sound"
+        if not variant["motion"]:
+            missing[ATTENTION] = "the variant has no motion"
+    elif variant["network"] == "avsbench":
+        missing[GATE] = missing[ATTENTION] = "those are of AVS-BG, and this network is AVSBench's"
+        if not variant["audio"]:
+            missing[TPAVI] = "without sound every position attends to every other, which is no map"
+    return missing
 
 
 class VolumeSlicer:

@@ -30,8 +30,8 @@ Array = NDArray[Any]
 FRAME_OFFSET = 15 / 16
 
 
-def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Array:
-    """The sound of a file, int16 `[samples, channels]`; a `DatasetError` if it cannot be read or has none."""
+def read_sound(path: Path) -> Array:
+    """The sound of a file at 16 kHz, int16 `[samples, channels]`; a `DatasetError` if it cannot be read or has none."""
     try:
         with open_media(path) as container:
             track = choose_track(container, "audio", path)
@@ -39,7 +39,7 @@ def read_sound(path: Path, rate: int = SAMPLE_RATE) -> Array:
                 raise DatasetError(f"{path} has no sound that can be decoded.")
             stream = container.streams[track.index]
             # Packed samples, which PyAV reads safely of any number of channels.
-            resampler = av.AudioResampler(format="s16", layout=stream.layout, rate=rate)
+            resampler = av.AudioResampler(format="s16", layout=stream.layout, rate=SAMPLE_RATE)
             blocks = [block for frame in container.decode(stream) for block in resampler.resample(frame)]
             blocks += resampler.resample(None)
             channels = stream.layout.nb_channels

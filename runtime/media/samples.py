@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from avsbg.runtime.bundle.manifest import ClipRecord, GraphRecord, Manifest
+from avsbg.runtime.bundle.manifest import GraphRecord, Manifest
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import AudioReader
 from avsbg.runtime.media.container import Damage, VideoInfo, displayed
@@ -108,15 +108,10 @@ def clip_inputs(samples: Sequence[Sample], manifest: Manifest, graph: GraphRecor
             arrays[tensor.name] = np.zeros(tensor.single_shape, tensor.dtype)
         else:
             waveform = np.concatenate([sample.audio for sample in samples])
-            waveform = fill_clip(waveform, clip)
+            needed = clip.frames * clip.sample_rate
+            waveform = np.resize(waveform, needed) if clip.shared_sound else repeat_last_patch(waveform, needed)
             arrays[tensor.name] = (waveform if tensor.name == "waveform" else log_mel(waveform)[: clip.frames])[None]
     return arrays
-
-
-def fill_clip(waveform: Array, clip: ClipRecord) -> Array:
-    """Cut a waveform, float32 `[n]`, to T seconds, or lengthen it as the network's published preparation does."""
-    needed = clip.frames * clip.sample_rate
-    return np.resize(waveform, needed) if clip.shared_sound else repeat_last_patch(waveform, needed)
 
 
 def resize(pixels: Array, width: int, height: int) -> Array:

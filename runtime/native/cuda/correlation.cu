@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <initializer_list>
+#include <limits>
 #include <string>
 
 #include "combine.cuh"
@@ -36,50 +37,86 @@ std::string first_of(std::initializer_list<std::string> reasons) {
   return "";
 }
 
-template <class... Parameters, class... Arguments>
-cudaError_t enqueue(void (*kernel)(Parameters...), dim3 grid, int threads, cudaStream_t stream,
-                    const Arguments&... arguments) {
+template <class Arguments>
+cudaError_t enqueue(void (*kernel)(Arguments), std::int64_t blocks, int threads, cudaStream_t stream,
+                    const Arguments& arguments, bool overlaps = false) {
+  // A kernel that overlaps with the one before it waits for its results by itself (ptx::wait_for_previous_kernel).
+  cudaLaunchAttribute attribute = {};
+  attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attribute.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(threads);
   config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, arguments...);
+  config.attrs = &attribute;
+  config.numAttrs = overlaps ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, arguments);
+}
+
+template <class Operand, int kResidentUnits, Output kOutput>
+cudaError_t enqueue_kernel(const CorrelateArguments& arguments, cudaStream_t stream) {
+  return enqueue(correlate<Correlation<Operand, kResidentUnits, kOutput>>, arguments.workers, kThreads, stream,
+                 arguments);
 }
 
 template <class Operand, Output kOutput>
-cudaError_t enqueue_correlate(const Plan& plan, const CorrelateArguments& arguments, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(plan.query_tiles * arguments.n), plan.splits);
+cudaError_t enqueue_schedule(const Schedule& schedule, const CorrelateArguments& arguments, cudaStream_t stream) {
   if constexpr (Operand::kTensorCore && kOutput != Output::kVolume) {
-    if (plan.resident)
-      return enqueue(correlate<Correlation<Operand, true, kOutput>>, grid, kThreads, stream, arguments);
+    if (schedule.resident) {
+      if (schedule.units == 4) return enqueue_kernel<Operand, 4, kOutput>(arguments, stream);
+      if (schedule.units == 8) return enqueue_kernel<Operand, 8, kOutput>(arguments, stream);
+      return enqueue_kernel<Operand, kResidentUnits, kOutput>(arguments, stream);
+    }
   }
-  return enqueue(correlate<Correlation<Operand, false, kOutput>>, grid, kThreads, stream, arguments);
+  return enqueue_kernel<Operand, 0, kOutput>(arguments, stream);
 }
 
 template <Output kOutput>
-cudaError_t enqueue_correlate(DataType dtype, const Plan& plan, const CorrelateArguments& arguments,
+cudaError_t enqueue_correlate(DataType dtype, const Schedule& schedule, const CorrelateArguments& arguments,
                               cudaStream_t stream) {
   switch (dtype) {
-    case DataType::kFloat32: return enqueue_correlate<Fp32, kOutput>(plan, arguments, stream);
-    case DataType::kTf32: return enqueue_correlate<Tf32, kOutput>(plan, arguments, stream);
-    case DataType::kFloat16: return enqueue_correlate<Fp16, kOutput>(plan, arguments, stream);
-    case DataType::kBfloat16: return enqueue_correlate<Bf16, kOutput>(plan, arguments, stream);
+    case DataType::kFloat32: return enqueue_schedule<Fp32, kOutput>(schedule, arguments, stream);
+    case DataType::kTf32: return enqueue_schedule<Tf32, kOutput>(schedule, arguments, stream);
+    case DataType::kFloat16: return enqueue_schedule<Fp16, kOutput>(schedule, arguments, stream);
+    case DataType::kBfloat16: return enqueue_schedule<Bf16, kOutput>(schedule, arguments, stream);
   }
   return cudaErrorInvalidValue;
 }
 
-CorrelateArguments common_arguments(const CorrelationProblem& problem, const Plan& plan, const void* a, const void* b) {
-  CorrelateArguments arguments = {};
-  arguments.a = static_cast<const uint4*>(a);
-  arguments.b = static_cast<const uint4*>(b);
-  arguments.n = problem.n;
-  arguments.p = static_cast<int>(problem.p);
-  arguments.q = static_cast<int>(problem.q);
-  arguments.units = plan.units;
-  arguments.query_tiles = static_cast<int>(plan.query_tiles);
-  arguments.target_tiles = plan.target_tiles;
-  arguments.tiles_per_split = plan.tiles_per_split;
-  return arguments;
+// Adds a problem to a launch.
+Task& add_task(CorrelateArguments& arguments, const CorrelationProblem& problem, const Schedule& schedule,
+               const void* a, const void* b) {
+  Task& task = arguments.tasks[arguments.count++];
+  task.a = static_cast<const uint4*>(a);
+  task.b = static_cast<const uint4*>(b);
+  task.n = problem.n;
+  task.p = static_cast<int>(problem.p);
+  task.q = static_cast<int>(problem.q);
+  task.units = row_units(problem);
+  task.query_tiles = static_cast<int>(ceil_divide(problem.p, kQueries));
+  task.target_tiles = static_cast<int>(ceil_divide(problem.q, schedule.targets));
+  task.pairs_per_clip = std::numeric_limits<std::int64_t>::max();
+  task.first_tile = arguments.tiles;
+  arguments.tiles += count_tiles(problem, schedule.targets);
+  return task;
+}
+
+int most_units(const CorrelationProblem* problems, int count) {
+  int units = 0;
+  for (int i = 0; i < count; ++i) units = std::max(units, row_units(problems[i]));
+  return units;
+}
+
+// Why these problems cannot be computed in one launch, or "".
+std::string bad_group(const CorrelationProblem* problems, int count) {
+  if (count < 1 || count > kMostTasks)
+    return std::to_string(count) + " problems in a group: must be 1 to " + std::to_string(kMostTasks);
+  for (int i = 0; i < count; ++i) {
+    const std::string reason = why_declined(problems[i]);
+    if (!reason.empty()) return reason;
+    if (problems[i].dtype != problems[0].dtype) return "the problems of a group must have one dtype";
+  }
+  return "";
 }
 
 }  // namespace
@@ -123,49 +160,87 @@ std::string why_declined(const CorrelationProblem& problem, const Device& device
   return "";
 }
 
+std::size_t mean_correlations_workspace_size(const CorrelationProblem* problems, int count, bool with_mean_b) {
+  if (!bad_group(problems, count).empty()) return 0;
+  const Schedule schedule = choose_schedule(problems[0].dtype, most_units(problems, count), false, {});
+  std::int64_t tiles = 0, columns = 0;
+  bool shared = false;  // whether workers may share a query tile
+  for (int i = 0; i < count; ++i) {
+    tiles += count_tiles(problems[i], schedule.targets);
+    shared = shared || (problems[i].n > 0 && problems[i].q > schedule.targets);
+    columns += with_mean_b ? column_partials(problems[i]) : 0;
+  }
+  return sizeof(float) * static_cast<std::size_t>((shared ? row_partials(tiles) : 0) + columns);
+}
+
 std::size_t mean_correlation_workspace_size(const CorrelationProblem& problem, bool with_mean_b) {
-  if (!why_declined(problem).empty()) return 0;
-  return sizeof(float) * static_cast<std::size_t>(row_partials(problem) + (with_mean_b ? column_partials(problem) : 0));
+  return mean_correlations_workspace_size(&problem, 1, with_mean_b);
+}
+
+std::string launch_mean_correlations(const CorrelationTask* tasks, int count, const Device& device, void* workspace,
+                                     CUstream_st* stream) {
+  CorrelationProblem problems[kMostTasks];
+  for (int i = 0; i < std::min(count, kMostTasks); ++i) problems[i] = tasks[i].problem;
+  const std::string bad = bad_group(problems, count);
+  if (!bad.empty()) return bad;
+  const bool with_mean_b = tasks[0].mean_b != nullptr;
+  const std::size_t workspace_size = mean_correlations_workspace_size(problems, count, with_mean_b);
+  const Schedule schedule = choose_schedule(problems[0].dtype, most_units(problems, count), false, device);
+
+  CombineArguments combined = {};
+  CorrelateArguments& arguments = combined.of;
+  std::int64_t tiles = 0, combine_blocks = 0;
+  for (int i = 0; i < count; ++i) tiles += count_tiles(problems[i], schedule.targets);
+  arguments.row_partials = static_cast<float*>(workspace);
+  bool shared = false;
+  for (int i = 0; i < count; ++i) shared = shared || (problems[i].n > 0 && problems[i].q > schedule.targets);
+  float* columns = arguments.row_partials + (shared ? row_partials(tiles) : 0);
+  for (int i = 0; i < count; ++i) {
+    const CorrelationTask& from = tasks[i];
+    const std::string reason = first_of({why_declined(from.problem, device),
+                                         from.pairs_per_clip < 0 ? "pairs_per_clip must not be negative" : "",
+                                         (from.mean_b != nullptr) != with_mean_b
+                                             ? "mean_b must be given for all problems of a group, or for none"
+                                             : ""});
+    if (!reason.empty()) return reason;
+    if (from.problem.n == 0) continue;
+    const std::string pointer =
+        first_of({bad_pointer("a", from.a, 16), bad_pointer("b", from.b, 16), bad_pointer("mean_a", from.mean_a, 4),
+                  with_mean_b ? bad_pointer("mean_b", from.mean_b, 4) : "",
+                  workspace_size > 0 ? bad_pointer("the workspace", workspace, 16) : ""});
+    if (!pointer.empty()) return pointer;
+    const int number = arguments.count;
+    Task& task = add_task(arguments, from.problem, schedule, from.a, from.b);
+    if (from.pairs_per_clip > 0) task.pairs_per_clip = from.pairs_per_clip;
+    // Where one block has a whole sum it writes the mean; otherwise partial sums go to the workspace.
+    task.mean_a = from.mean_a;
+    const bool split = with_mean_b && task.query_tiles > 1;
+    task.columns = split ? columns : from.mean_b;
+    task.column_scale = split ? 1.0F : 1.0F / static_cast<float>(from.problem.p);
+    columns += split ? column_partials(from.problem) : 0;
+    combined.mean_b[number] = from.mean_b;
+    combined.row_blocks[number] = task.target_tiles > 1 ? task.query_tiles * task.n : 0;
+    combined.column_blocks[number] = split ? ceil_divide(task.n * task.q, kCombineThreads) : 0;
+    combine_blocks += combined.row_blocks[number] + combined.column_blocks[number];
+  }
+  if (arguments.count == 0) return "";
+  arguments.workers = count_workers(arguments.tiles, schedule, device);
+  if (combine_blocks > kMostBlocks) return "the sums of so many positions do not fit a launch: compute fewer pairs";
+
+  const DataType dtype = problems[0].dtype;
+  const cudaError_t error = with_mean_b
+                                ? enqueue_correlate<Output::kRowsAndColumns>(dtype, schedule, arguments, stream)
+                                : enqueue_correlate<Output::kRows>(dtype, schedule, arguments, stream);
+  if (error != cudaSuccess || combine_blocks == 0) return words(error, "launching the correlation kernel");
+  const bool overlaps = device.compute_capability >= 90;
+  return words(enqueue(combine, combine_blocks, kCombineThreads, stream, combined, overlaps),
+               "launching the combining kernel");
 }
 
 std::string launch_mean_correlation(const CorrelationProblem& problem, const Device& device, const void* a,
                                     const void* b, float* mean_a, float* mean_b, void* workspace, CUstream_st* stream) {
-  const std::string reason = why_declined(problem, device);
-  if (!reason.empty() || problem.n == 0) return reason;
-  const bool with_mean_b = mean_b != nullptr;
-  const bool with_workspace = mean_correlation_workspace_size(problem, with_mean_b) > 0;
-  const std::string pointer =
-      first_of({bad_pointer("a", a, 16), bad_pointer("b", b, 16), bad_pointer("mean_a", mean_a, 4),
-                with_mean_b ? bad_pointer("mean_b", mean_b, 4) : "",
-                with_workspace ? bad_pointer("the workspace", workspace, 16) : ""});
-  if (!pointer.empty()) return pointer;
-
-  // Where one block has a whole sum it writes the mean; otherwise partial sums go to the workspace.
-  const Plan plan = make_plan(problem, device, false);
-  const auto q = static_cast<float>(problem.q), p = static_cast<float>(problem.p);
-  float* row_workspace = static_cast<float*>(workspace);
-  float* column_workspace = row_workspace + row_partials(problem);
-  const bool split_rows = plan.splits > 1;
-  const bool split_columns = with_mean_b && plan.query_tiles > 1;
-  CorrelateArguments arguments = common_arguments(problem, plan, a, b);
-  arguments.rows = split_rows ? row_workspace : mean_a;
-  arguments.row_divisor = split_rows ? 1.0F : q;
-  arguments.columns = split_columns ? column_workspace : mean_b;
-  arguments.column_divisor = split_columns ? 1.0F : p;
-
-  const cudaError_t error = with_mean_b
-                                ? enqueue_correlate<Output::kRowsAndColumns>(problem.dtype, plan, arguments, stream)
-                                : enqueue_correlate<Output::kRows>(problem.dtype, plan, arguments, stream);
-  if (error != cudaSuccess || (!split_rows && !split_columns)) return words(error, "launching the correlation kernel");
-
-  const std::int64_t rows = problem.n * problem.p, columns = problem.n * problem.q;
-  const Partials row_sums = {row_workspace, mean_a, rows, split_rows ? plan.splits : 0, q};
-  const Partials column_sums = {column_workspace, mean_b, columns,
-                                split_columns ? static_cast<int>(plan.query_tiles) : 0, p};
-  const std::int64_t most = std::max(split_rows ? rows : 0, split_columns ? columns : 0);
-  const dim3 grid(static_cast<unsigned>(ceil_divide(most, kCombineThreads)), 2);
-  return words(enqueue(combine, grid, kCombineThreads, stream, row_sums, column_sums),
-               "launching the combining kernel");
+  const CorrelationTask task = {problem, a, b, mean_a, mean_b};
+  return launch_mean_correlations(&task, 1, device, workspace, stream);
 }
 
 std::string launch_correlation_volume(const CorrelationProblem& problem, const Device& device, const void* a,
@@ -175,11 +250,12 @@ std::string launch_correlation_volume(const CorrelationProblem& problem, const D
   const std::string pointer =
       first_of({bad_pointer("a", a, 16), bad_pointer("b", b, 16), bad_pointer("volume", volume, 8)});
   if (!pointer.empty()) return pointer;
-  const Plan plan = make_plan(problem, device, true);
-  CorrelateArguments arguments = common_arguments(problem, plan, a, b);
-  arguments.volume = volume;
+  const Schedule schedule = choose_schedule(problem.dtype, row_units(problem), true, device);
+  CorrelateArguments arguments = {};
+  add_task(arguments, problem, schedule, a, b).volume = volume;
   arguments.relu = relu;
-  return words(enqueue_correlate<Output::kVolume>(problem.dtype, plan, arguments, stream),
+  arguments.workers = count_workers(arguments.tiles, schedule, device);
+  return words(enqueue_correlate<Output::kVolume>(problem.dtype, schedule, arguments, stream),
                "launching the correlation kernel");
 }
 

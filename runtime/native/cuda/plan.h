@@ -1,10 +1,17 @@
-// How a problem is cut into tiles and blocks. Host code without CUDA: also what the tests and the kernel agree on.
+// How problems are cut into tiles, and the tiles shared out over blocks. Host code without CUDA, but for the functions
+// that the kernels need as well: what the launcher, the kernels and the tests agree on.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
 #include "correlation.h"
+
+#if defined(__CUDACC__)
+#define AVSBG_HOST_DEVICE __host__ __device__
+#else
+#define AVSBG_HOST_DEVICE
+#endif
 
 namespace avsbg {
 
@@ -17,14 +24,16 @@ inline constexpr int kStages = 3;           // tiles in flight between memory an
 // A row of channels is handled in units of 16 bytes. Two ways to walk through the channels:
 //   resident: the block's rows of a stay in registers (rows of up to 16 units, so 128 channels of fp16);
 //   streamed: chunks of 4 units of both maps pass through shared memory (any row).
+// A resident kernel multiplies 4, 8 or 16 units, whatever a row holds: there is one for each.
 inline constexpr int kResidentUnits = 16;
 inline constexpr int kResidentTargets = 32;  // rows of b in a tile
 inline constexpr int kStreamedUnits = 4;
 inline constexpr int kStreamedTargets = 64;
 
-// Splitting the targets over the grid fills the device when the map is small, and is stopped here: with this many
-// blocks every current device is full, and the workspace of row sums stays within 4 * 128 * 1024 bytes.
-inline constexpr std::int64_t kMaxSplitBlocks = 1024;
+// Blocks of a launch: enough for every current device, and what bounds the workspace.
+inline constexpr std::int64_t kMostWorkers = 1024;
+// A block loads its rows of a before its first tile, which takes as long as about so many tiles.
+inline constexpr std::int64_t kLeastTiles = 4;
 
 inline std::int64_t ceil_divide(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -32,60 +41,59 @@ inline int element_size(DataType dtype) {
   return dtype == DataType::kFloat16 || dtype == DataType::kBfloat16 ? 2 : 4;
 }
 
-struct Plan {
+inline int row_units(const CorrelationProblem& problem) {
+  return static_cast<int>(problem.c * element_size(problem.dtype) / 16);
+}
+
+// The kernel for rows of so many units. The volume is always streamed: it is bound by its own size.
+struct Schedule {
   bool resident;
-  int units;                 // per row
-  int targets;               // rows of b in a tile
-  std::int64_t query_tiles;  // per map of a
-  int target_tiles;          // per map of b
-  int tiles_per_split;
-  int splits;                // blocks that share one query tile, each with its own targets
+  int units;         // that a tile holds of a row
+  int targets;       // rows of b in a tile
+  int blocks_per_sm; // that run at the same time
 };
 
-// The number of splits that minimises (rounds of blocks) x (tiles of a block): each block does its tiles, and about
-// four tiles' worth of work before the first. Never leaves a block without a tile.
-inline int choose_splits(std::int64_t blocks, int target_tiles, std::int64_t slots) {
-  constexpr std::int64_t kStartTiles = 4;
-  const std::int64_t most = std::max<std::int64_t>(1, std::min<std::int64_t>(target_tiles, kMaxSplitBlocks / blocks));
-  std::int64_t best = 1;
-  std::int64_t best_cost = INT64_MAX;
-  for (std::int64_t splits = 1; splits <= most; ++splits) {
-    const std::int64_t tiles = ceil_divide(target_tiles, splits);
-    if (ceil_divide(target_tiles, tiles) != splits) continue;  // some block would have nothing to do
-    const std::int64_t cost = ceil_divide(blocks * splits, slots) * (tiles + kStartTiles);
-    if (cost < best_cost) {
-      best = splits;
-      best_cost = cost;
-    }
-  }
-  return static_cast<int>(best);
+inline Schedule choose_schedule(DataType dtype, int units, bool volume, const Device& device) {
+  Schedule schedule{};
+  schedule.resident = !volume && dtype != DataType::kFloat32 && units <= kResidentUnits;
+  schedule.units = !schedule.resident || units <= 4 ? 4 : units <= 8 ? 8 : 16;
+  schedule.targets = schedule.resident ? kResidentTargets : kStreamedTargets;
+  // Registers allow three (fp32: two), and so does shared memory but where a multiprocessor has 64 KiB of it or 100 KiB.
+  const bool small = device.compute_capability == 86 || device.compute_capability == 89 ||
+                     device.compute_capability / 10 == 12;
+  schedule.blocks_per_sm = dtype == DataType::kFloat32 ? 2 : 3;
+  if (!schedule.resident && small) schedule.blocks_per_sm = 2;
+  if (device.compute_capability < 80) schedule.blocks_per_sm = schedule.resident ? 2 : 1;
+  return schedule;
 }
 
-// For a problem that why_declined accepts, with n > 0. The volume is always streamed: it is bound by its own size.
-inline Plan make_plan(const CorrelationProblem& problem, const Device& device, bool volume) {
-  constexpr std::int64_t kBlocksPerSm = 3;  // what shared memory and registers allow on most devices
-  Plan plan{};
-  plan.units = static_cast<int>(problem.c * element_size(problem.dtype) / 16);
-  plan.resident = !volume && problem.dtype != DataType::kFloat32 && plan.units <= kResidentUnits;
-  plan.targets = plan.resident ? kResidentTargets : kStreamedTargets;
-  plan.query_tiles = ceil_divide(problem.p, kQueries);
-  plan.target_tiles = static_cast<int>(ceil_divide(problem.q, plan.targets));
-  plan.splits = choose_splits(plan.query_tiles * problem.n, plan.target_tiles, kBlocksPerSm * device.sm_count);
-  plan.tiles_per_split = static_cast<int>(ceil_divide(plan.target_tiles, plan.splits));
-  return plan;
+// The tiles of all query tiles, pairs and problems of a launch form one list, which is cut into as many stretches of
+// equal length (to one tile) as there are blocks, "workers". Blocks of one multiprocessor share its tensor cores: equal
+// stretches, as many on each, keep all multiprocessors at work to the end, however small a problem is.
+inline std::int64_t count_workers(std::int64_t tiles, const Schedule& schedule, const Device& device) {
+  const std::int64_t sms = device.sm_count;
+  const std::int64_t each = std::clamp<std::int64_t>(tiles / (sms * kLeastTiles), 1, schedule.blocks_per_sm);
+  const std::int64_t most = sms * std::max<std::int64_t>(1, std::min(each, kMostWorkers / sms));
+  return std::min({tiles, most, kMostWorkers});
 }
 
-// Floats of row sums to be combined where the targets are split: a bound that no device and no smaller problem exceeds,
-// since splits > 1 only with blocks * splits <= kMaxSplitBlocks.
-inline std::int64_t row_partials(const CorrelationProblem& problem) {
-  const std::int64_t most_splits = std::min(ceil_divide(problem.q, kResidentTargets), kMaxSplitBlocks);
-  return most_splits <= 1 ? 0 : std::min(most_splits * problem.n * problem.p, kMaxSplitBlocks * kQueries);
+// The first tile of a worker; of worker `workers` the end of the list.
+AVSBG_HOST_DEVICE inline std::int64_t first_tile_of(std::int64_t worker, std::int64_t workers, std::int64_t tiles) {
+  return worker * (tiles / workers) + worker * (tiles % workers) / workers;
 }
+
+// Floats of row sums to be combined where a query tile's targets are shared by workers: each has at most two stretches
+// that begin or end inside a query tile. It never decreases as the number of tiles grows.
+inline std::int64_t row_partials(std::int64_t tiles) { return 2 * std::min(tiles, kMostWorkers) * kQueries; }
 
 // Floats of column sums to be combined where a map has several query tiles.
 inline std::int64_t column_partials(const CorrelationProblem& problem) {
   const std::int64_t query_tiles = ceil_divide(problem.p, kQueries);
   return query_tiles <= 1 ? 0 : query_tiles * problem.n * problem.q;
+}
+
+inline std::int64_t count_tiles(const CorrelationProblem& problem, int targets) {
+  return problem.n * ceil_divide(problem.p, kQueries) * ceil_divide(problem.q, targets);
 }
 
 }  // namespace avsbg

@@ -15,6 +15,8 @@ namespace avsbg::ptx {
 
 // One block's shared memory, seen as one struct.
 #define AVSBG_SHARED(Type, name) __shared__ Type name
+// Of a kernel's argument: it may be pointed to where it is, without a copy for each thread.
+#define AVSBG_GRID_CONSTANT __grid_constant__
 
 // Every access to shared memory that is not one of the instructions below, so that the emulation sees all of them.
 template <class T>
@@ -79,7 +81,18 @@ __device__ __forceinline__ std::uint32_t round_to_tf32(std::uint32_t bits) {
   return rounded;
 }
 
+// The same value, of which the compiler no longer knows how it was computed: it stays in a register.
+__device__ __forceinline__ int keep(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+__device__ __forceinline__ std::int64_t keep(std::int64_t value) {
+  asm volatile("" : "+l"(value));
+  return value;
+}
+
 #else
+#define AVSBG_GRID_CONSTANT
 #include <emulated_ptx.h>
 #endif
 
@@ -125,6 +138,19 @@ __device__ __forceinline__ void mma_tf32(float (&)[4], const std::uint32_t (&)[4
 __device__ __forceinline__ std::uint32_t to_tf32(std::uint32_t bits) { return bits; }
 
 #endif
+
+// Programmatic dependent launch (CUDA programming guide): a kernel that was launched to overlap with the one before it
+// waits for its results, and is let start when all blocks of that one have come so far. Otherwise neither does anything.
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && defined(__CUDACC__)
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void release_dependents() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && defined(__CUDACC__)
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
 
 // max(x, 0) that keeps NaN, as torch.relu does; fmaxf would make a 0 of it.
 __device__ __forceinline__ float relu(float x) {

@@ -5,84 +5,73 @@
 
 namespace avsbg {
 
-// Element e of accumulator [i][j] is the product of these two, counted from the warp's first query and the tile's first
-// target.
-__device__ __forceinline__ int query_of(int i, int e) { return i * 16 + e / 2 * 8 + threadIdx.x % 32 / 4; }
-__device__ __forceinline__ int target_of(int j, int e) { return j * 8 + threadIdx.x % 4 * 2 + e % 2; }
+// Element e of accumulator [i][j] is the product of these two, counted from the tile's first target and the warp's
+// first query.
+__device__ __forceinline__ int target_of(int i, int e) { return i * 16 + e / 2 * 8 + threadIdx.x % 32 / 4; }
+__device__ __forceinline__ int query_of(int j, int e) { return j * 8 + threadIdx.x % 4 * 2 + e % 2; }
 
-// Applies ReLU and adds the product to the sums of this thread's rows and columns. kRagged leaves out what lies beyond
-// `queries` rows (for the columns) and `targets` columns.
+// Applies ReLU, adds the product to the sums of this thread's queries and sums up its targets. kRagged leaves out what
+// lies beyond `targets`, and beyond `queries` for the sums of targets.
 template <class Kernel, bool kRagged>
 __device__ __forceinline__ void add_product(const typename Kernel::Accumulators& accumulators, int queries, int targets,
-                                            float (&row_sums)[Kernel::kRowBlocks * 2],
-                                            float (&column_sums)[Kernel::kColumnBlocks * 2]) {
+                                            float (&query_sums)[Kernel::kQueryBlocks * 2],
+                                            float (&target_sums)[Kernel::kTargetBlocks * 2]) {
 #pragma unroll
-  for (int j = 0; j < Kernel::kColumnBlocks; ++j) {
+  for (int row = 0; row < Kernel::kTargetBlocks * 2; ++row) {
 #pragma unroll
-    for (int e = 0; e < 2; ++e) {
-      float column = 0.0F;
-#pragma unroll
-      for (int row = 0; row < Kernel::kRowBlocks * 2; ++row) {
-        float value = ptx::relu(accumulators[row / 2][j][row % 2 * 2 + e]);
-        if (kRagged && target_of(j, e) >= targets) value = 0.0F;
-        row_sums[row] += value;
-        if (kRagged && query_of(row / 2, row % 2 * 2) >= queries) value = 0.0F;
-        column += value;
-      }
-      column_sums[j * 2 + e] = column;
+    for (int column = 0; column < Kernel::kQueryBlocks * 2; ++column) {
+      const int e = row % 2 * 2 + column % 2;
+      float value = ptx::relu(accumulators[row / 2][column / 2][e]);
+      if (kRagged && target_of(row / 2, e) >= targets) value = 0.0F;
+      query_sums[column] += value;
+      if (kRagged && query_of(column / 2, e) >= queries) value = 0.0F;
+      target_sums[row] = column == 0 ? value : target_sums[row] + value;
     }
   }
 }
 
-// Sums each column over the eight lanes that share it. Halving what each lane still carries takes 7 exchanges for eight
-// columns instead of 24. Afterwards lane l holds columns l / 4 * (kCount / 8) and following of its kCount, in order.
+// Sums each of kCount values over the four lanes that share a target. Halving what each lane still carries takes 3
+// exchanges for four values instead of 8. Afterwards lane l holds the values l % 4 * (kCount / 4) and following.
 template <int kDistance, int kCount>
-__device__ __forceinline__ void sum_over_lanes(float (&columns)[kCount]) {
-  constexpr int kHalf = kCount * kDistance / 32;
+__device__ __forceinline__ void sum_over_lanes(float (&values)[kCount]) {
+  constexpr int kHalf = kCount * kDistance / 4;
   const bool upper = (threadIdx.x & kDistance) != 0;
 #pragma unroll
   for (int i = 0; i < kHalf; ++i) {
-    const float give = upper ? columns[i] : columns[i + kHalf];
-    const float keep = upper ? columns[i + kHalf] : columns[i];
-    columns[i] = keep + __shfl_xor_sync(0xffffffffU, give, kDistance);
+    const float give = upper ? values[i] : values[i + kHalf];
+    const float keep = upper ? values[i + kHalf] : values[i];
+    values[i] = keep + __shfl_xor_sync(0xffffffffU, give, kDistance);
   }
-  if constexpr (kDistance > 4) sum_over_lanes<kDistance / 2>(columns);
+  if constexpr (kDistance > 1) sum_over_lanes<kDistance / 2>(values);
 }
 
-// Stores what sum_over_lanes left, by column of the tile.
+// Where the sum of a target lies in its warp's row of shared memory: the lanes of a store fall on different banks.
+__device__ __forceinline__ int column_index(int target) { return target ^ (target >> 5 & 1) * 8; }
+
+// Stores what sum_over_lanes left.
 template <int kCount>
-__device__ __forceinline__ void store_columns(float* to, const float (&columns)[kCount]) {
-  static_assert(kCount == 8 || kCount == 16);
-  const int index = threadIdx.x % 32 / 4 * (kCount / 8);
-  float* column = to + target_of(index / 2, index);
-  if constexpr (kCount == 16) {
-    ptx::store_shared(reinterpret_cast<float2*>(column), make_float2(columns[0], columns[1]));
-  } else {
-    ptx::store_shared(column, columns[0]);
+__device__ __forceinline__ void store_columns(float* to, const float (&values)[kCount]) {
+  static_assert(kCount == 4 || kCount == 8);
+#pragma unroll
+  for (int i = 0; i < kCount / 4; ++i) {
+    const int row = threadIdx.x % 4 * (kCount / 4) + i;
+    ptx::store_shared(to + column_index(target_of(row / 2, row % 2 * 2)), values[i]);
   }
 }
 
 template <class Kernel>
-__device__ __forceinline__ void store_volume(const typename Kernel::Accumulators& accumulators,
-                                             const CorrelateArguments& args, std::int64_t pair, int first_query,
-                                             int first_target) {
-  const auto activate = [&args](float x) { return args.relu ? ptx::relu(x) : x; };
+__device__ __forceinline__ void store_volume(const typename Kernel::Accumulators& accumulators, const Task& task,
+                                             bool relu, std::int64_t pair, int first_query, int first_target) {
 #pragma unroll
-  for (int row = 0; row < Kernel::kRowBlocks * 2; ++row) {
-    const int query = first_query + query_of(row / 2, row % 2 * 2);
-    if (query >= args.p) continue;
-    float* line = args.volume + (pair * args.p + query) * args.q;
+  for (int column = 0; column < Kernel::kQueryBlocks * 2; ++column) {
+    const int query = first_query + query_of(column / 2, column % 2);
+    if (query >= task.p) continue;
+    float* line = task.volume + (pair * task.p + query) * task.q;
 #pragma unroll
-    for (int j = 0; j < Kernel::kColumnBlocks; ++j) {
-      const int target = first_target + target_of(j, 0);
-      const float x = activate(accumulators[row / 2][j][row % 2 * 2]);
-      const float y = activate(accumulators[row / 2][j][row % 2 * 2 + 1]);
-      if (args.q % 2 == 0) {  // target is even: both lie inside or both outside, and the pair is aligned
-        if (target < args.q) *reinterpret_cast<float2*>(line + target) = make_float2(x, y);
-      } else {
-        if (target < args.q) line[target] = x;
-        if (target + 1 < args.q) line[target + 1] = y;
-      }
+    for (int row = 0; row < Kernel::kTargetBlocks * 2; ++row) {
+      const int target = first_target + target_of(row / 2, row % 2 * 2);
+      const float value = accumulators[row / 2][column / 2][row % 2 * 2 + column % 2];
+      if (target < task.q) line[target] = relu ? ptx::relu(value) : value;
     }
   }
 }

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.emulation import DTYPES, Emulator, Problem, wrong_elements
+from tools import kernels
 
 pytestmark = pytest.mark.native
 
@@ -81,15 +84,90 @@ def test_no_pairs_launches_nothing(emulator: Emulator, operation: str) -> None:
     assert result.line["blocks"] == 0
 
 
-def test_small_maps_are_split_over_the_grid(emulator: Emulator) -> None:
-    """One pair of 14 x 14 maps has two query tiles; a device of 16 processors gets more blocks than that."""
-    problem = Problem("fp16", 1, 196, 196, 128)
-    few = emulator.check(Problem("fp16", 1, 196, 196, 128, sm_count=1))
-    many = emulator.check(problem)
-    # The blocks of the second kernel, which combines: columns always (two query tiles), rows where split. Its grid is
-    # 2 x ceil(196 / 128).
-    assert few.line["blocks"] == 2 + 4
-    assert many.line["blocks"] > 2 + 4
+def test_small_maps_are_shared_by_all_multiprocessors(emulator: Emulator) -> None:
+    """One pair of 14 x 14 maps has two query tiles of seven tiles each: 14 to share out.
+
+    The second kernel has a block for each query tile and for every 128 columns.
+    """
+    for sm_count, workers in ((1, 3), (5, 5), (16, 14)):
+        run = emulator.check(Problem("fp16", 1, 196, 196, 128, sm_count=sm_count))
+        assert run.line["blocks"] == workers + 2 + 2
+
+
+# Multiprocessors of an Orin, Thor, RTX 4090, H100 and RTX 5090; pairs, and positions of each map.
+BALANCED = [
+    (16, [(4, 3136)]),
+    (16, [(4, 784)]),
+    (20, [(1, 3136)]),
+    (20, [(4, 784)]),
+    (128, [(4, 3136)]),
+    (132, [(4, 3136)]),
+    (132, [(4, 3136), (4, 784), (4, 196), (4, 49)]),  # a clip's stages in one launch
+    (170, [(16, 3136)]),
+]
+
+
+def balance(emulator: Emulator, sm_count: int, stages: list[tuple[int, int]]) -> float:
+    """The mean sum of tiles per multiprocessor over the largest, blocks being dealt out in turn."""
+    shapes = [word for n, p in stages for word in (n, p, p, 128)]
+    tiles, workers = map(int, emulator.run("plan", DTYPES["fp16"], sm_count, *shapes).raw.split())
+    sums = [0] * sm_count
+    for worker in range(workers):
+        sums[worker % sm_count] += (worker + 1) * tiles // workers - worker * tiles // workers
+    assert sum(sums) == tiles
+    assert tiles / sm_count / max(sums) == kernels.balance(sm_count, stages), "the docs' arithmetic is the launcher's"
+    return tiles / sm_count / max(sums)
+
+
+@pytest.mark.parametrize(("sm_count", "stages"), BALANCED)
+def test_tiles_are_balanced_over_multiprocessors(
+    emulator: Emulator, sm_count: int, stages: list[tuple[int, int]]
+) -> None:
+    assert balance(emulator, sm_count, stages) >= 0.95
+
+
+def test_a_map_of_few_tiles_is_balanced_to_one_tile(emulator: Emulator) -> None:
+    """28 x 28 alone on an H100: 700 tiles on 132 multiprocessors, so that some have six of 5.3."""
+    assert balance(emulator, 132, [(4, 784)]) == pytest.approx(700 / 132 / 6)
+
+
+STAGES = [(4, 196, 128), (4, 49, 128), (4, 130, 64), (2, 40, 72)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("with_mean_b", [True, False])
+@pytest.mark.parametrize("sm_count", [1, 5])
+def test_a_group_of_clips_is_what_its_pairs_are(
+    emulator: Emulator, dtype: str, with_mean_b: bool, sm_count: int
+) -> None:
+    """Four stages of clips in one launch: two clips of three frames, and one clip of three."""
+    words, data, expected = [], b"", []
+    for seed, (n, p, c) in enumerate(STAGES):
+        clips = np.random.default_rng(seed).standard_normal((n // 2, 3, p, c), dtype=np.float32)
+        problem = Problem(dtype, n, p, p, c, flag=with_mean_b)
+        words += [n, p, p, c, 2]
+        data += problem.store(clips).tobytes()
+        a, b = (problem.store(np.ascontiguousarray(part)).reshape(n, p, c) for part in (clips[:, :-1], clips[:, 1:]))
+        expected.append((problem, a, b))
+    run = emulator.run("group", DTYPES[dtype], sm_count, int(with_mean_b), *words, data=data)
+    assert run.status == 0, run.stderr
+    rest = run.raw
+    for problem, a, b in expected:
+        size = 4 * problem.n * problem.p * (1 + with_mean_b)
+        assert wrong_elements(problem, a, b, replace(run, raw=rest[:size])) == 0
+        rest = rest[size:]
+    assert not rest
+
+
+def test_a_group_without_pairs_and_of_unequal_maps(emulator: Emulator) -> None:
+    first, second = Problem("fp16", 0, 10, 20, 64), Problem("fp16", 1, 140, 33, 128)
+    a, b = second.inputs()
+    words = [0, 10, 20, 64, 0, 1, 140, 33, 128, 0]
+    run = emulator.run("group", DTYPES["fp16"], 3, 1, *words, data=a.tobytes() + b.tobytes())
+    assert wrong_elements(second, a, b, run) == 0
+    assert first.n == 0
+    five = emulator.run("group", DTYPES["fp16"], 3, 1, *[0, 1, 1, 8, 0] * 5)
+    assert five.line["error"] == "5 problems in a group: must be 1 to 4"
 
 
 def test_the_same_bits_every_time(emulator: Emulator) -> None:
@@ -158,9 +236,9 @@ def workspace(emulator: Emulator, n: int, p: int, q: int, with_mean_b: bool) -> 
 
 
 def test_the_workspace_is_what_the_contract_says(emulator: Emulator) -> None:
-    """4 N Q ceil(P / 128) bytes where P > 128, and at most 512 KiB more."""
-    assert workspace(emulator, 4, 3136, 3136, False) == 512 * 1024
-    assert workspace(emulator, 4, 3136, 3136, True) == 512 * 1024 + 4 * 4 * 3136 * 25
+    """4 N Q ceil(P / 128) bytes where P > 128, and at most 1 MiB more."""
+    assert workspace(emulator, 4, 3136, 3136, False) == 2**20
+    assert workspace(emulator, 4, 3136, 3136, True) == 2**20 + 4 * 4 * 3136 * 25
     assert workspace(emulator, 4, 128, 32, True) == 0
     assert workspace(emulator, 0, 3136, 3136, True) == 0
     assert int(emulator.run("workspace", DTYPES["fp16"], 1, 1, 1, 12, 1).raw) == 0  # declined

@@ -110,17 +110,17 @@ FAULTS = {
         ("faulty", "rule of the device"),
     ),
     "counts only groups with copies in them": (
-        ("ptx::copy_commit();", "if (next_item < items) ptx::copy_commit();"),
+        ("    ptx::copy_commit();", "    if (items_ > 0 || more_) ptx::copy_commit();"),
         ("faulty", "rule of the device"),
     ),
     "fills the slot that is being read": (
-        ("for (int i = 0; i < kStages - 1; ++i) copy_next_item", "for (int i = 0; i < kStages; ++i) copy_next_item"),
+        ("reader.copy_next(free);", "reader.copy_next(following);"),
         ("faulty tsan", "race"),
     ),
-    "has one buffer for the column sums": (("shared.columns[tile % 2]", "shared.columns[0]"), ("faulty tsan", "race")),
-    "adds targets beyond the map": (("target_of(j, e) >= targets", "false"), ("faulty", "wrong result")),
-    "adds queries beyond the map": (("query_of(row / 2, row % 2 * 2) >= queries", "false"), ("faulty", "wrong result")),
-    "reads beyond the channels": (("&& first_unit + unit < units", ""), ("faulty", "wrong result")),
+    "has one buffer for the column sums": (("[tile_number % 2]", "[0]"), ("faulty tsan", "race")),
+    "adds targets beyond the map": (("target_of(row / 2, e) >= targets", "false"), ("faulty", "wrong result")),
+    "adds queries beyond the map": (("query_of(column / 2, e) >= queries", "false"), ("faulty", "wrong result")),
+    "reads beyond the channels": (("unit < units ? rows - row : 0", "rows - row"), ("faulty", "wrong result")),
     "drops NaN in the ReLU": (("x < 0.0F ? 0.0F : x", "x > 0.0F ? x : 0.0F"), ("faulty", "wrong result")),
     "does not round to tf32": (("return round_to_tf32(bits)", "return bits"), ("faulty", "wrong result")),
     "leaves units in their order": (

@@ -106,11 +106,23 @@ struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   std::size_t dynamicSmemBytes;
   cudaStream_t stream;
+  struct cudaLaunchAttribute* attrs;
+  unsigned numAttrs;
+};
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization = 6 };
+union cudaLaunchAttributeValue {
+  int programmaticStreamSerializationAllowed;
+};
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  cudaLaunchAttributeValue val;
 };
 
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
+  // Before compute capability 9.0 a launch with this attribute is refused.
+  if (config->numAttrs > 0 && __CUDA_ARCH__ < 900) return cudaErrorInvalidValue;
   const dim3 grid = config->gridDim, block = config->blockDim;
   if (grid.x == 0 || grid.x > 0x7fffffffU || grid.y == 0 || grid.y > 65535 || grid.z != 1 || block.y != 1 ||
       block.z != 1)

@@ -21,6 +21,11 @@ void cp_async_wait(const char* file = __builtin_FILE(), int line = __builtin_LIN
   ::emulation::copy_wait(kPending, file, line);
 }
 
+template <class T>
+T keep(T value) {
+  return value;
+}
+
 inline void ldmatrix_x4(std::uint32_t (&r)[4], const uint4* row) { ::emulation::ldmatrix_x4(r, row); }
 
 inline void mma_k8_f16(float (&d)[4], std::uint32_t a0, std::uint32_t a1, std::uint32_t b) {

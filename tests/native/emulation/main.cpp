@@ -2,6 +2,9 @@
 //
 //     emulated mean DTYPE N P Q C SM_COUNT WITH_MEAN_B       < a b  > line mean_a [mean_b]
 //     emulated volume DTYPE N P Q C SM_COUNT RELU            < a b  > line volume
+//     emulated group DTYPE SM_COUNT WITH_MEAN_B [N P Q C PAIRS_PER_CLIP]...  < a b of each  > line mean_a [mean_b] ...
+//         With PAIRS_PER_CLIP one tensor of N / PAIRS_PER_CLIP clips takes the place of a and b; Q is P.
+//     emulated plan DTYPE SM_COUNT [N P Q C]...              > line; the numbers of tiles and of workers
 //     emulated mma SHAPE                                     < registers of a, b, c by lane  > line d by lane
 //     emulated ldmatrix STRIDE                               < 32 rows of 16 bytes  > line registers by lane
 //     emulated declined DTYPE N P Q C COMPUTE_CAPABILITY     > line; its error says why
@@ -17,6 +20,7 @@
 #include <vector>
 
 #include "correlation.h"
+#include "plan.h"
 #include "ptx.cuh"
 
 namespace {
@@ -102,6 +106,68 @@ int correlate(bool mean, char** words) {
   return error.empty() ? 0 : 1;
 }
 
+int correlate_group(int count, char** words) {
+  const auto dtype = static_cast<avsbg::DataType>(std::atoi(words[0]));
+  const Device device = {__CUDA_ARCH__ / 10, std::atoi(words[1])};
+  const bool with_mean_b = std::atoi(words[2]) != 0;
+  std::vector<std::unique_ptr<unsigned char[]>> maps;
+  std::vector<std::unique_ptr<float[]>> means;
+  std::vector<avsbg::CorrelationTask> tasks;
+  std::vector<CorrelationProblem> problems;
+  for (int i = 3; i + 4 < count; i += 5) {
+    avsbg::CorrelationTask task;
+    auto& [n, p, q, c, type] = task.problem;
+    n = std::atoll(words[i]), p = std::atoll(words[i + 1]), q = std::atoll(words[i + 2]), c = std::atoll(words[i + 3]);
+    type = dtype;
+    task.pairs_per_clip = std::atoll(words[i + 4]);
+    const std::int64_t row = c * avsbg::element_size(dtype);
+    if (task.pairs_per_clip > 0) {
+      maps.push_back(read<unsigned char>((n + n / task.pairs_per_clip) * p * row));
+      task.a = maps.back().get();
+      task.b = maps.back().get() + p * row;
+    } else {
+      maps.push_back(read<unsigned char>(n * p * row));
+      task.a = maps.back().get();
+      maps.push_back(read<unsigned char>(n * q * row));
+      task.b = maps.back().get();
+    }
+    means.push_back(filled_with_nan<float>(n * p));
+    task.mean_a = means.back().get();
+    means.push_back(filled_with_nan<float>(n * q));
+    task.mean_b = with_mean_b ? means.back().get() : nullptr;
+    tasks.push_back(task);
+    problems.push_back(task.problem);
+  }
+  const int number = static_cast<int>(tasks.size());
+  const auto workspace = filled_with_nan<unsigned char>(static_cast<std::int64_t>(
+      avsbg::mean_correlations_workspace_size(problems.data(), number, with_mean_b)));
+  const std::string error =
+      avsbg::launch_mean_correlations(tasks.data(), number, device, workspace.get(), nullptr);
+  print_line(error);
+  for (const auto& task : tasks) {
+    write(task.mean_a, task.problem.n * task.problem.p);
+    if (with_mean_b) write(task.mean_b, task.problem.n * task.problem.q);
+  }
+  return error.empty() ? 0 : 1;
+}
+
+int print_plan(int count, char** words) {
+  const auto dtype = static_cast<avsbg::DataType>(std::atoi(words[0]));
+  const Device device = {__CUDA_ARCH__ / 10, std::atoi(words[1])};
+  std::int64_t tiles = 0;
+  avsbg::Schedule schedule = {};
+  for (int i = 2; i + 3 < count; i += 4) {
+    const CorrelationProblem problem = {std::atoll(words[i]), std::atoll(words[i + 1]), std::atoll(words[i + 2]),
+                                        std::atoll(words[i + 3]), dtype};
+    schedule = avsbg::choose_schedule(dtype, avsbg::row_units(problem), false, device);
+    tiles += avsbg::count_tiles(problem, schedule.targets);
+  }
+  print_line("");
+  std::printf("%lld %lld\n", static_cast<long long>(tiles),
+              static_cast<long long>(avsbg::count_workers(tiles, schedule, device)));
+  return 0;
+}
+
 // One warp, one instruction: what the tests hold against the published register layouts.
 void mma_kernel(const std::string* shape, const std::uint32_t (*a)[4], const std::uint32_t (*b)[2], float (*d)[4]) {
   using namespace avsbg::ptx;
@@ -163,6 +229,8 @@ int main(int count, char** words) {
   const std::string what = count > 1 ? words[1] : "";
   if (what == "mean" && count == 9) return correlate(true, words + 2);
   if (what == "volume" && count == 9) return correlate(false, words + 2);
+  if (what == "group" && count > 4) return correlate_group(count - 2, words + 2);
+  if (what == "plan" && count > 4) return print_plan(count - 2, words + 2);
   if (what == "mma" && count == 3) return probe_mma(words[2]);
   if (what == "ldmatrix" && count == 3) return probe_ldmatrix(std::atoi(words[2]));
   if (what == "declined" && count == 8) {
