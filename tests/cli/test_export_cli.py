@@ -47,6 +47,7 @@ def test_a_checkpoint_becomes_a_bundle(tmp_path):
     [
         (["avs-bgg", "--seed", "0"], "unknown network or variant 'avs-bgg'. Choose one of: avs-bg, avs-bg-without"),
         (["avs-bg", "--seed", "0", "--encoder", "vgg"], "unknown encoder 'vgg'. Choose one of: pvt_v2_b0"),
+        (["sst", "--seed", "0"], "sst was never released"),
         (["avs-bg"], "exactly one of --checkpoint and --seed"),
         (["avs-bg", "--seed", "0", "--checkpoint", "x.pth"], "exactly one of --checkpoint and --seed"),
         (["avs-bg", "--seed", "0", "--vggish", "x.pth"], "--vggish belongs to --checkpoint"),
