@@ -73,7 +73,8 @@ def segment_video(
     # Sound that the network does not get is no reason to refuse a file: the overlay goes without what is damaged of it.
     unheard = None if manifest.uses_audio and not options.silent else Damage(tolerated=("audio",))
     overlay_damage = Damage() if options.skip_damaged else unheard
-    video = probe(path, options.track_numbers, damage)
+    # What is passed over here is met again, and counted, where the file is read.
+    video = probe(path, options.track_numbers, Damage() if options.skip_damaged else None)
     samples = read_samples(video, manifest, silent=options.silent, damage=damage)
     with output_directory(output, replace=replace) as directory:
         frames = decode_all(video, overlay_damage)
