@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 from pkgutil import iter_modules
+from typing import Annotated
 
 import typer
 
+from avsbg import __version__
 from avsbg.cli.output import tolerate_closed_pipes
 from avsbg.errors import AvsbgError
 
@@ -16,8 +18,18 @@ app = typer.Typer(
 )
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"avsbg {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _verbs() -> None:
+def _verbs(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and end.")
+    ] = False,
+) -> None:
     """Audio-visual segmentation networks, from a PyTorch checkpoint to an NVIDIA edge device."""
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from avsbg import __version__
 from avsbg.cli import app
 from avsbg.runtime.bundle import Bundle
+from fixtures import ROOT
 from fixtures.avsbench import write_dataset
 from fixtures.cli import run_avsbg
 from fixtures.stream_bundle import make_stream_bundle
@@ -60,3 +62,9 @@ def test_every_verb(bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.Monke
     made = {path.name for path in Path("out").iterdir()}
     assert made == {"bundle", "verify.json", "masks", "maps", "bench", "verdicts.json", "report", "stream.jsonl", "run"}
     assert Bundle.open(Path("tiny")).manifest.engines
+
+
+def test_the_version_is_one() -> None:
+    assert run_avsbg("--version").out == f"avsbg {__version__}\n"
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"({__version__})" in (ROOT / "CHANGELOG.md").read_text()
