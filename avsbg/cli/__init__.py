@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pkgutil import iter_modules
 from typing import Annotated
 
 import typer
@@ -12,6 +11,14 @@ import typer
 from avsbg import __version__
 from avsbg.cli.output import tolerate_closed_pipes
 from avsbg.errors import AvsbgError
+
+# The tasks that the help groups verbs by, in this order.
+MAKE, RUN, MEASURE, TRAIN, CHECK = "Make", "Run", "Measure", "Train", "Check"
+# The verbs' modules, in the order of the help.
+VERBS = (
+    *("export", "convert", "build", "run", "visualize", "bench", "bench_stream", "compare", "report"),
+    *("train", "evaluate", "data", "verify", "inspect", "doctor"),
+)
 
 app = typer.Typer(
     name="avsbg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
@@ -49,5 +56,5 @@ def main() -> None:
         sys.exit(130)
 
 
-for module in iter_modules(__path__):
-    import_module(f"{__name__}.{module.name}")  # a verb's module adds it to `app`
+for module in VERBS:
+    import_module(f"{__name__}.{module}")  # a verb's module adds it to `app`

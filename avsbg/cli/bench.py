@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 from typer import Argument, Exit, Option
 
-from avsbg.cli import app
+from avsbg.cli import MEASURE, app
 from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device, Trust
 from avsbg.cli.output import plain_console
 
 UNSTABLE = 3  # the exit code of a run in which a row may not be published
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def bench(  # noqa: PLR0917  (each is an option by name)
     bundles: Annotated[list[Path], Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
     backend: Annotated[

@@ -7,12 +7,12 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import MEASURE, app
 from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device
 from avsbg.cli.output import plain_console
 
 
-@app.command("bench-stream")
+@app.command("bench-stream", rich_help_panel=MEASURE)
 def bench_stream(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="A bundle that `avsbg export --stream` made.")],
     output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The rows, as JSON Lines.")],

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import MAKE, app
 from avsbg.cli.output import describe_accuracy, plain_console
 from avsbg.progress import phase_bar
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from avsbg.runtime.bundle.engine_record import EngineRecord
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def build(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the engine goes there.")],
     backend: Annotated[

@@ -7,11 +7,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import MEASURE, app
 from avsbg.cli.output import write_json
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def compare(
     first: Annotated[Path, Argument(metavar="A", help="A directory of `avsbg bench`, or a file of rows.")],
     second: Annotated[Path, Argument(metavar="B", help="Another; its rows are compared with A's.")],

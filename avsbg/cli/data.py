@@ -10,13 +10,13 @@ from typing import Annotated, Literal
 import typer
 from typer import Argument, Exit, Option
 
-from avsbg.cli import app
+from avsbg.cli import TRAIN, app
 from avsbg.cli.options import DataRoot, SplitName, Task, TaskName
 from avsbg.cli.output import plain_console
 from avsbg.progress import count_progress
 
 data = typer.Typer(no_args_is_help=True, help="Prepare, convert and check data in AVSBench's layout.")
-app.add_typer(data, name="data")
+app.add_typer(data, name="data", rich_help_panel=TRAIN)
 
 Force = Annotated[bool, Option("--force", help="Make files again that are there already.")]
 ClipCounts = Annotated[tuple[int, int, int], Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")]

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from typer import Option
 
-from avsbg.cli import app
+from avsbg.cli import CHECK, app
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def doctor(as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False) -> None:
     """Show what this machine has, what each verb can do with it, and how to install what is missing."""
     import json

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import TRAIN, app
 from avsbg.cli.backends import create_backend, create_streamed
 from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Composite, DataFolder, Device, SplitName, Task, Trust
 from avsbg.cli.output import print_table, write_json
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from avsbg.model.training.evaluation import Predict
 
 
-@app.command("eval")
+@app.command("eval", rich_help_panel=TRAIN)
 def evaluate(  # noqa: PLR0917  (each is an option by name)
     model: Annotated[
         Path, Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import MAKE, app
 from avsbg.cli.output import plain_console
 
 if TYPE_CHECKING:
     from avsbg.model import AudioEncoderName, Variant
 
 
-@app.command()
+@app.command(rich_help_panel=MAKE)
 def export(  # noqa: PLR0917  (each is an option by name)
     network: Annotated[
         str,

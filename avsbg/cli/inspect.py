@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from avsbg.cli import app
+from avsbg.cli import CHECK, app
 from avsbg.cli.options import BundlePath
 
 if TYPE_CHECKING:
     from avsbg.runtime.bundle.manifest import GraphRecord, WeightsRecord
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def inspect(
     bundle: BundlePath, as_json: Annotated[bool, Option("--json", help="Print the manifest as JSON.")] = False
 ) -> None:

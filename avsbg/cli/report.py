@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import MEASURE, app
 
 
-@app.command()
+@app.command(rich_help_panel=MEASURE)
 def report(
     rows: Annotated[list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Where the report goes.")],

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import RUN, app
 from avsbg.cli.options import (
     BACKEND_HELP,
     BACKEND_SYNTAX,
@@ -23,7 +23,7 @@ from avsbg.cli.options import (
 )
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
     sources: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Exit, Option
 
-from avsbg.cli import app
+from avsbg.cli import TRAIN, app
 from avsbg.cli.options import Composite, DataFolder
 from avsbg.cli.output import plain_console, print_table
 
@@ -32,7 +32,7 @@ def _list_recipes(wanted: bool) -> None:
     raise Exit
 
 
-@app.command()
+@app.command(rich_help_panel=TRAIN)
 def train(  # noqa: PLR0917  (each is an option by name)
     recipe: Annotated[str, Argument(help="s4/avs-bg, ms3/avsbench-resnet50 ...; --list shows them all.")],
     data: DataFolder,

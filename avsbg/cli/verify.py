@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Exit, Option
 
-from avsbg.cli import app
+from avsbg.cli import CHECK, app
 from avsbg.cli.backends import create_backend
 from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Device, Threads, Trust
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from avsbg.runtime.verify.verify import VerifyCase
 
 
-@app.command()
+@app.command(rich_help_panel=CHECK)
 def verify(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
     backend: Annotated[

@@ -7,14 +7,14 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from avsbg.cli import app
+from avsbg.cli import RUN, app
 from avsbg.cli.backends import warn_of_accuracy
 from avsbg.cli.interruption import interruptible
 from avsbg.cli.options import BundlePath, IgnoreAccuracy, Silent, Threshold
 from avsbg.cli.output import plain_console
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def visualize(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
     video: Annotated[Path, Argument(help="A video with sound, anything that FFmpeg reads.")],
