@@ -90,7 +90,7 @@ def test_a_machine_without_the_exporters_packages_is_told_what_to_install(tmp_pa
     script = f"import sys; sys.modules.update({missing}=None); from avsbg.cli import main; main()"
     arguments = ["export", "avs-bg", "--seed", "0", "-o", str(tmp_path / "new")]
     done = subprocess.run(
-        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 1
     assert f"exporting needs {missing}" in done.stderr

@@ -129,7 +129,7 @@ def test_rtx_is_asked_until_it_has_compiled(opened: Callable[..., Backend], beha
 def test_threads_never_share_an_execution_context(
     opened: Callable[..., Backend], behaviour: Behaviour, device: FakeDevice
 ) -> None:
-    barrier, failures = threading.Barrier(3, timeout=20), []
+    barrier, failures = threading.Barrier(3, timeout=300), []
     compute = behaviour.compute
 
     def together(arrays: Any) -> Any:
