@@ -20,7 +20,7 @@ from avsbg.model.training.errors import DatasetError
 from avsbg.model.training.layout import FRAMES
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import decode_audio
-from avsbg.runtime.media.container import displayed, open_media, probe
+from avsbg.runtime.media.container import displayed, fit_frame, open_media, probe
 from avsbg.runtime.media.tracks import choose_track
 from avsbg.runtime.media.video import choose_frames
 
@@ -61,7 +61,7 @@ def read_clip(path: Path, seconds: int) -> tuple[list[Array], Array]:
         seconds: of the clip, from the first frame on.
 
     Returns:
-        Frames, uint8 `[H, W, 3]` in the video's size, one for each second; and all of its sound from the first frame
+        Frames, uint8 `[H, W, 3]` in the video's size, one for each second; and the sound of a clip from the first frame
         on, int16 `[samples, 1]` at 16 kHz, channels averaged.
 
     Raises:
@@ -72,11 +72,15 @@ def read_clip(path: Path, seconds: int) -> tuple[list[Array], Array]:
         if not video.has_audio:
             raise DatasetError(f"{path} has no sound that can be decoded.")
         chosen = choose_frames(video, clip_seconds=FRAMES, offset=FRAME_OFFSET, least=seconds)
-        frames = [displayed(frame, video.orientation) for *_, frame in islice(chosen, seconds)]
+        frames = [
+            np.ascontiguousarray(displayed(fit_frame(frame, video), video.orientation))
+            for *_, frame in islice(chosen, seconds)
+        ]
         samples = np.concatenate([np.zeros(0, np.float32), *decode_audio(video, SAMPLE_RATE)])
     except MediaError as error:
         raise DatasetError(error.message, error.hint) from error
-    return frames, np.rint(samples.clip(-1, 1) * 32767).astype(np.int16)[:, None]
+    samples = samples[: FRAMES * SAMPLE_RATE].clip(-1, 1)
+    return frames, np.rint(samples * 32767).astype(np.int16)[:, None]
 
 
 def write_wav(path: Path, samples: Array) -> None:

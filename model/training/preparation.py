@@ -158,6 +158,8 @@ def _process(
                 failures.append(f"{clip.video} cannot be read: {error}")
             except DatasetError as error:
                 failures.append(error.message)
+            except Exception as error:  # one clip's, whatever it is
+                failures.append(f"{clip.video} failed: {type(error).__name__}: {first_line(error)}")
         advance()
     return made, failures
 

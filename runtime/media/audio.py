@@ -104,12 +104,14 @@ def align_audio(
 
 
 def order_frames(frames: Iterable[Any], name: str) -> Iterator[Any]:
-    """Decoded frames and sound, for an encoder: sound whose time stamps never step back.
+    """Decoded frames and sound, for an encoder: sound whose time stamps never step back, all of the first one's kind.
 
     A frame of sound without a time stamp follows the one before; one that lies for the greater part before its end is
     left out, as where two recordings are joined.
     """
     end: Fraction | None = None
+    first: tuple[str, str, int] | None = None  # format, layout and rate
+    kind, converter = first, None
     for frame in frames:
         if isinstance(frame, av.AudioFrame):
             begin = time_of(frame, name) if frame.pts is not None else end
@@ -118,8 +120,18 @@ def order_frames(frames: Iterable[Any], name: str) -> Iterator[Any]:
                 continue
             begin = begin if end is None else max(begin, end)
             end = begin + length
-            frame.time_base = frame.time_base or Fraction(1, frame.sample_rate)
+            # In samples: a container's unit may be coarser than what an encoder makes of a frame.
+            frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(begin / frame.time_base)
+            now = frame.format.name, frame.layout.name, frame.sample_rate
+            first = first or now
+            if now != first:  # a broadcast goes from stereo to 5.1, and back
+                if now != kind:
+                    converter = av.AudioResampler(*first)
+                yield from converter.resample(frame) if converter is not None else ()
+            kind = now
+            if now != first:
+                continue
         yield frame
 
 
@@ -210,7 +222,8 @@ class _Resampler:
     """
 
     def __init__(self, name: str, rate: int, at_once: int) -> None:
-        self._name, self._at_once = name, at_once
+        self._name, self._rate, self._at_once = name, rate, at_once
+        self._kind: tuple[str, str] | None = None  # format and layout of the frames
         self._packer = av.AudioResampler(format="flt")
         self._resampler = av.AudioResampler(format="flt", rate=rate)
         self._held: list[NDArray[Any]] = []
@@ -218,6 +231,12 @@ class _Resampler:
 
     def push(self, frame: Any) -> list[NDArray[Any]]:
         """The blocks that a frame completes."""
+        if (kind := (frame.format.name, frame.layout.name)) != self._kind:
+            before = self.finish() if self._kind is not None else []
+            self._kind, self._packer = kind, av.AudioResampler(format="flt")
+            if before or frame.format.name != "fltp":
+                self._resampler = av.AudioResampler(format="flt", rate=self._rate)
+            return before + self.push(frame)
         if frame.format.name != "fltp":
             return self._flush() + self._resample(self._resampler, frame)
         blocks = self._flush() if frame.sample_rate != self._held_rate else []

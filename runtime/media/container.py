@@ -30,6 +30,8 @@ HEADER_CODECS = {"h264", "hevc"}
 LARGEST_STEP_BACK, LARGEST_STEP_AHEAD = Fraction(1), Fraction(60)
 # Formats that state a duration for each track.
 STATED_BY_TRACK = {"mp4", "avi", "mxf"}
+# For FFmpeg's swscale, BT.2020 with constant luminance (10) is BT.2020.
+SWSCALE_MATRICES = {10: 9}
 REPAIR = "Fetch or record the file again; `ffmpeg -i FILE NEW.mp4` keeps what is left of it."
 # From 17.0 on PyAV converts a frame with a thread for each processor, and starts them anew for every one: that takes
 # longer than converting it, and all that is there works already.
@@ -172,9 +174,25 @@ def _open(path: Path, *, by_header: bool = False) -> Any:
 def displayed(frame: Any, default: Orientation = UPRIGHT) -> NDArray[Any]:
     """A decoded frame as uint8 RGB `[height, width, 3]`, turned the way it is displayed (phones record sideways).
 
-    `default` is the orientation of a frame that carries no display matrix.
+    `default` is the orientation of a frame that carries no display matrix. It is a `MediaError` if its colours cannot
+    be converted.
     """
-    return orientation_of(frame, default).apply(frame.to_ndarray(format="rgb24", **_ONE_THREAD))
+    try:
+        pixels = frame.to_ndarray(format="rgb24", **_ONE_THREAD)
+    except (av.FFmpegError, ValueError) as error:
+        raise MediaError(f"frames in the colour matrix {frame.colorspace} cannot be made RGB: {error}.") from error
+    return orientation_of(frame, default).apply(pixels)
+
+
+def fit_frame(frame: Any, video: VideoInfo) -> Any:
+    """A decoded frame in the size that its source began with, if that has changed; in a matrix that swscale knows."""
+    frame.colorspace = SWSCALE_MATRICES.get(frame.colorspace, frame.colorspace)
+    stored = video.orientation.size(video.width, video.height)
+    if (frame.width, frame.height) == stored or orientation_of(frame, video.orientation) != video.orientation:
+        return frame
+    fitting = frame.reformat(width=stored[0], height=stored[1])
+    fitting.pts, fitting.time_base = frame.pts, frame.time_base
+    return fitting
 
 
 def open_track(container: Any, track: Track) -> Any:
@@ -335,7 +353,10 @@ def _stated_end(container: Any, stream: Any) -> tuple[Fraction | None, bool]:
     """
     begin = Fraction((stream.start_time or 0) * stream.time_base)
     if stream.duration is not None and STATED_BY_TRACK & set(container.format.name.split(",")):
-        return begin + Fraction(stream.duration * stream.time_base), False
+        # FFmpeg shortens an AVI file's duration to what is there; its number of frames is what the file states.
+        frames = stream.frames / Fraction(stream.average_rate) if stream.average_rate else Fraction(0)
+        stated = Fraction(stream.duration * stream.time_base)
+        return begin + (max(stated, frames) if container.format.name == "avi" else stated), False
     if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
         hours, minutes, seconds = match.groups()
         return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds), False

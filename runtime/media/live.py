@@ -20,7 +20,7 @@ from avsbg.runtime.bundle.manifest import Manifest
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import read_colour, read_pixel_aspect
 from avsbg.runtime.media.audio import Aligner, order_frames
-from avsbg.runtime.media.container import VideoInfo, displayed, frame_length, open_track, time_of
+from avsbg.runtime.media.container import VideoInfo, displayed, fit_frame, frame_length, open_track, time_of
 from avsbg.runtime.media.orientation import orientation_of
 from avsbg.runtime.media.samples import Sample, resize
 from avsbg.runtime.media.sources import WHITELIST, LiveSource
@@ -116,6 +116,11 @@ class LiveReader:
                         decoder.flush_buffers()
                     self.counters.damaged = 0
                     return frame
+        # As many frames as there are processors may still be in the decoder.
+        for frame in self._drain(self._decoders["video"], self._video):
+            for decoder in self._decoders.values():
+                decoder.flush_buffers()
+            return frame
         raise MediaError(f"{self._source.name} ended before its first picture.")
 
     def _merged(self, stack: ExitStack) -> Iterator[Any]:
@@ -200,20 +205,10 @@ class LiveReader:
         decoder = copy_decoder(self._video)
         for item in packets:
             if not isinstance(item, av.AudioFrame):
-                yield from map(self._fit, self._decode(decoder, item))
+                yield from (fit_frame(frame, self.video) for frame in self._decode(decoder, item))
             elif item.pts is None or time_of(item, self._source.name) >= self.video.start:
                 yield item
-        yield from map(self._fit, self._drain(decoder, self._video))
-
-    def _fit(self, frame: Any) -> Any:
-        """A frame in the size that its source began with, if that has changed."""
-        orientation = self.video.orientation
-        stored = orientation.size(self.video.width, self.video.height)
-        if (frame.width, frame.height) == stored or orientation_of(frame, orientation) != orientation:
-            return frame
-        fitting = frame.reformat(width=stored[0], height=stored[1])
-        fitting.pts, fitting.time_base = frame.pts, frame.time_base
-        return fitting
+        yield from (fit_frame(frame, self.video) for frame in self._drain(decoder, self._video))
 
 
 class _SampleAssembler:
@@ -268,7 +263,8 @@ class _SampleAssembler:
             yield self._take()
 
     def _choose(self, length: Fraction) -> None:
-        self._waiting.append((self.second, self._time, length, displayed(self._last, self._video.orientation)))
+        pixels = displayed(fit_frame(self._last, self._video), self._video.orientation)
+        self._waiting.append((self.second, self._time, length, pixels))
         self.second += 1
 
     def _complete(self, now: Fraction) -> Iterator[Sample]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.bundle.manifest import GraphRecord, Manifest
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import AudioReader
-from avsbg.runtime.media.container import Damage, VideoInfo, displayed
+from avsbg.runtime.media.container import Damage, VideoInfo, displayed, fit_frame
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
 from avsbg.runtime.media.video import choose_frames
 from avsbg.runtime.threads import Prefetch
@@ -60,7 +60,7 @@ def _read_samples(
     # Frames are decoded in a thread of their own while the ones before are made RGB, and used.
     with audio or nullcontext(), Prefetch(frames, FRAMES_AHEAD) as chosen:
         for number, time, length, decoded in chosen:
-            pixels, count = displayed(decoded, video.orientation), round(length * clip.sample_rate)
+            pixels, count = displayed(fit_frame(decoded, video), video.orientation), round(length * clip.sample_rate)
             sound = np.zeros(count, np.float32) if audio is None else audio.read(count)
             yield Sample(number, time, length, pixels, resize(pixels, clip.width, clip.height), sound)
 

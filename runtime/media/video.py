@@ -75,8 +75,12 @@ def choose_frames(
             raise MediaError(f"{video.path} has a video track without a single picture.")
         time = time_of(last, video.path) - video.start
         end = time + media.frame_length(last, stream) if skipper.end is None else skipper.end
-        if damage is None:
+        try:
             media.check_complete(video, end)
+        except MediaError:
+            if damage is None:
+                raise
+            damage.cut_short = True
         while second < least or second + Fraction(1, 2) <= end:
             whole = skipper.end is not None and second < skipper.passed
             yield second, time, Fraction(1) if whole else max(Fraction(0), min(Fraction(1), end - second)), last

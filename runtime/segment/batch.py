@@ -116,7 +116,8 @@ def run_batch(
 
 def _reason(path: Path, error: Exception) -> str:
     if isinstance(error, WorkerError):
-        return f"{path} cannot be read: {error} The file is probably damaged, and not to be trusted."
+        advice = " The file is probably damaged, and not to be trusted." if "crashed" in str(error) else ""
+        return f"{path} was not done: {error}{advice}"
     if isinstance(error, AvsbgError):
         return str(error)
     return f"{path} failed for a reason that avsbg does not know: {type(error).__name__}: {first_line(error)}"

@@ -19,7 +19,16 @@ from PIL import Image, ImageDraw
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import BT709, LIMITED, RGB, ColourTags
 from avsbg.runtime.media.audio import order_frames
-from avsbg.runtime.media.container import Damage, VideoInfo, decode, displayed, open_media, open_track, time_of
+from avsbg.runtime.media.container import (
+    Damage,
+    VideoInfo,
+    decode,
+    displayed,
+    fit_frame,
+    open_media,
+    open_track,
+    time_of,
+)
 from avsbg.runtime.media.orientation import orientation_of
 from avsbg.runtime.segment.palette import COLOURS, make_legend, show_legend
 
@@ -67,7 +76,7 @@ class _Tinter:
             mask = np.pad(mask, odd, mode="edge")
             planar = self._from_rgb(np.pad(displayed(frame, self._orientation), [*odd, (0, 0)], mode="edge"))
         else:
-            planar = frame if frame.format.name == "yuv420p" else frame.reformat(format="yuv420p")
+            planar = frame if frame.format.name == "yuv420p" else _to_yuv420p(frame)
         pixels, halved = planar.to_ndarray(), mask[::2, ::2]
         planes = _planes(pixels)
         for plane, tints, chosen in zip(planes, self._tints, (mask, halved, halved), strict=True):
@@ -92,6 +101,14 @@ class _Tinter:
         matrix, spread = _SWSCALE.get(self.colour.matrix, self.colour.matrix), self.colour.range or LIMITED
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         return frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=spread)
+
+
+def _to_yuv420p(frame: Any) -> Any:
+    try:
+        return frame.reformat(format="yuv420p")
+    except (av.FFmpegError, ValueError) as error:
+        problem = f"frames in the colour matrix {frame.colorspace} cannot be converted: {error}."
+        raise MediaError(problem, "Use --no-overlay.") from error
 
 
 def _planes(pixels: Array) -> tuple[Array, Array, Array]:
@@ -165,7 +182,8 @@ def decode_all(video: VideoInfo, damage: Damage | None = None) -> Iterator[Any]:
     """The decoded frames and sound of a file, in its order; with `damage`, less what cannot be decoded."""
     with open_media(video.path) as source:
         tracks = [open_track(source, track) for track in (video.tracks.video, video.tracks.audio) if track is not None]
-        yield from order_frames(decode(source, video, *tracks, damage=damage), str(video.path))
+        for frame in order_frames(decode(source, video, *tracks, damage=damage), str(video.path)):
+            yield frame if isinstance(frame, av.AudioFrame) else fit_frame(frame, video)
 
 
 def _write_overlay(

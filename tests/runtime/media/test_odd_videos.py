@@ -13,7 +13,7 @@ import av
 import numpy as np
 import pytest
 
-from avsbg.model.training.media import read_clip
+from avsbg.model.training.media import read_clip, resize
 from avsbg.runtime.bundle.manifest import PreprocessingRecord
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import Damage, VideoInfo, probe
@@ -309,3 +309,68 @@ def test_damaged_frames_and_a_missing_end(tmp_path: Path) -> None:
 
 def test_marked_frames_are_what_they_say() -> None:
     assert marked_frame(3)[32, 48].tolist() == [grey_of(3)] * 3
+
+
+def test_a_recording_without_sound_among_joined_ones(tmp_path: Path) -> None:
+    """The sound has fewer steps of its clock than the video, and each piece stays with its frames."""
+    loud, mute = write_marked(tmp_path / "a.ts"), write_marked(tmp_path / "m.ts", audio=None)
+    for name, parts in {"first.ts": [mute, loud], "middle.ts": [loud, mute, loud]}.items():
+        (tmp_path / name).write_bytes(b"".join(part.read_bytes() for part in parts))
+        expected = [5 * place + edge for place, part in enumerate(parts) if part == loud for edge in BURST]
+        reading = read(tmp_path / name)
+        assert (reading.indices, reading.bursts) == (EXPECTED * len(parts), near(*expected))
+
+
+def test_a_program_stream_that_jumps_ahead(tmp_path: Path) -> None:
+    """The packet before the jump is stamped with the time after it."""
+    first = write_marked(tmp_path / "a.mpg", codec="mpeg2video", audio="mp2")
+    later = remux(first, tmp_path / "b.mpg", shift=lambda *_: 95.0)
+    (tmp_path / "gap.mpg").write_bytes(first.read_bytes() + later.read_bytes())
+    reading = read(tmp_path / "gap.mpg")
+    assert (len(reading.samples), reading.bursts) == (10, near(*BURST, *(5 + edge for edge in BURST)))
+
+
+@pytest.mark.parametrize("audio", ["mp2", "ac3"])
+def test_sound_whose_channels_change(tmp_path: Path, audio: str) -> None:
+    first = write_marked(tmp_path / "a.ts", audio=audio)
+    second = write_marked(tmp_path / "b.ts", audio=audio, layout="mono", sounds=[burst(5, 1)])
+    (tmp_path / "v.ts").write_bytes(first.read_bytes() + second.read_bytes())
+    reading = read(tmp_path / "v.ts")
+    assert (reading.indices, reading.bursts) == (EXPECTED * 2, near(*BURST, *(5 + edge for edge in BURST)))
+
+
+def test_turned_videos_become_training_frames(tmp_path: Path) -> None:
+    for matrix in TURNED:
+        frames, _ = read_clip(write_marked(tmp_path / "v.mp4", seconds=1, matrix=matrix), 1)
+        assert resize(frames[0], 32, 32).shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("frames", [1, 2])
+def test_a_live_source_of_few_frames(tmp_path: Path, frames: int) -> None:
+    assert len(read_http(write_marked(tmp_path / "v.mp4", seconds=frames, rate=1)).samples) == frames
+
+
+def test_what_is_cut_short_is_noticed(tmp_path: Path) -> None:
+    whole = write_marked(tmp_path / "v.avi", codec="mpeg4", audio="mp2")
+    whole.write_bytes(whole.read_bytes()[: whole.stat().st_size * 4 // 10])
+    with pytest.raises(MediaError, match="truncated"):
+        read(whole)
+    cut = write_marked(tmp_path / "v.mkv", gop=5)
+    cut.write_bytes(cut.read_bytes()[: cut.stat().st_size * 6 // 10])
+    assert read(cut, skip=True).damage.cut_short
+
+
+def test_a_matrix_that_ffmpeg_does_not_convert_is_an_error_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    for matrix, readable in ((10, True), (14, False)):
+        with av.open(str(path), "w") as target:
+            stream = target.add_stream("libx264", rate=25, width=96, height=64, pix_fmt="yuv420p")
+            stream.codec_context.colorspace = matrix
+            for index in range(25):
+                target.mux(stream.encode(av.VideoFrame.from_ndarray(marked_frame(index), format="rgb24")))
+            target.mux(stream.encode(None))
+        if readable:
+            assert read(path).corners[0] == "red"
+        else:
+            with pytest.raises(MediaError, match="colour matrix 14 cannot be"):
+                read(path)

@@ -243,3 +243,19 @@ def test_overlays_of_joined_recordings_and_of_sound_without_time_stamps(
     for part in range(parts):
         within = heard[(heard >= 3 * part) & (heard < 3 * part + 3)] - 3 * part
         assert (within[0], within[-1]) == pytest.approx(BURST, abs=0.06)
+
+
+def test_overlays_of_sources_that_change(tiny: Bundle, tmp_path: Path) -> None:
+    """In size, and from stereo to mono; and of AVI, whose unit of time is coarser than a packet of AAC."""
+    first = write_marked(tmp_path / "a.ts", seconds=1, audio="ac3", sounds=[burst(1)])
+    mono = write_marked(tmp_path / "b.ts", seconds=1, audio="ac3", layout="mono", sounds=[burst(1, 1)])
+    small = write_video(tmp_path / "c.ts", times=steady(25, 25), size=(64, 48))
+    changing = tmp_path / "v.ts"
+    changing.write_bytes(b"".join(path.read_bytes() for path in (first, mono, small)))
+    coarse = write_marked(tmp_path / "v.avi", seconds=2, codec="mpeg4", audio="ac3", sounds=[burst(2)])
+    with create("onnxruntime", tiny) as backend:
+        for path, seconds in ((changing, 3), (coarse, 2)):
+            output = tmp_path / f"out-{path.name}"
+            assert segment_video(ClipSegmenter(backend), path, output, Options())["seconds"] == seconds
+            made = probe(output / "overlay.mp4")
+            assert (made.width, made.height, made.has_audio) == (96, 64, True)
