@@ -19,6 +19,7 @@ from avsbg.benchmarks.measure.operator_cases import (
 from avsbg.benchmarks.report.operator import operator_text
 from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.benchmarks.static import roofline
+from avsbg.benchmarks.static.counts import KERNELS
 from avsbg.errors import AvsbgError
 from avsbg.native_library import NativeLibraryError, native_library
 from fixtures import ROOT
@@ -108,8 +109,10 @@ def test_the_published_figures_follow_from_each_devices_numbers() -> None:
 
 def test_the_bounds_are_work_over_peak() -> None:
     device = next(device for device in roofline.load_devices() if device.name.startswith("Jetson AGX Orin"))
-    times = operator_bounds(device, 56)
+    times = operator_bounds(device, 56, slots=255)
     assert times["tensor cores"] == pytest.approx(2 * 4 * 3136**2 * 128 / 42.5984e12 * 1e6)
-    assert times["ReLU and sums"] == pytest.approx(3 * 4 * 3136**2 / 2.6624e12 * 1e6)
+    # 98 x 98 tiles of 32 x 32 positions for each pair; four schedulers on each of 16 multiprocessors at 1.3 GHz.
+    assert times["instructions"] == pytest.approx(4 * 98**2 * 255 / (16 * 4 * 1.3e9) * 1e6)
+    assert roofline.load_issue_slots(KERNELS)[device.architecture] > 4 * 16
     assert times["memory"] == pytest.approx((5 * 3136 * 128 * 2 + 2 * 4 * 3136 * 4) / 204.8e9 * 1e6)
     assert times["volume"] - times["memory"] == pytest.approx(4 * 4 * 3136**2 / 204.8e9 * 1e6)
