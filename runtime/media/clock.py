@@ -1,7 +1,7 @@
 """The clock of a file: where its time stamps start anew or jump, they are joined to one clock, as players do it.
 
-Transport streams that are written one after the other, recordings of a broadcast and chained Ogg files have such
-places; FFmpeg marks their formats, and joins them by the same limits. In any other format it is a damaged file.
+Transport streams that are written one after the other and recordings of a broadcast have such places; FFmpeg marks
+their formats, and joins them by the same limits. In any other format it is a damaged file.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +16,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import UNTAGGED, ColourTags, read_colour, read_pixel_aspect
 from avsbg.runtime.media.clock import Clock, find_clock, has_steps, packet_time
 from avsbg.runtime.media.orientation import UPRIGHT, Orientation, orientation_of
-from avsbg.runtime.media.tracks import USUAL, Kind, Track, TrackNumbers, Tracks, choose_tracks
+from avsbg.runtime.media.tracks import USUAL, Kind, Track, TrackNumbers, Tracks, choose_tracks, tagged_duration
 
 # Fixed-rate files store times rounded to their time base, and drop the odd last frame; a cut file misses more.
 MISSING_SECONDS = Fraction(1, 2)
@@ -357,9 +356,8 @@ def _stated_end(container: Any, stream: Any) -> tuple[Fraction | None, bool]:
         frames = stream.frames / Fraction(stream.average_rate) if stream.average_rate else Fraction(0)
         stated = Fraction(stream.duration * stream.time_base)
         return begin + (max(stated, frames) if container.format.name == "avi" else stated), False
-    if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "")):
-        hours, minutes, seconds = match.groups()
-        return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds), False
+    if (tagged := tagged_duration(stream)) is not None:
+        return tagged, False
     if container.duration is not None and not has_steps(container):
         return Fraction(container.duration + (container.start_time or 0), av.time_base), True
     return None, False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +14,12 @@ from avsbg.runtime.errors import MediaError
 
 Kind = Literal["video", "audio"]
 
-# A track of one of these with a single frame is a cover picture, also where nothing marks it as one.
+# A track with a single frame is a cover picture, also where nothing marks it as one; so is one of these codecs where no
+# number of frames and no duration is stated.
 STILL_CODECS = {"mjpeg", "png", "apng", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegxl"}
+
+# A track beside another one that is shorter than this is a single frame, seconds.
+SHORT = Fraction(1, 5)
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,21 @@ def _numbered(streams: list[Any], kind: Kind, name: Path | str, number: int) -> 
 
 
 def _is_still(stream: Any) -> bool:
-    return stream.type == "video" and stream.codec_context.name in STILL_CODECS and stream.frames <= 1
+    """Whether a track is a single picture: it says so, or its codec is one of pictures and it says nothing."""
+    if stream.type != "video" or stream.frames == 1:
+        return bool(stream.type == "video")
+    if (seconds := tagged_duration(stream)) is not None:  # Matroska states no number of frames
+        return seconds < SHORT
+    return stream.frames == 0 and stream.codec_context.name in STILL_CODECS
+
+
+def tagged_duration(stream: Any) -> Fraction | None:
+    """When a track ends, seconds, as its tag in Matroska states it."""
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return int(hours) * 3600 + int(minutes) * 60 + Fraction(seconds)
 
 
 def _describe(stream: Any, number: int) -> Track:

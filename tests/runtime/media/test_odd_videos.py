@@ -217,6 +217,25 @@ def test_a_cover_picture_is_no_video(tmp_path: Path, suffix: str, codec: str) ->
     assert read(path, TrackNumbers(video=0), silent=True).samples[0].pixels.min() > 250
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "mov"])
+def test_a_video_of_pictures_is_no_cover(tmp_path: Path, suffix: str) -> None:
+    """MJPEG that is the default, beside another video."""
+    path = tmp_path / f"v.{suffix}"
+    pictures = write_marked(tmp_path / "p.mov", codec="mjpeg", audio=None)
+    other = write_marked(tmp_path / "o.mp4", seconds=2)
+    with av.open(str(pictures)) as first, av.open(str(other)) as second, av.open(str(path), "w") as target:
+        for source in (first, second):
+            streams = {stream.index: target.add_stream_from_template(stream) for stream in source.streams}
+            packets = [packet for packet in source.demux() if packet.size]
+            if source is first:
+                held = [(packet, streams) for packet in packets]
+        for packet, streams_of in [*held, *((packet, streams) for packet in packets)]:
+            packet.stream = streams_of[packet.stream_index]
+            target.mux(packet)
+    reading = read(path)
+    assert (reading.video.tracks.video.codec, reading.indices) == ("mjpeg", EXPECTED)
+
+
 @pytest.mark.parametrize("rate", [1, 2])
 def test_a_live_source_gives_all_its_seconds(tmp_path: Path, rate: int) -> None:
     """Its decoders are emptied, and its last frame lasts as long as it is displayed."""
