@@ -5,7 +5,7 @@ A leaf module: every part may import it, it imports nothing of ours.
 
 
 class AvsbgError(Exception):
-    """What a user did or supplied cannot be worked with.
+    """A user's mistake, or an input that cannot be worked with.
 
     Args:
         message: what is wrong, naming the offending value.

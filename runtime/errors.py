@@ -20,7 +20,7 @@ class WorkerError(AvsbgError):
 
 
 class OutputError(MediaError):
-    """What was made of a video cannot be written, e.g. on a full disk."""
+    """An output cannot be written, e.g. on a full disk."""
 
 
 class EmptySourceError(MediaError):

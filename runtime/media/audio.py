@@ -111,7 +111,8 @@ def order_frames(frames: Iterable[Any], name: str) -> Iterator[Any]:
     """
     end: Fraction | None = None
     first: tuple[str, str, int] | None = None  # format, layout and rate
-    kind, converter = first, None
+    kind: tuple[str, str, int] | None = None
+    converter: Any = None
     for frame in frames:
         if isinstance(frame, av.AudioFrame):
             begin = time_of(frame, name) if frame.pts is not None else end
@@ -123,14 +124,11 @@ def order_frames(frames: Iterable[Any], name: str) -> Iterator[Any]:
             # In samples: a container's unit may be coarser than what an encoder makes of a frame.
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(begin / frame.time_base)
-            now = frame.format.name, frame.layout.name, frame.sample_rate
-            first = first or now
-            if now != first:  # a broadcast goes from stereo to 5.1, and back
-                if now != kind:
-                    converter = av.AudioResampler(*first)
-                yield from converter.resample(frame) if converter is not None else ()
-            kind = now
-            if now != first:
+            before, kind = kind, (frame.format.name, frame.layout.name, frame.sample_rate)
+            first = first or kind
+            if kind != first:  # a broadcast goes from stereo to 5.1, and back
+                converter = av.AudioResampler(*first) if kind != before or converter is None else converter
+                yield from converter.resample(frame)
                 continue
         yield frame
 

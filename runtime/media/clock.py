@@ -32,7 +32,7 @@ class Clock:
 
     @property
     def steps(self) -> int:
-        """Steps of the video's clock, which are joined."""
+        """Steps that are joined, of the track that has the most."""
         return max((len(stretches) - 1 for stretches in self.offsets.values()), default=0)
 
     def join(self, packets: Iterable[Any]) -> Iterator[Any]:
@@ -64,15 +64,15 @@ class _StepCounter:
 
 
 def packet_time(packet: Any) -> Fraction | None:
-    """When a packet is decoded or, where that is not stated, displayed, seconds; None for an empty one."""
+    """The decoding time of a packet, else its presentation time, seconds; None for an empty packet."""
     ticks = packet.dts if packet.dts is not None else packet.pts
     return None if ticks is None or not packet.size else Fraction(ticks * packet.time_base)
 
 
 def display_ticks(packet: Any) -> int | None:
-    """When a packet is displayed, in its own unit, if that is stated.
+    """The presentation time of a packet in its own unit, if it is stated.
 
-    Where it is far from when it is decoded, as before a step of an MPEG program stream, it is another packet's.
+    Far from the decoding time, as before a step of an MPEG program stream, it is another packet's: then the latter.
     """
     if packet.pts is None or packet.dts is None or abs(packet.pts - packet.dts) * packet.time_base <= STEP_AHEAD:
         return None if packet.pts is None else int(packet.pts)

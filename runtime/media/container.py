@@ -345,7 +345,7 @@ def _constant_rate(stream: Any) -> Fraction | None:
 
 
 def _stated_end(container: Any, stream: Any) -> tuple[Fraction | None, bool]:
-    """When the frames end as the file states it, on its own clock, and whether that is said of all its tracks together.
+    """The end of the frames that the file states, on its own clock; and whether that is of all its tracks together.
 
     That is the track's duration in MP4 and AVI, its tag in Matroska, and else the file's. What FFmpeg says of formats
     whose clock may make steps is no statement of theirs: it looks at what is there.

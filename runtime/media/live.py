@@ -117,10 +117,10 @@ class LiveReader:
                     self.counters.damaged = 0
                     return frame
         # As many frames as there are processors may still be in the decoder.
-        for frame in self._drain(self._decoders["video"], self._video):
+        if rest := self._drain(self._decoders["video"], self._video):
             for decoder in self._decoders.values():
                 decoder.flush_buffers()
-            return frame
+            return rest[0]
         raise MediaError(f"{self._source.name} ended before its first picture.")
 
     def _merged(self, stack: ExitStack) -> Iterator[Any]:

@@ -107,7 +107,7 @@ def _is_still(stream: Any) -> bool:
 
 
 def tagged_duration(stream: Any) -> Fraction | None:
-    """When a track ends, seconds, as its tag in Matroska states it."""
+    """The end of a track in seconds, from its tag in Matroska; None without one."""
     match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     if match is None:
         return None

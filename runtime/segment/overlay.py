@@ -20,6 +20,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import BT709, LIMITED, RGB, ColourTags
 from avsbg.runtime.media.audio import order_frames
 from avsbg.runtime.media.container import (
+    SWSCALE_MATRICES,
     Damage,
     VideoInfo,
     decode,
@@ -39,8 +40,6 @@ TINT = np.array([255, 64, 0], np.uint8)
 SOUND_RATE = 48000
 # MPEG's unit of time, fine enough for variable frame rates.
 TICKS = 90000
-# For swscale, BT.2020 with constant luminance is BT.2020.
-_SWSCALE = {10: 9}
 
 
 def tint(pixels: Array, mask: Array) -> Array:
@@ -98,7 +97,7 @@ class _Tinter:
 
     def _from_rgb(self, pixels: Array) -> Any:
         """A frame in yuv420p, of the overlay's matrix and range, of uint8 RGB `[h, w, 3]` of even size."""
-        matrix, spread = _SWSCALE.get(self.colour.matrix, self.colour.matrix), self.colour.range or LIMITED
+        matrix, spread = SWSCALE_MATRICES.get(self.colour.matrix, self.colour.matrix), self.colour.range or LIMITED
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         return frame.reformat(format="yuv420p", dst_colorspace=matrix, dst_color_range=spread)
 

@@ -16,7 +16,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
 
 
 def counters(path: Path) -> list[dict[str, Any]]:
-    """What ncu counted: a row for each problem, kernel and metric. Each problem's lines begin with a header."""
+    """Rows of ncu's counts, one for each problem, kernel and metric. Each problem's lines begin with a header."""
     found: list[dict[str, Any]] = []
     header: list[str] = []
     for line in csv.reader(path.read_text().splitlines()) if path.is_file() else ():
@@ -30,7 +30,7 @@ def counters(path: Path) -> list[dict[str, Any]]:
 
 
 def tests(path: Path) -> dict[str, int]:
-    """How many tests of a report in JUnit's form there were, failed and were skipped."""
+    """Counts of a report in JUnit's form: tests, failed and skipped ones."""
     if not path.is_file():
         return {}
     suites = list(ElementTree.parse(path).getroot().iter("testsuite"))

@@ -15,7 +15,7 @@ PACKAGES = ("torch", "triton", "numpy", "timm", "onnxruntime", "onnxruntime-gpu"
 
 
 def first_output(*command: str) -> str | None:
-    """What a program prints, or None where it is not there or fails."""
+    """The output of a program; None if it is missing or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -140,7 +140,7 @@ def time_in_turn(rows: list[dict[str, Any]], calls: dict[int, measure.Call], dev
 
 
 def rates(device: str) -> list[dict[str, Any]]:
-    """What the GPU does at best, by the same clock: cuBLAS on 8192 x 8192, a copy, and an empty graph."""
+    """Peak rates of the GPU by the same clock: cuBLAS on 8192 x 8192, a copy, and an empty graph."""
     if device == "cpu":
         return []
     rows: list[dict[str, Any]] = []

@@ -25,7 +25,7 @@ def mebibytes(row: Row) -> str:
 
 
 def remark(row: Row) -> str:
-    """Why a row is not a result; nothing where it is one."""
+    """The reason for which a row is no result; empty for a result."""
     if "failed" in row:
         return str(row["failed"])
     return "wrong result" if row.get("is_right") is False else str(row.get("graph_failed", ""))

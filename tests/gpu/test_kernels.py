@@ -20,6 +20,7 @@ from torch import Tensor  # noqa: E402
 from avsbg.model import correlation_volume, mean_correlation, operators_cuda  # noqa: E402
 from avsbg.model.operators import composite  # noqa: E402
 from avsbg.native_library import native_library  # noqa: E402
+from fixtures.emulation import SHAPES  # noqa: E402
 
 EMULATED = os.environ.get("AVSBG_KERNELS")
 DEVICE = "cpu" if EMULATED else "cuda"
@@ -28,22 +29,7 @@ on_a_gpu = pytest.mark.skipif(EMULATED is not None, reason="needs a GPU: this ru
 
 FP32 = torch.float32
 DTYPES = {"fp32": (0, FP32), "tf32": (1, FP32), "fp16": (2, torch.float16), "bf16": (3, torch.bfloat16)}
-# Around each tile (32 and 64 targets, 128 queries), channels that fill units, chunks and registers and that do not.
-SHAPES = [
-    (0, 3, 4, 8),
-    (1, 1, 1, 8),
-    (3, 1, 49, 128),
-    (2, 49, 1, 120),
-    (1, 31, 33, 64),
-    (2, 49, 49, 128),
-    (1, 127, 31, 16),
-    (1, 128, 32, 128),
-    (1, 129, 64, 136),
-    (2, 130, 65, 256),
-    (1, 33, 127, 512),
-    (1, 257, 200, 128),
-    (1, 300, 97, 504),
-][:: 2 if EMULATED else 1]
+PROBLEMS = [(0, 3, 4, 8), *SHAPES][:: 2 if EMULATED else 1]
 LARGE = [(4, 3136, 3136, 128), (16, 784, 784, 128), (1, 5000, 3000, 128), (2, 4096, 4096, 256)]
 CANARY = 64  # floats around each output
 
@@ -131,7 +117,7 @@ def check_means(results: list[Tensor], a: Tensor, b: Tensor, dtype: str) -> None
             assert not wrong.any(), f"pair {n}, mean_{'ab'[side]}: {int(wrong.sum())} elements"
 
 
-@pytest.mark.parametrize("shape", SHAPES if EMULATED else SHAPES + LARGE, ids=str)
+@pytest.mark.parametrize("shape", PROBLEMS if EMULATED else PROBLEMS + LARGE, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_means(library: ctypes.CDLL, dtype: str, shape: tuple[int, ...]) -> None:
     a, b = descriptors(shape, dtype)
@@ -150,7 +136,7 @@ def test_any_split_of_the_targets(library: ctypes.CDLL, dtype: str, sm_count: in
 
 
 @pytest.mark.parametrize("relu", [True, False])
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", PROBLEMS, ids=str)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_volume(library: ctypes.CDLL, dtype: str, shape: tuple[int, ...], relu: bool) -> None:
     a, b = descriptors(shape, dtype)

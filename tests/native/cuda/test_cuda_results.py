@@ -9,27 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.emulation import DTYPES, Emulator, Problem, wrong_elements
+from fixtures.emulation import DTYPES, SHAPES, Emulator, Problem, wrong_elements
 from tools import kernels
 
 pytestmark = pytest.mark.native
-
-# One element, one less and one more than each tile (32 and 64 targets, 128 queries), several tiles; channels that fill
-# units, chunks and registers exactly, in part, and not at all.
-SHAPES = [
-    (1, 1, 1, 8),
-    (3, 1, 49, 128),
-    (2, 49, 1, 120),
-    (1, 31, 33, 64),
-    (2, 49, 49, 128),
-    (1, 127, 31, 16),
-    (1, 128, 32, 128),
-    (1, 129, 64, 136),
-    (2, 130, 65, 256),
-    (1, 33, 127, 512),
-    (1, 257, 200, 128),
-    (1, 300, 97, 504),
-]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -42,7 +42,7 @@ MANIFEST: Any = SimpleNamespace(clip=CLIP, preprocessing=PreprocessingRecord(), 
 
 @dataclass
 class Reading:
-    """What a network would get of a source."""
+    """The samples that a network would get of a source."""
 
     video: VideoInfo
     samples: list[Sample]

@@ -77,7 +77,7 @@ def overlay_of(path: Path, masks: Sequence[np.ndarray] | None = None, *, fragmen
 
 
 def frames_of(path: Path) -> list[tuple[float, np.ndarray]]:
-    """When each frame begins, and its pixels as they are displayed."""
+    """Begin and displayed pixels of each frame."""
     return [(frame.time, displayed(frame)) for frame in decode_all(probe(path)) if isinstance(frame, av.VideoFrame)]
 
 
@@ -194,7 +194,7 @@ def second_masks(count: int, shape: tuple[int, int] = (48, 64)) -> list[np.ndarr
 
 
 def tinted_rows(pixels: np.ndarray) -> int:
-    """How many rows of 8 pixels are tinted: redder than they are blue."""
+    """The number of rows of 8 pixels that are tinted: redder than they are blue."""
     difference = pixels[4::8, 32, 0].astype(int) - pixels[4::8, 32, 2]
     return int((difference > 30).sum())
 
