@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from typer import Argument, Option
 
 from avsbg.cli import TRAIN, app
 from avsbg.cli.backends import create_backend, create_streamed
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Composite, DataFolder, Device, SplitName, Task, Trust
+from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, DATA_HELP, Composite, Device, SplitName, Trust
 from avsbg.cli.output import print_table, write_json
 from avsbg.errors import AvsbgError
 from avsbg.progress import count_progress
@@ -27,8 +27,10 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     model: Annotated[
         Path, Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")
     ],
-    data: DataFolder,
-    task: Task,
+    data: Annotated[Path, Option(help=f"{DATA_HELP[:-1]}; of avss the one with metadata.csv.")],
+    task: Annotated[
+        Literal["s4", "ms3", "avss"], Option(help="s4: one sounding object; ms3: several; avss: objects of 71 classes.")
+    ],
     split: Annotated[SplitName, Option(help="The split to score.")] = "test",
     backend: Annotated[
         str | None,
@@ -36,6 +38,7 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     variant: Annotated[str | None, Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
     encoder: Annotated[str | None, Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
+    classes: Annotated[int | None, Option(metavar="N", help="Of a checkpoint that has several, as 71 of AVSS.")] = None,
     vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
     batch: Annotated[int, Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
     threads: Annotated[int | None, Option(min=1, help="Of a bundle's backend.")] = None,
@@ -57,14 +60,20 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
 
     Two averages are printed. Per clip: each clip is scored by itself, as AVS-BG's published figures. Per batch: several
     clips are scored together, as AVSBench's script does with four; the F-score's best threshold is then theirs jointly.
+    With avss each class has both scores, over the frames that it occurs in.
     """
     from avsbg.model.training.contact_sheet import write_contact_sheet
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import evaluate as score_split
 
-    dataset = AvsBenchDataset(data, task, split)
     options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
     options |= {"trust": trust or None, "stream": stream or None, "device": device, "composite": composite or None}
+    options |= {"classes": classes}
+    if task == "avss":
+        _refuse({"picture": picture}, ("picture",), "the classes of avss")
+        _evaluate_classes(model, data, split, options, json_file)
+        return
+    dataset = AvsBenchDataset(data, task, split)
     with _predictor(model, options) as (predict, description), count_progress("scoring", len(dataset)) as advance:
         scores = score_split(dataset, predict, batch=batch, advance=advance)
         if picture is not None:
@@ -78,6 +87,41 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
         write_json(json_file, {"data": where, "model": description, **asdict(scores)})
 
 
+def _evaluate_classes(model: Path, data: Path, split: SplitName, options: dict[str, Any], to: Path | None) -> None:
+    """Score the classes of AVSS; print them as a table, and write them as JSON where that is asked for."""
+    from avsbg.model.avss import LABELS
+    from avsbg.model.training.avss_data import SIZE, AvssDataset
+    from avsbg.model.training.evaluation import evaluate_classes
+    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.bundle.manifest import MANIFEST
+
+    is_bundle = (model / MANIFEST).is_file()
+    size = Bundle.open(model).manifest.clip.model_dump(include={"height", "width"}) if is_bundle else {}
+    dataset = AvssDataset(data, split, **size)
+    with _predictor(model, options) as (predict, description), count_progress("scoring", len(dataset)) as advance:
+        found = evaluate_classes(dataset, predict, advance=advance)
+    scores = found.published
+    classes = [
+        {"name": name, "iou": float(iou), "f_score": float(f_score), "frames": int(frames)}
+        for name, iou, f_score, frames in zip(LABELS, scores.iou, scores.f_score, scores.frames, strict=True)
+    ]
+    shape = f"{dataset.height} x {dataset.width}"
+    print(f"avss {split}, {len(dataset)} clips at {shape}; the released script scores at {SIZE} x {SIZE}")
+    if dataset.unknown:
+        print(f"{dataset.unknown} annotated pixels have the colour of no class, and count as background")
+    rows = [(str(row["name"]), f"{row['iou']:.4f}", f"{row['f_score']:.4f}", str(row["frames"])) for row in classes]
+    print_table(("class", "IoU", "F-score", "frames"), rows)
+    averages = {"as the released script, with frames that clips lack": scores.mean, "of frames": found.present.mean}
+    means = [(name, f"{mean.miou:.4f}", f"{mean.f_score:.4f}") for name, mean in averages.items()]
+    print_table(("mean over the classes", "mIoU", "F-score"), means)
+    if to is not None:
+        where = {"task": "avss", "split": split, "clips": len(dataset), "height": dataset.height}
+        where |= {"width": dataset.width, "unknown_pixels": dataset.unknown}
+        means_of = {"published": asdict(scores.mean), "present": asdict(found.present.mean)}
+        clips = [{"name": name, "score": asdict(clip.occurring)} for name, clip in found.clips]
+        write_json(to, {"data": where, "model": description, **means_of, "classes": classes, "clips": clips})
+
+
 @contextmanager
 def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, dict[str, Any]]]:
     """Open the predictor and describe it; `options` that the kind of `model` does not take are errors."""
@@ -85,7 +129,7 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
     from avsbg.model.training.run_directory import is_run, read_trained
 
     if is_run(model):
-        _refuse(options, ("backend", "variant", "encoder", "threads", "trust", "stream"), "a training run")
+        _refuse(options, ("backend", "variant", "encoder", "classes", "threads", "trust", "stream"), "a training run")
         run = read_trained(model)
         audio = run.audio_weights or options["vggish"]
         with _torch_predictor(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio, options) as predictor:
@@ -94,12 +138,12 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         _refuse(options, ("backend", "threads", "trust", "stream"), "a checkpoint")
         if options["variant"] is None:
             raise AvsbgError(f"the network of the checkpoint {model} is not known.", "Name it with --variant.")
-        switches = {} if options["encoder"] is None else {"encoder": options["encoder"]}
+        switches = {name: options[name] for name in ("encoder", "classes") if options[name] is not None}
         variant, audio = named_variant(options["variant"], **switches), options["vggish"]
         with _torch_predictor(variant, model, "vggish", audio, options) as predictor:
             yield predictor
     else:
-        _refuse(options, ("variant", "encoder", "vggish", "composite"), "a bundle")
+        _refuse(options, ("variant", "encoder", "classes", "vggish", "composite"), "a bundle")
         from avsbg.benchmarks.measure.accuracy import bundle_predictor
         from avsbg.runtime.bundle import Bundle
 

@@ -12,11 +12,14 @@ from avsbg.cli import MEASURE, app
 
 
 @app.command(rich_help_panel=MEASURE)
-def report(
+def report(  # noqa: PLR0917  (each is an option by name)
     rows: Annotated[list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Where the report goes.")],
     accuracy: Annotated[
         Path | None, Option(metavar="FILE", help="Scores as JSON lines; those with the label of a row are plotted.")
+    ] = None,
+    classes: Annotated[
+        list[Path] | None, Option(metavar="FILE", help="Scores of classes, of `avsbg eval --json`; may be repeated.")
     ] = None,
     streaming: Annotated[Path | None, Option(metavar="FILE", help="Rows of the streaming benchmark.")] = None,
     force: Annotated[bool, Option("--force", help="Replace the report in DIR.")] = False,
@@ -30,7 +33,7 @@ def report(
     """
     from avsbg.benchmarks.report.page import HTML, MARKDOWN, gather, write_report
 
-    gathered = gather(rows, accuracy=accuracy, streaming=streaming)
+    gathered = gather(rows, accuracy=accuracy, streaming=streaming, classes=classes or ())
     write_report(gathered, output, replace=force)
     total = len(gathered.rows)
     typer.echo(f"{output}: {HTML}, {MARKDOWN}; {total - len(gathered.unstable)} of {total} rows are a result")

@@ -21,20 +21,28 @@ def bundle_predictor(backend: Backend) -> Predict:
     """Predict with a backend that is open.
 
     A graph that takes a waveform reads the clip's WAV file, one that takes log-mel patches is given the data set's. One
-    that takes audio embeddings, or frames of another size or number, raises a `DatasetError` when a clip is predicted.
+    that takes a single frame is given those of a clip as so many clips, with log-mel patches. One that takes audio
+    embeddings, or frames of another size or number, raises a `DatasetError` when a clip is predicted.
     """
     clip = backend.bundle.manifest.clip
 
     def predict(sample: Sample) -> Tensor:
-        if sample.frames.shape[:3] != (clip.frames, clip.height, clip.width):
-            found, height, width = sample.frames.shape[:3]
+        found, height, width = sample.frames.shape[:3]
+        is_whole = found == clip.frames
+        if (height, width) != (clip.height, clip.width) or not (is_whole or clip.frames == 1):
             raise DatasetError(
                 f"the clip {sample.clip.name} has {found} frames of {height} x {width}; the bundle takes {clip.frames} "
                 f"of {clip.height} x {clip.width}.",
-                "Export the bundle for the size of the data: avsbg export --size.",
+                "Export the bundle for the data: avsbg export --size, and --frames where the data's clips have others.",
             )
-        inputs = {"frames": sample.frames[None].numpy(), clip.audio: _sound(sample, clip.audio, clip.frames)[None]}
-        return torch.from_numpy(backend.run(inputs, ["logits"])["logits"][0])
+        if not is_whole and clip.audio != "log_mel":
+            message = f"the bundle takes single frames and their sound as {clip.audio}, which clips have as a whole."
+            raise DatasetError(message, "Export it with --audio log-mel.")
+        frames, sound = sample.frames.numpy(), _sound(sample, clip.audio, clip.frames)
+        inputs = {"frames": frames, clip.audio: sound}
+        lead = 0 if is_whole else 1  # the axis of clips, or that of the frames which are clips each
+        logits = backend.run({name: np.expand_dims(one, lead) for name, one in inputs.items()}, ["logits"])["logits"]
+        return torch.from_numpy(logits[0] if is_whole else logits[:, 0])
 
     return predict
 

@@ -11,6 +11,7 @@ from typing import Any
 from avsbg.atomic import atomic_directory
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report import plots, speed, streaming
+from avsbg.benchmarks.report.classes import class_table, read_class_scores
 from avsbg.benchmarks.report.directory import check_replaceable
 from avsbg.benchmarks.report.estimates import estimate_table
 from avsbg.benchmarks.report.labels import network_title, way_title
@@ -49,6 +50,7 @@ class Report:
     runs: list[RunRows]
     accuracy: list[dict[str, Any]] = field(default_factory=list)
     streaming: list[Measurement] = field(default_factory=list)
+    classes: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def rows(self) -> list[Measurement]:
@@ -85,14 +87,17 @@ class Section:
         return not any(p.svg or p.facts or p.code or (p.table and p.table.rows) for p in self.parts)
 
 
-def gather(paths: Sequence[Path], *, accuracy: Path | None = None, streaming: Path | None = None) -> Report:
-    """Read result directories (or files of rows), and what is known of accuracy and streaming."""
+def gather(
+    paths: Sequence[Path], *, accuracy: Path | None = None, streaming: Path | None = None, classes: Sequence[Path] = ()
+) -> Report:
+    """Read result directories (or files of rows), and what is known of accuracy, of classes, and of streaming."""
     runs = []
     for path in paths:
         profile = (path if path.is_dir() else path.parent) / PROFILE
         profiles = read_rows(profile, "profile") if profile.is_file() else []
         runs.append(RunRows(path.name, read_rows(path, "latency"), profiles))
-    return Report(runs, _read_objects(accuracy), read_rows(streaming) if streaming else [])
+    scores = [read_class_scores(path) for path in classes]
+    return Report(runs, _read_objects(accuracy), read_rows(streaming) if streaming else [], scores)
 
 
 def _read_objects(path: Path | None) -> list[dict[str, Any]]:
@@ -130,6 +135,12 @@ def make_sections(report: Report) -> list[Section]:
         Section("bound", "Distance to the bound", "", _per_run(report, _bound)),
         Section("memory", "Memory", "", _per_run(report, lambda run: [Part(table=speed.memory_table(run.rows))])),
         Section("accuracy", "Accuracy", "", _accuracy(report)),
+        Section(
+            "classes",
+            "Classes",
+            "As `avsbg eval --task avss` scores them: over the frames in which a class is annotated or predicted.",
+            [Part(heading=scores["title"], table=class_table(scores)) for scores in report.classes],
+        ),
         Section("streaming", "Streaming", "", _streaming(report.streaming)),
         Section(
             "estimates",

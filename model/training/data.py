@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -32,19 +32,35 @@ _SHIFT, _RANGE, _TEMPO = 3.0, 0.1, 0.25
 _BANDS, _BAND_GAIN, _GAIN = 8, 0.7, 0.7
 
 
+class ClipFiles(Protocol):
+    """What a predictor may ask of a clip beside its arrays."""
+
+    @property
+    def name(self) -> str:
+        """Of the video, without suffix."""
+
+    @property
+    def category(self) -> str:
+        """Of what sounds, where the data set says it."""
+
+    @property
+    def wav(self) -> Path:
+        """Its sound."""
+
+
 class Sample(NamedTuple):
     """One clip."""
 
-    clip: Clip
+    clip: ClipFiles
     frames: Tensor  # uint8 [T, H, W, 3], RGB; T is 5 unless the data set was asked for fewer
     log_mel: Tensor  # float32 [T, 1, 96, 64]
-    masks: Tensor  # float32 [T, H, W], or [1, H, W] of the first frame (training on S4)
+    masks: Tensor  # float32 [T, H, W], or [1, H, W] of the first frame (training on S4); int64 of classes
 
 
 class Batch(NamedTuple):
     """B clips of one split: as `Sample`, with a leading dimension."""
 
-    clips: tuple[Clip, ...]
+    clips: tuple[ClipFiles, ...]
     frames: Tensor
     log_mel: Tensor
     masks: Tensor
@@ -73,7 +89,7 @@ class AvsBenchDataset(Dataset[Sample]):
         self.task, self.split, self.frames = task, split, frames
         self.clips = read_clips(Path(root), task, split)
         self.sound = _sound_source(self.clips[0])
-        self.height, self.width, _ = _open_image(self.clips[0].frame(1), frame_array).shape
+        self.height, self.width, _ = open_image(self.clips[0].frame(1), frame_array).shape
         if self.height % SIZE_MULTIPLE or self.width % SIZE_MULTIPLE:
             raise DatasetError(
                 f"{self.clips[0].frame(1)} has {self.height} x {self.width} pixels, no multiples of {SIZE_MULTIPLE}.",
@@ -91,7 +107,7 @@ class AvsBenchDataset(Dataset[Sample]):
         return Sample(clip, torch.stack(frames), self.log_mel(clip)[: self.frames], torch.stack(masks))
 
     def _read(self, path: Path, convert: Callable[[Image.Image], Tensor]) -> Tensor:
-        pixels = _open_image(path, convert)
+        pixels = open_image(path, convert)
         if pixels.shape[:2] != (self.height, self.width):
             found, wanted = f"{pixels.shape[0]} x {pixels.shape[1]} pixels", f"{self.height} x {self.width}"
             message = f"{path} has {found}; the first frame of the split has {wanted}."
@@ -151,7 +167,8 @@ def _sound_source(clip: Clip) -> Literal["log-mel", "wav"]:
     raise DatasetError(f"the clip {clip.name} has no sound: neither {clip.log_mel} nor {clip.wav} exists.", hint)
 
 
-def _open_image(path: Path, read: Callable[[Image.Image], Tensor]) -> Tensor:
+def open_image(path: Path, read: Callable[[Image.Image], Tensor]) -> Tensor:
+    """Read an image file; a `DatasetError` if there is none, or `read` raises a `ValueError` that says what it is."""
     try:
         with Image.open(path) as image:
             return read(image)

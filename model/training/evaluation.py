@@ -11,13 +11,24 @@ from torch import Tensor, nn
 
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, load_checkpoint
 from avsbg.model.audio import ZeroAudioEncoder
+from avsbg.model.avss import LABELS
 from avsbg.model.network import Network
+from avsbg.model.training import avss_data
+from avsbg.model.training.avss_data import AvssDataset
 from avsbg.model.training.data import AvsBenchDataset, Sample, normalise
 from avsbg.model.training.errors import TrainingError
-from avsbg.model.training.metrics import Score, mean_score, score
+from avsbg.model.training.metrics import (
+    ClassScore,
+    Score,
+    background_score,
+    class_scores,
+    join_class_scores,
+    mean_score,
+    score,
+)
 
 Predict = Callable[[Sample], Tensor]
-"""A clip to its logits `[5, H, W]`."""
+"""A clip to its logits `[T, H, W]`, of several classes `[T, classes, H, W]`."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,41 @@ def evaluate(
             advance()
         batches.append(score(torch.cat(logits), torch.cat(masks)))
     return Evaluation(clips, mean_score(clip.score for clip in clips), mean_score(batches), batch)
+
+
+@dataclass(frozen=True)
+class ClassEvaluation:
+    """The scores of classes over a split of AVSS.
+
+    `published` is as the released script counts: it fills clips of five seconds up to ten with black frames, in which
+    prediction and annotation are background. `present` is without those.
+    """
+
+    published: ClassScore
+    present: ClassScore
+    clips: list[tuple[str, ClassScore]]  # of the frames that are there
+
+
+def evaluate_classes(
+    dataset: AvssDataset, predict: Predict, *, advance: Callable[[], None] = lambda: None
+) -> ClassEvaluation:
+    """Score the classes of `predict` on every clip of a split; `advance` is called after each clip.
+
+    A `TrainingError` if the network does not predict the data's classes.
+    """
+    clips, absent, classes = [], 0, len(LABELS)
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        logits = _annotated_logits(sample, predict)
+        if logits.dim() != 4 or logits.shape[1] != classes:
+            found = logits.shape[1] if logits.dim() == 4 else 1
+            hint = "Take a network with them: avsbg export avsegformer --classes 71."
+            raise TrainingError(f"AVSS has {classes} classes, and the network predicts {found}.", hint)
+        clips.append((sample.clip.name, class_scores(logits.argmax(dim=1), sample.masks, classes)))
+        absent += avss_data.FRAMES - len(sample.frames)
+        advance()
+    present = join_class_scores(clip for _, clip in clips)
+    return ClassEvaluation(join_class_scores([present, background_score(absent, classes)]), present, clips)
 
 
 def _annotated_logits(sample: Sample, predict: Predict) -> Tensor:

@@ -106,13 +106,18 @@ def _rows(table: Path, data: Path, task: Task) -> Iterator[Clip]:
         raise DatasetError(f"{table} cannot be read: {error}.") from error
 
 
+def is_name(value: str) -> bool:
+    """Whether a name from a table stays below its folder as part of a path."""
+    return value not in ("", ".", "..") and "/" not in value and "\\" not in value
+
+
 def _clip(row: dict[str, str | None], columns: list[str], data: Path, task: Task, where: str) -> Clip:
     name, split, category = row[columns[0]] or "", row["split"] or "", row.get("category") or ""
     if split not in SPLITS:
         raise DatasetError(f"{where}: the split is {split!r}, not one of {', '.join(SPLITS)}.")
     # The names become paths below the data folder and must not lead out of it.
     for label, value, may_be_empty in (("name", name, False), ("category", category, task == "ms3")):
-        if (not value and not may_be_empty) or value in (".", "..") or "/" in value or "\\" in value:
+        if not (is_name(value) or (may_be_empty and not value)):
             raise DatasetError(f"{where}: {value!r} cannot be the {label} of a clip.")
     if task == "ms3":
         return Clip(data, task, split, name)

@@ -105,6 +105,11 @@ class ClassScore:
         """mIoU and F-score over all classes, those that occur nowhere and the background among them."""
         return Score(float(self.iou.mean()), float(self.f_score.mean()))
 
+    @property
+    def occurring(self) -> Score:
+        """mIoU and F-score over the classes that occur."""
+        return Score(float(self.iou[self.frames > 0].mean()), float(self.f_score[self.frames > 0].mean()))
+
 
 def class_scores(predicted: Tensor, annotated: Tensor, classes: int) -> ClassScore:
     """Score classes as AVSS does: by frame, and for each class over the frames that it occurs in.
@@ -130,3 +135,24 @@ def class_scores(predicted: Tensor, annotated: Tensor, classes: int) -> ClassSco
     frames = (either > 0).sum(dim=0)
     iou, f = ((one.nan_to_num(0.0).sum(dim=0) / frames.clamp(min=1)).float() for one in (both / either, f_measure))
     return ClassScore(iou, f, frames)
+
+
+def join_class_scores(scores: Iterable[ClassScore]) -> ClassScore:
+    """The scores over all frames that several were made of; a `ValueError` if there are none."""
+    scores = list(scores)
+    if not scores:
+        raise ValueError("no scores to join")
+    frames = torch.stack([one.frames for one in scores]).sum(dim=0)
+
+    def joined(name: str) -> Tensor:
+        sums = torch.stack([getattr(one, name).double() * one.frames for one in scores]).sum(dim=0)
+        return (sums / frames.clamp(min=1)).float()
+
+    return ClassScore(joined("iou"), joined("f_score"), frames)
+
+
+def background_score(frames: int, classes: int) -> ClassScore:
+    """The score of frames that are background, in the prediction and in the annotation."""
+    first = torch.zeros(classes)
+    first[0] = 1.0
+    return ClassScore(first, first, frames * first.long())

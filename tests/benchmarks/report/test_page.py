@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -57,3 +58,22 @@ def test_a_bound_is_the_larger_of_work_and_traffic_and_shows_its_arithmetic() ->
     fp32 = estimate(light, device, "fp32")
     pixels = 5 * 224 * 224
     assert fp32.by == "memory" and fp32.seconds == pytest.approx((82e6 * 4 + pixels * 11) / 204.8e9)
+
+
+def test_scores_of_classes(tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", [make_row()])
+    rows = [
+        {"name": name, "iou": iou, "f_score": iou + 0.1, "frames": frames}
+        for name, iou, frames in (("background", 0.75, 9), ("dog", 0.5, 3), ("wolf", 0.0, 0))
+    ]
+    means = {"published": {"miou": 0.4167, "f_score": 0.45}, "present": {"miou": 0.4001, "f_score": 0.44}}
+    data = {"clips": 3, "split": "test", "height": 224, "width": 224}
+    scores = {"data": data, "model": {"bundle": "avsegformer"}, **means, "classes": rows, "clips": []}
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    write_report(gather([tmp_path / "rows.jsonl"], classes=[tmp_path / "scores.json"]), tmp_path / "page")
+    text = (tmp_path / "page/report.md").read_text()
+    assert "| dog | 0.5000 | 0.6000 | 3 |" in text and "| wolf | - | - | 0 |" in text
+    assert "mIoU 0.4167 and F-score 0.4500 as the released" in text and "avsegformer" in text
+    (tmp_path / "scores.json").write_text(json.dumps(scores | {"classes": [{"name": "dog"}]}))
+    with pytest.raises(BenchmarkError, match="cannot be read as scores of classes"):
+        gather([tmp_path / "rows.jsonl"], classes=[tmp_path / "scores.json"])
