@@ -27,15 +27,15 @@ native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the
 # The main job on real input. Weights are random (from a seed): see the README.
 DEMO := out/demo
 demo: $(NATIVE)  ## export, verify, run on a real video, compare
-	$(BIN)/avsbg export avs-bg --seed 2 -o $(DEMO)/avs-bg --force
-	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(DEMO)/avs-bg-embedding --force
-	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(DEMO)/avsbench-embedding --force
+	$(BIN)/avsbg export avs-bg --seed 2 -o $(DEMO)/avs-bg --overwrite
+	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(DEMO)/avs-bg-embedding --overwrite
+	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(DEMO)/avsbench-embedding --overwrite
 	$(BIN)/avsbg verify $(DEMO)/avs-bg
 	$(BIN)/avsbg verify $(DEMO)/avs-bg-embedding
 	$(BIN)/avsbg verify $(DEMO)/avsbench-embedding
-	$(BIN)/avsbg run $(DEMO)/avs-bg "$$($(BIN)/python scripts/sample_video.py)" -o $(DEMO)/run --force
-	$(BIN)/avsbg bench $(DEMO)/avs-bg-embedding $(DEMO)/avsbench-embedding --backend onnxruntime --backend torch \
-	    --samples 10 --allow-unstable -o $(DEMO)/bench --force
+	$(BIN)/avsbg run $(DEMO)/avs-bg "$$($(BIN)/python scripts/sample_video.py)" -o $(DEMO)/run --overwrite
+	$(BIN)/avsbg bench run $(DEMO)/avs-bg-embedding $(DEMO)/avsbench-embedding --backend onnxruntime --backend torch \
+	    --samples 10 --allow-unstable -o $(DEMO)/bench --overwrite
 	@mkdir -p out; scripts/stamps_media.sh out/media > out/media.options; status=$$?; \
 	if [ $$status -eq 0 ]; then $(MAKE) demo-trained; \
 	elif [ $$status -eq 3 ]; then echo "NOT SHOWN: the trained network (make demo-trained), for want of its clips' media."; \
@@ -48,12 +48,12 @@ SMALL := model/trained/s4-small
 demo-trained: $(NATIVE)  ## the trained network on sounding stamps: which object sounds
 	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
 	rm -rf $(DEMO)/stamps $(DEMO)/clips
-	$(BIN)/avsbg data sounding-stamps $(DEMO)/stamps --task s4 --clips 1 1 6 --size 384 --seed 7 $$(cat out/media.options)
+	$(BIN)/avsbg data sounding-stamps $(DEMO)/stamps --task s4 --split-sizes 1 1 6 --size 384 --seed 7 $$(cat out/media.options)
 	$(BIN)/avsbg data video $(DEMO)/stamps --task s4 --split test -o $(DEMO)/clips
-	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(DEMO)/small --force
+	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(DEMO)/small --overwrite
 	$(BIN)/avsbg verify $(DEMO)/small
-	$(BIN)/avsbg run $(DEMO)/small $(DEMO)/clips -o $(DEMO)/trained --force
-	$(BIN)/avsbg data show $(DEMO)/stamps --task s4 --split test --clips 6 -o $(DEMO)/trained/truth.png
+	$(BIN)/avsbg run $(DEMO)/small $(DEMO)/clips -o $(DEMO)/trained --overwrite
+	$(BIN)/avsbg data show $(DEMO)/stamps --task s4 --split test --limit 6 --picture $(DEMO)/trained/truth.png
 	@echo "Look at $(DEMO)/trained/*/overlay.png, and at $(DEMO)/trained/truth.png for what really sounds."
 
 TABLE7 := out/table7
@@ -62,14 +62,14 @@ NETWORKS := avs-bg avsbench avs-bg-resnet50 avsbench-resnet50
 BENCH := --backend torch:published --backend torch:efficient --backend onnxruntime:native
 SAMPLES := 12
 # Rounds before the first that counts, and how many may follow while a row still drifts or varies.
-BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --allow-unstable --force
+BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --allow-unstable --overwrite
 $(TABLE7)/%/manifest.json: | $(NATIVE)
-	$(BIN)/avsbg export $* --seed 2 --audio embedding -o $(TABLE7)/$* --force
+	$(BIN)/avsbg export $* --seed 2 --audio embedding -o $(TABLE7)/$* --overwrite
 
 report: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure and profile four networks, make the page (no GPU needed)
-	$(BIN)/avsbg bench $(NETWORKS:%=$(TABLE7)/%) $(BENCH) $(BENCH_OPTIONS) --profile \
+	$(BIN)/avsbg bench run $(NETWORKS:%=$(TABLE7)/%) $(BENCH) $(BENCH_OPTIONS) --profile \
 	    -o $(TABLE7)/rows
-	$(BIN)/avsbg report $(TABLE7)/rows -o $(TABLE7)/report --force
+	$(BIN)/avsbg bench report $(TABLE7)/rows -o $(TABLE7)/report --overwrite
 	@echo "Look at $(TABLE7)/report/report.html."
 
 measure: report  ## make report on a quiet machine, and renew the README's table from its rows
@@ -83,15 +83,15 @@ LADDER_BUNDLE := $(TABLE7)/fitted
 $(TABLE7)/fitted.safetensors: | $(NATIVE)
 	mkdir -p $(@D) && $(BIN)/python -m tools.fit_head --seed 2 -o $@
 $(TABLE7)/fitted/manifest.json: $(TABLE7)/fitted.safetensors
-	$(BIN)/avsbg export avs-bg --checkpoint $< --audio embedding -o $(@D) --force
+	$(BIN)/avsbg export avs-bg --checkpoint $< --audio embedding -o $(@D) --overwrite
 CALIBRATION := vectors
 STEPS := torch:published torch:efficient torch:bf16 onnxruntime:plain onnxruntime:function onnxruntime:native \
     openvino openvino:bf16 openvino:int8 openvino:rest-bf16:int8
 $(LADDER_BUNDLE)/clip.int8.onnx: $(LADDER_BUNDLE)/manifest.json
-	$(BIN)/avsbg convert $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION) --min-miou 0.99
+	$(BIN)/avsbg quantize $(LADDER_BUNDLE) --precision int8 --calibrate $(CALIBRATION) --min-miou 0.99
 
 ladder: $(NATIVE) $(LADDER_BUNDLE)/clip.int8.onnx  ## measure each step of docs/speed.md
-	$(BIN)/avsbg bench $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
+	$(BIN)/avsbg bench run $(LADDER_BUNDLE) $(STEPS:%=--backend %) $(BENCH_OPTIONS) -o $(LADDER)
 	$(BIN)/python -m tools.docs_tables --show speed $(LADDER)/rows.jsonl
 
 # The small network as it was trained, and its ablations; then, once its weights are committed, its scores with every
@@ -100,9 +100,9 @@ TRAIN := out/train
 train-small: $(NATIVE)  ## train and ablate the small network; renew its weights and its table (hours)
 	test -f "$(EFFICIENTNET)" || { echo "give EFFICIENTNET=FILE: docs/training.md says where it comes from"; exit 2; }
 	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
-	test -d $(TRAIN)/160 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/160 --task s4 --clips 2400 100 200 --size 160 $$(cat out/media.options)
-	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --clips 2400 100 200 --size 96 $$(cat out/media.options)
-	test -d $(TRAIN)/anew || $(BIN)/avsbg data sounding-stamps $(TRAIN)/anew --task s4 --clips 1 1 200 --size 160 --seed 1 $$(cat out/media.options)
+	test -d $(TRAIN)/160 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/160 --task s4 --split-sizes 2400 100 200 --size 160 $$(cat out/media.options)
+	test -d $(TRAIN)/96 || $(BIN)/avsbg data sounding-stamps $(TRAIN)/96 --task s4 --split-sizes 2400 100 200 --size 96 $$(cat out/media.options)
+	test -d $(TRAIN)/anew || $(BIN)/avsbg data sounding-stamps $(TRAIN)/anew --task s4 --split-sizes 1 1 200 --size 160 --seed 1 $$(cat out/media.options)
 	$(BIN)/python -m tools.ablations --data $(TRAIN)/160 -o $(TRAIN)/small --encoder-weights $(EFFICIENTNET) \
 	    --seed 0 --only full --only without-audio --also $(TRAIN)/anew
 	$(BIN)/python -m tools.ablations --data $(TRAIN)/96 -o $(TRAIN)/ablations --encoder-weights $(EFFICIENTNET) \
@@ -115,19 +115,19 @@ train-small: $(NATIVE)  ## train and ablate the small network; renew its weights
 	@echo "Commit the weights, then score them: make score-small"
 
 score-small: $(NATIVE)  ## score the kept small network through every backend, precision and stream
-	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --force
-	$(BIN)/avsbg convert $(TRAIN)/bundle --precision fp16 --accuracy $(TRAIN)/160:s4:val
-	$(BIN)/avsbg convert $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
+	$(BIN)/avsbg export $(SMALL) --audio log-mel --stream -o $(TRAIN)/bundle --overwrite
+	$(BIN)/avsbg quantize $(TRAIN)/bundle --precision fp16 --accuracy $(TRAIN)/160:s4:val
+	$(BIN)/avsbg quantize $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
 	$(BIN)/python -m tools.accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl
 	$(BIN)/python -m tools.docs_tables --page docs/training.md
 
 STREAM := out/stream
 measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/streaming.md
-	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --force
-	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --force
-	$(BIN)/avsbg bench-stream $(STREAM)/avs-bg --backend onnxruntime:native -o $(STREAM)/rows.jsonl --force
-	$(BIN)/avsbg bench-stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 -o $(STREAM)/rows.jsonl --append
+	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --overwrite
+	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --overwrite
+	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend onnxruntime:native --rows $(STREAM)/rows.jsonl --overwrite
+	$(BIN)/avsbg bench stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 --rows $(STREAM)/rows.jsonl --append
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
 	$(BIN)/python -m tools.docs_tables --page docs/streaming.md
 

@@ -10,7 +10,7 @@ import typer
 
 from avsbg.errors import AvsbgError
 
-app = typer.Typer(no_args_is_help=True, help="Benchmarks beside `avsbg bench` and `avsbg bench-stream`.")
+app = typer.Typer(no_args_is_help=True, help="Benchmarks beside `avsbg bench` and `avsbg bench stream`.")
 
 Output = Annotated[Path, typer.Option("-o", "--output", metavar="FILE", help="The file of rows to write.")]
 Threads = Annotated[int, typer.Option(min=1, help="Of every backend.")]
@@ -65,7 +65,7 @@ def precision(  # noqa: PLR0917  (each is an option by name)
         str | None, typer.Option(help="Measure int8 and fp8 alone, with this type of what is not quantised: fp16.")
     ] = None,
     calibrate: Annotated[
-        str, typer.Option(metavar="FOLDER", help="For int8 and fp8 where a bundle has none: as `avsbg convert`.")
+        str, typer.Option(metavar="FOLDER", help="For int8 and fp8 where a bundle has none: as `avsbg quantize`.")
     ] = "vectors",
     dataset: Annotated[
         Path | None, typer.Option(metavar="ROOT", help="Also a data set: the folder of AVSBench, or in its layout.")

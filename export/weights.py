@@ -50,7 +50,7 @@ def from_checkpoints(
         CheckpointError: a checkpoint cannot be read or does not fit.
     """
     needed = needs_audio_encoder(variant, audio)
-    called, option = ("VGGish", "--vggish") if audio_encoder == "vggish" else ("the audio encoder", "--audio-encoder")
+    called, option = ("VGGish", "--vggish") if audio_encoder == "vggish" else ("the audio encoder", "--audio-weights")
     if needed and audio_checkpoint is None:
         raise ExportError(
             f"the audio form {audio.value} needs {called}'s weights.",

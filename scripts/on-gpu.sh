@@ -202,7 +202,7 @@ stage_engines() {
   else
     echo "tegrastats was not found: no power is recorded"
   fi
-  "${avsbg[@]}" bench "$bundle" --backend tensorrt:fp16 --allow-unstable -o "$out/engines" --force
+  "${avsbg[@]}" bench "$bundle" --backend tensorrt:fp16 --allow-unstable -o "$out/engines" --overwrite
   local status=$?
   [[ -n $meter ]] && kill "$meter"
   return $status

@@ -153,7 +153,7 @@ def bound_table(path: Path, kernels_path: Path) -> str:
 
 
 def streaming_text(rows: Sequence[Measurement]) -> str:
-    """The rows of `avsbg bench-stream` as the measured part of docs/streaming.md."""
+    """The rows of `avsbg bench stream` as the measured part of docs/streaming.md."""
     environment = rows[0].environment
     assert environment is not None
     load = max(row.run.others for row in rows if row.run.others is not None)

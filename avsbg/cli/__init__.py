@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from avsbg import __version__
+from avsbg.cli import aliases
 from avsbg.cli.output import tolerate_closed_pipes
 from avsbg.errors import AvsbgError
 
 # The tasks that the help groups verbs by, in this order.
-MAKE, RUN, MEASURE, TRAIN, CHECK = "Make", "Run", "Measure", "Train", "Check"
-# The verbs' modules, in the order of the help.
+TASKS = MAKE, RUN, MEASURE, TRAIN, CHECK = "Make", "Run", "Measure", "Train", "Check"
 VERBS = (
-    *("export", "convert", "build", "run", "visualize", "bench", "bench_stream", "compare", "report"),
+    *("export", "quantize", "build", "run", "visualize", "bench", "bench_stream", "compare", "report"),
     *("train", "evaluate", "data", "verify", "inspect", "doctor"),
 )
 
+
+class VerbGroup(TyperGroup):
+    """A group of verbs: ordered by task, old names read as the new ones, no type beside a flag in the help."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of the verbs, by task."""
+
+        def task(name: str) -> int:
+            panel = getattr(self.commands[name], "rich_help_panel", None)
+            return TASKS.index(panel) if panel in TASKS else 0
+
+        return sorted(super().list_commands(ctx), key=task)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The verb of that name, or None."""
+        return _without_flag_types(super().get_command(ctx, cmd_name), ctx)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments, of which old names are replaced first."""
+        _without_flag_types(self, ctx)
+        if ctx.parent is None:
+            args, met = aliases.rename(args)
+            if not ctx.resilient_parsing:  # as completion does
+                aliases.print_notes(met)
+        return super().parse_args(ctx, args)
+
+
+def _without_flag_types(command: Any, ctx: Any) -> Any:
+    for parameter in [] if command is None else command.get_params(ctx):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+    return command
+
+
 app = typer.Typer(
-    name="avsbg", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich"
+    name="avsbg", cls=VerbGroup, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode="rich"
 )
 
 

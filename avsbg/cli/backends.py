@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from avsbg.runtime.streaming.frame_pair import StreamedClip
 
 
+def join_names(backend: str, implementation: str | None, precision: str | None) -> str:
+    """Join what the three options name into one text, as `BackendSpec` reads it: it refuses what is said twice."""
+    return ":".join(filter(None, (backend, implementation, precision)))
+
+
 def create_backend(
     text: str, bundle: Bundle, *, trust: bool = False, allow_failed_accuracy: bool = False, **options: Any
 ) -> Backend:

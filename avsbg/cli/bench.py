@@ -1,54 +1,59 @@
-"""`avsbg bench`: networks and backends compared, in one process and in turn."""
+"""`avsbg bench run`: networks and backends compared, in one process and in turn."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Argument, Exit, Option
+from typer import Argument, Exit, Option, Typer
 
-from avsbg.cli import MEASURE, app
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device, Trust
+from avsbg.cli import MEASURE, VerbGroup, app
+from avsbg.cli.backends import join_names
+from avsbg.cli.options import Backends, Device, Implementation, Overwrite, Precision, Threads, Trust
 from avsbg.cli.output import plain_console
 
 UNSTABLE = 3  # the exit code of a run in which a row may not be published
 
+bench = Typer(
+    cls=VerbGroup, no_args_is_help=True, help="Measure networks, backends and streams; compare and report the rows."
+)
+app.add_typer(bench, name="bench", rich_help_panel=MEASURE)
 
-@app.command(rich_help_panel=MEASURE)
-def bench(  # noqa: PLR0917  (each is an option by name)
+
+@bench.command()
+def run(  # noqa: PLR0917  (each is an option by name)
     bundles: Annotated[list[Path], Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
-    backend: Annotated[
-        list[str] | None,
-        Option(metavar=BACKEND_SYNTAX, help=f"{BACKEND_HELP}. Repeat it to compare; by default onnxruntime."),
-    ] = None,
+    backend: Backends = None,
+    implementation: Implementation = None,
+    precision: Precision = None,
     scope: Annotated[
         Literal["model", "end-to-end"],
         Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file."),
     ] = "model",
     video: Annotated[Path | None, Option(metavar="FILE", help="What end-to-end decodes.")] = None,
-    clips: Annotated[int, Option(help="Clips per call (scope model).")] = 1,
-    samples: Annotated[int, Option(help="Samples of each row, at the least.")] = 30,
-    seconds: Annotated[float, Option(help="Time to sample for, all rows together, at the least.")] = 3.0,
+    batch: Annotated[int, Option(metavar="N", help="Clips per call (scope model).")] = 1,
+    samples: Annotated[int, Option(metavar="N", help="Samples of each row, at the least.")] = 30,
+    seconds: Annotated[float, Option(metavar="X", help="Time to sample for, all rows together, at the least.")] = 3.0,
     patience: Annotated[
         int, Option(metavar="ROUNDS", help="Go on for so many rounds at most while a row is unstable.")
     ] = 0,
-    warmup: Annotated[int, Option(help="Rounds that are dropped first.")] = 3,
-    threads: Annotated[int | None, Option(min=1, help="For every row; by default the physical cores.")] = None,
+    warmup: Annotated[int, Option(metavar="N", help="Rounds that are dropped first.")] = 3,
+    threads: Threads = None,
     device: Device = None,
     trust: Trust = False,
     reference: Annotated[
         str | None, Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
     ] = None,
-    memory: Annotated[
-        bool, Option("--memory/--no-memory", help="Peak memory of each row, in a process of its own.")
-    ] = True,
+    no_memory: Annotated[
+        bool, Option("--no-memory", help="Leave out the peak memory of each row, which takes a process of its own.")
+    ] = False,
     profile: Annotated[
         bool, Option("--profile", help="Also time the stages of each network, after the samples (scope model).")
     ] = False,
     output: Annotated[
         Path | None, Option("-o", "--output", metavar="DIR", help="By default a new directory under out/.")
     ] = None,
-    force: Annotated[bool, Option("--force", help="Replace the results in DIR.")] = False,
+    overwrite: Overwrite = False,
     allow_unstable: Annotated[
         bool, Option("--allow-unstable", help="Exit with 0 even if a row is too unstable to be a result.")
     ] = False,
@@ -58,7 +63,8 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     Each row is a bundle on a backend. All rows are loaded side by side and
     called in turn, so that the i-th samples form pairs. DIR receives the rows
     with every raw sample (rows.jsonl) and their distributions as a picture;
-    `avsbg report` makes a page of them, `avsbg compare` holds two runs together.
+    `avsbg bench report` makes a page of them, `avsbg bench compare` compares two
+    runs.
 
     The exit code is 3 if a row is unstable: too few samples, too much variation
     or drift, a machine busy with other work, or logits that are not PyTorch's.
@@ -76,24 +82,24 @@ def bench(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.report.tables import results_console, to_console
     from avsbg.progress import ProgressBars
 
-    directory = results_directory(output, force=force)  # refused before anything is measured
-    workload = Workload(scope=scope, clips=clips, video=video)
+    directory = results_directory(output, force=overwrite)  # refused before anything is measured
+    workload = Workload(scope=scope, clips=batch, video=video)
     settings = Settings(
-        warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=memory
+        warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=not no_memory
     )
     threads = threads or default_threads()
-    targets = backend or ["onnxruntime"]
+    targets = [join_names(name, implementation, precision) for name in backend or ["onnxruntime"]]
     report = plain_console(stderr=True, markup=False).print
-    chosen = list_cases(bundles, targets, threads=threads, clips=clips, device=device, trust=trust, report=report)
+    chosen = list_cases(bundles, targets, threads=threads, clips=batch, device=device, trust=trust, report=report)
     with ProgressBars(quiet=True) as progress:
         rows = compare(chosen, workload, settings, progress)
         profiles = profile_all(chosen, workload, progress) if profile else []
-    write_results(directory, rows, profiles, replace=force)
+    write_results(directory, rows, profiles, replace=overwrite)
     console = results_console()
     console.print(to_console(latency_table(rows)))
     console.print(to_console(cost_table(rows)))
     written = "rows.jsonl, latency.png, latency.svg" + (", profile.jsonl" if profiles else "")
-    console.print(f"{directory}: {written}. As a page: avsbg report {directory} -o REPORT", soft_wrap=True)
+    console.print(f"{directory}: {written}. As a page: avsbg bench report {directory} -o REPORT", soft_wrap=True)
     unstable = [row.label for row in rows if not row.is_stable]
     if unstable:
         Console(stderr=True).print(

@@ -1,4 +1,4 @@
-"""`avsbg bench-stream`: a stream at fixed rates and at full speed, against clip mode, and over a long time."""
+"""`avsbg bench stream`: a stream at fixed rates and at full speed, against clip mode, and over a long time."""
 
 from __future__ import annotations
 
@@ -7,30 +7,33 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from avsbg.cli import MEASURE, app
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, Device
+from avsbg.cli.backends import join_names
+from avsbg.cli.bench import bench
+from avsbg.cli.options import Backend, Device, Implementation, Overwrite, Precision, Threads
 from avsbg.cli.output import plain_console
 
 
-@app.command("bench-stream", rich_help_panel=MEASURE)
-def bench_stream(  # noqa: PLR0917  (each is an option by name)
+@bench.command("stream")
+def stream(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="A bundle that `avsbg export --stream` made.")],
-    output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The rows, as JSON Lines.")],
-    backend: Annotated[str, Option(metavar=BACKEND_SYNTAX, help=BACKEND_HELP)] = "onnxruntime",
+    rows_file: Annotated[Path, Option("--rows", metavar="FILE", help="The file of rows to write, as JSON Lines.")],
+    backend: Backend = "onnxruntime",
+    implementation: Implementation = None,
+    precision: Precision = None,
     rate: Annotated[
         list[str] | None,
         Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),
     ] = None,
-    seconds: Annotated[float, Option(min=0.1, help="How long frames come at each rate.")] = 30.0,
-    samples: Annotated[int, Option(min=2, help="Pairs of clip mode and streaming.")] = 30,
+    seconds: Annotated[float, Option(metavar="X", min=0.1, help="How long frames come at each rate.")] = 30.0,
+    samples: Annotated[int, Option(metavar="N", min=2, help="Pairs of clip mode and streaming.")] = 30,
     device: Device = None,
-    threads: Annotated[int | None, Option(min=1, help="By default the physical cores.")] = None,
+    threads: Threads = None,
     soak: Annotated[
         int | None,
         Option(min=8, metavar="FRAMES", help="Only this: as many frames through at full speed, memory watched."),
     ] = None,
     append: Annotated[bool, Option("--append", help="Add the rows to those in FILE.")] = False,
-    force: Annotated[bool, Option("--force", help="Replace FILE.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Measure a stream: latency, jitter, missed frames, load, memory; and clip mode against it, in pairs.
 
@@ -44,25 +47,26 @@ def bench_stream(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
     from avsbg.runtime.bundle import Bundle
 
-    if output.exists() and not (append or force):
-        raise BenchmarkError(f"{output} exists already.", "Add to it with --append, or replace it with --force.")
+    if rows_file.exists() and not (append or overwrite):
+        raise BenchmarkError(f"{rows_file} exists already.", "Add to it with --append, or replace it with --overwrite.")
     rates = [_rate(text) for text in rate or ["1", "10", "30", "max"]]
-    rows = read_rows(output) if append and output.exists() else []
+    rows = read_rows(rows_file) if append and rows_file.exists() else []
     console = plain_console()
-    with StreamBench(Bundle.open(bundle), backend, threads or default_threads(), device) as bench:
+    name = join_names(backend, implementation, precision)
+    with StreamBench(Bundle.open(bundle), name, threads or default_threads(), device) as measurement:
         new: list[Measurement] = []
         if soak is not None:
-            new.append(bench.soak(soak, lambda line: console.print(line, style="dim")))
+            new.append(measurement.soak(soak, lambda line: console.print(line, style="dim")))
         else:
             for one in rates:
                 console.print(f"frames at {'full speed' if one is None else f'{one:g} a second'}", style="dim")
-                new.append(bench.pace(one, seconds))
+                new.append(measurement.pace(one, seconds))
             console.print("clip mode and streaming in turn", style="dim")
-            new += [bench.pairs(samples), bench.difference()]
-    write_rows(output, [*rows, *new])
+            new += [measurement.pairs(samples), measurement.difference()]
+    write_rows(rows_file, [*rows, *new])
     for row in new:
         console.print(describe_stream(row))
-    console.print(f"{output}: {len(rows) + len(new)} rows")
+    console.print(f"{rows_file}: {len(rows) + len(new)} rows")
 
 
 def _rate(text: str) -> float | None:

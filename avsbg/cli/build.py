@@ -21,24 +21,35 @@ if TYPE_CHECKING:
 def build(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the engine goes there.")],
     backend: Annotated[
-        str, Option(help="tensorrt (builds for this machine's GPU) or tensorrt-rtx (needs no GPU to build).")
-    ],
-    precision: Annotated[
         str,
         Option(
-            help="fp32, tf32, fp16, bf16; int8 or fp8 after `avsbg convert`: the type of the products. docs/engines.md."
+            metavar="NAME",
+            help="tensorrt (builds for this machine's GPU) or tensorrt-rtx (needs no GPU to build). "
+            "All three in one: tensorrt:plugin:fp16.",
         ),
     ],
+    implementation: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="Of the correlation operator: plugin (our kernels; the default) or plain (standard operators).",
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="Required, here or in --backend: the type of matrix products and convolutions, fp32, tf32, fp16 or "
+            "bf16; int8 or fp8 after `avsbg quantize`.",
+        ),
+    ] = None,
     rest: Annotated[
         str | None, Option(help="With int8 and fp8, the type of what is not quantised: fp16, or fp32 (the default).")
     ] = None,
-    operator: Annotated[
-        str, Option(help="plugin (our kernels for the correlation) or plain (standard operators only).")
-    ] = "plugin",
     graph: Annotated[
-        str, Option(help="clip; or encode and decode, the two graphs of a stream (encode with --operator plain).")
+        str, Option(help="clip; or encode and decode, the two graphs of a stream (encode with --implementation plain).")
     ] = "clip",
-    clips: Annotated[
+    batch_range: Annotated[
         tuple[int, int, int], Option(metavar="MIN OPT MAX", help="The batches that the engine takes, in clips.")
     ] = (1, 1, 4),
     compute_capability: Annotated[
@@ -69,13 +80,24 @@ def build(  # noqa: PLR0917  (each is an option by name)
     verbose: Annotated[bool, Option("--verbose", help="Show TensorRT's messages.")] = False,
 ) -> None:
     """Build an engine, check the precision that it really has, and add both to the bundle."""
-    from avsbg.export.engine.request import EngineRequest
+    from avsbg.export.engine.request import BuildError, EngineRequest
+    from avsbg.runtime.backends.spec import BackendSpec
 
+    spec = BackendSpec.parse(backend)
+    for option, said, given in (
+        ("--implementation", spec.operator, implementation),
+        ("--precision", spec.precision, precision),
+        ("--rest", spec.rest, rest),
+    ):
+        if said and given:
+            raise BuildError(f"--backend {backend} says {said}, and {option} says {given}.", "Give one of the two.")
+    if not (spec.precision or precision):
+        raise BuildError("an engine has a precision, and none is given.", "For instance --precision fp16.")
     request = EngineRequest(
-        backend=backend,  # type: ignore[arg-type]  # checked by the request itself
-        precision=precision,
-        operator=operator,  # type: ignore[arg-type]
-        clips=clips,
+        backend=spec.backend,  # type: ignore[arg-type]  # checked by the request itself
+        precision=spec.precision or precision,  # type: ignore[arg-type]
+        operator=spec.operator or implementation or "plugin",  # type: ignore[arg-type]
+        clips=batch_range,
         compute_capabilities=tuple(compute_capability or ()),
         workspace_mb=workspace,
         aux_streams=aux_streams,
@@ -83,7 +105,7 @@ def build(  # noqa: PLR0917  (each is an option by name)
         strip_weights=strip_weights,
         timing_cache=timing_cache,
         graph=graph,
-        rest=rest,
+        rest=spec.rest or rest,
     )
     with phase_bar() as (bar, progress):
         _log_to_console(bar.console, verbose)

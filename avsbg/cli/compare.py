@@ -1,4 +1,4 @@
-"""`avsbg compare`: two runs of `avsbg bench` compared."""
+"""`avsbg bench compare`: two runs of `avsbg bench` compared."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from avsbg.cli import MEASURE, app
+from avsbg.cli.bench import bench
 from avsbg.cli.output import write_json
 
 
-@app.command(rich_help_panel=MEASURE)
+@bench.command()
 def compare(
     first: Annotated[Path, Argument(metavar="A", help="A directory of `avsbg bench`, or a file of rows.")],
     second: Annotated[Path, Argument(metavar="B", help="Another; its rows are compared with A's.")],

@@ -7,20 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
-import typer
-from typer import Argument, Exit, Option
+from typer import Argument, Exit, Option, Typer
 
-from avsbg.cli import TRAIN, app
-from avsbg.cli.options import DataRoot, SplitName, Task, TaskName
+from avsbg.cli import TRAIN, VerbGroup, app
+from avsbg.cli.options import DataRoot, Overwrite, SplitName, Task, TaskName
 from avsbg.cli.output import plain_console
 from avsbg.progress import count_progress
 
-data = typer.Typer(no_args_is_help=True, help="Prepare, convert and check data in AVSBench's layout.")
+data = Typer(cls=VerbGroup, no_args_is_help=True, help="Prepare, convert and check data in AVSBench's layout.")
 app.add_typer(data, name="data", rich_help_panel=TRAIN)
 
-Force = Annotated[bool, Option("--force", help="Make files again that are there already.")]
 ClipCounts = Annotated[tuple[int, int, int], Option(min=1, metavar="TRAIN VAL TEST", help="Clips per split.")]
-Size = Annotated[int, Option(min=32, help="Height and width of the frames, a multiple of 32.")]
+Size = Annotated[int, Option(metavar="N", min=32, help="Height and width of the frames, a multiple of 32.")]
 
 
 def _check_size(size: int) -> None:
@@ -58,19 +56,19 @@ def _make_files(
 
 
 @data.command("convert-avsbench")
-def convert_avsbench(root: DataRoot, task: Task, force: Force = False) -> None:
+def convert_avsbench(root: DataRoot, task: Task, overwrite: Overwrite = False) -> None:
     """Convert AVSBench's pickled log-mel patches to .npy files beside them.
 
     The only command that reads pickles; its unpickler knows tensors and nothing else, so that no code in a file runs.
     """
     from avsbg.model.training.preparation import convert_log_mels
 
-    make = partial(convert_log_mels, force=force)
+    make = partial(convert_log_mels, force=overwrite)
     _make_files(("converting", "converted"), root, task, make, "The others can be used; fetch these files again.")
 
 
 @data.command()
-def prepare(root: DataRoot, task: Task, size: Size = 224, force: Force = False) -> None:
+def prepare(root: DataRoot, task: Task, size: Size = 224, overwrite: Overwrite = False) -> None:
     """Make frames, WAV files and log-mel patches from the raw videos.
 
     Goes on where an earlier run stopped. The frame rule, the resizing and the sound are AVSBench's own.
@@ -78,7 +76,7 @@ def prepare(root: DataRoot, task: Task, size: Size = 224, force: Force = False) 
     from avsbg.model.training.preparation import prepare_clips
 
     _check_size(size)
-    make = partial(prepare_clips, size=(size, size), force=force)
+    make = partial(prepare_clips, size=(size, size), force=overwrite)
     _make_files(("preparing", "prepared"), root, task, make, "The others can be used.")
 
 
@@ -112,16 +110,16 @@ def check(root: DataRoot, task: Task) -> None:
 def show(
     root: DataRoot,
     task: Task,
-    output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The picture, .png or .jpg.")],
+    picture: Annotated[Path, Option(metavar="FILE", help="The picture to write, .png or .jpg.")],
     split: Annotated[SplitName, Option(help="The split to show.")] = "train",
-    clips: Annotated[int, Option(min=1, help="How many clips, spread over the split.")] = 8,
+    limit: Annotated[int, Option(min=1, metavar="CLIPS", help="How many clips, spread over the split.")] = 8,
 ) -> None:
     """Draw clips as a contact sheet: a row each, what sounds outlined."""
     from avsbg.model.training.contact_sheet import write_contact_sheet
     from avsbg.model.training.data import AvsBenchDataset
 
-    sheet = write_contact_sheet(output, AvsBenchDataset(root, task, split), clips)
-    _report(f"{output}: {sheet.width} x {sheet.height} pixels")
+    sheet = write_contact_sheet(picture, AvsBenchDataset(root, task, split), limit)
+    _report(f"{picture}: {sheet.width} x {sheet.height} pixels")
 
 
 @data.command()
@@ -130,7 +128,9 @@ def video(
     task: Task,
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The folder that receives the videos.")],
     split: Annotated[SplitName, Option(help="Whose clips.")] = "test",
-    clips: Annotated[int | None, Option(min=1, help="How many, from the first on; all by default.")] = None,
+    limit: Annotated[
+        int | None, Option(min=1, metavar="CLIPS", help="How many, from the first on; all by default.")
+    ] = None,
 ) -> None:
     """Write clips as videos with their sound, one frame a second, as `avsbg run` takes them.
 
@@ -140,7 +140,7 @@ def video(
     from avsbg.model.training.media import read_sound, write_clip_video
 
     dataset = AvsBenchDataset(root, task, split)
-    chosen = range(min(len(dataset), clips or len(dataset)))
+    chosen = range(min(len(dataset), limit or len(dataset)))
     with count_progress("writing", len(chosen)) as advance:
         for index in chosen:
             sample = dataset[index]
@@ -154,9 +154,9 @@ def video(
 def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     output: Annotated[Path, Argument(help="The folder in which Single-source or Multi-sources is made.")],
     task: Task,
-    clips: ClipCounts = (800, 100, 200),
+    split_sizes: ClipCounts = (800, 100, 200),
     size: Size = 224,
-    seed: Annotated[int, Option(min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Of everything random.")] = 0,
     held_out: Annotated[
         Literal["scenes", "classes"],
         Option(help="scenes: splits share classes, not backgrounds; classes: they share no class either."),
@@ -175,7 +175,8 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
 
     _check_size(size)
     library = load_library(stamps or STAMPS, backgrounds or BACKGROUNDS, held_out=held_out, seed=seed)
-    counts = dict(zip(SPLITS, clips, strict=True))
-    with count_progress("composing", sum(clips)) as advance:
+    counts = dict(zip(SPLITS, split_sizes, strict=True))
+    with count_progress("composing", sum(split_sizes)) as advance:
         folder = generate(output, library, task=task, counts=counts, size=size, seed=seed, advance=advance)
-    _report(f"{folder}: {sum(clips)} clips. Look at them: avsbg data show {output} --task {task} -o sheet.png")
+    look = f"avsbg data show {output} --task {task} --picture sheet.png"
+    _report(f"{folder}: {sum(split_sizes)} clips. Look at them: {look}")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from typer import Option
-
 from avsbg.cli import CHECK, app
+from avsbg.cli.options import Format
 
 
 @app.command(rich_help_panel=CHECK)
-def doctor(as_json: Annotated[bool, Option("--json", help="Print the result as JSON.")] = False) -> None:
+def doctor(output_format: Format = "text") -> None:
     """Show what this machine has, what each verb can do with it, and how to install what is missing."""
     import json
     from dataclasses import asdict
@@ -22,7 +19,7 @@ def doctor(as_json: Annotated[bool, Option("--json", help="Print the result as J
     from avsbg.runtime.doctor import diagnose
 
     diagnosis = diagnose()
-    if as_json:
+    if output_format == "json":
         print(json.dumps(asdict(diagnosis), indent=2))
         return
     console = Console(highlight=False)

@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Option
 
 from avsbg.cli import TRAIN, app
-from avsbg.cli.backends import create_backend, create_streamed
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, DATA_HELP, Composite, Device, SplitName, Trust
+from avsbg.cli.backends import create_backend, create_streamed, join_names
+from avsbg.cli.options import (
+    BACKEND_HELP,
+    DATA_HELP,
+    PANEL,
+    Composite,
+    Device,
+    Implementation,
+    Mode,
+    Precision,
+    SplitName,
+    Threads,
+    Trust,
+)
 from avsbg.cli.output import print_table, write_json
 from avsbg.errors import AvsbgError
 from avsbg.progress import count_progress
@@ -33,28 +45,29 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     ],
     split: Annotated[SplitName, Option(help="The split to score.")] = "test",
     backend: Annotated[
-        str | None,
-        Option(metavar=BACKEND_SYNTAX, help=f"What executes a bundle, onnxruntime by default: {BACKEND_HELP}."),
+        str | None, Option(metavar="NAME", help=f"Of a bundle: {BACKEND_HELP}.", rich_help_panel=PANEL)
     ] = None,
+    implementation: Implementation = None,
+    precision: Precision = None,
     variant: Annotated[str | None, Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
     encoder: Annotated[str | None, Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
     classes: Annotated[int | None, Option(metavar="N", help="Of a checkpoint that has several, as 71 of AVSS.")] = None,
     vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
-    batch: Annotated[int, Option(min=1, help="Clips scored together for the per-batch figures.")] = 4,
-    threads: Annotated[int | None, Option(min=1, help="Of a bundle's backend.")] = None,
+    batch: Annotated[int, Option(metavar="N", min=1, help="Clips scored together for the per-batch figures.")] = 4,
+    threads: Threads = None,
     device: Device = None,
     composite: Composite = False,
     trust: Trust = False,
-    stream: Annotated[
-        bool, Option("--stream", help="Score a bundle's stream: each frame encoded once, each mask from a pair.")
-    ] = False,
+    mode: Mode = None,
     json_file: Annotated[
         Path | None, Option("--json", metavar="FILE", help="Also write the scores, of each clip too, here.")
     ] = None,
     picture: Annotated[
         Path | None, Option(metavar="FILE", help="Also draw clips, what is marked tinted and the annotation outlined.")
     ] = None,
-    pictured: Annotated[int, Option(min=1, help="How many clips --picture draws, spread over the split.")] = 8,
+    picture_clips: Annotated[
+        int, Option(min=1, metavar="N", help="How many clips --picture draws, spread over the split.")
+    ] = 8,
 ) -> None:
     """Score masks against a split of AVSBench, or of data in its layout.
 
@@ -66,8 +79,10 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.evaluation import evaluate as score_split
 
+    if implementation or precision:
+        backend = join_names(backend or "onnxruntime", implementation, precision)
     options = {"backend": backend, "variant": variant, "encoder": encoder, "vggish": vggish, "threads": threads}
-    options |= {"trust": trust or None, "stream": stream or None, "device": device, "composite": composite or None}
+    options |= {"trust": trust or None, "mode": mode, "device": device, "composite": composite or None}
     options |= {"classes": classes}
     if task == "avss":
         _refuse({"picture": picture}, ("picture",), "the classes of avss")
@@ -77,7 +92,7 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     with _predictor(model, options) as (predict, description), count_progress("scoring", len(dataset)) as advance:
         scores = score_split(dataset, predict, batch=batch, advance=advance)
         if picture is not None:
-            write_contact_sheet(picture, dataset, pictured, lambda sample: predict(sample).cpu().numpy() > 0.0)
+            write_contact_sheet(picture, dataset, picture_clips, lambda sample: predict(sample).cpu().numpy() > 0.0)
     where = {"task": task, "split": split, "clips": len(dataset), "sound": dataset.sound}
     print(f"{task} {split}, {len(dataset)} clips, sound from {dataset.sound}")
     averages = {"per clip": scores.per_clip, f"per batch of {scores.batch} clips": scores.per_batch}
@@ -129,13 +144,13 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
     from avsbg.model.training.run_directory import is_run, read_trained
 
     if is_run(model):
-        _refuse(options, ("backend", "variant", "encoder", "classes", "threads", "trust", "stream"), "a training run")
+        _refuse(options, ("backend", "variant", "encoder", "classes", "threads", "trust", "mode"), "a training run")
         run = read_trained(model)
         audio = run.audio_weights or options["vggish"]
         with _torch_predictor(run.recipe.variant, run.weights, run.recipe.audio_encoder, audio, options) as predictor:
             yield predictor
     elif model.is_file():
-        _refuse(options, ("backend", "threads", "trust", "stream"), "a checkpoint")
+        _refuse(options, ("backend", "threads", "trust", "mode"), "a checkpoint")
         if options["variant"] is None:
             raise AvsbgError(f"the network of the checkpoint {model} is not known.", "Name it with --variant.")
         switches = {name: options[name] for name in ("encoder", "classes") if options[name] is not None}
@@ -150,7 +165,7 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
         bundle = Bundle.open(model)
         target, trust = options["backend"] or "onnxruntime", bool(options["trust"])
         # Scoring is how one learns what a precision costs, so a missed threshold does not stop it.
-        create = create_streamed if options["stream"] else create_backend
+        create = create_streamed if options["mode"] == "stream" else create_backend
         how = {"threads": options["threads"], "device": options["device"]}
         with create(target, bundle, trust=trust, allow_failed_accuracy=True, **how) as backend:
             yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Option
 
 from avsbg.cli import MAKE, app
+from avsbg.cli.options import Overwrite
 from avsbg.cli.output import plain_console
 
 if TYPE_CHECKING:
@@ -30,12 +31,13 @@ def export(  # noqa: PLR0917  (each is an option by name)
         Path | None, Option(metavar="FILE", help="The network's weights: a published .pth, or .safetensors.")
     ] = None,
     seed: Annotated[
-        int | None, Option(min=0, help="Random weights instead of a checkpoint: for timing, not for masks.")
+        int | None,
+        Option(metavar="N", min=0, help="Random weights instead of a checkpoint: for timing, not for masks."),
     ] = None,
     vggish: Annotated[
         Path | None, Option(metavar="FILE", help="VGGish's weights; needed with --checkpoint unless --audio embedding.")
     ] = None,
-    audio_encoder: Annotated[
+    audio_weights: Annotated[
         Path | None, Option(metavar="FILE", help="Weights of the compact audio encoder, trained in VGGish's place.")
     ] = None,
     encoder: Annotated[
@@ -51,7 +53,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
             "embeddings are VGGish's, a spectrogram is a network's own."
         ),
     ] = "waveform",
-    frames: Annotated[int, Option(help="Frames per clip, one per second.")] = 5,
+    frames: Annotated[int, Option(metavar="N", help="Frames per clip, one per second.")] = 5,
     size: Annotated[
         str | None,
         Option(
@@ -66,14 +68,15 @@ def export(  # noqa: PLR0917  (each is an option by name)
             help="Also export the graphs of a stream, encode and decode, which pay for one new frame at a time.",
         ),
     ] = False,
-    merging: Annotated[
+    no_merge: Annotated[
         bool,
         Option(
-            "--merge/--no-merge",
-            help="Compute neighbouring convolutions as smaller ones where the numbers stay (the manifest lists them).",
+            "--no-merge",
+            help="Keep neighbouring convolutions that are otherwise merged, exactly, into smaller ones (the manifest "
+            "lists them).",
         ),
-    ] = True,
-    force: Annotated[bool, Option("--force", help="Replace an existing bundle.")] = False,
+    ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Export a network to a bundle: ONNX graphs, weights, a manifest and test vectors.
 
@@ -83,7 +86,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
     from avsbg.export.shape import ClipShape, ExportError, check_streamable
     from avsbg.model import NETWORKS
 
-    given = {"checkpoint": checkpoint, "seed": seed, "vggish": vggish, "audio-encoder": audio_encoder}
+    given = {"checkpoint": checkpoint, "seed": seed, "vggish": vggish, "audio-weights": audio_weights}
     run = Path(network)
     if (run / "run.json").is_file():
         source, own_size = _of_run(run, {**given, "encoder": encoder, "classes": classes})
@@ -128,8 +131,8 @@ def export(  # noqa: PLR0917  (each is an option by name)
             weights=weights,
             shape=shape,
             stream=stream,
-            merging=merging,
-            replace_existing=force,
+            merging=not no_merge,
+            replace_existing=overwrite,
             report=report,
         )
     megabytes = sum(record.bytes for record in manifest.files.values()) / 1e6
@@ -156,16 +159,17 @@ def _of_variant(name: str, switches: dict[str, Any], given: dict[str, Any]) -> _
     from avsbg.model.variants import named_variant
 
     checkpoint, seed = given["checkpoint"], given["seed"]
-    vggish, compact = given["vggish"], given["audio-encoder"]
+    vggish, compact = given["vggish"], given["audio-weights"]
     if (checkpoint is None) == (seed is None):
         hint = "--checkpoint FILE takes trained weights, --seed N makes random ones (to measure speed, not to segment)."
         raise ExportError("give exactly one of --checkpoint and --seed.", hint)
     if seed is not None and vggish is not None:
         raise ExportError("--vggish belongs to --checkpoint; with --seed, VGGish's weights are random too.")
     if seed is not None and compact is not None:
-        raise ExportError("--audio-encoder belongs to --checkpoint.", "With --seed the graph holds a random VGGish.")
+        hint = "With --seed the graph holds a random VGGish."
+        raise ExportError("--audio-weights belongs to --checkpoint.", hint)
     if vggish is not None and compact is not None:
-        raise ExportError("a network has one audio encoder.", "Give --vggish or --audio-encoder, not both.")
+        raise ExportError("a network has one audio encoder.", "Give --vggish or --audio-weights, not both.")
     variant = named_variant(name, **{switch: value for switch, value in switches.items() if value is not None})
     return _Source(variant, checkpoint, vggish or compact, "vggish" if compact is None else "compact", seed)
 
@@ -176,8 +180,8 @@ def _of_run(path: Path, given: dict[str, Any]) -> tuple[_Source, str]:
     from avsbg.model.training.run_directory import read_trained
 
     run = read_trained(path)
-    unfit = ("checkpoint", "seed", "encoder", "classes", "audio-encoder", *(("vggish",) if run.audio_weights else ()))
-    for name in unfit:
+    unfit = ["checkpoint", "seed", "encoder", "classes", "audio-weights"]
+    for name in [*unfit, "vggish"] if run.audio_weights else unfit:
         if given[name] is not None:
             raise ExportError(f"--{name} does not apply to {path}: the run's record says what was trained.")
     own = run.audio_weights is not None

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
-
-from typer import Option
+from typing import TYPE_CHECKING
 
 from avsbg.cli import CHECK, app
-from avsbg.cli.options import BundlePath
+from avsbg.cli.options import BundlePath, Format
 
 if TYPE_CHECKING:
     from avsbg.runtime.bundle.manifest import GraphRecord, WeightsRecord
 
 
 @app.command(rich_help_panel=CHECK)
-def inspect(
-    bundle: BundlePath, as_json: Annotated[bool, Option("--json", help="Print the manifest as JSON.")] = False
-) -> None:
+def inspect(bundle: BundlePath, output_format: Format = "text") -> None:
     """Check a bundle's files against its manifest and show what it holds."""
     from rich.console import Console
     from rich.markup import escape
@@ -25,7 +21,7 @@ def inspect(
     from avsbg.runtime.bundle import Bundle
 
     manifest = Bundle.open(bundle).manifest
-    if as_json:
+    if output_format == "json":
         print(manifest.model_dump_json(indent=2))
         return
     clip = manifest.clip

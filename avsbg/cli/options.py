@@ -7,38 +7,81 @@ from typing import Annotated, Literal, TypeAlias
 
 from typer import Argument, Option
 
-BACKEND_SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
-BACKEND_HELP = (
-    "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, tensorrt or tensorrt-rtx; the "
-    "IMPLEMENTATION of the operator: function (ONNX body), native (our kernel) or plain (standard operators) with "
-    "onnxruntime, efficient or published with torch, on a GPU native (our kernels) too; a precision that "
-    "`avsbg convert` made, e.g. onnxruntime:native:fp16; openvino:bf16, where the processor computes in it; an engine "
-    "that `avsbg build` made, e.g. tensorrt:plugin:fp16"
-)
+BACKENDS = "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, tensorrt or tensorrt-rtx"
+BACKEND_HELP = f"{BACKENDS}. All three in one: tensorrt:plugin:fp16, openvino:bf16"
+PANEL = "Backend"  # the options of what executes a bundle
 DATA_HELP = "The folder that holds Single-source or Multi-sources."
 
 TaskName: TypeAlias = Literal["s4", "ms3"]
 SplitName: TypeAlias = Literal["train", "val", "test"]
 
 BundlePath = Annotated[Path, Argument(help="The bundle, a directory that `avsbg export` made.")]
+Backend = Annotated[str, Option(metavar="NAME", help=f"{BACKEND_HELP}.", rich_help_panel=PANEL)]
+Backends = Annotated[
+    list[str] | None, Option(metavar="NAME", help=f"{BACKEND_HELP}. May be repeated.", rich_help_panel=PANEL)
+]
+Implementation = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="Of the correlation operator. ONNX Runtime: native (our kernel), function (the graph's own body) or plain "
+        "(standard operators). PyTorch: efficient, published, on a GPU native. TensorRT: plugin or plain.",
+        rich_help_panel=PANEL,
+    ),
+]
+Precision = Annotated[
+    str | None,
+    Option(
+        metavar="NAME",
+        help="fp32, or one that `avsbg quantize` or `avsbg build` made: fp16, bf16, int8, fp8. OpenVINO and PyTorch "
+        "have bf16 without.",
+        rich_help_panel=PANEL,
+    ),
+]
 Device = Annotated[
     str | None,
-    Option(metavar="cpu|cuda|cuda:N", help="Where the backend runs: torch on the CPU by default; N counts GPUs."),
+    Option(
+        metavar="DEVICE",
+        help="cpu, cuda or cuda:N (the GPU N). PyTorch takes the processor by default.",
+        rich_help_panel=PANEL,
+    ),
 ]
 Composite = Annotated[
     bool, Option("--composite", help="On a GPU: correlate with PyTorch's own operators, not with our CUDA kernels.")
 ]
-Engine = Annotated[str | None, Option(metavar="NAME", help="The engine to load, where several would fit.")]
+Engine = Annotated[
+    str | None, Option(metavar="NAME", help="The engine to load, where several would fit.", rich_help_panel=PANEL)
+]
 Trust = Annotated[
-    bool, Option("--trust", help="Load an engine that was not built by you on this machine: it is native code.")
-]
-IgnoreAccuracy = Annotated[
     bool,
-    Option("--ignore-accuracy", help="Run a precision or engine that missed its accuracy threshold, with a warning."),
+    Option(
+        "--trust",
+        help="Load an engine that was not built by you on this machine: it is native code.",
+        rich_help_panel=PANEL,
+    ),
 ]
-Threads = Annotated[int | None, Option(min=1, help="Threads; by default the backend's choice.")]
-Threshold = Annotated[float, Option(help="A pixel sounds where its probability exceeds this.")]
-Silent = Annotated[bool, Option("--silent", help="Give the network silence, not the soundtrack.")]
+AllowFailedAccuracy = Annotated[
+    bool,
+    Option(
+        "--allow-failed-accuracy",
+        help="Run a precision or engine that missed its accuracy threshold, with a warning.",
+        rich_help_panel=PANEL,
+    ),
+]
+Threads = Annotated[
+    int | None, Option(min=1, metavar="N", help="By default the backend's choice.", rich_help_panel=PANEL)
+]
+Mode = Annotated[
+    Literal["clip", "stream"] | None,
+    Option(
+        help="clip: the network sees T frames at a time. stream: each frame is encoded once, with the graphs of "
+        "`avsbg export --stream`. By default clips; live sources are streamed if the bundle can be."
+    ),
+]
+Threshold = Annotated[float, Option(metavar="P", help="A pixel sounds where its probability exceeds this.")]
+NoSound = Annotated[bool, Option("--no-sound", help="Give the network silence, not the sound track.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace what is there already.")]
+Format = Annotated[Literal["text", "json"], Option("--format", help="Print a text for people, or JSON.")]
 DataRoot = Annotated[Path, Argument(help=DATA_HELP)]
 DataFolder = Annotated[Path, Option(help=DATA_HELP)]
-Task = Annotated[TaskName, Option(help="s4: one sounding object; ms3: several.")]
+Task = Annotated[TaskName, Option(metavar="TASK", help="s4: one sounding object; ms3: several.")]

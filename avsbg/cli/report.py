@@ -1,4 +1,4 @@
-"""`avsbg report`: rows of benchmarks as a page."""
+"""`avsbg bench report`: rows of benchmarks as a page."""
 
 from __future__ import annotations
 
@@ -8,21 +8,22 @@ from typing import Annotated
 import typer
 from typer import Argument, Option
 
-from avsbg.cli import MEASURE, app
+from avsbg.cli.bench import bench
+from avsbg.cli.options import Overwrite
 
 
-@app.command(rich_help_panel=MEASURE)
+@bench.command()
 def report(  # noqa: PLR0917  (each is an option by name)
     rows: Annotated[list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Where the report goes.")],
-    accuracy: Annotated[
+    scores: Annotated[
         Path | None, Option(metavar="FILE", help="Scores as JSON lines; those with the label of a row are plotted.")
     ] = None,
-    classes: Annotated[
+    class_scores: Annotated[
         list[Path] | None, Option(metavar="FILE", help="Scores of classes, of `avsbg eval --json`; may be repeated.")
     ] = None,
     streaming: Annotated[Path | None, Option(metavar="FILE", help="Rows of the streaming benchmark.")] = None,
-    force: Annotated[bool, Option("--force", help="Replace the report in DIR.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Make a page of rows: report.html, one file that needs no network, and report.md.
 
@@ -33,7 +34,7 @@ def report(  # noqa: PLR0917  (each is an option by name)
     """
     from avsbg.benchmarks.report.page import HTML, MARKDOWN, gather, write_report
 
-    gathered = gather(rows, accuracy=accuracy, streaming=streaming, classes=classes or ())
-    write_report(gathered, output, replace=force)
+    gathered = gather(rows, accuracy=scores, streaming=streaming, classes=class_scores or ())
+    write_report(gathered, output, replace=overwrite)
     total = len(gathered.rows)
     typer.echo(f"{output}: {HTML}, {MARKDOWN}; {total - len(gathered.unstable)} of {total} rows are a result")

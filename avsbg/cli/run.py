@@ -9,14 +9,18 @@ from typing import Annotated, Literal
 from typer import Argument, Option
 
 from avsbg.cli import RUN, app
+from avsbg.cli.backends import join_names
 from avsbg.cli.options import (
-    BACKEND_HELP,
-    BACKEND_SYNTAX,
+    AllowFailedAccuracy,
+    Backend,
     BundlePath,
     Device,
     Engine,
-    IgnoreAccuracy,
-    Silent,
+    Implementation,
+    Mode,
+    NoSound,
+    Overwrite,
+    Precision,
     Threads,
     Threshold,
     Trust,
@@ -35,28 +39,21 @@ def run(  # noqa: PLR0917  (each is an option by name)
         ),
     ],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The directory to create.")],
-    backend: Annotated[
-        str, Option(metavar=BACKEND_SYNTAX, help=f"What executes the network: {BACKEND_HELP}.")
-    ] = "onnxruntime",
+    backend: Backend = "onnxruntime",
+    implementation: Implementation = None,
+    precision: Precision = None,
     threshold: Threshold = 0.5,
-    silent: Silent = False,
+    no_sound: NoSound = False,
     masks: Annotated[
         Literal["png", "video", "none"],
         Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all."),
     ] = "png",
     rle: Annotated[bool, Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
-    overlay: Annotated[bool, Option("--overlay/--no-overlay", help="Write overlay.mp4 and overlay.png.")] = True,
+    no_overlay: Annotated[bool, Option("--no-overlay", help="Leave out overlay.mp4 and overlay.png.")] = False,
     probabilities: Annotated[
         bool, Option("--probabilities", help="Also write the network's probabilities as grey PNG files.")
     ] = False,
-    stream: Annotated[
-        bool | None,
-        Option(
-            "--stream/--clips",
-            help="One encoder pass per second, or clip by clip. By default live sources are streamed if the bundle has "
-            "the graphs, and files go clip by clip.",
-        ),
-    ] = None,
+    mode: Mode = None,
     microphone: Annotated[
         str | None, Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
     ] = None,
@@ -86,8 +83,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     threads: Threads = None,
     engine: Engine = None,
     trust: Trust = False,
-    ignore_accuracy: IgnoreAccuracy = False,
-    force: Annotated[bool, Option("--force", help="Replace the outputs of earlier runs.")] = False,
+    allow_failed_accuracy: AllowFailedAccuracy = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Segment what sounds in videos and live sources.
 
@@ -101,7 +98,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.media.sources import LiveSource, parse_source
     from avsbg.runtime.segment.pipeline import Options
 
-    options = Options(threshold, silent, masks, rle, probabilities, overlay, video_track, audio_track, skip_damaged)
+    tracks = video_track, audio_track
+    options = Options(threshold, no_sound, masks, rle, probabilities, not no_overlay, *tracks, skip_damaged)
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:
@@ -114,12 +112,12 @@ def run(  # noqa: PLR0917  (each is an option by name)
         "threads": threads,
         "engine": engine,
         "trust": trust,
-        "allow_failed_accuracy": ignore_accuracy,
+        "allow_failed_accuracy": allow_failed_accuracy,
     }
-    network = partial(open_segmenter, bundle, backend, stream=stream, live=bool(live), **how)
+    spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
+    network = partial(open_segmenter, bundle, spec, stream=stream, live=bool(live), **how)
     if live:
-        run_live(
-            network, live[0], output, options, microphone=microphone, duration=duration, policy=policy, replace=force
-        )
+        settings = {"duration": duration, "policy": policy, "replace": overwrite}
+        run_live(network, live[0], output, options, microphone=microphone, **settings)
     else:
-        run_files(network, [source for source in parsed if isinstance(source, Path)], output, options, force=force)
+        run_files(network, [source for source in parsed if isinstance(source, Path)], output, options, force=overwrite)

@@ -133,7 +133,7 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
     """Print what was done, in a few lines."""
     console = plain_console(markup=False)
     if again:
-        console.print(f"{output} was finished before; --force does it again")
+        console.print(f"{output} was finished before; --overwrite does it again")
         return
     spent = summary["seconds_spent"]
     steps = ", ".join(f"{name} {spent[name]:.2f} s" for name in ("inference", "decode", "overlay") if name in spent)

@@ -53,20 +53,21 @@ def train(  # noqa: PLR0917  (each is an option by name)
         Literal["vggish", "compact"] | None,
         Option(help="vggish is frozen; compact is small and learns with the network."),
     ] = None,
-    epochs: Annotated[int | None, Option(help="Instead of the recipe's.")] = None,
-    batch: Annotated[int | None, Option(help="Clips per step, instead of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, Option(help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, Option(min=0, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, Option(metavar="N", help="Instead of the recipe's.")] = None,
+    batch: Annotated[int | None, Option(metavar="N", help="Clips per step, instead of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, Option(metavar="X", help="Instead of the recipe's.")] = None,
+    seed: Annotated[int | None, Option(metavar="N", min=0, help="Instead of the recipe's.")] = None,
     micro_batch: Annotated[
-        int | None, Option(min=1, help="Clips computed at once; gradients are added up over the step's batch.")
+        int | None,
+        Option(metavar="N", min=1, help="Clips computed at once; gradients are added up over the step's batch."),
     ] = None,
     precision: Annotated[Literal["fp32", "bf16", "fp16"], Option(help="Of the forward and backward pass.")] = "fp32",
     device: Annotated[
         Literal["cpu", "cuda"] | None, Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
     ] = None,
     composite: Composite = False,
-    workers: Annotated[int, Option(min=0, help="Processes that load clips.")] = 2,
-    save_every: Annotated[int, Option(min=1, help="Steps between two saved states.")] = 100,
+    workers: Annotated[int, Option(metavar="N", min=0, help="Processes that load clips.")] = 2,
+    save_every: Annotated[int, Option(metavar="N", min=1, help="Steps between two saved states.")] = 100,
     select_on: Annotated[
         Literal["val", "test"],
         Option(help="The split that chooses the best epoch. AVS-BG's release chooses on test, as its figures do."),

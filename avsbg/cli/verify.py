@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Exit, Option
 
 from avsbg.cli import CHECK, app
-from avsbg.cli.backends import create_backend
-from avsbg.cli.options import BACKEND_HELP, BACKEND_SYNTAX, BundlePath, Device, Threads, Trust
+from avsbg.cli.backends import create_backend, join_names
+from avsbg.cli.options import Backends, BundlePath, Device, Implementation, Precision, Threads, Trust
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,22 +23,18 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=CHECK)
 def verify(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
-    backend: Annotated[
-        list[str] | None,
-        Option(
-            metavar=BACKEND_SYNTAX,
-            help=f"{BACKEND_HELP}; tensorrt or tensorrt-rtx. May be repeated. By default every graph in each form and "
-            "every engine.",
-        ),
-    ] = None,
+    backend: Backends = None,
+    implementation: Implementation = None,
+    precision: Precision = None,
     engine: Annotated[
         list[str] | None, Option(metavar="NAME", help="An engine of the bundle. May be repeated.")
     ] = None,
-    clips: Annotated[
-        list[int] | None, Option(help="Only the vectors with this number of clips. May be repeated.")
+    batch: Annotated[
+        list[int] | None,
+        Option(metavar="CLIPS", help="Only the test vectors with this number of clips. May be repeated."),
     ] = None,
     tolerance: Annotated[
-        float, Option(min=0.0, help="In fp32: the largest absolute difference of an output that passes.")
+        float, Option(metavar="X", min=0.0, help="In fp32: the largest absolute difference of an output that passes.")
     ] = 1e-3,
     locate: Annotated[
         bool, Option("--locate", help="Where one fails: find the first tensor that differs (ONNX Runtime).")
@@ -68,8 +64,10 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.verify.verify import VerifyCase, list_cases, select_vectors
 
     opened = Bundle.open(bundle)
-    select_vectors(opened, clips or ())
-    chosen = [VerifyCase(text, text) for text in backend or ()]
+    clips = batch or ()
+    select_vectors(opened, clips)
+    named = backend or (["onnxruntime"] if implementation or precision else [])
+    chosen = [VerifyCase(text, text) for text in (join_names(name, implementation, precision) for name in named)]
     everything = list_cases(opened, read_cuda_driver())
     for name in engine or ():
         find_engine(opened, name)  # or an error that names those there are
@@ -83,7 +81,7 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     for case in chosen or everything:
         result: dict[str, Any] | str | None = None if asked else case.why_not
         if result is None:
-            result = _run(opened, case, clips or (), tolerance, how, asked=asked, masks=masks)
+            result = _run(opened, case, clips, tolerance, how, asked=asked, masks=masks)
         if isinstance(result, str):
             not_run[case.label] = result
         else:
@@ -95,11 +93,11 @@ def verify(  # noqa: PLR0917  (each is an option by name)
             if "encode" in result["backend"]:
                 console.print(f"{result['target']}: --locate follows one graph, and a stream has two", soft_wrap=True)
             else:
-                result["location"] = _locate(console, opened, result, clips or ())
+                result["location"] = _locate(console, opened, result, clips)
     if picture is not None:
         from avsbg.runtime.verify.plot import save_masks
 
-        save_masks(opened, masks, clips or (), picture)
+        save_masks(opened, masks, clips, picture)
         console.print(f"{picture}", soft_wrap=True)
     passed = bool(results) and not failed
     if json_file is not None:

@@ -10,7 +10,7 @@ from typer import Argument, Option
 from avsbg.cli import RUN, app
 from avsbg.cli.backends import warn_of_accuracy
 from avsbg.cli.interruption import interruptible
-from avsbg.cli.options import BundlePath, IgnoreAccuracy, Silent, Threshold
+from avsbg.cli.options import AllowFailedAccuracy, BundlePath, NoSound, Overwrite, Precision, Threshold
 from avsbg.cli.output import plain_console
 
 
@@ -40,14 +40,13 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
         int | None,
         Option(metavar="SECOND", help="Begin with the clip that holds this second; by default that of --frame."),
     ] = None,
-    clips: Annotated[int, Option(min=1, help="How many clips of T seconds.")] = 1,
-    graph: Annotated[
-        str, Option(metavar="NAME", help="The graph of the bundle, e.g. clip.fp16 after `avsbg convert`.")
-    ] = "clip",
+    limit: Annotated[int, Option(min=1, metavar="CLIPS", help="How many clips of T seconds.")] = 1,
+    precision: Precision = None,
+    graph: Annotated[str | None, Option(hidden=True, help="A graph by its name, e.g. clip.plain.fp16.")] = None,
     threshold: Threshold = 0.5,
-    silent: Silent = False,
-    ignore_accuracy: IgnoreAccuracy = False,
-    force: Annotated[bool, Option("--force", help="Replace an earlier visualization.")] = False,
+    no_sound: NoSound = False,
+    allow_failed_accuracy: AllowFailedAccuracy = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Show what a network attends to: its attention maps as heat maps over the frames (the paper's Figure 6).
 
@@ -58,23 +57,25 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.bundle.graph_name import GraphName
 
+    graph = graph or str(GraphName("clip", precision=precision or "fp32"))
     options = VisualizeOptions(
         graph,
         start,
-        clips,
+        limit,
         tuple(_pixel(text) for text in pixel or ()),
         frame,
         stage,
-        silent,
+        no_sound,
         threshold,
-        ignore_accuracy,
+        allow_failed_accuracy,
     )
     folder = video.with_name(f"{video.stem}-visualized") if output is None else output
     with interruptible(), ProgressBars() as bars:
         with bars.console.status("checking the bundle"):
             opened = Bundle.open(bundle)
-        summary = visualize_video(opened, video, folder, options, replace=force, progress=bars)
+        summary = visualize_video(opened, video, folder, options, replace=overwrite, progress=bars)
     warn_of_accuracy(graph, summary["graph"])
     _tell(summary, folder)
 

@@ -47,7 +47,7 @@ class Workload:
         if self.scope == "model" and self.video is not None:
             raise BenchmarkError("the scope model decodes no video.", "Use --scope end-to-end, or leave out --video.")
         if self.scope == "end-to-end" and self.clips != 1:
-            raise BenchmarkError("the scope end-to-end takes its clips one by one.", "Leave out --clips.")
+            raise BenchmarkError("the scope end-to-end takes its clips one by one.", "Leave out --batch.")
 
     def check(self, bundle: Bundle) -> None:
         """Raise a `BenchmarkError` for a bundle that takes the sound in a form that this scope has no use for."""

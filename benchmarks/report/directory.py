@@ -14,7 +14,9 @@ from avsbg.benchmarks.results.schema import PROFILE, ROWS, Measurement, write_ro
 def check_replaceable(directory: Path, holds: str, kind: str, *, force: bool) -> None:
     """Raise a `BenchmarkError` if a directory exists and may not be replaced, or lacks the file `holds` of its kind."""
     if directory.exists() and not force:
-        raise BenchmarkError(f"{directory} exists already.", "Choose another directory, or replace it with --force.")
+        raise BenchmarkError(
+            f"{directory} exists already.", "Choose another directory, or replace it with --overwrite."
+        )
     if directory.exists() and not (directory / holds).is_file():
         raise BenchmarkError(f"{directory} holds no {kind}, so it is not replaced.", "Choose another directory.")
 

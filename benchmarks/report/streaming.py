@@ -37,7 +37,7 @@ def rate_table(rows: Sequence[Measurement]) -> Table:
 
 
 def describe_stream(row: Measurement) -> str:
-    """A row of `avsbg bench-stream` as a line or a sentence."""
+    """A row of `avsbg bench stream` as a line or a sentence."""
     if row.kind == "stream-rate":
         return " ".join(cell.text for cell in rate_table([row]).rows[0])
     if row.kind == "stream-pairs":

@@ -66,7 +66,7 @@ def build_into_bundle(
     source = _source_graph(bundle, request)
     check_external_data(bundle, bundle.graph(source))
     converted = None
-    # With another rest, the graph is made here of what `avsbg convert` calibrated.
+    # With another rest, the graph is made here of what `avsbg quantize` calibrated.
     if PRECISIONS[request.precision].quantization is not None and request.rest is None:
         converted = quantized_graph(bundle, source, request.precision)
         check_external_data(bundle, bundle.graph(converted))
@@ -160,13 +160,13 @@ def _source_graph(bundle: Bundle, request: EngineRequest) -> str:
         raise BuildError(
             f"the graph {request.graph} of {bundle.manifest.name} contains no operator of ours, so there is nothing "
             "for a plugin to do.",
-            "Use --operator plain.",
+            "Use --implementation plain.",
         )
     raise BuildError(f"{bundle.path} has no graph of standard operators only.", "Export the bundle again.")
 
 
 def _measured_before(bundle: Bundle, staged: Bundle, graph: str) -> AccuracyRecord | None:
-    """The accuracy that `avsbg convert` measured of the same graph, on its clips; None where it is another graph."""
+    """The accuracy that `avsbg quantize` measured of the same graph, on its clips; None where it is another graph."""
     record = bundle.manifest.graphs.get(graph)
     if record is None or record.accuracy is None or record.files != staged.graph(graph).files:
         return None

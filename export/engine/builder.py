@@ -62,7 +62,9 @@ def make_profile(graph: GraphRecord, clips: tuple[int, int, int]) -> dict[str, P
             tuple(number if isinstance(size, str) else size for size in tensor.shape) for number in clips
         )
         if problem := validate_shape(largest):
-            raise BuildError(f"--clips ... {clips[2]}: the input {tensor.name} {problem}.", "Ask for fewer clips.")
+            raise BuildError(
+                f"--batch-range ... {clips[2]}: the input {tensor.name} {problem}.", "Ask for fewer clips."
+            )
         profile[tensor.name] = ProfileRecord(smallest=smallest, optimal=optimal, largest=largest)
     return profile
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from avsbg.export.engine.request import EngineRequest
 from avsbg.runtime.bundle.engine_record import ProfileRecord
 
-# Where the libraries are on the user's machine is theirs to know (`avsbg doctor --json` prints it). Polygraphy only
-# opens a library, which then has to register its operators itself.
+# Where the libraries are on the user's machine is theirs to know (`avsbg doctor --format json` prints it). Polygraphy
+# only opens a library, which then has to register its operators itself.
 PLUGIN_FILE = "/path/to/libavsbg_tensorrt.so"
 REGISTERING_FILE = "/path/to/libavsbg_tensorrt_register.so"
 _SHAPES = {"min": "smallest", "opt": "optimal", "max": "largest"}

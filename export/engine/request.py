@@ -45,7 +45,7 @@ class EngineRequest:
         for flag, value, choices in (
             ("--backend", self.backend, BACKENDS),
             ("--precision", self.precision, tuple(PRECISIONS)),
-            ("--operator", self.operator, OPERATORS),
+            ("--implementation", self.operator, OPERATORS),
             ("--graph", self.graph, ROLES),
         ):
             if value not in choices:
@@ -58,7 +58,7 @@ class EngineRequest:
         smallest, optimal, largest = self.clips
         if not 1 <= smallest <= optimal <= largest:
             raise BuildError(
-                f"--clips {smallest} {optimal} {largest} is no range.", "Give 1 <= MIN <= OPT <= MAX, e.g. 1 1 4."
+                f"--batch-range {smallest} {optimal} {largest} is no range.", "Give 1 <= MIN <= OPT <= MAX, e.g. 1 1 4."
             )
         if self.workspace_mb is not None and self.workspace_mb < 1:
             raise BuildError(f"--workspace must be at least 1 MB, not {self.workspace_mb}.")

@@ -158,7 +158,7 @@ def check_rounding(precision: str) -> None:
 class EmulatedBackend(Backend):
     """Executes a graph in ONNX Runtime, rounding as an engine of another precision would; its time says nothing.
 
-    The graph is float32, or for bf16 one that `avsbg convert` made; the precision one that is `emulated` in
+    The graph is float32, or for bf16 one that `avsbg quantize` made; the precision one that is `emulated` in
     `PRECISIONS`. A BackendError says that it is not so, or (when it is opened) the same as `check_rounding`.
     """
 

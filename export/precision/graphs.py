@@ -138,7 +138,7 @@ def _quantize(update: BundleUpdate, model: ir.Model, precision: str, rest: Preci
     if record is None:
         raise PrecisionError(
             f"{update.bundle.path} has not been calibrated for {precision}.",
-            f"Run `avsbg convert {update.bundle.path} --precision {precision} --calibrate FOLDER`.",
+            f"Run `avsbg quantize {update.bundle.path} --precision {precision} --calibrate FOLDER`.",
         )
     layers = quantizable_layers(model.graph, precision).keys() & record.ranges.keys() - set(record.left_out)
     if rest is None:
@@ -152,12 +152,12 @@ def _quantize(update: BundleUpdate, model: ir.Model, precision: str, rest: Preci
 
 
 def quantized_graph(bundle: Bundle, source: str, precision: Precision) -> str:
-    """The name of the int8 or fp8 form of a graph, which `avsbg convert` made; a PrecisionError where it did not."""
+    """The name of the int8 or fp8 form of a graph, which `avsbg quantize` made; a PrecisionError where it did not."""
     name = str(GraphName.parse(source).converted(precision))
     if name not in bundle.manifest.graphs or precision not in bundle.manifest.quantisations:
         raise PrecisionError(
-            f"{bundle.path} has no graph {name}: --precision {precision} builds what `avsbg convert` quantised.",
-            f"Run `avsbg convert {bundle.path} --precision {precision} --calibrate FOLDER` before.",
+            f"{bundle.path} has no graph {name}: --precision {precision} builds what `avsbg quantize` quantised.",
+            f"Run `avsbg quantize {bundle.path} --precision {precision} --calibrate FOLDER` before.",
         )
     return name
 

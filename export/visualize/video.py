@@ -147,7 +147,7 @@ def _check(options: VisualizeOptions, video: VideoInfo, seconds: range, frame: i
     if frame not in seconds:
         raise VisualizeError(
             f"the frame {frame} is not in the seconds {seconds[0]} to {seconds[-1]}, which are visualized.",
-            "Frames are counted in seconds from the video's start; choose others with --start and --clips.",
+            "Frames are counted in seconds from the video's start; choose others with --start and --limit.",
         )
     if (options.frame is not None or options.stage is not None) and not options.pixels:
         raise VisualizeError("a frame or a stage was given without a pixel.", "They say where --pixel X,Y lies.")

@@ -212,17 +212,18 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
         raise BackendError(
             f"{what} missed its accuracy threshold: its masks have a mean IoU of {accuracy.miou:.4f} with {whose}{how}"
             f", and {accuracy.min_miou:g} is demanded; {accuracy.flipped:.2%} of the pixels flip.",
-            "Use a higher precision, measure on your own clips (convert --accuracy), or run it with --ignore-accuracy.",
+            "Use a higher precision, measure on your own clips (quantize --accuracy), or run it with "
+            "--allow-failed-accuracy.",
         )
     return {"gate": FAILED, **figures}
 
 
 def converted_graph(bundle: Bundle, graph: str, precision: Precision) -> str:
-    """The name of the graph that `avsbg convert` made of another; a `BackendError` that says how to, if it did not."""
+    """The name of the graph that `avsbg quantize` made of another; a `BackendError` that says how to, if it did not."""
     name = str(GraphName.parse(graph).converted(precision))
     if name not in bundle.manifest.graphs:
         have = ", ".join(bundle.manifest.graphs)
-        hint = f"Make it with `avsbg convert {bundle.path} --precision {precision}`. It has: {have}."
+        hint = f"Make it with `avsbg quantize {bundle.path} --precision {precision}`. It has: {have}."
         raise BackendError(f"{bundle.path} has no graph {name!r}.", hint)
     return name
 

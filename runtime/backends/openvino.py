@@ -52,7 +52,7 @@ class OpenVinoBackend(Backend):
         graph: the graph's name; where it holds our operator, `<graph>.plain` is executed.
         operator: `plain`, the only one.
         precision: fp32 (the default), bf16 or fp16, in which OpenVINO then executes the fp32 graph; or int8, for
-            which it executes the graph that `avsbg convert` made.
+            which it executes the graph that `avsbg quantize` made.
         rest: of the products that an int8 graph does not quantise: fp32 (the default) or bf16.
         threads: threads within an operator; by default OpenVINO's choice.
         clips: fix the number of clips, which lets OpenVINO lay out memory ahead.
@@ -97,7 +97,7 @@ class OpenVinoBackend(Backend):
             raise BackendError(
                 f"the backend openvino cannot execute the graph {graph}, of {self.contract.precision}, in "
                 f"{self._precision}.",
-                "It executes an fp32 graph in fp32, bf16 or fp16, and the graph of `avsbg convert --precision int8`.",
+                "It executes an fp32 graph in fp32, bf16 or fp16, and the graph of `avsbg quantize --precision int8`.",
             )
         accuracy = bundle.accuracy(graph)
         if accuracy is not None or self._precision != "fp32":

@@ -41,7 +41,7 @@ class GraphName:
 
     @property
     def file(self) -> str:
-        """The file in which `avsbg export` and `avsbg convert` write the graph."""
+        """The file in which `avsbg export` and `avsbg quantize` write the graph."""
         return f"{self}.onnx"
 
     def plain(self) -> GraphName:

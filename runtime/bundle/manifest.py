@@ -206,7 +206,7 @@ class Manifest(Record):
     flops: Count | None = Field(default=None, description="floating-point operations per clip (one multiply-add is 2)")
     vectors: tuple[VectorsRecord, ...] = ()
     quantisations: dict[QuantizedPrecision, QuantisationRecord] = Field(
-        default={}, description="calibrations, made by `avsbg convert` and `avsbg build`"
+        default={}, description="calibrations, made by `avsbg quantize` and `avsbg build`"
     )
     engines: dict[str, EngineRecord] = Field(default={}, description="TensorRT engines, made by `avsbg build`")
     files: dict[RelativePath, FileRecord] = Field(min_length=1, max_length=4096)

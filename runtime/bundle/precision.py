@@ -50,7 +50,7 @@ class PrecisionSpec:
 
     @property
     def is_converted(self) -> bool:
-        """Whether `avsbg convert` makes graphs in it; the others are computed from the float32 graphs."""
+        """Whether `avsbg quantize` makes graphs in it; the others are computed from the float32 graphs."""
         return self.min_opset is not None or self.quantization is not None
 
 
@@ -75,7 +75,7 @@ def join_names(names: Sequence[str]) -> str:
 
 
 def converted_precisions() -> list[str]:
-    """The precisions that `avsbg convert` makes graphs in."""
+    """The precisions that `avsbg quantize` makes graphs in."""
     return [name for name, spec in PRECISIONS.items() if spec.is_converted]
 
 

@@ -79,7 +79,7 @@ def write_bundle(path: Path, *, replace: bool = False) -> Iterator[BundleWriter]
     path = Path(path)
     if path.exists():
         if not replace:
-            raise BundleError(f"{path} exists already.", "Choose another path, or replace it with --force.")
+            raise BundleError(f"{path} exists already.", "Choose another path, or replace it with --overwrite.")
         if not (path / MANIFEST).is_file():
             raise BundleError(f"{path} exists and is not a bundle, so it is not replaced.", "Choose another path.")
     with atomic_directory(path, replace=replace) as directory:

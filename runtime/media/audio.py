@@ -44,7 +44,7 @@ class AudioReader:
 
     def __init__(self, video: VideoInfo, sample_rate: int, damage: Damage | None = None) -> None:
         if not video.has_audio:
-            hint = "Give a video with sound; `avsbg run --silent` gives the network silence instead."
+            hint = "Give a video with sound; `avsbg run --no-sound` gives the network silence instead."
             problem = f"{video.path} has no audio track that can be decoded, and the network uses audio."
             raise MediaError(problem, hint)
         self._blocks: Iterator[NDArray[Any]] = iter(())

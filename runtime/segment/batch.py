@@ -158,7 +158,7 @@ class VideoWorker:
             if earlier.get("video", {}).get("key") == key:
                 return BatchResult(item, "finished before", summary=earlier)
             problem = f"{output} exists already and is of another video, another bundle or other options."
-            raise MediaError(problem, "Choose another directory, or replace it with --force.")
+            raise MediaError(problem, "Choose another directory, or replace it with --overwrite.")
         summary = segment_video(
             self._segmenter, path, output, self._options,
             replace=self._redo, content=content, key=key, progress=self._progress,

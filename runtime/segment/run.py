@@ -130,7 +130,7 @@ def segment_live(
     numbers = options.track_numbers
     with LiveReader(source, microphone, stop=stop, duration=duration, numbers=numbers) as reader:
         if not reader.video.has_audio and manifest.uses_audio and not options.silent:
-            hint = "Name a microphone with --microphone, or use --silent to run it with silence."
+            hint = "Name a microphone with --microphone, or use --no-sound to run it with silence."
             raise MediaError(f"{source.name} has no sound, and the network uses audio.", hint)
         packets: Channel[Any] | None = Channel(None) if options.overlay else None
         samples = reader.samples(manifest, silent=options.silent, packets=packets)
@@ -158,7 +158,7 @@ def segment_live(
 def check_output(output: Path, *, replace: bool, holds: str = SUMMARY) -> None:
     """Check that `output` may be made; an earlier run's is known by the file that it `holds`."""
     if output.exists() and not replace:
-        raise MediaError(f"{output} exists already.", "Choose another directory, or replace it with --force.")
+        raise MediaError(f"{output} exists already.", "Choose another directory, or replace it with --overwrite.")
     if output.exists() and not (output / holds).is_file():
         raise MediaError(f"{output} exists and holds no earlier run, so it is not replaced.", "Choose another path.")
 

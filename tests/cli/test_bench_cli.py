@@ -68,7 +68,7 @@ def test_a_busy_machine_is_no_place_to_measure(
         (["--backend", "onnxruntime:int4:native"], "names no backend; a backend is named BACKEND"),
         (["--backend", "torch"], "the backend torch cannot run this"),
         (["--reference", "other"], "no case 'other'"),
-        (["--clips", "0"], "the number of clips must be at least 1, not 0"),
+        (["--batch", "0"], "the number of clips must be at least 1, not 0"),
         (["--samples", "1"], "cannot take 1 samples"),
     ],
 )
@@ -95,7 +95,7 @@ def test_a_mistake_is_one_paragraph(tmp_path: Path) -> None:
 def test_help_imports_nothing_heavy() -> None:
     script = (
         "import sys\nfrom avsbg.cli import app\n"
-        "try:\n    app(['bench', '--help'])\nexcept SystemExit:\n    pass\n"
+        "try:\n    app(['bench', 'run', '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'numpy', 'torch', 'scipy', 'matplotlib', 'onnxruntime'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -24,7 +24,7 @@ def _by_name(monkeypatch: pytest.MonkeyPatch, driver: CudaDriver) -> dict[str, d
 
 def test_says_why_there_is_no_gpu_and_that_tensorrt_cannot_build_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "read_cuda_driver", lambda: CudaDriver(None, "the NVIDIA driver is not installed"))
-    result = run_avsbg("doctor", "--json")
+    result = run_avsbg("doctor", "--format", "json")
     assert result.code == 0, result.output
     document = json.loads(result.out)
     gpu = next(finding for finding in document["findings"] if finding["name"] == "GPU")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 
 from avsbg import __version__
 from avsbg.cli import app
+from avsbg.cli.aliases import BENCH, OPTIONS, VERBS, rename
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
 from fixtures.avsbench import write_dataset
@@ -27,16 +31,16 @@ eval out/run --data data --task s4
 export out/run --audio waveform --size 32 --frames 2 -o out/bundle
 inspect out/bundle
 verify out/bundle --json out/verify.json
-convert tiny --precision fp16
-build tiny --backend tensorrt-rtx --precision fp16 --operator plain --compute-capability 86 \
+quantize tiny --precision fp16
+build tiny --backend tensorrt-rtx --precision fp16 --implementation plain --compute-capability 86 \
     --allow-precision-fallback
 run tiny video.mkv -o out/masks --threads 1
 visualize out/bundle video.mkv -o out/maps
-bench tiny --scope end-to-end --video video.mkv --samples 2 --seconds 0 --warmup 1 --threads 1 --no-memory \
+bench run tiny --scope end-to-end --video video.mkv --samples 2 --seconds 0 --warmup 1 --threads 1 --no-memory \
     --allow-unstable -o out/bench
-compare out/bench out/bench --json out/verdicts.json
-report out/bench -o out/report
-bench-stream streaming --rate max --seconds 0.2 --samples 2 --threads 1 -o out/stream.jsonl
+bench compare out/bench out/bench --json out/verdicts.json
+bench report out/bench -o out/report
+bench stream streaming --rate max --seconds 0.2 --samples 2 --threads 1 --rows out/stream.jsonl
 """
 
 
@@ -44,9 +48,66 @@ def _lines() -> list[str]:
     return COMMANDS.strip().splitlines()
 
 
+def _verbs(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    for verb, one in command.commands.items():
+        full = f"{name} {verb}".strip()
+        yield from _verbs(one, full) if hasattr(one, "commands") else [(full, one)]
+
+
 def test_the_list_is_complete() -> None:
-    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-    assert sorted(line.split()[0] for line in _lines()) == sorted(verbs)
+    verbs = {name for name, _ in _verbs(typer.main.get_command(app)) if not name.startswith("data ")}
+    lines = {line.replace("data check", "data") for line in _lines()}
+    assert {
+        next(verb for verb in (*verbs, "data") if line.startswith(f"{verb} ") or line == verb) for line in lines
+    } == {
+        *verbs,
+        "data",
+    }
+
+
+def test_help_fits_80_columns() -> None:
+    for verb, command in _verbs(typer.main.get_command(app)):
+        text = run_avsbg(*verb.split(), "--help", columns=80).out
+        assert max(map(len, text.splitlines())) <= 80
+        for option in (option for parameter in command.params if not parameter.hidden for option in parameter.opts):
+            assert option in text or not option.startswith("-"), f"avsbg {verb} --help cuts {option} off"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("convert b --precision fp16 --gate=0.9", "quantize b --precision fp16 --min-miou=0.9"),
+        ("bench a b --clips 2", "bench run a b --batch 2"),
+        ("bench run a", "bench run a"),
+        ("bench", "bench"),
+        ("bench --help", "bench --help"),
+        ("bench-stream s -o rows.jsonl --force", "bench stream s --rows rows.jsonl --overwrite"),
+        ("compare a b --json c", "bench compare a b --json c"),
+        ("report r --accuracy f -o out", "bench report r --scores f -o out"),
+        ("run b v --stream --silent -o out", "run b v --mode stream --no-sound -o out"),
+        ("run b --overlay -- --clips", "run b -- --clips"),
+        ("data sounding-stamps d --clips 1 1 6", "data sounding-stamps d --split-sizes 1 1 6"),
+        ("doctor --json", "doctor --format json"),
+        ("export avs-bg --stream", "export avs-bg --stream"),
+    ],
+)
+def test_old_names_are_read_as_the_new_ones(old: str, new: str) -> None:
+    assert rename(old.split())[0] == new.split()
+
+
+def test_every_new_name_exists() -> None:
+    verbs = dict(_verbs(typer.main.get_command(app)))
+    assert {*VERBS.values(), *(f"bench {verb}" for verb in BENCH)} <= verbs.keys()
+    for verb, renamed in OPTIONS.items():
+        options = {option for parameter in verbs[verb].params for option in parameter.opts}
+        assert {new.split()[0] for new in renamed.values() if new} <= options, verb
+        assert not [old for old in renamed if old in options], verb
+
+
+def test_an_old_name_says_the_new_one_on_stderr(tmp_path: Path) -> None:
+    result = run_avsbg("doctor", "--json")
+    assert result.code == 0 and json.loads(result.out)["findings"]
+    assert result.err == "note: --json is now --format json; the old name goes with the next version\n"
 
 
 def test_every_verb(bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,7 @@ def test_a_checkpoint_becomes_a_bundle(tmp_path):
     result = run_avsbg(*arguments, "-o", target)
     assert result.code == 1
     assert "exists already" in result.paragraph
-    assert "--force" in result.paragraph
+    assert "--overwrite" in result.paragraph
     assert (target / "manifest.json").read_bytes() == before
 
 

@@ -38,8 +38,8 @@ def test_run_writes_its_output_and_says_where(tiny: Bundle, clip: Path, tmp_path
     assert "finished before" in again.out
     other = run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out")
     assert other.code == 1
-    assert "--force" in other.paragraph
-    assert run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--force").code == 0
+    assert "--overwrite" in other.paragraph
+    assert run_avsbg("run", tiny.path, clip, "-o", tmp_path / "out", "--overwrite").code == 0
 
 
 def test_bad_input_is_a_paragraph_and_nothing_half_written(tiny: Bundle, clip: Path, tmp_path: Path) -> None:
@@ -51,7 +51,7 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(tiny: Bundle, clip: P
         (tiny.path, tmp_path / "missing.mp4"): "there is no video at",
         (tiny.path, tmp_path / "text.mp4"): "cannot be read as a video",
         (tiny.path, truncated): "cannot be read as a video",
-        (tiny.path, mute): "--silent",
+        (tiny.path, mute): "--no-sound",
         (tmp_path / "nowhere", clip): "there is no bundle at",
         (tmp_path, clip): "holds no manifest.json",
     }
@@ -80,7 +80,7 @@ def test_bad_input_is_a_paragraph_and_nothing_half_written(tiny: Bundle, clip: P
 
 def test_run_silent(tiny: Bundle, tmp_path: Path) -> None:
     mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
-    assert run_avsbg("run", tiny.path, mute, "-o", tmp_path / "out", "--silent", "--probabilities").code == 0
+    assert run_avsbg("run", tiny.path, mute, "-o", tmp_path / "out", "--no-sound", "--probabilities").code == 0
     assert (tmp_path / "out/probabilities/00000.png").is_file()
 
 
@@ -123,8 +123,8 @@ def test_verify_fails_where_an_output_differs(bundle_copy: Path, tmp_path: Path,
     assert "onnxruntime: an output differs" in outcome.out
     document = json.loads((tmp_path / "verify.json").read_text(), parse_constant=pytest.fail)
     assert not document["passed"]
-    assert run_avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--clips", "3").code == 0
-    missing = run_avsbg("verify", bundle_copy, "--clips", "2")
+    assert run_avsbg("verify", bundle_copy, "--backend", "onnxruntime", "--batch", "3").code == 0
+    missing = run_avsbg("verify", bundle_copy, "--batch", "2")
     assert missing.code == 1
     assert "It has: 1, 3." in missing.paragraph
 
@@ -163,7 +163,7 @@ def test_inspect_for_people_and_for_programs(tiny: Bundle) -> None:
     assert outcome.code == 0
     for word in ("tiny", "5 frames of 16 x 24", "random, seed 0", "1 avsbg::MeanCorrelation", "[clips, 5, 16, 24, 3]"):
         assert word in outcome.out
-    as_json = run_avsbg("inspect", tiny.path, "--json")
+    as_json = run_avsbg("inspect", tiny.path, "--format", "json")
     assert json.loads(as_json.out) == json.loads((tiny.path / MANIFEST).read_text())
 
 
@@ -199,9 +199,11 @@ def test_an_engine_is_run_by_target_or_name_and_refused_where_its_gate_failed(
     for options in (["--backend", "tensorrt:plain:fp16"], ["--backend", "tensorrt", "--engine", "clip.fp16"]):
         refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
         assert refused.code == 1
-        assert "missed its accuracy threshold" in refused.paragraph and "--ignore-accuracy" in refused.paragraph
-        assert "--force" not in refused.paragraph
-    forced = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--ignore-accuracy")
+        assert "missed its accuracy threshold" in refused.paragraph and "--allow-failed-accuracy" in refused.paragraph
+        assert "--overwrite" not in refused.paragraph
+    forced = run_avsbg(
+        "run", bundle_copy, clip, "-o", tmp_path / "out", "--backend", "tensorrt", "--allow-failed-accuracy"
+    )
     assert (
         "warning: tensorrt runs although it missed its accuracy threshold: mean IoU of its masks 0.5000"
         in forced.paragraph
@@ -218,13 +220,13 @@ def test_a_graph_whose_gate_failed(bundle_copy: Path, clip: Path, tmp_path: Path
     document = json.loads((bundle_copy / MANIFEST).read_text())
     document["graphs"]["clip"]["accuracy"] = passed(0.5)
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
-    for options in ([], ["--force"]):  # which replaces outputs, and nothing else
+    for options in ([], ["--overwrite"]):  # which replaces outputs, and nothing else
         refused = run_avsbg("run", bundle_copy, clip, "-o", tmp_path / "out", *options)
         assert refused.code == 1 and "the graph clip missed its accuracy threshold" in refused.paragraph
-    options = ["-o", tmp_path / "out", "--ignore-accuracy", "--no-overlay"]
+    options = ["-o", tmp_path / "out", "--allow-failed-accuracy", "--no-overlay"]
     forced = run_avsbg("run", bundle_copy, clip, *options)
     assert forced.code == 0 and "warning: onnxruntime runs although" in forced.paragraph
     summary = json.loads((tmp_path / "out/summary.json").read_text())
     assert summary["backend"]["gate"] == "failed, overridden" and summary["backend"]["miou"] == 0.5
     again = run_avsbg("run", bundle_copy, clip, *options, "--threshold", "0.4")
-    assert again.code == 1 and "exists already" in again.paragraph and "--force" in again.paragraph
+    assert again.code == 1 and "exists already" in again.paragraph and "--overwrite" in again.paragraph

@@ -30,10 +30,12 @@ def test_a_graph_that_missed_its_accuracy_threshold_is_refused(bundle_copy: Path
     document = json.loads((bundle_copy / MANIFEST).read_text())
     document["graphs"]["clip"]["accuracy"] = passed(0.5)
     (bundle_copy / MANIFEST).write_text(json.dumps(document))
-    refused = run_avsbg("visualize", bundle_copy, video, "--force")
+    refused = run_avsbg("visualize", bundle_copy, video, "--overwrite")
     assert "the graph clip missed its accuracy threshold" in refused.paragraph
-    assert "--ignore-accuracy" in refused.paragraph
-    assert "tiny has no attention maps" in run_avsbg("visualize", bundle_copy, video, "--ignore-accuracy").paragraph
+    assert "--allow-failed-accuracy" in refused.paragraph
+    assert (
+        "tiny has no attention maps" in run_avsbg("visualize", bundle_copy, video, "--allow-failed-accuracy").paragraph
+    )
 
 
 def test_torch_is_not_needed() -> None:

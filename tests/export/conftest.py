@@ -104,6 +104,6 @@ def quantized_twice(quantized: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def _quantize(path: Path, precision: str) -> str:
-    result = run_avsbg("convert", path, "--precision", precision, "--calibrate", "vectors", "--min-miou", "0.5")
+    result = run_avsbg("quantize", path, "--precision", precision, "--calibrate", "vectors", "--min-miou", "0.5")
     assert result.code == 0, result.output
     return result.output

@@ -27,7 +27,7 @@ def linked(smallest, tmp_path):
 def test_a_bundle_that_shares_its_files_is_converted_and_the_other_stays(smallest, linked):
     other = smallest.bundle.path
     before = {name: sha256(other / name) for name in smallest.bundle.manifest.files}
-    result = run_avsbg("convert", linked, "--precision", "fp16")
+    result = run_avsbg("quantize", linked, "--precision", "fp16")
     assert result.code == 0, result.output
     assert "clip.fp16" in Bundle.open(linked).manifest.graphs
     assert {name: sha256(other / name) for name in before} == before

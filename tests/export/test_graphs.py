@@ -80,7 +80,7 @@ def test_a_checkpoint_is_recorded_by_name_and_hash(network, tmp_path):
         from_checkpoints(VARIANT, AudioForm.WAVEFORM, path)
     with pytest.raises(ExportError, match=r"other.pth would go nowhere"):
         from_checkpoints(VARIANT, AudioForm.EMBEDDING, path, tmp_path / "other.pth")
-    with pytest.raises(ExportError, match="--audio-encoder"):
+    with pytest.raises(ExportError, match="--audio-weights"):
         from_checkpoints(VARIANT, AudioForm.LOG_MEL, path, audio_encoder="compact")
     with pytest.raises(CheckpointError, match="does not fit"):
         from_checkpoints(named_variant("avsbench", encoder="pvt_v2_b0"), AudioForm.EMBEDDING, path)

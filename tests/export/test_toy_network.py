@@ -59,7 +59,7 @@ def test_verify(toy: Bundle) -> None:
 
 def test_run_and_stream(toy: Bundle, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mkv", times=steady(25, 125), sound=tone(5))
-    for options in ((), ("--stream",)):
+    for options in ((), ("--mode", "stream")):
         outcome = run_avsbg("run", toy.path, video, "-o", tmp_path / f"out{len(options)}", *options)
         assert outcome.code == 0, outcome.output
         assert json.loads((tmp_path / f"out{len(options)}/summary.json").read_text())["seconds"] == 5
@@ -91,14 +91,14 @@ def test_bench(toy: Bundle, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mkv", times=steady(25, 75), sound=tone(3))
     quick = ("--samples", 3, "--seconds", 0, "--warmup", 1, "--threads", 1, "--allow-unstable", "--no-memory")
     end_to_end = ("--scope", "end-to-end", "--video", video)
-    outcome = run_avsbg("bench", toy.path, *end_to_end, *quick, "-o", tmp_path / "rows")
+    outcome = run_avsbg("bench", "run", toy.path, *end_to_end, *quick, "-o", tmp_path / "rows")
     assert outcome.code == 0, outcome.output
     (row,) = read_rows(tmp_path / "rows" / "rows.jsonl")
     assert row["operations"].number == 3 * 2 * 32 * 64 * 27
-    report = run_avsbg("report", tmp_path / "rows" / "rows.jsonl", "-o", tmp_path / "page")
+    report = run_avsbg("bench", "report", tmp_path / "rows" / "rows.jsonl", "-o", tmp_path / "page")
     assert report.code == 0 and "Toy" in (tmp_path / "page/report.html").read_text()
     streamed = run_avsbg(
-        "bench-stream", toy.path, "--rate", "max", "--seconds", 0.5, "--samples", 2, "-o", tmp_path / "s"
+        "bench", "stream", toy.path, "--rate", "max", "--seconds", 0.5, "--samples", 2, "--rows", tmp_path / "s"
     )
     assert streamed.code == 0, streamed.output
 

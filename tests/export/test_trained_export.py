@@ -64,7 +64,7 @@ def test_what_a_run_decides_is_not_given_again(trained, tmp_path):
 
     assert isinstance(error_of(trained.path, "--seed", "1"), ExportError)
     assert "--vggish does not apply" in str(error_of(trained.path, "--vggish", "x.pth"))
-    both = error_of("avs-bg", "--checkpoint", "x", "--vggish", "y", "--audio-encoder", "z")
+    both = error_of("avs-bg", "--checkpoint", "x", "--vggish", "y", "--audio-weights", "z")
     assert "not both" in str(both.hint)
     unfinished = RunDirectory(tmp_path / "unfinished")
     unfinished.create(trained.read_record())

@@ -57,7 +57,7 @@ class OnnxRuntimeBackend(Backend):
     Args:
         graph: the graph's name; `operator="plain"` executes the one named `<graph>.plain`.
         operator: one of `OPERATORS`; by default what the graph allows without a library.
-        precision: executes the graph that `avsbg convert` made in it, `<graph>.<precision>`; by default the graph as
+        precision: executes the graph that `avsbg quantize` made in it, `<graph>.<precision>`; by default the graph as
             named.
         provider: the execution provider; a session that gets another one, or that leaves nodes to another, is an
             error. By default the backend's own.

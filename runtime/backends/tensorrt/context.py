@@ -83,7 +83,7 @@ class ExecutionContext:
             with message_log(trt).collect() as messages:
                 self._context = engine.create_execution_context()
             if self._context is None:
-                hint = "Usually the GPU's memory is short: build for fewer --clips, or close what else uses the GPU."
+                hint = "Usually the GPU's memory is short: build with a smaller --batch-range, or close other programs."
                 raise BackendError(f"TensorRT cannot make an execution context: {_reasons(messages)}.", hint)
             for name, shape in largest.items():
                 nbytes = self._nbytes(name, shape)

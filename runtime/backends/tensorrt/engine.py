@@ -70,7 +70,7 @@ def choose_engine(
         others = [name for name, record in bundle.manifest.engines.items() if record.backend == backend]
         have = f"It has: {', '.join(others)}. " if others else ""
         build = f"avsbg build {bundle.path} --backend {backend} --precision {precision or 'fp16'}"
-        build += f" --rest {rest}" * bool(rest) + f" --operator {operator}" * bool(operator)
+        build += f" --rest {rest}" * bool(rest) + f" --implementation {operator}" * bool(operator)
         raise BackendError(f"{bundle.path} has no {asked} for the graph {graph}.", f"{have}Make one: {build}")
     gpus = read_cuda_driver().gpus
     if len(fitting) > 1 and gpu < len(gpus):
@@ -104,7 +104,9 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
     first = next(iter(record.profile.values()))  # every input begins with the number of clips
     rebuild = f"Rebuild it: avsbg build {bundle.path} --backend {record.backend} --precision {record.precision}"
     rebuild += f" --rest {record.rest}" if record.rest else ""
-    rebuild += f" --operator {record.operator} --clips {first.smallest[0]} {first.optimal[0]} {first.largest[0]}."
+    rebuild += (
+        f" --implementation {record.operator} --batch-range {first.smallest[0]} {first.optimal[0]} {first.largest[0]}."
+    )
     _check_magic(path, record, rebuild)
     if not trust and sha256(path) not in _read_built(_built_list()):
         raise BackendError(

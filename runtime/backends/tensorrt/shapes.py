@@ -87,7 +87,7 @@ def choose_profile(tensors: Mapping[str, EngineTensor], shapes: Mapping[str, Seq
         first = next(refused)
         takes = " or ".join(f"{list(low)} to {list(high)}" for low, _, high in first.profiles)
         message = f"the engine does not take {first.name} {list(shapes[first.name])}; it takes {takes}."
-        raise BackendError(message, "Build an engine for that many clips: avsbg build ... --clips MIN OPT MAX.")
+        raise BackendError(message, "Build an engine for that many clips: avsbg build ... --batch-range MIN OPT MAX.")
     return min(distances, key=lambda number: distances[number])
 
 
@@ -105,7 +105,9 @@ def largest_shapes(tensors: Mapping[str, EngineTensor], contract: GraphRecord) -
     }
     for name, shape in shapes.items():
         if problem := validate_shape(shape):
-            raise BackendError(f"the engine's largest {name} {problem}.", "Build an engine for fewer --clips.")
+            raise BackendError(
+                f"the engine's largest {name} {problem}.", "Build an engine with a smaller --batch-range."
+            )
     return shapes
 
 

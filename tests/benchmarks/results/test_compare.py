@@ -42,6 +42,6 @@ def test_what_is_no_result_or_not_the_same_cannot_be_told() -> None:
 def test_the_verb_prints_and_writes(tmp_path: Path) -> None:
     for name, median in (("a", 1.0), ("b", 0.5)):
         write_rows(tmp_path / name / "rows.jsonl", [make_row(median=median)])
-    result = run_avsbg("compare", tmp_path / "a", tmp_path / "b", "--json", tmp_path / "out.json")
+    result = run_avsbg("bench", "compare", tmp_path / "a", tmp_path / "b", "--json", tmp_path / "out.json")
     assert result.code == 0 and "faster" in result.output
     assert json.loads((tmp_path / "out.json").read_text())[0]["ratio"] == pytest.approx(0.5)

@@ -107,7 +107,7 @@ def test_an_unstable_row_is_marked_in_table_and_picture(tmp_path: Path) -> None:
 def test_results_are_replaced_only_when_asked_and_only_by_results(tmp_path: Path) -> None:
     assert results_directory(None).parent == Path("out")
     assert results_directory(tmp_path / "new") == tmp_path / "new"
-    with pytest.raises(BenchmarkError, match=r"exists already.*--force"):
+    with pytest.raises(BenchmarkError, match=r"exists already.*--overwrite"):
         results_directory(tmp_path)
     with pytest.raises(BenchmarkError, match="holds no results"):
         results_directory(tmp_path, force=True)

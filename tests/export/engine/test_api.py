@@ -151,7 +151,9 @@ def test_a_streams_graphs(recording: Recording, bundle: Path, plugin: Path) -> N
     opened = Bundle.open(bundle)
     assert choose_engine(opened, "tensorrt", "encode") == encode.name
     assert choose_engine(opened, "tensorrt", "decode", operator="plugin") == decode.name
-    with pytest.raises(BuildError, match=r"the graph encode of .* contains no operator of ours.*--operator plain"):
+    with pytest.raises(
+        BuildError, match=r"the graph encode of .* contains no operator of ours.*--implementation plain"
+    ):
         _build(bundle, plugin, graph="encode", precision="fp32")
     with pytest.raises(BuildError, match=r"--graph clap does not exist.*clip, encode, decode"):
         _build(bundle, graph="clap")

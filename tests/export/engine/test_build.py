@@ -245,7 +245,7 @@ def test_int8_is_built_only_from_what_convert_made(bundle: Path) -> None:
     with update_bundle(Bundle.open(bundle)) as update:
         update.graphs["clip.plain.int8"] = None  # type: ignore[assignment]
     with pytest.raises(
-        PrecisionError, match=r"no graph clip\.plain\.int8.*avsbg convert .* --precision int8 --calibrate"
+        PrecisionError, match=r"no graph clip\.plain\.int8.*avsbg quantize .* --precision int8 --calibrate"
     ):
         _build(bundle, "int8", "plain")
 

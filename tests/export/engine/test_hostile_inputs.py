@@ -87,7 +87,16 @@ def test_weights_elsewhere_are_refused(tmp_path: Path, location: str, inside: st
     with pytest.raises(BundleError, match=r"the weight w lies in .* which is not one of the graph's files"):
         _check(bundle)
     # The verb that would open it says so too, and leaves the bundle as it was.
-    options = ["--backend", "tensorrt-rtx", "--precision", "fp32", "--operator", "plain", "--compute-capability", "86"]
+    options = [
+        "--backend",
+        "tensorrt-rtx",
+        "--precision",
+        "fp32",
+        "--implementation",
+        "plain",
+        "--compute-capability",
+        "86",
+    ]
     pytest.importorskip("tensorrt_rtx")
     result = run_avsbg("build", bundle.path, *options)
     assert isinstance(result.error, BundleError)
@@ -182,7 +191,7 @@ def test_a_size_that_only_follows_from_the_graph_is_found(tmp_path: Path) -> Non
 def test_a_number_of_clips_that_no_engine_takes_is_an_error(tmp_path: Path, clips: str) -> None:
     record = _bundle(tmp_path, location="weights.bin").graph("clip")
     dynamic = record.inputs[0].model_copy(update={"shape": ("clips", 4)})
-    with pytest.raises(BuildError, match=rf"--clips \.\.\. {clips}: the input x has {clips} x 4 = "):
+    with pytest.raises(BuildError, match=rf"--batch-range \.\.\. {clips}: the input x has {clips} x 4 = "):
         make_profile(record.model_copy(update={"inputs": (dynamic,)}), (1, 1, int(clips)))
 
 
@@ -193,7 +202,15 @@ def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:
         _check(bundle)
 
 
-OPTIONS = ["--backend", "--precision", "--operator", "--clips", "--compute-capability", "--workspace", "--plugin"]
+OPTIONS = [
+    "--backend",
+    "--precision",
+    "--implementation",
+    "--batch-range",
+    "--compute-capability",
+    "--workspace",
+    "--plugin",
+]
 SWITCHES = ["--timing-cache", "--strip-weights", "--verbose"]
 VALUES = ["tensorrt", "tensorrt-rtx", "fp16", "fp7", "plain", "plugin", "1", "4", "0", "-1", "86", "9" * 22, "\u2603"]
 WORDS = st.sampled_from([*OPTIONS, *SWITCHES, *VALUES])

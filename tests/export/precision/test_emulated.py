@@ -148,7 +148,7 @@ def test_the_operators_body_and_the_plain_graph_are_emulated_alike(bundle: Bundl
 
 def test_convert_measures_bf16_and_says_that_it_is_emulated(bundle: Bundle, tmp_path: Path) -> None:
     path = Path(shutil.copytree(bundle.path, tmp_path / "bundle"))
-    result = run_avsbg("convert", path, "--precision", "bf16")
+    result = run_avsbg("quantize", path, "--precision", "bf16")
     assert result.code == 0, result.output
     assert "clip.bf16 (emulated): mIoU" in result.output
     changed = Bundle.open(path)

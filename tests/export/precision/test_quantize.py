@@ -102,7 +102,7 @@ def test_a_graph_with_nothing_in_the_precision_is_refused(
     path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
     before = (path / MANIFEST).read_bytes()
     monkeypatch.setattr("avsbg.export.precision.sensitivity._Measure.__call__", _costs_all)
-    result = run_avsbg("convert", path, "--precision", "fp8", "--calibrate", "vectors")
+    result = run_avsbg("quantize", path, "--precision", "fp8", "--calibrate", "vectors")
     assert "no product can be computed in fp8" in str(result.error)
     assert (path / MANIFEST).read_bytes() == before and not (path / "clip.fp8.onnx").exists()
 
@@ -116,7 +116,7 @@ def test_a_streams_masks_keep_the_gate(quantized_twice: Path, tmp_path: Path, pr
     path = quantized_twice
     if precision == "bf16":
         path = Path(shutil.copytree(path, tmp_path / "bundle"))
-        result = run_avsbg("convert", path, "--precision", precision)
+        result = run_avsbg("quantize", path, "--precision", precision)
         assert result.code == 0, result.output
     target = f"onnxruntime:function:{precision}"
     if precision == "bf16":
@@ -135,7 +135,7 @@ def test_a_streams_masks_keep_the_gate(quantized_twice: Path, tmp_path: Path, pr
 
 def test_what_is_not_quantised_can_be_float16(quantized: Path, tmp_path: Path) -> None:
     path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
-    result = run_avsbg("convert", path, "--precision", "int8", "--rest", "fp16")
+    result = run_avsbg("quantize", path, "--precision", "int8", "--rest", "fp16")
     assert result.code == 0, result.output
     bundle = Bundle.open(path)
     record, graph = bundle.manifest.quantisations["int8"], bundle.graph("clip.rest-fp16.int8")
@@ -161,7 +161,7 @@ def test_what_is_not_quantised_can_be_float16(quantized: Path, tmp_path: Path) -
 def test_a_float16_rest_is_executed_as_the_graph_says(quantized: Path, tmp_path: Path) -> None:
     """ONNX Runtime's rewriting of quantised layers is wrong around float16: an error of 0.15 in place of 0.04."""
     path = Path(shutil.copytree(quantized, tmp_path / "bundle"))
-    run_avsbg("convert", path, "--precision", "int8", "--rest", "fp16")
+    run_avsbg("quantize", path, "--precision", "int8", "--rest", "fp16")
     bundle = Bundle.open(path)
     vectors = next(iter(bundle.vectors()))
     with create("onnxruntime", bundle, graph="clip.rest-fp16.int8") as backend:
@@ -175,7 +175,7 @@ def test_a_float16_rest_is_executed_as_the_graph_says(quantized: Path, tmp_path:
 
 @pytest.mark.parametrize(("precision", "rest"), [("fp16", "fp16"), ("int8", "bf16"), ("fp8", "tf32")])
 def test_a_rest_that_does_not_exist(quantized: Path, precision: str, rest: str) -> None:
-    result = run_avsbg("convert", quantized, "--precision", precision, "--rest", rest)
+    result = run_avsbg("quantize", quantized, "--precision", precision, "--rest", rest)
     assert f"--rest {rest} cannot be combined with --precision {precision}" in str(result.error)
 
 
@@ -210,7 +210,7 @@ def test_calibration_on_videos(export_once, tmp_path: Path) -> None:  # type: ig
     (folder / "below").mkdir(parents=True)
     shutil.copy(videos.real_video(), folder / "below" / "bunny.mp4")
     options = ["--precision", "int8", "--calibrate", str(folder), "--calibration-clips", "2", "--min-miou", "0"]
-    result = run_avsbg("convert", path, *options)
+    result = run_avsbg("quantize", path, *options)
     assert result.code == 0, result.output
     bundle = Bundle.open(path)
     record = bundle.manifest.quantisations["int8"]
@@ -229,7 +229,7 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     path = Path(shutil.copytree(export_once("avs-bg without audio and motion").bundle.path, tmp_path / "bundle"))
     (tmp_path / "videos").mkdir()
     shutil.copy(videos.real_video(), tmp_path / "videos" / "bunny.mp4")
-    convert = ["convert", str(path), "--precision", "fp16"]
+    convert = ["quantize", str(path), "--precision", "fp16"]
     assert run_avsbg(*convert).code == 0
     on_vectors = Bundle.open(path).graph("clip.fp16").accuracy
     result = run_avsbg(*convert, "--accuracy", tmp_path / "videos", "--accuracy-clips", "2")
@@ -252,7 +252,7 @@ def test_a_gate_is_judged_on_the_clips_that_are_given(export_once, tmp_path: Pat
     # A bundle without vectors has clips to judge on all the same.
     document = json.loads((path / MANIFEST).read_text())
     (path / MANIFEST).write_text(json.dumps(document | {"vectors": []}))
-    assert run_avsbg(*convert, "--judge", tmp_path / "videos").code == 0
+    assert run_avsbg(*convert, "--accuracy", tmp_path / "videos").code == 0
     without = Bundle.open(path).graph("clip.fp16").accuracy
     assert without is not None and without.passed and without.vectors_miou is None
 
@@ -298,13 +298,13 @@ def test_a_backend_executes_int8_by_name(quantized: Path) -> None:
         (["--precision", "int4"], "--precision int4"),
         (["--precision", "fp16", "--min-miou", "2"], "--min-miou must lie between 0 and 1"),
         # Names that these options had before.
-        (["--precision", "fp16", "--gate", "2"], "--min-miou must lie between 0 and 1"),
-        (["--precision", "fp16", "--judge", "nowhere", "--judge-clips", "0"], "at least 1, not 0"),
+        (["--precision", "fp16", "--min-miou", "2"], "--min-miou must lie between 0 and 1"),
+        (["--precision", "fp16", "--accuracy", "nowhere", "--accuracy-clips", "0"], "at least 1, not 0"),
     ],
 )
 def test_requests_that_cannot_be_honoured(bundle_copy: Path, options: list[str], message: str) -> None:
     before = sha256(bundle_copy / MANIFEST)
-    result = run_avsbg("convert", bundle_copy, *options)
+    result = run_avsbg("quantize", bundle_copy, *options)
     assert isinstance(result.error, AvsbgError) and message in str(result.error)
     assert sha256(bundle_copy / MANIFEST) == before
 
@@ -313,7 +313,7 @@ def test_requests_that_cannot_be_honoured(bundle_copy: Path, options: list[str],
 def test_a_video_that_is_none_ends_in_an_error(bundle_copy: Path, tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "clips"
     folder.mkdir()
-    options = ["convert", str(bundle_copy), "--precision", "int8", "--calibrate", str(folder)]
+    options = ["quantize", str(bundle_copy), "--precision", "int8", "--calibrate", str(folder)]
     assert "holds no videos" in str(run_avsbg(*options).error)
     (folder / "a.mp4").write_bytes(content)
     result = run_avsbg(*options)

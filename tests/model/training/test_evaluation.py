@@ -61,7 +61,7 @@ def test_torch_and_onnxruntime_give_the_same_figures(data, tmp_path):
             np.testing.assert_allclose(_scores(tmp_path / "scores.json"), figures, atol=1e-4)
             assert json.loads((tmp_path / "scores.json").read_text())["model"]["backend"]["backend"] == backend
     # The last task's figures, of the same clips as a stream, and drawn.
-    extras = ["--stream", "--picture", str(tmp_path / "sheet.png"), "--pictured", "2"]
+    extras = ["--mode", "stream", "--picture", str(tmp_path / "sheet.png"), "--picture-clips", "2"]
     result = run_avsbg(*command, *extras, "--json", tmp_path / "scores.json")
     assert result.code == 0, result.output
     np.testing.assert_allclose(_scores(tmp_path / "scores.json"), figures, atol=1e-4)

@@ -77,7 +77,7 @@ def test_scenes_show_what_sounds(media, task):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(media, tmp_path):
-    command = ["--task", "ms3", "--clips", "3", "2", "2", "--size", "32", "--stamps", str(media / "stamps")]
+    command = ["--task", "ms3", "--split-sizes", "3", "2", "2", "--size", "32", "--stamps", str(media / "stamps")]
     command += ["--backgrounds", str(media / "backgrounds")]
     for name, seed in (("a", "5"), ("b", "5"), ("c", "6")):
         result = run_avsbg("data", "sounding-stamps", tmp_path / name, *command, "--seed", seed)
@@ -98,11 +98,21 @@ def test_the_same_seed_gives_the_same_files(media, tmp_path):
     record = json.loads((tmp_path / "a" / "Multi-sources" / "SOURCES.json").read_text())
     assert record["clips"] == {"train": 3, "val": 2, "test": 2}
     assert all(source["licence"] and len(source["sha256"]) == 64 for source in record["sources"])
-    sheet = ["data", "show", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "sheet.png"), "--clips", "2"]
+    sheet = [
+        "data",
+        "show",
+        str(tmp_path / "a"),
+        "--task",
+        "ms3",
+        "--picture",
+        str(tmp_path / "sheet.png"),
+        "--limit",
+        "2",
+    ]
     assert run_avsbg(*sheet).code == 0
     assert Image.open(tmp_path / "sheet.png").size == (5 * 160, 2 * (160 + 16))  # small frames are enlarged
 
-    videos = ["data", "video", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "videos"), "--clips", "1"]
+    videos = ["data", "video", str(tmp_path / "a"), "--task", "ms3", "-o", str(tmp_path / "videos"), "--limit", "1"]
     assert run_avsbg(*videos).code == 0
     (video,) = (tmp_path / "videos").iterdir()
     frames = torch.from_numpy(np.stack(read_clip(video, 5)[0]))

@@ -66,7 +66,7 @@ def test_what_it_cannot_do_is_an_error(tiny: Bundle) -> None:
         create("openvino", tiny, operator="native")
     with pytest.raises(BackendError, match=r"cannot execute the graph clip\.plain, of fp32, in fp8"):
         create("openvino", tiny, precision="fp8")
-    with pytest.raises(BackendError, match=r"no graph 'clip\.plain\.int8'.*avsbg convert"):
+    with pytest.raises(BackendError, match=r"no graph 'clip\.plain\.int8'.*avsbg quantize"):
         create("openvino", tiny, precision="int8")
     with pytest.raises(BackendError, match="clips must be at least 1, not 0"):
         create("openvino", tiny, clips=0)

@@ -70,7 +70,7 @@ def test_the_graph_that_an_implementation_needs(implementation: str, form: str |
 
 
 def test_a_precision_that_the_bundle_does_not_have(tiny: Bundle) -> None:
-    with pytest.raises(BackendError, match=r"no graph 'clip\.plain\.fp16'.*avsbg convert .* --precision fp16"):
+    with pytest.raises(BackendError, match=r"no graph 'clip\.plain\.fp16'.*avsbg quantize .* --precision fp16"):
         create("onnxruntime", tiny, operator="plain", precision="fp16")
     with pytest.raises(BackendError, match="no tf32"):
         create("onnxruntime", tiny, precision="tf32")

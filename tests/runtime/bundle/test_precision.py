@@ -96,13 +96,13 @@ def test_the_layers_of_an_engine_are_told_in_a_made_up_precision(made_up: Precis
 
 
 def test_convert_offers_a_made_up_precision(made_up: PrecisionSpec, tiny: Bundle, tmp_path: Path) -> None:
-    unknown = run_avsbg("convert", tmp_path, "--precision", "fp9")
+    unknown = run_avsbg("quantize", tmp_path, "--precision", "fp9")
     assert getattr(unknown.error, "hint", None) == "Choose: fp16, bf16, int8, fp8, fp7."
-    uncalibrated = run_avsbg("convert", tiny.path, "--precision", "fp7")
+    uncalibrated = run_avsbg("quantize", tiny.path, "--precision", "fp7")
     assert "has not been calibrated for fp7" in str(uncalibrated.error)
 
 
-@pytest.mark.parametrize(("command", "names"), [("convert", converted_precisions()), ("build", list(PRECISIONS))])
+@pytest.mark.parametrize(("command", "names"), [("quantize", converted_precisions()), ("build", list(PRECISIONS))])
 def test_the_help_of_a_command_names_every_precision(command: str, names: list[str]) -> None:
     shown = run_avsbg(command, "--help").output
     assert [name for name in names if name not in shown] == []

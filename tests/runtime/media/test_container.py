@@ -199,7 +199,7 @@ def test_a_gap_of_hours_is_a_damaged_time_stamp() -> None:
 
 def test_missing_sound_says_how_to_go_on(tmp_path: Path) -> None:
     video = probe(write_video(tmp_path / "v.mp4", times=steady(25, 25)))
-    with pytest.raises(MediaError, match=r"no audio track.*--silent"):
+    with pytest.raises(MediaError, match=r"no audio track.*--no-sound"):
         AudioReader(video, 16000)
 
 

@@ -104,7 +104,7 @@ def test_what_was_made_of_something_else_is_not_taken_for_it(
         options = Options(masks="none", overlay=False, threshold=0.4)
     results = batch(bundle, items, options)
     assert states(results) == (["failed", "finished before"] if change == "content" else ["failed", "failed"])
-    assert "--force" in str(results[0].error)
+    assert "--overwrite" in str(results[0].error)
     assert states(batch(bundle, items, options, redo=True)) == ["done", "done"]
     assert states(batch(bundle, items, options)) == ["finished before", "finished before"]
 
@@ -116,7 +116,7 @@ def test_one_bad_file_does_not_end_the_rest(tiny: Bundle, folder: Path, tmp_path
     items = find_videos([folder], tmp_path / "out")
     results = batch(tiny, items, directory=tmp_path / "out")
     assert states(results) == ["done", "failed", "failed", "failed", "done"]
-    assert ["--silent" in str(results[1].error), "c_broken.mp4" in str(results[2].error)] == [True, True]
+    assert ["--no-sound" in str(results[1].error), "c_broken.mp4" in str(results[2].error)] == [True, True]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mp4", "batch.json", "more"]
     document = json.loads((tmp_path / "out/batch.json").read_text())
     assert [one["state"] for one in document] == states(results)

@@ -127,7 +127,7 @@ def test_a_silent_track_works_and_no_track_needs_silent(tiny: Bundle, tmp_path: 
     quiet = write_video(tmp_path / "quiet.mp4", times=steady(25, 25), sound=silence)
     assert segment(tiny, quiet, tmp_path / "quiet")["sounding_seconds"] == 0
     mute = write_video(tmp_path / "mute.mp4", times=steady(25, 25))
-    with pytest.raises(MediaError, match="--silent"):
+    with pytest.raises(MediaError, match="--no-sound"):
         segment(tiny, mute, tmp_path / "mute")
     assert not (tmp_path / "mute").exists()
     summary = segment(tiny, mute, tmp_path / "mute", silent=True)
@@ -187,7 +187,7 @@ def test_an_earlier_run_is_replaced_when_asked(tiny: Bundle, tmp_path: Path) -> 
     path = write_video(tmp_path / "v.mp4", times=steady(25, 50), sound=tone(2))
     segment(tiny, path, tmp_path / "out")
     (tmp_path / "out/old").touch()
-    with pytest.raises(MediaError, match=r"exists already.*--force"):
+    with pytest.raises(MediaError, match=r"exists already.*--overwrite"):
         segment(tiny, path, tmp_path / "out")
     segment(tiny, path, tmp_path / "out", replace=True)
     assert not (tmp_path / "out/old").exists()

@@ -88,7 +88,7 @@ def test_the_command_says_what_cannot_be_streamed(tiny: Bundle, tmp_path: Path) 
         return run_avsbg("run", *arguments, "-o", tmp_path / "out").paragraph
 
     (tmp_path / "v.mp4").touch()
-    assert "--stream" in error_of(tiny.path, tmp_path / "v.mp4", "--stream")
+    assert "--stream" in error_of(tiny.path, tmp_path / "v.mp4", "--mode", "stream")
     assert "is for live sources" in error_of(tiny.path, tmp_path / "v.mp4", "--duration", 3)
     assert "those run alone" in error_of(tiny.path, "udp://127.0.0.1:9", tmp_path / "v.mp4")
     assert "is no microphone" in error_of(tiny.path, "udp://127.0.0.1:9", "--microphone", "m.wav")
@@ -101,7 +101,7 @@ def test_a_stream_has_the_accuracy_threshold_of_its_clip_graph(tiny_stream: Bund
     document["graphs"]["clip"]["accuracy"] = passed(0.5)
     (path / MANIFEST).write_text(json.dumps(document))
     bundle, spec = Bundle.open(path), BackendSpec.parse("onnxruntime")
-    with pytest.raises(BackendError, match=r"the graph encode missed its accuracy threshold.*--ignore-accuracy"):
+    with pytest.raises(BackendError, match=r"the graph encode missed its accuracy threshold.*--allow-failed-accuracy"):
         create_streamed_clip(bundle, spec)
     streamed = create_streamed_clip(bundle, spec, allow_failed_accuracy=True)
     assert (streamed.accuracy_check["gate"], streamed.accuracy_check["miou"]) == ("failed, overridden", 0.5)

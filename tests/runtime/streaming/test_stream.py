@@ -230,7 +230,7 @@ def test_a_failure_leaves_a_stream_that_can_go_on(tiny_stream: Bundle, monkeypat
 
 
 def test_memory_and_counts_over_a_long_stream(tiny_stream: Bundle) -> None:
-    """Memory does not depend on how much has passed; the soak of an hour is `avsbg bench-stream --soak`."""
+    """Memory does not depend on how much has passed; the soak of an hour is `avsbg bench stream --soak`."""
     import tracemalloc
 
     second = np.zeros(16000, np.float32)

@@ -95,7 +95,7 @@ def test_shapes_that_no_profile_takes_are_refused_before_anything_is_enqueued(
 ) -> None:
     with opened() as backend:
         before = list(device.calls)
-        with pytest.raises(BackendError, match=r"does not take frames \[5, 5, 16, 24, 3\]; it takes .*--clips"):
+        with pytest.raises(BackendError, match=r"does not take frames \[5, 5, 16, 24, 3\]; it takes .*--batch-range"):
             backend.run(tiny_bundle.inputs(5, 0))
         assert device.calls == before
         _check(backend, 4, 0)
@@ -249,7 +249,10 @@ def test_what_fails_while_opening_leaves_nothing_behind(
 
 def test_no_execution_context(opened: Callable[..., Backend], behaviour: Behaviour, device: FakeDevice) -> None:
     behaviour.no_context = True
-    with pytest.raises(BackendError, match=r"execution context: Requested amount of GPU memory.*--clips"), opened():
+    with (
+        pytest.raises(BackendError, match=r"execution context: Requested amount of GPU memory.*--batch-range"),
+        opened(),
+    ):
         pass
     assert device.closed
 
@@ -362,7 +365,7 @@ def test_trust_is_needed(machine: None, bundle: Bundle, device: FakeDevice) -> N
 def test_a_failed_gate_is_refused_and_can_be_overridden(machine: None, bundle: Bundle) -> None:
     failed = add_engine(bundle.path, "clip.fp16", accuracy=passed(0.5))
     with pytest.raises(
-        BackendError, match=r"missed its accuracy threshold: .*0.5000 .* 0.99 is demanded.*--ignore-accuracy"
+        BackendError, match=r"missed its accuracy threshold: .*0.5000 .* 0.99 is demanded.*--allow-failed-accuracy"
     ):
         create("tensorrt", failed, trust=True)
     with create("tensorrt", failed, trust=True, allow_failed_accuracy=True) as backend:

@@ -1,4 +1,4 @@
-"""`avsbg convert`: the graphs of a bundle in another precision, without TensorRT."""
+"""`avsbg quantize`: the graphs of a bundle in another precision, without TensorRT."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @app.command(rich_help_panel=MAKE)
-def convert(  # noqa: PLR0917  (each is an option by name)
+def quantize(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the graphs go there.")],
     precision: Annotated[str, Option(help="fp16, bf16, int8 or fp8.")],
     rest: Annotated[
@@ -33,7 +33,7 @@ def convert(  # noqa: PLR0917  (each is an option by name)
         ),
     ] = None,
     calibration_clips: Annotated[int, Option(metavar="N", help="The most clips to calibrate on.")] = 16,
-    seed: Annotated[int, Option(help="Of the choice among the folder's clips.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="Of the choice among the folder's clips.")] = 0,
     accuracy: Annotated[
         str | None,
         Option(
@@ -47,13 +47,8 @@ def convert(  # noqa: PLR0917  (each is an option by name)
         float | None,
         Option(metavar="MIOU", help="The accuracy threshold: what the masks' mean IoU with PyTorch's must reach."),
     ] = None,
-    judge: Annotated[str | None, Option(hidden=True, help="As --accuracy.")] = None,
-    judge_clips: Annotated[int | None, Option(hidden=True, help="As --accuracy-clips.")] = None,
-    gate: Annotated[float | None, Option(hidden=True, help="As --min-miou.")] = None,
 ) -> None:
     """Add the graphs in a precision to the bundle, and measure what it costs."""
-    # The old names of options work as the new ones.
-    measured, count = judge if accuracy is None else accuracy, accuracy_clips if judge_clips is None else judge_clips
     with phase_bar() as (_, progress):
         from avsbg.export.precision.calibrate import ClipSource
         from avsbg.export.precision.graphs import convert_bundle
@@ -63,8 +58,8 @@ def convert(  # noqa: PLR0917  (each is an option by name)
             precision,
             calibration=None if calibrate is None else ClipSource(calibrate, calibration_clips, seed),
             rest=rest,
-            accuracy_clips=None if measured is None else ClipSource(measured, count, seed),
-            min_miou=gate if min_miou is None else min_miou,
+            accuracy_clips=None if accuracy is None else ClipSource(accuracy, accuracy_clips, seed),
+            min_miou=min_miou,
             progress=progress,
         )
     console = plain_console()
