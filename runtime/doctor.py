@@ -27,6 +27,8 @@ _NEEDS = {
     "avsbg train, eval": ["PyTorch"],
     "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
     "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
+    "avsbg verify, run, bench --backend openvino": ["OpenVINO"],
+    "avsbg verify, run, bench --backend torch": ["PyTorch"],
     "avsbg verify, run, bench --backend onnxruntime-cuda": ["GPU", "ONNX Runtime's CUDA"],
     "avsbg verify, run, bench --backend onnxruntime-cuda:native": [
         *("GPU", "ONNX Runtime's CUDA", "ONNX Runtime operators", "CUDA kernels"),
@@ -78,10 +80,10 @@ class Diagnosis:
 def diagnose() -> Diagnosis:
     """Look for everything that avsbg can use."""
     driver = read_cuda_driver()
-    tensorrt_remedy = "pip install 'avsbg[tensorrt]' (its libraries come from NVIDIA's own index)"
-    cuda_remedy = "pip install 'avsbg[cuda]' (pycuda is built here, with nvcc)"
+    tensorrt_remedy = "pip install 'avsbg[tensorrt]'"
+    cuda_remedy = "pip install 'avsbg[cuda]' (needs nvcc)"
     if jetson_release() is not None:
-        tensorrt_remedy = "apt install python3-libnvinfer, and a virtual environment made with --system-site-packages"
+        tensorrt_remedy = "apt install python3-libnvinfer (venv --system-site-packages)"
         cuda_remedy = cuda_remedy.replace("cuda]", f"{_EXTRAS.get(_jetpack() or '', 'cuda')}]")
     findings = [
         _system(),
@@ -139,7 +141,7 @@ def _toolkit() -> Finding:
     nvcc = shutil.which("nvcc") or shutil.which("nvcc", path="/usr/local/cuda/bin")
     if nvcc is None:
         why = "nvcc is not on the PATH; it is needed to build the plugin and pycuda, not to run"
-        remedy = "install NVIDIA's CUDA toolkit (on a Jetson: apt install cuda-toolkit)"
+        remedy = "apt install cuda-toolkit (NVIDIA's; only to build)"
         return Finding("CUDA toolkit", None, why, remedy)
     try:
         said = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False, timeout=20).stdout
@@ -154,7 +156,7 @@ def _gpu(driver: CudaDriver) -> Finding:
     version = driver_version()
     details = {"cuda": driver.version, "driver": version, "gpus": [vars(gpu) for gpu in driver.gpus]}
     if driver.problem is not None:
-        remedy = "install NVIDIA's driver, and in a container pass the GPU on (docker run --gpus all)"
+        remedy = "install NVIDIA's driver (docker: run --gpus all)"
         return Finding("GPU", None, driver.problem, remedy, details)
     gpus = "; ".join(
         f"{gpu.name}, compute capability {gpu.compute_capability / 10:.1f}, {gpu.memory_bytes / 2**30:.0f} GiB"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from avsbg.cli import CHECK, app
 from avsbg.cli.options import Format
 
@@ -12,29 +14,35 @@ def doctor(output_format: Format = "text") -> None:
     import json
     from dataclasses import asdict
 
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
     from avsbg.runtime.doctor import diagnose
 
     diagnosis = diagnose()
     if output_format == "json":
         print(json.dumps(asdict(diagnosis), indent=2))
         return
-    console = Console(highlight=False)
-    machine = Table("", "found", "to install it", box=None, pad_edge=False)
-    for finding in diagnosis.findings:
-        why = f"[yellow]{escape(finding.why)}[/yellow]" if finding.why else ""
-        found = f"missing: {why}" if finding.found is None else " ".join(filter(None, [escape(finding.found), why]))
-        machine.add_row(finding.name, found, escape(finding.remedy or ""))
-    console.print(machine)
-    uses = Table("can be done here", "", "", box=None, pad_edge=False)
-    for ability in diagnosis.abilities:
-        uses.add_row(
-            ability.use,
-            "[green]yes[/green]" if ability.possible else "[red]no[/red]",
-            escape(". ".join(filter(None, (ability.why_not, "; ".join(ability.remedies))))),
-        )
-    console.print()
-    console.print(uses)
+    found = [finding for finding in diagnosis.findings if finding.found is not None]
+    missing = [finding for finding in diagnosis.findings if finding.found is None]
+    possible, impossible = ([one for one in diagnosis.abilities if one.possible is works] for works in (True, False))
+    _print_section("Found", "green", ((one.name, "; ".join(filter(None, (one.found, one.why)))) for one in found))
+    _print_section("Works here", "green", ((one.use.removeprefix("avsbg "),) for one in possible))
+    _print_section("Missing, and how to get it", "yellow", ((one.name, one.remedy or one.why or "") for one in missing))
+    wanting = ((one.use.removeprefix("avsbg "), (one.why_not or "").removeprefix("needs ")) for one in impossible)
+    _print_section("Does not work here, for want of", "yellow", wanting)
+    if missing:
+        print("The reasons: avsbg doctor --format json")
+
+
+def _print_section(title: str, style: str, rows: Iterable[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(no_wrap=True)
+    for row in rows:
+        table.add_row("", *map(escape, row))
+    if table.row_count:
+        console = Console(highlight=False)
+        console.print(f"[bold {style}]{title}[/]")
+        console.print(table)

@@ -159,3 +159,16 @@ def test_providers_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch, built_in: bo
     assert (found["ONNX Runtime's CUDA"].found is not None) == built_in
     assert found["ONNX Runtime's TensorRT"].found is None
     assert "avsbg[gpu]" in str(found["ONNX Runtime's TensorRT"].remedy)
+
+
+def test_the_text_fits_80_columns_with_a_line_for_each_missing_thing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor, "read_cuda_driver", lambda: CudaDriver(None, "no driver"))
+    lines = [line.rstrip() for line in run_avsbg("doctor", columns=80).out.splitlines()]
+    assert max(map(len, lines)) <= 80
+    missing = [finding for finding in doctor.diagnose().findings if finding.found is None]
+    start = lines.index("Missing, and how to get it") + 1
+    packages = [finding for finding in missing if "pip install" in (finding.remedy or "")]
+    assert len(packages) >= 8
+    for finding in packages:
+        assert any(line.split() == f"{finding.name} {finding.remedy}".split() for line in lines[start:])
