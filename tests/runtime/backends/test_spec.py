@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 
 from avsbg.runtime.backends import BackendSpec, OperatorImplementation, create
-from avsbg.runtime.backends.spec import SYNTAX
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 
