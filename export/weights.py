@@ -13,10 +13,27 @@ from torch import Tensor, nn
 from avsbg.export.editor import load_graph
 from avsbg.export.graphs import AudioForm, ClipGraph, needs_audio_encoder
 from avsbg.export.shape import ExportError
+from avsbg.export.source import NetworkSource
 from avsbg.model import AudioEncoderName, Variant, build, create_audio_encoder, fill_from_seed, load_checkpoint
 from avsbg.model.published import ignored_keys, published_keys
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.manifest import CheckpointRecord, WeightsRecord
+
+
+def load_weights(
+    source: NetworkSource, audio: AudioForm, report: Callable[[str], None] = lambda _: None
+) -> tuple[ClipGraph, WeightsRecord]:
+    """The network of a source with its weights; errors as of `from_checkpoints`."""
+    if source.checkpoint is None:
+        assert source.seed is not None
+        report(f"making random weights from seed {source.seed}")
+        return from_seed(source.variant, audio, source.seed)
+    report(f"loading {source.checkpoint}")
+    # A run's folder always has its audio encoder's weights; a graph that takes embeddings does without.
+    of_sound = None if source.is_run and audio is AudioForm.EMBEDDING else source.audio_checkpoint
+    return from_checkpoints(
+        source.variant, audio, source.checkpoint, of_sound, audio_encoder=source.audio_encoder, report=report
+    )
 
 
 def from_seed(

@@ -9,6 +9,9 @@ import pytest
 from avsbg.runtime.bundle import Bundle
 from fixtures import skips, stream_bundle, tiny_bundle
 
+# Nothing is measured where a test does not ask for it: `auto` is tested on its own.
+os.environ.setdefault("AVSBG_BACKEND", "onnxruntime")
+
 SLOW_MARKERS = ("engine", "native", "slow")
 # They export or train a network.
 SLOW_FIXTURES = {"export_once", "quantized", "uninterrupted"}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from typer import Argument, Option
 
 from avsbg.cli import TRAIN, app
-from avsbg.cli.backends import create_backend, create_streamed, join_names
+from avsbg.cli.backends import join_names, show_messages
 from avsbg.cli.options import (
     BACKEND_HELP,
     DATA_HELP,
@@ -159,16 +159,15 @@ def _predictor(model: Path, options: dict[str, Any]) -> Iterator[tuple[Predict, 
             yield predictor
     else:
         _refuse(options, ("variant", "encoder", "classes", "vggish", "composite"), "a bundle")
+        from avsbg.api import load
         from avsbg.benchmarks.measure.accuracy import bundle_predictor
-        from avsbg.runtime.bundle import Bundle
 
-        bundle = Bundle.open(model)
-        target, trust = options["backend"] or "onnxruntime", bool(options["trust"])
+        show_messages()
+        how = {"trust": bool(options["trust"]), "threads": options["threads"], "device": options["device"]}
         # Scoring is how one learns what a precision costs, so a missed threshold does not stop it.
-        create = create_streamed if options["mode"] == "stream" else create_backend
-        how = {"threads": options["threads"], "device": options["device"]}
-        with create(target, bundle, trust=trust, allow_failed_accuracy=True, **how) as backend:
-            yield bundle_predictor(backend), {"bundle": bundle.manifest.name, "backend": backend.describe()}
+        with load(model, options["backend"] or "onnxruntime", allow_failed_accuracy=True, **how) as loaded:
+            backend = loaded.stream_backend if options["mode"] == "stream" else loaded.clip_backend
+            yield bundle_predictor(backend), {"bundle": loaded.bundle.manifest.name, "backend": backend.describe()}
 
 
 def _refuse(options: dict[str, Any], unfit: tuple[str, ...], kind: str) -> None:

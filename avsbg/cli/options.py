@@ -16,7 +16,15 @@ TaskName: TypeAlias = Literal["s4", "ms3"]
 SplitName: TypeAlias = Literal["train", "val", "test"]
 
 BundlePath = Annotated[Path, Argument(help="The bundle, a directory that `avsbg export` made.")]
-Backend = Annotated[str, Option(metavar="NAME", help=f"{BACKEND_HELP}.", rich_help_panel=PANEL)]
+Backend = Annotated[
+    str,
+    Option(
+        metavar="NAME",
+        envvar="AVSBG_BACKEND",
+        help=f"auto, the fastest that can run here, measured once and told; or {BACKEND_HELP}.",
+        rich_help_panel=PANEL,
+    ),
+]
 Backends = Annotated[
     list[str] | None, Option(metavar="NAME", help=f"{BACKEND_HELP}. May be repeated.", rich_help_panel=PANEL)
 ]

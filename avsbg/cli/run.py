@@ -39,7 +39,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         ),
     ],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The directory to create.")],
-    backend: Backend = "onnxruntime",
+    backend: Backend = "auto",
     implementation: Implementation = None,
     precision: Precision = None,
     threshold: Threshold = 0.5,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer import Exit
 
-from avsbg.cli.backends import create_backend, create_streamed
 from avsbg.cli.interruption import Interrupted, interruptible
+from avsbg.cli.backends import show_messages
 from avsbg.cli.output import plain_console
 from avsbg.progress import ProgressBars
 
@@ -26,8 +26,8 @@ OPENING = "opening the bundle"
 
 
 @contextmanager
-def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **options: Any) -> Iterator[Segmenter]:
-    """Open a bundle's network on the backend that the user names, with options of `create_backend`.
+def open_segmenter(path: Path, backend: str, *, stream: bool | None, live: bool, **options: Any) -> Iterator[Segmenter]:
+    """Open a bundle's network on the backend that the user names, with options of `avsbg.load`.
 
     Args:
         stream: as a stream; None for a live source if the bundle has the graphs.
@@ -36,19 +36,13 @@ def open_segmenter(path: Path, spec: str, *, stream: bool | None, live: bool, **
     Raises:
         BundleError: the bundle cannot be opened, or was replaced meanwhile.
     """
-    from avsbg.runtime.bundle import Bundle
+    from avsbg.api import load
     from avsbg.runtime.errors import BundleError
-    from avsbg.runtime.segment.segmenter import ClipSegmenter, StreamSegmenter
 
-    bundle = Bundle.open(path)
-    with ExitStack() as stack:
-        segmenter: Segmenter
-        if stream or (stream is None and live and {"encode", "decode"} <= set(bundle.manifest.graphs)):
-            pair = stack.enter_context(create_streamed(spec, bundle, **options))
-            segmenter = StreamSegmenter(pair.encode, pair.decode, "timestamp" if live else "published", spec)
-        else:
-            segmenter = ClipSegmenter(stack.enter_context(create_backend(spec, bundle, **options)), spec)
-        if not bundle.is_current():
+    show_messages()  # also where this is a process of its own
+    with load(path, backend, **options) as model:
+        segmenter = model.segmenter(stream=stream, live=live)
+        if not model.bundle.is_current():
             raise BundleError(f"{path} was updated while it was opened.", "Run the command again.")
         yield segmenter
 
@@ -129,6 +123,12 @@ def run_live(
             raise Interrupted(interruption.number)
 
 
+def _backend(summary: dict[str, Any]) -> str:
+    """The backend as the user named it, and what `auto` made of it."""
+    chosen = summary.get("selection")
+    return summary["settings"]["target"] + (f" ({chosen['backend']})" if chosen else "")
+
+
 def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: bool = False) -> None:
     """Print what was done, in a few lines."""
     console = plain_console(markup=False)
@@ -141,7 +141,7 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
     damaged = summary["video"].get("damaged", {})
     console.print(
         f"{source}: {summary['seconds']} s of video{dropped} through {summary['bundle']['name']} on "
-        f"{summary['settings']['target']} in {spent['total']:.2f} s ({steps}, at the same time)"
+        f"{_backend(summary)} in {spent['total']:.2f} s ({steps}, at the same time)"
     )
     if any(damaged.values()):
         ends = " and ends before its stated end" if damaged["cut_short"] else ""

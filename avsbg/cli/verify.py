@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Exit, Option
 
 from avsbg.cli import CHECK, app
-from avsbg.cli.backends import create_backend, join_names
+from avsbg.cli.backends import join_names
 from avsbg.cli.options import Backends, BundlePath, Device, Implementation, Precision, Threads, Trust
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from avsbg.export.locate import Location
-    from avsbg.runtime.backends import Backend
-    from avsbg.runtime.bundle import Bundle, Vectors
-    from avsbg.runtime.verify.verify import VerifyCase
+    from avsbg.runtime.bundle import Bundle
 
 
 @app.command(rich_help_panel=CHECK)
@@ -57,121 +55,37 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     from pydantic_core import to_json
     from rich.console import Console
 
+    from avsbg.api import verify as verify_bundle
     from avsbg.atomic import atomic_file
-    from avsbg.runtime.backends.tensorrt.engine import find_engine
-    from avsbg.runtime.bundle import Bundle
-    from avsbg.runtime.device.gpu import read_cuda_driver
-    from avsbg.runtime.verify.verify import VerifyCase, list_cases, select_vectors
 
-    opened = Bundle.open(bundle)
-    clips = batch or ()
-    select_vectors(opened, clips)
     named = backend or (["onnxruntime"] if implementation or precision else [])
-    chosen = [VerifyCase(text, text) for text in (join_names(name, implementation, precision) for name in named)]
-    everything = list_cases(opened, read_cuda_driver())
-    for name in engine or ():
-        find_engine(opened, name)  # or an error that names those there are
-        chosen.append(next(case for case in everything if case.options.get("engine") == name))
-    asked = bool(chosen)
-    console = Console(highlight=False)
-    how = {"device": device, "threads": threads, "trust": trust}
-    results: list[dict[str, Any]] = []
-    masks: dict[str, Any] = {}
-    not_run: dict[str, str] = {}
-    for case in chosen or everything:
-        result: dict[str, Any] | str | None = None if asked else case.why_not
-        if result is None:
-            result = _run(opened, case, clips, tolerance, how, asked=asked, masks=masks)
-        if isinstance(result, str):
-            not_run[case.label] = result
-        else:
-            results.append(result)
-    _show(console, results, not_run)
-    failed = [result for result in results if not result["passed"]]
+    console, clips = Console(highlight=False), batch or ()
+    with Console(stderr=True).status("checking the bundle") as status:
+        found = verify_bundle(
+            bundle, [join_names(name, implementation, precision) for name in named],
+            engines=engine or (), clips=clips, tolerance=tolerance, device=device, threads=threads, trust=trust,
+            report=lambda name: status.update(f"{name}: running"),
+        )  # fmt: skip
+    _show(console, found.results, found.not_run)
+    failed = [result for result in found.results if not result["passed"]]
     if locate:
         for result in failed:
             if "encode" in result["backend"]:
                 console.print(f"{result['target']}: --locate follows one graph, and a stream has two", soft_wrap=True)
             else:
-                result["location"] = _locate(console, opened, result, clips)
+                result["location"] = _locate(console, found.bundle, result, clips)
     if picture is not None:
         from avsbg.runtime.verify.plot import save_masks
 
-        save_masks(opened, masks, clips, picture)
+        save_masks(found.bundle, found.masks, clips, picture)
         console.print(f"{picture}", soft_wrap=True)
-    passed = bool(results) and not failed
     if json_file is not None:
-        document = {
-            "bundle": {"name": opened.manifest.name, "manifest_sha256": opened.manifest_sha256},
-            "tolerance": tolerance,
-            "passed": passed,
-            "results": results,
-            "not_run": not_run,
-        }
         with atomic_file(json_file) as temporary:
             # A difference can be NaN, which JSON does not have.
-            temporary.write_bytes(to_json(document, indent=2, inf_nan_mode="null") + b"\n")
-    _conclude(console, results, not_run, tolerance)
-    if not passed:
+            temporary.write_bytes(to_json(found.to_dict(), indent=2, inf_nan_mode="null") + b"\n")
+    _conclude(console, found.results, found.not_run, tolerance)
+    if not found.passed:
         raise Exit(1)
-
-
-def _create(bundle: Bundle, case: VerifyCase, how: dict[str, Any]) -> Backend:
-    """The case's backend, with the device, threads and trust of `how`.
-
-    A missed threshold does not stop it: verify is there to show it.
-    """
-    is_engine = case.backend.startswith("tensorrt")
-
-    def create(options: dict[str, Any]) -> Backend:
-        unfit = {"threads": None} if is_engine else {"trust": False}
-        options = {**how, **unfit, **options}
-        return create_backend(case.backend, bundle, allow_failed_accuracy=True, **options)
-
-    from avsbg.runtime.streaming.frame_pair import StreamedClip
-
-    return create(case.options) if case.encode is None else StreamedClip(create(case.encode), create(case.options))
-
-
-def _run(
-    bundle: Bundle,
-    case: VerifyCase,
-    clips: Any,
-    tolerance: float,
-    how: dict[str, Any],
-    *,
-    asked: bool,
-    masks: dict[str, Any],
-) -> dict[str, Any] | str:
-    """Judge a case; returns why it did not run where that is no fault of it and nobody asked for it by name."""
-    from contextlib import ExitStack
-
-    from rich.console import Console
-
-    from avsbg.runtime.errors import BackendError
-    from avsbg.runtime.verify.verify import select_vectors, verify_backend
-
-    def keep_masks(vectors: Vectors, outputs: Any) -> None:
-        masks.setdefault(case.label, {})[vectors.record.file] = outputs.get("probability")
-
-    with Console(stderr=True).status(f"{case.label}: running"), ExitStack() as stack:
-        try:
-            running = stack.enter_context(_create(bundle, case, how))
-        except BackendError as error:
-            # An engine for another device or version says nothing about the engine.
-            if asked or "engine" not in case.options:
-                raise
-            return str(error)
-        precision = str(running.describe().get("precision", "fp32"))
-        result = verify_backend(
-            running,
-            select_vectors(bundle, clips),
-            tolerance=tolerance,
-            precision=precision,
-            accuracy=case.accuracy or running.contract.accuracy,
-            on_outputs=keep_masks,
-        )
-        return {"target": case.label, "backend": running.describe(), "precision": precision, **result.to_dict()}
 
 
 def _show(console: Console, results: list[dict[str, Any]], not_run: dict[str, str]) -> None:

@@ -218,6 +218,14 @@ def check_accuracy(what: str, accuracy: AccuracyRecord | None, *, allow_failed: 
     return {"gate": FAILED, **figures}
 
 
+def accuracy_warning(text: str, check: Mapping[str, Any]) -> str | None:
+    """The warning where the backend `text` runs although it missed its accuracy threshold, by its `accuracy_check`."""
+    if check.get("gate") != FAILED:
+        return None
+    figures = f"mean IoU of its masks {check['miou']:.4f}, demanded {check['least_miou']:g}"
+    return f"{text} runs although it missed its accuracy threshold: {figures}."
+
+
 def converted_graph(bundle: Bundle, graph: str, precision: Precision) -> str:
     """The name of the graph that `avsbg quantize` made of another; a `BackendError` that says how to, if it did not."""
     name = str(GraphName.parse(graph).converted(precision))

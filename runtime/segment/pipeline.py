@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from avsbg.progress import Progress
 from avsbg.runtime.errors import EmptySourceError, MediaError
@@ -23,7 +22,7 @@ from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.media.tracks import TrackNumbers
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, save_grey
 from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
-from avsbg.runtime.segment.segmenter import Segmented, Segmenter
+from avsbg.runtime.segment.segmenter import Segmented, Segmenter, frame_mask
 from avsbg.runtime.threads import Channel, Policy, Prefetch, Worker
 
 Array = NDArray[Any]
@@ -175,10 +174,9 @@ def _write_results(
     if options.probabilities:
         maps.mkdir()
     with (directory / FRAMES).open("w", encoding="utf-8") as lines:
-        for sample, probability, classes in results:
-            decided = (probability > options.threshold).astype(np.uint8) if classes is None else classes
-            resized = Image.fromarray(decided).resize((video.width, video.height), Image.Resampling.NEAREST)
-            mask = np.asarray(resized) > 0 if classes is None else np.asarray(resized)
+        for result in results:
+            sample, probability = result.sample, result.probability
+            mask = frame_mask(result, options.threshold, (video.width, video.height)).mask
             for write in writers:
                 write(sample, mask)
             if options.probabilities:

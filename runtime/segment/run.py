@@ -195,6 +195,7 @@ def write_summary(
             **source,
         },
         "settings": settings(segmenter, options),
+        **({} if segmenter.selection is None else {"selection": segmenter.selection.to_dict()}),
         "backend": segmenter.describe(),
         "versions": {"avsbg": __version__, **versions},
         "seconds": record.seconds,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from avsbg.runtime.backends import Backend
+from avsbg.runtime.backends.selection import Selection
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES
@@ -28,6 +31,23 @@ class Segmented(NamedTuple):
     classes: Array | None = None  # uint8 `[H, W]`, numbers of classes; None of a network of binary masks
 
 
+@dataclass(frozen=True)
+class FrameMask:
+    """The mask of a frame."""
+
+    time: float  # when the frame begins, seconds from the first frame of the source
+    mask: Array  # `[h, w]` in the source's size: bool, or uint8 numbers of classes
+    probability: Array  # float32 `[H, W]` in the network's size, that a pixel sounds
+
+
+def frame_mask(segmented: Segmented, threshold: float, size: tuple[int, int]) -> FrameMask:
+    """Decide each pixel, by the threshold or by its class, and enlarge to `size`, width and height, by the nearest."""
+    sample, probability, classes = segmented
+    decided = (probability > threshold).astype(np.uint8) if classes is None else classes
+    resized = np.asarray(Image.fromarray(decided).resize(size, Image.Resampling.NEAREST))
+    return FrameMask(float(sample.time), resized > 0 if classes is None else resized, probability)
+
+
 def _outputs(bundle: Bundle) -> list[str]:
     return ["probability", *(["classes"] if bundle.manifest.labels else [])]
 
@@ -43,6 +63,7 @@ class Segmenter(Protocol):
     bundle: Bundle
     mode: str  # `clip` or `stream`
     spec: str  # the backend that executes it, as the user named it
+    selection: Selection | None  # the reasons for it, where the user named `auto`
 
     def reset(self) -> None:
         """Begin a new source: forget what was pushed."""
@@ -69,6 +90,7 @@ class ClipSegmenter:
     def __init__(self, backend: Backend, spec: str = "") -> None:
         check_inputs(backend.bundle.manifest, backend.contract)
         self.bundle, self.spec = backend.bundle, spec
+        self.selection: Selection | None = None
         self._backend = backend
         self._samples: list[Sample] = []
 
@@ -123,6 +145,7 @@ class StreamSegmenter:
     def __init__(self, encode: Backend, decode: Backend, spacing: Spacing = "published", spec: str = "") -> None:
         check_inputs(encode.bundle.manifest, encode.contract)
         self.bundle, self.spec = encode.bundle, spec
+        self.selection: Selection | None = None
         self._encode, self._decode, self._spacing = encode, decode, spacing
         self._pairing = FramePairing(encode, decode, outputs=_outputs(self.bundle))
         self.reset()
