@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from avsbg.export.shape import ExportError
-from avsbg.model import AudioEncoderName, Variant
 from avsbg.model.variants import named_variant
+
+if TYPE_CHECKING:
+    from avsbg.model import AudioEncoderName, Variant
 
 RUN_RECORD = "run.json"
 

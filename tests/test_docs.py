@@ -35,7 +35,7 @@ def expanded(path: str) -> list[str]:
 def is_module_or_member(name: str) -> bool:
     """Whether `avsbg.a.b.Member` names a module, a package, or a name that occurs in one."""
     parts = name.split(".")[1:]
-    for depth in range(len(parts), 0, -1):
+    for depth in range(len(parts), -1, -1):
         place = ROOT.joinpath("avsbg", *parts[:depth])
         source = next((path for path in (place.with_suffix(".py"), place / "__init__.py") if path.is_file()), None)
         if source is not None:
