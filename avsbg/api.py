@@ -66,7 +66,9 @@ def load(
 
     register_torch()
     options = {"device": device, "threads": threads, "engine": engine}
-    return Model(Bundle.open(Path(bundle)), backend, trust=trust, allow_failed_accuracy=allow_failed_accuracy, **options)
+    return Model(
+        Bundle.open(Path(bundle)), backend, trust=trust, allow_failed_accuracy=allow_failed_accuracy, **options
+    )
 
 
 @dataclass

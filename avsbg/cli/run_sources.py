@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from typer import Exit
 
-from avsbg.cli.interruption import Interrupted, interruptible
 from avsbg.cli.backends import show_messages
+from avsbg.cli.interruption import Interrupted, interruptible
 from avsbg.cli.output import plain_console
 from avsbg.progress import ProgressBars
 
