@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := cpu,openvino,export,bench,rtx,train,dev
+EXTRAS := cpu,openvino,export,bench,rtx,train,package,dev
 READY  := $(VENV)/.ready
 
 .PHONY: native demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help

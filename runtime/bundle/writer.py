@@ -9,7 +9,7 @@ with write_bundle(Path("avs-bg.bundle")) as writer:
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -136,6 +136,27 @@ def update_bundle(bundle: Bundle) -> Iterator[BundleUpdate]:
                 f"{path} was changed by another process meanwhile; what this one made was not kept.",
                 "Build into one bundle from one process at a time, and run this again.",
             )
+
+
+def copy_bundle(bundle: Bundle, path: Path, *, graphs: Iterable[str]) -> Bundle:
+    """Copy a bundle to `path` with these graphs, the test vectors and no engines: all else stays behind.
+
+    The copy says when the bundle was made, not when it was copied, so that copies are the same byte for byte. A
+    `BundleError` if a name is none of the bundle's graphs, or `path` exists.
+    """
+    kept = {name: bundle.graph(name) for name in sorted(graphs)}
+    if path.exists():
+        raise BundleError(f"{path} exists already.", "Choose another path.")
+    old = bundle.manifest
+    with atomic_directory(path) as directory:
+        for name in {record.file for record in old.vectors}.union(*(graph.files for graph in kept.values())):
+            (directory / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bundle.file(name), directory / name)
+        precisions = {graph.precision for graph in kept.values()}
+        quantisations = {name: record for name, record in old.quantisations.items() if name in precisions}
+        changes = {"graphs": kept, "engines": {}, "quantisations": quantisations}
+        _write_manifest(directory, old.model_copy(update=changes).model_dump())
+    return Bundle.open(path)
 
 
 def _merge(records: Mapping[Any, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

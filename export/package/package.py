@@ -1,0 +1,201 @@
+"""Device packages made from bundles: `avsbg package`."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import avsbg
+from avsbg.atomic import atomic_file
+from avsbg.export.package.archive import write_archive
+from avsbg.export.package.libraries import collect_libraries, collect_native_runtime, collect_sources
+from avsbg.export.package.targets import DEVICE_FILES, PackageError, Target, find_target
+from avsbg.export.package.wheels import build_own_wheel, choose_wheels, read_pins
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.writer import copy_bundle
+
+Runtime = Literal["python", "native", "both"]
+# The digest of a base image: whoever builds the container puts that of the image which was checked.
+DIGEST = "sha256:DIGEST"
+
+
+@dataclass(frozen=True)
+class PackageRequest:
+    """A package as it was asked for.
+
+    Attributes:
+        target: a name of `TARGETS`.
+        runtime: what executes the bundle on the device.
+        precisions: of the engines that the device builds; the first is what install.sh builds by default.
+        wheel: of avsbg; None builds one from the checkout.
+        wheels: a folder with the pinned packages; None leaves them to the device's network.
+        libraries: a folder of compiled native libraries; None packs their sources.
+        native: the prefix that the C++ runtime was installed to.
+        video: what the benchmark decodes where it starts from a video.
+    """
+
+    target: str
+    runtime: Runtime = "python"
+    precisions: tuple[str, ...] = ("fp16",)
+    wheel: Path | None = None
+    wheels: Path | None = None
+    libraries: Path | None = None
+    native: Path | None = None
+    video: Path | None = None
+
+
+@dataclass
+class _Contents:
+    """Files by their names in the package, and what PACKAGE.json says of them."""
+
+    files: dict[str, Path] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def make_package(
+    bundle: Bundle, request: PackageRequest, output: Path, report: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Write a device package of `bundle` to `output`, and return what its PACKAGE.json says.
+
+    Raises:
+        PackageError: the target, the runtime or a precision is unknown, a part does not fit the target, or `output`
+            has another ending than .tar.zst.
+    """
+    target = find_target(request.target)
+    if request.runtime not in get_args(Runtime):
+        raise PackageError(f"there is no runtime {request.runtime!r}.", f"There are: {', '.join(get_args(Runtime))}.")
+    if not output.name.endswith(".tar.zst"):
+        raise PackageError(f"{output} does not end in .tar.zst, which a device package is.")
+    graphs = choose_graphs(bundle, request.precisions)
+    with tempfile.TemporaryDirectory(prefix="avsbg-package-") as temporary:
+        folder = Path(temporary)
+        contents = _Contents()
+        if request.runtime != "python":
+            contents.files.update(collect_native_runtime(request.native, target))
+        if request.runtime != "native":
+            _add_python(contents, request, target, folder, report)
+        if request.libraries is None:
+            contents.files.update(collect_sources())
+        else:
+            contents.files.update(collect_libraries(request.libraries, target))
+        report("copying the bundle")
+        copy = copy_bundle(bundle, folder / "bundle", graphs=graphs)
+        contents.files.update({f"bundle/{name}": copy.path / name for name in (*copy.manifest.files, "manifest.json")})
+        _add_scripts(contents, request, target, copy, folder)
+        facts = _describe(contents, request, target, copy)
+        _add_records(contents, facts, folder)
+        name = f"avsbg-{bundle.manifest.name}-{target.name}"
+        executable = {one for one in contents.files if one.endswith(".sh") or one.startswith("native/bin/")}
+        report("writing the archive")
+        with atomic_file(output) as file:
+            write_archive(file, name, contents.files, frozenset(executable))
+    return {**facts, "folder": name}
+
+
+def choose_graphs(bundle: Bundle, precisions: tuple[str, ...]) -> list[str]:
+    """The graphs that a device needs to build engines of these precisions and to verify them.
+
+    Those in fp32, from which fp16, bf16 and tf32 engines are built, and those in the precisions themselves. A
+    `PackageError` for an unknown precision, or a quantised one that the bundle has no graph of.
+    """
+    for precision in precisions:
+        if precision not in PRECISIONS:
+            raise PackageError(f"there is no precision {precision!r}.", f"There are: {', '.join(PRECISIONS)}.")
+        made = any(graph.precision == precision for graph in bundle.manifest.graphs.values())
+        if PRECISIONS[precision].quantization is not None and not made:
+            hint = f"avsbg quantize {bundle.path} --precision {precision} --calibrate VIDEOS"
+            raise PackageError(f"{bundle.path} has no graph in {precision}, which needs calibration.", hint)
+    kept = {"fp32", *precisions}
+    return [name for name, graph in bundle.manifest.graphs.items() if graph.precision in kept]
+
+
+def _add_python(
+    contents: _Contents, request: PackageRequest, target: Target, folder: Path, report: Callable[[str], None]
+) -> None:
+    wheel = request.wheel
+    if wheel is None:
+        report("building the wheel of avsbg")
+        wheel = build_own_wheel(folder)
+    elif not wheel.is_file():
+        raise PackageError(f"{wheel} is not a file.", "Give avsbg's wheel, or leave --wheel out in a checkout.")
+    chosen = {} if request.wheels is None else choose_wheels(request.wheels, target)
+    contents.files.update({f"python/wheels/{file.name}": file for file in (wheel, *chosen.values())})
+    contents.files["python/requirements.txt"] = target.requirements
+    pins = read_pins(target)
+    lacking = sorted(pins.keys() - chosen.keys())
+    contents.facts["python"] = {"version": target.python, "requirements": pins, "not_in_package": lacking}
+
+
+def _add_scripts(contents: _Contents, request: PackageRequest, target: Target, bundle: Bundle, folder: Path) -> None:
+    """Add the scripts, the unit and the container file; what differs between packages is in settings.env."""
+    manifest = bundle.manifest
+    in_memory = manifest.clip.audio in ("audio_embedding", "spectrogram") or not manifest.uses_audio
+    settings = {
+        "TARGET": target.name,
+        "ARCHITECTURE": target.architecture,
+        "PYTHON_VERSION": target.python,
+        "JETSON_LINUX": target.jetson_linux or "",
+        "RUNTIME": request.runtime,
+        "PRECISIONS": " ".join(request.precisions),
+        "PRECISION": request.precisions[0],
+        "SCOPE": "model" if in_memory else "end-to-end",  # of `avsbg bench`
+    }
+    lines = "".join(f"{name}='{value}'\n" for name, value in settings.items())
+    (folder / "settings.env").write_text(f"# Sourced by the scripts beside it.\n{lines}", encoding="utf-8")
+    contents.files["settings.env"] = folder / "settings.env"
+    for name in ("install.sh", "uninstall.sh", "avsbg-live.service", "README.md"):
+        contents.files[name] = DEVICE_FILES / name
+    if request.video is not None:
+        if not request.video.is_file():
+            raise PackageError(f"{request.video} is not a file.", "Give the video that the benchmark decodes.")
+        contents.files[f"benchmark{request.video.suffix}"] = request.video
+    if target.base_image is not None:
+        (folder / "Dockerfile").write_text(container_file(target, request.precisions[0]), encoding="utf-8")
+        contents.files["Dockerfile"] = folder / "Dockerfile"
+
+
+def container_file(target: Target, precision: str) -> str:
+    """The container file for a Jetson: the base image by a digest that its builder fills in, and this package."""
+    text = (DEVICE_FILES / "Dockerfile").read_text(encoding="utf-8")
+    values = {
+        "BASE_IMAGE": str(target.base_image),
+        "BASE_DIGEST": DIGEST,
+        "JETSON_LINUX": str(target.jetson_linux),
+        "PRECISION": precision,
+        "CAPABILITIES": ";".join(map(str, target.capabilities)),
+    }
+    for name, value in values.items():
+        text = text.replace(name, value)
+    return text
+
+
+def _describe(contents: _Contents, request: PackageRequest, target: Target, bundle: Bundle) -> dict[str, Any]:
+    return {
+        "format": 1,
+        "avsbg": avsbg.__version__,
+        "target": target.name,
+        "architecture": target.architecture,
+        "runtime": request.runtime,
+        "precisions": list(request.precisions),
+        "plugin": "sources" if request.libraries is None else "compiled",
+        "brought_by_the_system": target.system,
+        "bundle": {
+            "name": bundle.manifest.name,
+            "graphs": sorted(bundle.manifest.graphs),
+            "manifest_sha256": bundle.manifest_sha256,
+        },
+        **contents.facts,
+    }
+
+
+def _add_records(contents: _Contents, facts: dict[str, Any], folder: Path) -> None:
+    (folder / "PACKAGE.json").write_text(json.dumps(facts, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    contents.files["PACKAGE.json"] = folder / "PACKAGE.json"
+    lines = "".join(f"{sha256(file)}  {name}\n" for name, file in sorted(contents.files.items()))
+    (folder / "SHA256SUMS").write_text(lines, encoding="utf-8")
+    contents.files["SHA256SUMS"] = folder / "SHA256SUMS"

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avsbg.export.package.wheels import build_own_wheel
+
+
+@pytest.fixture(scope="session")
+def own_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel of avsbg, built once."""
+    return build_own_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture
+def some_wheel(tmp_path: Path) -> Path:
+    """A file in the place of avsbg's wheel, where nothing installs it."""
+    wheel = tmp_path / "avsbg-0.1.0-py3-none-any.whl"
+    wheel.write_bytes(b"a wheel")
+    return wheel
