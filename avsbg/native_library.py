@@ -12,7 +12,7 @@ from pathlib import Path
 import avsbg
 from avsbg.errors import AvsbgError
 
-NAMES = ("cuda", "onnxruntime", "tensorrt")
+NAMES = ("cuda", "onnxruntime", "tensorrt", "libavsbg")
 
 
 class NativeLibraryError(AvsbgError):
@@ -23,7 +23,7 @@ class NativeLibraryError(AvsbgError):
 class NativeLibrary:
     """A native library that was built with this installation."""
 
-    name: str  # `cuda` (the kernels), `onnxruntime` (operators for it) or `tensorrt` (the plugin)
+    name: str  # `cuda` (the kernels), `onnxruntime` (operators for it), `tensorrt` (the plugin) or `libavsbg`
     path: Path
     built_with: dict[str, str]  # compiler, CUDA version and architectures, version of TensorRT's headers
 

@@ -246,7 +246,7 @@ def read_manifest(path: Path) -> Manifest:
     except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read as JSON: {error}.", _REMAKE) from error
     version = document.get("format") if isinstance(document, dict) else None
-    if version != FORMAT:
+    if type(version) is not int or version != FORMAT:  # True and 1.0 are equal to 1
         raise BundleError(
             f"{path} has format {version!r}, this version of avsbg reads format {FORMAT}.",
             "Export the bundle again, or install the version of avsbg that made it.",

@@ -1,0 +1,200 @@
+#include "bundle/bundle.h"
+
+#include <openssl/evp.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <vector>
+
+#include "error.h"
+
+namespace avsbg {
+namespace {
+
+constexpr std::size_t kBlock = 1 << 20;
+const char* const kRestore = "Restore the bundle from where it was made, or export it again.";
+
+struct CloseFile {
+  void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+// Reads a file block by block.
+void read_blocks(const std::string& path, const std::function<void(const char*, std::size_t)>& take) {
+  const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
+  std::vector<char> block(kBlock);
+  std::size_t count = 0;
+  while (file && (count = std::fread(block.data(), 1, kBlock, file.get())) > 0) take(block.data(), count);
+  if (!file || std::ferror(file.get())) throw bundle_error(path + " cannot be read: " + std::strerror(errno) + ".");
+}
+
+class Digest {
+ public:
+  Digest() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
+    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
+  }
+  void add(const char* data, std::size_t count) { EVP_DigestUpdate(context_.get(), data, count); }
+  std::string hex() {
+    unsigned char bytes[EVP_MAX_MD_SIZE];
+    unsigned length = 0;
+    EVP_DigestFinal_ex(context_.get(), bytes, &length);
+    std::string text;
+    for (unsigned i = 0; i < length; ++i) {
+      text += "0123456789abcdef"[bytes[i] >> 4];
+      text += "0123456789abcdef"[bytes[i] & 15];
+    }
+    return text;
+  }
+
+ private:
+  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
+};
+
+std::string read_text(const std::string& path, std::uint64_t most) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) == 0 && static_cast<std::uint64_t>(status.st_size) > most) {
+    throw bundle_error(path + " has " + std::to_string(status.st_size) + " bytes; a manifest has at most " +
+                       std::to_string(most) + ".");
+  }
+  std::string text;
+  read_blocks(path, [&](const char* data, std::size_t count) {
+    if (text.size() + count > most) throw bundle_error(path + " grew while it was read.");
+    text.append(data, count);
+  });
+  return text;
+}
+
+void check_file(const std::string& bundle, const std::string& name, const FileRecord& record) {
+  std::string path = bundle;
+  std::size_t begin = 0;
+  struct stat status {};
+  while (begin <= name.size()) {
+    const std::size_t end = std::min(name.find('/', begin), name.size());
+    path += "/" + name.substr(begin, end - begin);
+    begin = end + 1;
+    if (lstat(path.c_str(), &status) != 0) throw bundle_error(name + " is missing from the bundle " + bundle + ".", kRestore);
+    if (S_ISLNK(status.st_mode)) {
+      throw bundle_error(path + " is a symbolic link; a bundle holds its files itself.",
+                         "In a model hub's cache every file is one: `cp -rL " + bundle + " COPY` copies what they lead to.");
+    }
+  }
+  if (!S_ISREG(status.st_mode)) throw bundle_error(path + " is not a regular file.", kRestore);
+  std::string changed;
+  if (static_cast<std::uint64_t>(status.st_size) != record.bytes) {
+    changed = std::to_string(status.st_size) + " bytes, the manifest says " + std::to_string(record.bytes);
+  } else {
+    const std::string found = sha256(path);
+    if (found != record.sha256) changed = "its sha256 is " + found + ", the manifest says " + record.sha256;
+  }
+  if (!changed.empty()) throw bundle_error(name + " of the bundle " + bundle + " has changed: " + changed + ".", kRestore);
+}
+
+// Tells a directory from the one that later takes its place.
+std::string identity(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) return "";
+  return std::to_string(status.st_ino) + " " + std::to_string(status.st_ctim.tv_sec) + " " +
+         std::to_string(status.st_ctim.tv_nsec);
+}
+
+bool is_known(const std::string& precision) {
+  const std::vector<std::string>& names = precision_names();
+  return std::find(names.begin(), names.end(), precision) != names.end();
+}
+
+}  // namespace
+
+std::string sha256(const std::string& path) {
+  Digest digest;
+  read_blocks(path, [&](const char* data, std::size_t count) { digest.add(data, count); });
+  return digest.hex();
+}
+
+Bundle Bundle::open(const std::string& path) {
+  while (true) {
+    const std::string before = identity(path);
+    try {
+      return open_once(path);
+    } catch (const Error&) {
+      // An update puts a new directory in the place of the old one; what was read may be half of each.
+      if (identity(path) == before) throw;
+    }
+  }
+}
+
+Bundle Bundle::open_once(const std::string& path) {
+  struct stat status {};
+  if (stat(path.c_str(), &status) != 0) {
+    throw bundle_error("there is no bundle at " + path + ".", "Make one with `avsbg export`.");
+  }
+  if (!S_ISDIR(status.st_mode)) {
+    throw bundle_error(path + " is a file, not a bundle.", "A bundle is a directory, made by `avsbg export`.");
+  }
+  const std::string file = path + "/manifest.json";
+  if (stat(file.c_str(), &status) != 0 || !S_ISREG(status.st_mode)) {
+    throw bundle_error(path + " holds no manifest.json, so it is not a bundle.", "Make one with `avsbg export`.");
+  }
+  Bundle bundle;
+  bundle.path_ = path;
+  const std::string text = read_text(file, kMaxManifestBytes);
+  Digest digest;
+  digest.add(text.data(), text.size());
+  bundle.manifest_sha256_ = digest.hex();
+  bundle.manifest_ = parse_manifest(text, file);
+  for (const auto& [name, record] : bundle.manifest_.files) check_file(path, name, record);
+  return bundle;
+}
+
+const GraphRecord& Bundle::graph(const std::string& name) const {
+  const auto found = manifest_.graphs.find(name);
+  if (found != manifest_.graphs.end()) return found->second;
+  std::string have;
+  for (const auto& [each, graph] : manifest_.graphs) have += (have.empty() ? "" : ", ") + each;
+  throw bundle_error(path_ + " has no graph '" + name + "'.", "It has: " + have + ".");
+}
+
+const AccuracyRecord* Bundle::accuracy(const std::string& name) const {
+  const GraphRecord& record = graph(name);
+  if (record.accuracy) return &*record.accuracy;
+  GraphName clip = GraphName::parse(name);
+  clip.role = "clip";
+  const auto found = manifest_.graphs.find(clip.text());
+  return found == manifest_.graphs.end() || !found->second.accuracy ? nullptr : &*found->second.accuracy;
+}
+
+Arrays Bundle::read_vectors(const VectorsRecord& record) const {
+  std::map<std::string, TensorRecord> wanted;
+  for (const TensorRecord& tensor : record.inputs) wanted["inputs." + tensor.name] = tensor;
+  for (const TensorRecord& tensor : record.outputs) wanted["outputs." + tensor.name] = tensor;
+  return read_npz(file(record.file), wanted);
+}
+
+GraphName GraphName::parse(const std::string& text) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= text.size();) {
+    const std::size_t end = std::min(text.find('.', begin), text.size());
+    parts.push_back(text.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  GraphName name;
+  name.role = parts[0];
+  std::size_t at = 1;
+  if (at < parts.size() && parts[at] == "plain") name.is_plain = ++at > 0;
+  if (at < parts.size() && parts[at].rfind("rest-", 0) == 0) name.rest = parts[at++].substr(5);
+  if (at < parts.size()) name.precision = parts[at++];
+  const bool known = is_known(name.precision) && (name.rest.empty() || is_known(name.rest));
+  if (known && name.text() == text) return name;
+  GraphName whole;  // a manifest may list any name
+  whole.role = text;
+  return whole;
+}
+
+std::string GraphName::text() const {
+  return role + (is_plain ? ".plain" : "") + (rest.empty() ? "" : ".rest-" + rest) +
+         (precision == "fp32" ? "" : "." + precision);
+}
+
+}  // namespace avsbg

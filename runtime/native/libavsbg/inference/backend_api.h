@@ -1,0 +1,66 @@
+/* The interface between libavsbg and a backend, a library that it opens at run time: one function, avsbg_backend(),
+ * returns this table. In C, so that the two may be compiled apart. A function that can fail returns 0 for success and
+ * else has written its reason into `error`. */
+#ifndef AVSBG_BACKEND_API_H
+#define AVSBG_BACKEND_API_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define AVSBG_BACKEND_ABI 1
+#define AVSBG_MAX_RANK 16
+
+/* A text that the callee writes. */
+typedef struct avsbg_text {
+  char data[4096];
+} avsbg_text;
+
+/* A tensor of a call. Its memory is `data`, of the host, or `handle`, which the session keeps where it was computed. */
+typedef struct avsbg_tensor {
+  const char *name;
+  int32_t dtype; /* of avsbg::DType */
+  int32_t rank;
+  int64_t shape[AVSBG_MAX_RANK]; /* of a contract, -1 for the number of clips or streams */
+  void *data;    /* of an output: where to write it; NULL: keep it, and set `handle` */
+  size_t bytes;
+  void *handle;
+} avsbg_tensor;
+
+typedef struct avsbg_session_request {
+  const char *file;             /* the graph, or the engine */
+  const char *backend;          /* as the user named it: onnxruntime, onnxruntime-cuda, tensorrt, tensorrt-rtx */
+  const char *implementation;   /* of the operator: function, native, plain or plugin */
+  const char *precision;
+  int32_t has_rest;             /* a quantised graph whose other operations are not float32 */
+  int32_t threads;              /* 0: the backend's choice */
+  int32_t device;
+  const char *runtime_library;  /* the engine's library; NULL: as the loader finds it */
+  const char *library_folder;   /* of the operator libraries */
+  const char *plugin_sha256;    /* that an engine was built with; NULL without one */
+  const avsbg_tensor *inputs, *outputs; /* the contract */
+  size_t input_count, output_count;
+} avsbg_session_request;
+
+typedef struct avsbg_backend_table {
+  uint32_t abi;
+  /* Opens a session, which runs on any number of threads at once; `description` is a JSON object of what runs. */
+  int32_t (*open)(const avsbg_session_request *request, void **session, avsbg_text *description, avsbg_text *error);
+  /* Runs it; shapes have been checked, and are given for outputs too. */
+  int32_t (*run)(void *session, const avsbg_tensor *inputs, size_t input_count, avsbg_tensor *outputs,
+                 size_t output_count, avsbg_text *error);
+  /* Gives back what an output keeps. */
+  void (*release)(void *session, void *handle);
+  void (*close)(void *session);
+} avsbg_backend_table;
+
+typedef const avsbg_backend_table *(*avsbg_backend_function)(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

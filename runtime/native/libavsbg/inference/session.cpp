@@ -1,0 +1,210 @@
+#include "inference/session.h"
+
+#include <cstring>
+#include <utility>
+
+#include "error.h"
+#include "inference/plugin.h"
+
+namespace avsbg {
+namespace {
+
+avsbg_tensor describe(const TensorRecord& record, const std::vector<std::int64_t>& shape) {
+  if (shape.size() > AVSBG_MAX_RANK) throw backend_error(record.name + " has more dimensions than a backend takes.");
+  avsbg_tensor tensor{};
+  tensor.name = record.name.c_str();
+  tensor.dtype = static_cast<std::int32_t>(record.dtype);
+  tensor.rank = static_cast<std::int32_t>(shape.size());
+  std::copy(shape.begin(), shape.end(), tensor.shape);
+  tensor.bytes = size_of(record.dtype);
+  for (const std::int64_t size : shape) tensor.bytes *= static_cast<std::size_t>(size < 0 ? 1 : size);
+  return tensor;
+}
+
+std::vector<avsbg_tensor> contract_of(const std::vector<TensorRecord>& records) {
+  std::vector<avsbg_tensor> tensors;
+  for (const TensorRecord& record : records) tensors.push_back(describe(record, record.shape));
+  return tensors;
+}
+
+const char* text_or_null(const std::string& text) { return text.empty() ? nullptr : text.c_str(); }
+
+std::string list(const std::vector<TensorRecord>& records) {
+  std::string names;
+  for (const TensorRecord& record : records) names += (names.empty() ? "" : ", ") + record.name;
+  return names;
+}
+
+std::string shown(const Array& array) {
+  std::string sizes;
+  for (const std::int64_t size : array.shape) sizes += (sizes.empty() ? "" : ", ") + std::to_string(size);
+  return std::string(name_of(array.dtype)) + " [" + sizes + "]";
+}
+
+// Checks an array against the contract; sizes of symbols are collected in, and held against, `symbols`.
+void check(const Array& array, const TensorRecord& record, std::map<std::string, std::int64_t>& symbols) {
+  bool matches = array.dtype == record.dtype && array.shape.size() == record.shape.size();
+  for (std::size_t i = 0; matches && i < array.shape.size(); ++i) {
+    const std::string& symbol = record.symbols[i];
+    const std::int64_t wanted = symbol.empty() ? record.shape[i] : symbols.emplace(symbol, array.shape[i]).first->second;
+    matches = array.shape[i] == wanted;
+  }
+  if (!matches) {
+    throw backend_error("the input " + record.name + " is " + shown(array) + "; the graph's contract is " +
+                        record.describe() + ".");
+  }
+}
+
+struct Choice {
+  std::string graph, implementation;
+};
+
+// The graph and the implementation of the operator that a user's words mean on ONNX Runtime.
+Choice choose_graph(const Bundle& bundle, const std::string& role, const BackendSpec& spec) {
+  GraphName name = GraphName::parse(role);
+  std::string implementation = spec.implementation;
+  if (implementation == "efficient" || implementation == "published" || implementation == "plugin") {
+    throw backend_error("the backend " + spec.backend + " has no implementation '" + implementation + "' of the operator.",
+                        "It has: function, native, plain.");
+  }
+  if (implementation == "plain" && bundle.graph(role).operator_form != "plain") name.is_plain = true;
+  if (!spec.precision.empty() && bundle.graph(name.text()).precision != spec.precision) {
+    if (spec.precision == "tf32") {
+      throw backend_error("ONNX Runtime has no tf32 on the processor.", "Leave the precision out, or ask for fp32.");
+    }
+    name.precision = spec.precision;
+    if (!bundle.manifest().graphs.count(name.text())) {
+      throw backend_error(bundle.path() + " has no graph '" + name.text() + "'.",
+                          "Make it with `avsbg convert " + bundle.path() + " --precision " + spec.precision + "`.");
+    }
+  }
+  const GraphRecord& contract = bundle.graph(name.text());
+  if (implementation.empty()) implementation = contract.operator_form == "plain" ? "plain" : "function";
+  if ((implementation == "plain") != (contract.operator_form == "plain")) {
+    throw backend_error("the graph " + name.text() + " holds no custom operator, so the implementation " +
+                        implementation + " has nothing to execute.");
+  }
+  return {name.text(), implementation};
+}
+
+}  // namespace
+
+Tensor::Tensor(const Session* session, void* handle, DType dtype, std::vector<std::int64_t> shape)
+    : session_(session), handle_(handle) {
+  array_.dtype = dtype;
+  array_.shape = std::move(shape);
+}
+
+Tensor& Tensor::operator=(Tensor&& other) noexcept {
+  std::swap(array_, other.array_);
+  std::swap(session_, other.session_);
+  std::swap(handle_, other.handle_);
+  return *this;
+}
+
+Tensor::~Tensor() {
+  if (handle_ != nullptr) session_->table_->release(session_->session_, handle_);
+}
+
+Session::Session(const Bundle& bundle, const std::string& role, const SessionOptions& options) {
+  const BackendSpec& spec = options.spec;
+  if (spec.backend == "onnxruntime" || spec.backend == "onnxruntime-cuda") {
+    if (!options.engine.empty()) throw backend_error("the backend " + spec.backend + " loads no engines.");
+    const Choice choice = choose_graph(bundle, role, spec);
+    graph_ = choice.graph;
+    implementation_ = choice.implementation;
+    contract_ = &bundle.graph(graph_);
+    accuracy_ = bundle.accuracy(graph_);
+    precision_ = contract_->precision;
+    const nlohmann::json judged = accuracy_ == nullptr
+                                      ? nlohmann::json::object()
+                                      : check_accuracy("the graph " + graph_, accuracy_, options.ignore_accuracy);
+    open(bundle, contract_->file, options, "");
+    description_.update(judged);
+    return;
+  }
+  throw backend_error("unknown backend '" + spec.backend + "' of libavsbg.",
+                      "Choose one of: onnxruntime, onnxruntime-cuda.");
+}
+
+void Session::open(const Bundle& bundle, const std::string& file, const SessionOptions& options,
+                   const std::string& plugin_sha256) {
+  if (options.threads < 0) throw backend_error("threads must be at least 1, not " + std::to_string(options.threads) + ".");
+  const std::string own = library_folder();
+  const std::string folder = options.backend_folder.empty() ? own : options.backend_folder;
+  const std::string& backend = options.spec.backend;
+  const Plugin plugin = open_plugin(backend.substr(0, backend.find('-')), folder);
+  library_ = plugin.library;
+  table_ = plugin.table;
+  const std::vector<avsbg_tensor> inputs = contract_of(contract_->inputs), outputs = contract_of(contract_->outputs);
+  const std::string path = bundle.file(file);
+  avsbg_session_request request{};
+  request.file = path.c_str();
+  request.backend = backend.c_str();
+  request.implementation = implementation_.c_str();
+  request.precision = precision_.c_str();
+  request.has_rest = contract_->has_rest;
+  request.threads = options.threads;
+  request.device = options.device;
+  request.runtime_library = text_or_null(options.runtime_library);
+  request.library_folder = folder.c_str();
+  request.plugin_sha256 = text_or_null(plugin_sha256);
+  request.inputs = inputs.data();
+  request.outputs = outputs.data();
+  request.input_count = inputs.size();
+  request.output_count = outputs.size();
+  const auto description = std::make_unique<avsbg_text>(), error = std::make_unique<avsbg_text>();
+  if (table_->open(&request, &session_, description.get(), error.get()) != 0) throw backend_error(error->data);
+  description_ = nlohmann::json::parse(description->data);
+  description_["backend"] = backend;
+  description_["graph"] = graph_;
+  description_["operator"] = implementation_;
+  description_["precision"] = precision_;
+}
+
+Session::~Session() {
+  if (session_ != nullptr) table_->close(session_);
+}
+
+Tensors Session::run(const std::map<std::string, const Tensor*>& inputs, const std::vector<std::string>& outputs,
+                     bool keep) const {
+  std::map<std::string, std::int64_t> symbols;
+  std::vector<avsbg_tensor> given, wanted;
+  for (const TensorRecord& record : contract_->inputs) {
+    const auto found = inputs.find(record.name);
+    if (found == inputs.end() || inputs.size() != contract_->inputs.size()) {
+      throw backend_error("the graph " + graph_ + " takes the inputs " + list(contract_->inputs) + ".");
+    }
+    const Tensor& tensor = *found->second;
+    check(tensor.array(), record, symbols);
+    given.push_back(describe(record, tensor.array().shape));
+    given.back().data = const_cast<std::uint8_t*>(tensor.array().bytes.data());
+    given.back().handle = tensor.handle();
+  }
+  std::vector<Array> arrays;
+  for (const std::string& name : outputs) {
+    const TensorRecord* const record = contract_->output(name);
+    if (record == nullptr) {
+      throw backend_error("the graph " + graph_ + " has no output '" + name + "'.", "It has: " + list(contract_->outputs) + ".");
+    }
+    Array array{record->dtype, record->shape, {}};
+    for (std::size_t i = 0; i < array.shape.size(); ++i) {
+      if (!record->symbols[i].empty()) array.shape[i] = symbols.count(record->symbols[i]) ? symbols[record->symbols[i]] : 1;
+    }
+    wanted.push_back(describe(*record, array.shape));
+    if (!keep) array.bytes.resize(wanted.back().bytes);
+    wanted.back().data = keep ? nullptr : array.bytes.data();
+    arrays.push_back(std::move(array));
+  }
+  const auto error = std::make_unique<avsbg_text>();
+  if (table_->run(session_, given.data(), given.size(), wanted.data(), wanted.size(), error.get()) != 0) {
+    throw backend_error(error->data);
+  }
+  Tensors results;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    results[outputs[i]] = keep ? Tensor(this, wanted[i].handle, arrays[i].dtype, arrays[i].shape) : Tensor(std::move(arrays[i]));
+  }
+  return results;
+}
+
+}  // namespace avsbg

@@ -1,0 +1,87 @@
+// A graph on a backend: which graph, implementation and library a user's words mean, and one call of it.
+#pragma once
+
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "bundle/bundle.h"
+#include "inference/backend_api.h"
+
+namespace avsbg {
+
+// BACKEND[:IMPLEMENTATION][:PRECISION], as runtime/backends/spec.py reads it.
+struct BackendSpec {
+  std::string text, backend, implementation, precision;
+
+  static BackendSpec parse(const std::string& text);
+};
+
+struct SessionOptions {
+  BackendSpec spec;
+  int threads = 0, device = 0;
+  bool ignore_accuracy = false, trust = false;
+  std::string engine, backend_folder, runtime_library;
+};
+
+class Session;
+
+// A tensor in the host's memory, or one that its session keeps.
+class Tensor {
+ public:
+  Tensor() = default;
+  explicit Tensor(Array array) : array_(std::move(array)) {}
+  Tensor(const Session* session, void* handle, DType dtype, std::vector<std::int64_t> shape);
+  Tensor(Tensor&& other) noexcept { *this = std::move(other); }
+  Tensor& operator=(Tensor&& other) noexcept;
+  ~Tensor();
+
+  const Array& array() const { return array_; }  // of one that is kept, its dtype and shape alone
+  void* handle() const { return handle_; }
+
+ private:
+  Array array_;
+  const Session* session_ = nullptr;
+  void* handle_ = nullptr;
+};
+using Tensors = std::map<std::string, Tensor>;
+
+class Session {
+ public:
+  // Opens a graph of the bundle; `graph` is a role (clip, encode, decode). Throws an Error.
+  Session(const Bundle& bundle, const std::string& role, const SessionOptions& options);
+  ~Session();
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  const std::string& graph() const { return graph_; }
+  const GraphRecord& contract() const { return *contract_; }
+  const std::string& precision() const { return precision_; }
+  const AccuracyRecord* accuracy() const { return accuracy_; }
+  const nlohmann::json& description() const { return description_; }
+
+  // Executes the graph on inputs of its contract; `keep` leaves all outputs where they were computed. On any number of
+  // threads at once. Throws an Error.
+  Tensors run(const std::map<std::string, const Tensor*>& inputs, const std::vector<std::string>& outputs,
+              bool keep = false) const;
+
+ private:
+  friend class Tensor;
+  void open(const Bundle& bundle, const std::string& file, const SessionOptions& options,
+            const std::string& plugin_sha256);
+
+  std::shared_ptr<void> library_;
+  const avsbg_backend_table* table_ = nullptr;
+  void* session_ = nullptr;
+  std::string graph_, implementation_, precision_;
+  const GraphRecord* contract_ = nullptr;
+  const AccuracyRecord* accuracy_ = nullptr;
+  nlohmann::json description_;
+};
+
+// Refuses what misses its accuracy threshold; returns the fields of a description that say how it was judged.
+nlohmann::json check_accuracy(const std::string& what, const AccuracyRecord* accuracy, bool ignore);
+
+}  // namespace avsbg

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fixtures import libavsbg
+
+
+@pytest.fixture(scope="session")
+def prefix() -> Path:
+    """Where libavsbg is installed, as for programs in C."""
+    return libavsbg.build()
+
+
+@pytest.fixture(scope="session")
+def library(prefix: Path) -> libavsbg.Library:
+    return libavsbg.Library(prefix)
