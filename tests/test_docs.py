@@ -18,7 +18,7 @@ PAGES = [name for name in TRACKED if name.endswith((".md", ".sh", ".toml", ".yml
 PATH = re.compile(
     rf"(?<![\w/.\-])((?:{FOLDERS})/[\w./*{{}},-]*\.(?:py|pyi|md|cpp|cu|cuh|h|sh|json|jsonl|toml|cmake|html))\b"
 )
-MODULE = re.compile(r"""(?<![\w/"'])avsbg(?:\.[a-zA-Z_]\w*)+""")
+MODULE = re.compile(r"""(?<![\w/"'])avsbg(?!\.hp{0,2}\b)(?:\.[a-zA-Z_]\w*)+""")  # avsbg.h is a header
 FILE = re.compile(r"`([a-z_]+\.py)`")
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b(?!\.md)|PAGE\.md")  # MODULE, ROWS.jsonl: to be filled in by the reader
 

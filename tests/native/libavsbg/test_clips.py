@@ -43,7 +43,7 @@ def clip_of(count: int, size: tuple[int, int], seed: int = 0) -> tuple[list[np.n
 
 @pytest.mark.parametrize("size", [(16, 24), (48, 64), (7, 5), (1, 1), (333, 517), (17, 23)])
 @pytest.mark.parametrize("count", [5, 3, 1])
-def test_masks_are_those_of_python_to_the_bit(tiny: Bundle, library: Library, size: tuple[int, int], count: int) -> None:
+def test_masks_are_those_of_python(tiny: Bundle, library: Library, size: tuple[int, int], count: int) -> None:
     frames, sound = clip_of(count, size, seed=sum(size) + count)
     with library.open(tiny.path) as model:
         masks = model.run_clip(frames, sound)
