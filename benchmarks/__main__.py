@@ -95,6 +95,66 @@ def precision(  # noqa: PLR0917  (each is an option by name)
     typer.echo(precision_table(rows))
 
 
+Bundles = Annotated[Path, typer.Option(metavar="DIR", help="The folder of the networks' bundles.")]
+Only = Annotated[list[str] | None, typer.Option("--only", metavar="NAME", help="Repeatable; by default all.")]
+
+
+@app.command()
+def networks(  # noqa: PLR0917  (each is an option by name)
+    output: Output = Path("out/networks/rows.jsonl"),
+    bundles: Bundles = Path("out/networks"),
+    only: Only = None,
+    samples: Annotated[int, typer.Option(min=2, help="Rounds that are kept, at the least.")] = 10,
+    warmup: Annotated[int, typer.Option(min=1, help="Rounds that are dropped first.")] = 2,
+    threads: Annotated[int | None, typer.Option(min=1, help="By default the physical cores.")] = None,
+    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
+    frames: Annotated[int, typer.Option(min=1, help="Of a clip.")] = 5,
+    size: Annotated[int, typer.Option(metavar="N", help="Height and width of the frames.")] = 224,
+) -> None:
+    """Measure every network of the registry in turn, in one run; export those whose bundles are not there.
+
+    The rows take the place of those of an earlier run in the file; rows of engines stay.
+    """
+    from avsbg.benchmarks.machine.environment import default_threads
+    from avsbg.benchmarks.measure.networks import measure_networks, write_latency_rows
+    from avsbg.benchmarks.measure.sampling import Settings
+    from avsbg.benchmarks.report.speed import cost_table, latency_table
+    from avsbg.benchmarks.report.tables import results_console, to_console
+    from avsbg.progress import ProgressBars
+
+    settings = Settings(warmup=warmup, samples=samples, seconds=0.0, memory=memory)
+    shape = {"frames": frames, "size": size}
+    with ProgressBars(quiet=True) as progress:
+        threads = threads or default_threads()
+        rows = measure_networks(bundles, settings, progress, threads=threads, only=only or (), **shape)
+    write_latency_rows(output, rows)
+    for table in (latency_table(rows), cost_table(rows)):
+        results_console().print(to_console(table))
+    typer.echo(f"{output}: {len(rows)} rows")
+
+
+@app.command()
+def network_engines(
+    output: Output = Path("out/networks/rows.jsonl"),
+    bundles: Bundles = Path("out/networks"),
+    only: Only = None,
+    precision: Annotated[str, typer.Option(help="Of the products.")] = "fp32",
+    compute_capability: Annotated[int, typer.Option(metavar="N", help="To build for, 86 for 8.6.")] = 86,
+) -> None:
+    """Build each network that `networks` exported with TensorRT for RTX, without a GPU; rows join those of the file."""
+    from avsbg.benchmarks.measure.networks import add_engine_rows, list_systems
+    from avsbg.benchmarks.static.engines import build_engines
+    from avsbg.progress import ProgressBars
+
+    systems = list_systems(only or ())  # also the reference of ratios, which an engine has no use for
+    paths = [bundles / system.name for system in systems if not only or system.name in only]
+    with ProgressBars() as progress:
+        rows = build_engines(paths, precision, compute_capability, progress)
+    add_engine_rows(output, rows)
+    for row in rows:
+        typer.echo(f"{row.ran.network}: {'; '.join(row.problems) or row.label}")
+
+
 if __name__ == "__main__":
     try:
         app()

@@ -124,6 +124,15 @@ class NetworkRecord:
         """Whether it takes the audio embeddings of VGGish, or of an encoder in its place."""
         return "audio" in self.switches and self.spectrogram is None
 
+    @property
+    def published_encoders(self) -> tuple[str, ...]:
+        """The encoders that scores were published with, in their order; the first where scores name none."""
+        return tuple(dict.fromkeys(encoder for encoder, _ in self.scores if encoder)) or self.encoders[:1]
+
+    def find_scores(self, encoder: str, task: str) -> Scores | None:
+        """The published scores on a task with an encoder, or where the publication names none."""
+        return self.scores.get((encoder, task), self.scores.get(("", task)))
+
     def sound_shape(self, frames: int) -> tuple[int, ...] | None:
         """The shape of one clip's sound as `forward` takes it, `[T, 128]` of embeddings; None if it takes none."""
         if self.spectrogram is not None:

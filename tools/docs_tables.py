@@ -91,6 +91,9 @@ def limit_table() -> str:
         "share of all cores used by other processes while sampling, stolen time included": f"above {LIMITS.others:.0%}",
         "logits off PyTorch, in fp32": f"above {LIMITS.logit_difference:g}, the tolerance of `avsbg verify`",
         "mean IoU with PyTorch's masks, in a reduced precision": f"below {LIMITS.miou:g}",
+        "of a ratio: the width of its interval": f"above {LIMITS.interval:.0%} of it: rough",
+        "of a ratio: drift, its last quarter against the first": f"beyond {LIMITS.ratio_drift:.0%} either way: rough",
+        "of a ratio: its second half against the first": f"beyond {LIMITS.ratio_drift:.0%}, ranges apart: none",
     }
     return markdown_of(("limit", ""), limits.items())
 

@@ -16,61 +16,10 @@ import typer
 
 from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.report.tables import Columns, markdown
-from avsbg.benchmarks.results.schema import Environment, Measurement, Metric, Ran, write_rows
+from avsbg.benchmarks.results.schema import Measurement, write_rows
+from avsbg.benchmarks.static.engines import engine_rows
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle.manifest import MANIFEST
 from tools import Output, command
-
-
-def engine_rows(bundle: Bundle, environment: Environment) -> list[Measurement]:
-    """One row for each engine of a bundle."""
-    manifest, rows = bundle.manifest, []
-    for name, record in manifest.engines.items():
-        engine, facts = manifest.files[record.file], record.model_dump(mode="json")
-        realised, plugin = facts["realised"], facts["plugin"]
-        shown = (
-            "graph",
-            "precision",
-            "rest",
-            "operator",
-            "backend",
-            "profile",
-            "options",
-            "device",
-            "accuracy",
-            "created",
-        )
-        case = {
-            "engine": name,
-            "clips": record.profile["frames"].largest[0],
-            "clip": manifest.clip.model_dump(mode="json"),
-        }
-        metrics = {
-            "engine_bytes": Metric(unit="B", value=engine.bytes),
-            "layers": Metric(value=realised["layers"]),
-            "products": Metric(parts=realised["products"]),
-            "build": Metric(unit="s", value=record.build_seconds),
-        }
-        sizes = {f"{kind}_memory": size for kind, size in facts["memory"].items() if size is not None}
-        hashes = {MANIFEST: bundle.manifest_sha256, record.graph: record.graph_sha256, name: engine.sha256}
-        ran = Ran(
-            network=manifest.name,
-            files=hashes | ({"plugin": plugin["sha256"]} if plugin else {}),
-            backend=facts["versions"],
-            requested=facts["precision"],
-            realised=realised,
-        )
-        rows.append(
-            Measurement(
-                kind="engine",
-                label=name,
-                case=case | {key: facts[key] for key in shown if facts[key] is not None},
-                metrics=metrics | {kind: Metric(unit="B", value=size) for kind, size in sizes.items()},
-                ran=ran,
-                environment=environment,
-            )
-        )
-    return rows
 
 
 def engine_table(rows: Sequence[Measurement]) -> str:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.labels import network_title, precision, way_title
-from avsbg.benchmarks.report.speed import INTERVAL, UNSTABLE, find_bound, scaled, table7_columns, time_cell
+from avsbg.benchmarks.report.speed import INTERVAL, ROUGH, ROUGH_LEGEND, find_bound, scaled, table7_columns, time_cell
 from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
 from avsbg.benchmarks.results.schema import Measurement
-from avsbg.benchmarks.results.statistics import paired_ratio
+from avsbg.benchmarks.results.trust import ratio_to
 
 # How many times as fast as published: the aims of the project.
 AIMS = {"fp32": 1.4, "a reduced precision": 3.0}
@@ -18,12 +18,12 @@ AIMS = {"fp32": 1.4, "a reduced precision": 3.0}
 def table7(rows: Sequence[Measurement], source: str) -> str:
     """Table 7 in Markdown, ending in a line that says how to repeat it; `source` names the file of the rows.
 
-    A row that is not stable shows what is independent of system load (parameters, operations, memory) and no time; the
-    reasons are listed below the table. Raises as `check_run`.
+    A row that is not stable shows no time, and its ratio where its pairs agree; the reasons are listed below the table.
+    Raises as `check_run`.
     """
     check_run(rows)
     return "\n".join(
-        [markdown(rows, table7_columns(rows[0])), "", *_unstable(rows), *_machine(rows[0], source, source)]
+        [markdown(rows, table7_columns(rows[0])), "", *unstable_lines(rows), *machine_lines(rows[0], source, source)]
     )
 
 
@@ -38,7 +38,7 @@ def check_run(rows: Sequence[Measurement]) -> None:
             )
 
 
-def _machine(first: Measurement, source: str, link: str) -> list[str]:
+def machine_lines(first: Measurement, source: str, link: str) -> list[str]:
     """The machine that the run of a row was measured on, and the command that repeats it."""
     machine, clip = first.environment, first.case
     assert machine is not None
@@ -52,14 +52,18 @@ def _machine(first: Measurement, source: str, link: str) -> list[str]:
     return [text, "", f"    {' '.join(first.run.command)}"]
 
 
-def _unstable(rows: Sequence[Measurement]) -> list[str]:
-    """The problems of the rows that are no result; nothing where all are stable."""
-    unstable = [row for row in rows if not row.is_stable]
+def unstable_lines(rows: Sequence[Measurement]) -> list[str]:
+    """What is marked, and the problems of the rows whose times are no result; nothing where all is firm."""
+    unstable, first = [row for row in rows if not row.is_stable], rows[0]
+    judged = {row.label: ratio_to(row, first) for row in rows[1:]}
+    legend = [f"{ROUGH_LEGEND}.", ""] if any(ratio.trust == "rough" for ratio in judged.values()) else []
+    legend += [f"* {label}: {ratio.reasons[0]}." for label, ratio in judged.items() if ratio.trust == "contradictory"]
     if not unstable:
-        return []
+        return legend
     return [
-        f"**{len(unstable)} of {len(rows)} rows are unstable**: their times are no result and are not shown. "
-        "Parameters, operations and memory do not depend on it.",
+        *legend,
+        f"**The times of {len(unstable)} of {len(rows)} rows are unstable** and are not shown. Ratios are judged by "
+        "their own pairs; parameters, operations and memory do not depend on it.",
         "",
         *(f"* {network_title(row.ran.variant)}, {way_title(row)}: {'; '.join(row.problems)}." for row in unstable),
         "",
@@ -69,7 +73,7 @@ def _unstable(rows: Sequence[Measurement]) -> list[str]:
 def ladder(rows: Sequence[Measurement], source: str) -> str:
     """The steps from the published network to the fastest in Markdown, in the order of the run, and the aims reached.
 
-    A row that is not stable shows no time, and a gain over or to such a row is not shown. Raises as `check_run`.
+    A row that is not stable shows no time; a gain is shown where its pairs agree. Raises as `check_run`.
     """
     check_run(rows)
     first = rows[0]
@@ -82,7 +86,7 @@ def ladder(rows: Sequence[Measurement], source: str) -> str:
     def share_of_bound(row: Measurement) -> str | None:
         if (bound := find_bound(row)) is None:
             return None
-        return f"{bound / row['latency'].summary.p50:.0%}" if row.is_stable else UNSTABLE
+        return f"{bound / row['latency'].summary.p50:.0%}" if row.is_stable else "-"
 
     columns: Columns[Measurement] = [
         (network_title(first.ran.variant), way_title),
@@ -105,31 +109,33 @@ def ladder(rows: Sequence[Measurement], source: str) -> str:
         "",
         *_reached(rows),
         "",
-        *_unstable(rows),
-        *_machine(first, source, f"../{source}"),  # the page lies in docs/
+        *unstable_lines(rows),
+        *machine_lines(first, source, f"../{source}"),  # the page lies in docs/
     ]
     return "\n".join(lines)
 
 
 def _speedup(slow: Measurement | None, fast: Measurement) -> str:
-    if not fast.is_stable or (slow is not None and not slow.is_stable):
-        return UNSTABLE
     if slow is None or slow is fast:
         return "" if slow is None else "1"
-    return with_interval(paired_ratio(slow["latency"].samples, fast["latency"].samples), ".2f")
+    judged = ratio_to(slow, fast)
+    if judged.trust == "contradictory":
+        return "pairs disagree"
+    return with_interval(judged.interval, ".2f") + f" {ROUGH}" * (judged.trust == "rough")
 
 
 def _reached(rows: Sequence[Measurement]) -> list[str]:
-    """For each aim the fastest stable row that counts for it."""
-    lines = []
+    """For each aim the fastest row that counts for it and whose pairs with the first agree."""
+    first, lines = rows[0], []
     for name, aim in AIMS.items():
-        ran = [row for row in rows if row.is_stable and (precision(row) == "fp32") == (name == "fp32")]
-        if not ran or not rows[0].is_stable:
-            lines.append(f"* {name}: the aim is {aim:g}x; no stable row says.")
+        of_aim = [row for row in rows if (precision(row) == "fp32") == (name == "fp32")]
+        gains = {row.label: ratio_to(first, row) for row in of_aim}
+        told = {label: gain.interval for label, gain in gains.items() if gain.trust != "contradictory"}
+        if not told:
+            lines.append(f"* {name}: the aim is {aim:g}x; no row says.")
             continue
-        best = min(ran, key=lambda row: row["ratio"].number)
-        ratio = paired_ratio(rows[0]["latency"].samples, best["latency"].samples)
+        label, ratio = max(told.items(), key=lambda item: item[1].value)
         assert ratio.low is not None and ratio.high is not None
         outcome = "reached" if ratio.low >= aim else "not reached" if ratio.high < aim else "cannot be told"
-        lines.append(f"* {name}: {ratio.value:.2f}x by {best.label}; the aim of {aim:g}x is {outcome}.")
+        lines.append(f"* {name}: {ratio.value:.2f}x by {label}; the aim of {aim:g}x is {outcome}.")
     return lines

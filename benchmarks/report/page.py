@@ -17,6 +17,7 @@ from avsbg.benchmarks.report.estimates import estimate_table
 from avsbg.benchmarks.report.labels import network_title, way_title
 from avsbg.benchmarks.report.tables import Table, make_table, number, to_markdown
 from avsbg.benchmarks.results.schema import PROFILE, Measurement, read_rows
+from avsbg.benchmarks.results.trust import ratio_to
 
 HTML, MARKDOWN = "report.html", "report.md"
 
@@ -63,11 +64,11 @@ class Report:
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a section: a table, a plot, facts or a command. Markdown shows all but plots."""
+    """A piece of a section: a table, a plot in each of its widths, facts or a command. Markdown shows all but plots."""
 
     heading: str = ""
     table: Table | None = None
-    svg: str = ""
+    svg: tuple[str, str] | None = None  # for a wide window and for a narrow one
     text: str = ""
     facts: tuple[tuple[str, str], ...] = ()
     code: str = ""
@@ -122,7 +123,12 @@ def write_report(report: Report, directory: Path, *, replace: bool = False) -> N
 
 def make_sections(report: Report) -> list[Section]:
     """The sections that there is something to say in."""
-    problems = tuple((row.label, "; ".join(row.problems)) for row in report.unstable)
+    problems = tuple(
+        (row.label, "; ".join(problems))
+        for run in report.runs
+        for row in run.rows
+        if (problems := _doubts(row, run.first))
+    )
     sections = [
         Section(
             "table7",
@@ -149,7 +155,7 @@ def make_sections(report: Report) -> list[Section]:
             [Part(table=estimate_table(report.rows))],
         ),
         Section("environment", "Environment", "", _per_run(report, _environment)),
-        Section("unstable", "Unstable rows", "", [Part(facts=problems)]),
+        Section("unstable", "Unstable rows and rough ratios", "", [Part(facts=problems)]),
         Section(
             "repeat",
             "How to repeat",
@@ -158,6 +164,12 @@ def make_sections(report: Report) -> list[Section]:
         ),
     ]
     return [section for section in sections if not section.is_empty]
+
+
+def _doubts(row: Measurement, first: Measurement) -> tuple[str, ...]:
+    """Why a row's times are unstable, and why its ratio is not firm."""
+    reasons = () if row is first else ratio_to(row, first).reasons
+    return (*row.problems, *(reason for reason in reasons if reason not in row.problems))
 
 
 def _per_run(report: Report, make: Callable[[RunRows], list[Part]]) -> list[Part]:
@@ -171,28 +183,42 @@ def _per_run(report: Report, make: Callable[[RunRows], list[Part]]) -> list[Part
     return parts
 
 
+def _plot(plot: Callable[..., str], data: Sequence[Any], text: str) -> Part:
+    """A plot for a wide window, and for one of a telephone's width."""
+    return Part(svg=(plot(data, width=plots.WIDE), plot(data, width=plots.NARROW)), text=text)
+
+
 def _table7(run: RunRows) -> list[Part]:
-    caption = "Measured beside the paper's figures; times are medians and 90th percentiles."
-    return [Part(table=make_table(run.rows, speed.table7_columns(run.first), caption))]
+    caption = (
+        f"Measured beside the paper's figures; times are medians. {speed.ROUGH_LEGEND}, or the time of an unstable row."
+    )
+    time = (f"ms per clip\n{speed.INTERVAL}", speed.median_cell)
+    return [Part(table=make_table(run.rows, speed.table7_columns(run.first, time), caption))]
 
 
 def _latency(run: RunRows) -> list[Part]:
     text = "Every sample; the bar spans the quartiles. Grey rows are unstable."
-    return [Part(svg=plots.latency(run.rows), text=text), Part(table=speed.distribution_table(run.rows))]
+    return [
+        _plot(plots.latency, run.rows, text),
+        Part(table=speed.distribution_table(run.rows)),
+    ]
 
 
 def _profile(run: RunRows) -> list[Part]:
     if not run.profiles:
         return []
     text = "A per-layer profile, folded by the modules that layers are named after."
-    return [Part(svg=plots.part_bars(run.profiles), text=text), Part(table=speed.part_table(run.profiles, run.rows))]
+    return [
+        _plot(plots.part_bars, run.profiles, text),
+        Part(table=speed.part_table(run.profiles, run.rows)),
+    ]
 
 
 def _bound(run: RunRows) -> list[Part]:
     if not run.first.run.peaks:
         return []
-    text = "Circles are stable rows. Peaks and bandwidth were measured in the same run."
-    return [Part(svg=plots.roofline(run.rows), text=text), Part(table=speed.bound_table(run.rows))]
+    text = "Hollow circles are unstable rows. Peaks and bandwidth were measured in the same run."
+    return [_plot(plots.roofline, run.rows, text), Part(table=speed.bound_table(run.rows))]
 
 
 def _accuracy(report: Report) -> list[Part]:
@@ -205,7 +231,7 @@ def _accuracy(report: Report) -> list[Part]:
         for row in report.rows
         if row.is_stable and isinstance(score := scores.get(row.label), (int, float))
     ]
-    plot = [Part(svg=plots.trade(points), text="Rows that are both timed and scored.")] if points else []
+    plot = [_plot(plots.trade, points, "Rows that are both timed and scored.")] if points else []
     named = {name: value for row in report.accuracy for name, value in row.items() if "sha256" not in name}
     names = [name for name, value in named.items() if isinstance(value, (str, int, float))][:10]
     columns = [(name.replace("_", " "), lambda row, name=name: _plain(row.get(name))) for name in names]
@@ -254,16 +280,18 @@ def _environment(run: RunRows) -> list[Part]:
 def tiles(report: Report) -> list[tuple[str, str]]:
     """The headline: how many rows are a result, and the most that was gained on one network."""
     stable = len(report.rows) - len(report.unstable)
-    found = [(f"{stable} / {len(report.rows)}", "rows stable enough to be a result")]
+    found = [(f"{stable} / {len(report.rows)}", "rows whose times are stable")]
     for run in report.runs:
         first = run.first
         # Another network is no gain.
         same = [row for row in run.rows if row.ran.network == first.ran.network and row.label != first.label]
-        others = [row for row in same if row.is_stable]
-        if others and first.is_stable:
-            best = min(others, key=lambda row: row["ratio"].number)
+        gains = {row.label: judged for row in same if (judged := ratio_to(row, first)).trust != "contradictory"}
+        if gains:
+            best = min((row for row in same if row.label in gains), key=lambda row: gains[row.label].interval.value)
+            judged = gains[best.label]
             ways = f"{network_title(first.ran.variant)}: {way_title(best)}, against {way_title(first)}"
-            found.append((f"{1 / best['ratio'].number:.2f}x", ways))
+            mark = f" {speed.ROUGH}" if judged.trust == "rough" else ""
+            found.append((f"{1 / judged.interval.value:.2f}x{mark}", ways))
     networks = {row.ran.network: row for row in report.rows}
     for name, row in list(networks.items())[:4]:
         found.append((f"{row['published_parameters'].number / 1e6:.2f} M", f"parameters, {name}"))

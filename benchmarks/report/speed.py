@@ -9,9 +9,16 @@ from avsbg.benchmarks.report.labels import network_title, precision, way_title
 from avsbg.benchmarks.report.paper import DEVICE, paper_figures
 from avsbg.benchmarks.report.tables import Cell, Columns, Table, make_table, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement
-from avsbg.benchmarks.results.statistics import CONFIDENCE, drift
+from avsbg.benchmarks.results.stability import LIMITS
+from avsbg.benchmarks.results.statistics import CONFIDENCE, drift, median_interval
+from avsbg.benchmarks.results.trust import accuracy_problems, ratio_to
 
 UNSTABLE = "unstable"
+ROUGH = "~"
+ROUGH_LEGEND = (
+    f"{ROUGH} marks a ratio whose interval is wider than {LIMITS.interval:.0%} of it, or that drifts by more than "
+    f"{LIMITS.ratio_drift:.0%}"
+)
 INTERVAL = f"[{CONFIDENCE:.0%} interval]"
 
 _Function = Callable[[Measurement], object]
@@ -25,16 +32,29 @@ def network_cell(row: Measurement) -> Cell:
 def time_cell(row: Measurement) -> Cell:
     """Median and 90th percentile in milliseconds; none of an unstable row."""
     if not row.is_stable:
-        return Cell(UNSTABLE, "unstable", "not a result")
+        return Cell("-", "number", "unstable")
     summary = row["latency"].summary
     return number(f"{1e3 * summary.p50:.1f} / {1e3 * summary.p90:.1f}", f"{1 / summary.p50:.2f} clips/s")
 
 
+def median_cell(row: Measurement) -> Cell:
+    """The median in milliseconds with its interval, marked where the row is unstable; none of wrong masks."""
+    if accuracy_problems(row):
+        return Cell(UNSTABLE, "unstable", "not the network's masks")
+    samples = [1e3 * seconds for seconds in row["latency"].samples]
+    text = with_interval(median_interval(samples), ".1f")
+    return number(text) if row.is_stable else Cell(f"{text} {ROUGH}", "rough")
+
+
 def ratio_cell(row: Measurement, first: Measurement) -> Cell:
-    """The time over that of the first row; none where one of the two is unstable."""
-    if not row.is_stable or not first.is_stable:
-        return Cell(UNSTABLE, "unstable")
-    return number("1" if row is first else with_interval(row["ratio"]))
+    """The time over that of the first row, marked where it is rough; none where the pairs contradict each other."""
+    if row is first:
+        return number("1")
+    judged = ratio_to(row, first)
+    if judged.trust == "contradictory":
+        return Cell("wrong masks" if accuracy_problems(row) else "pairs disagree", "unstable")
+    text = with_interval(judged.interval)
+    return number(text) if judged.trust == "firm" else Cell(f"{text} {ROUGH}", "rough")
 
 
 def scaled(metric: str, factor: float, form: str) -> _Function:
@@ -47,15 +67,21 @@ def scaled(metric: str, factor: float, form: str) -> _Function:
     return cell
 
 
-def _percentile(name: str, form: str, *, always: bool = False) -> _Function:
-    """A column of a percentile in milliseconds; of an unstable row only if `always`."""
+def _percentile(name: str, form: str) -> _Function:
+    """A column of a percentile in milliseconds, marked where the row is unstable."""
 
     def cell(row: Measurement) -> Cell:
-        if not row.is_stable and not always:
-            return Cell(UNSTABLE, "unstable")
-        return number(f"{1e3 * getattr(row['latency'].summary, name):{form}}")
+        text = f"{1e3 * getattr(row['latency'].summary, name):{form}}"
+        return number(text) if row.is_stable else Cell(f"{text} {ROUGH}", "rough")
 
     return cell
+
+
+def processor_cell(row: Measurement) -> Cell:
+    """Seconds of all cores together that a clip took, in milliseconds; empty where they were not measured."""
+    if "processor_time" not in row.metrics:
+        return number(None)
+    return number(f"{1e3 * row['processor_time'].summary.p50:.0f}")
 
 
 def _variation(row: Measurement) -> Cell:
@@ -83,7 +109,9 @@ def find_bound(row: Measurement) -> float | None:
     return operations / peak if peak and operations else None
 
 
-def table7_columns(first: Measurement) -> Columns[Measurement]:
+def table7_columns(
+    first: Measurement, time: tuple[str, _Function] = ("ms per clip\np50 / p90", time_cell)
+) -> Columns[Measurement]:
     """The columns of Table 7: measured figures beside the published ones, ratios to the first row."""
     return [
         ("network", lambda row: network_title(row.ran.variant)),
@@ -91,7 +119,7 @@ def table7_columns(first: Measurement) -> Columns[Measurement]:
         ("precision", precision),
         ("parameters, M\npublished / needed", _parameters),
         ("GFLOP", scaled("operations", 1e9, ".1f")),
-        ("ms per clip\np50 / p90", time_cell),
+        time,
         (f"time to the first row\n{INTERVAL}", lambda row: ratio_cell(row, first)),
         ("peak MiB", scaled("peak_memory", 2**20, ".0f")),
         (f"paper, {DEVICE}\nM / ms", _paper),
@@ -102,6 +130,7 @@ def latency_table(rows: Sequence[Measurement]) -> Table:
     """Milliseconds per clip, and the ratio to the reference; unstable rows are marked."""
     first = rows[0]
     reference = first.run.settings.get("reference")
+    reference_row = next((row for row in rows if row.label == reference), first)
 
     def label(row: Measurement) -> Cell:
         problems = f"unstable: {'; '.join(row.problems)}" if row.problems else ""
@@ -110,10 +139,11 @@ def latency_table(rows: Sequence[Measurement]) -> Table:
 
     columns: Columns[Measurement] = [
         ("case", label),
-        *((name, _percentile(name, ".2f", always=True)) for name in ("p50", "p90", "p99")),
+        *((name, _percentile(name, ".2f")) for name in ("p50", "p90", "p99")),
         ("CV", _variation),
         ("drift", _drift),
-        (f"ratio to * {INTERVAL}", lambda row: number(with_interval(row["ratio"]))),
+        ("processor", processor_cell),
+        (f"ratio to * {INTERVAL}", lambda row: ratio_cell(row, reference_row)),
     ]
     samples = len(first["latency"].samples)
     return make_table(rows, columns, f"Latency per clip, ms ({first.case['scope']}, {samples} samples each)")
@@ -140,15 +170,17 @@ def cost_table(rows: Sequence[Measurement]) -> Table:
 
 
 def distribution_table(rows: Sequence[Measurement]) -> Table:
-    """Percentiles of every stable row."""
+    """Percentiles of every row."""
     columns: Columns[Measurement] = [
         ("row", network_cell),
         *((name, _percentile(name, ".1f")) for name in ("p50", "p90", "p95", "p99")),
         ("CV", _variation),
         ("drift", _drift),
+        ("processor", processor_cell),
         ("samples", lambda row: number(len(row["latency"].samples))),
     ]
-    return make_table(rows, columns, "Milliseconds per clip.")
+    caption = f"Milliseconds per clip; {ROUGH} marks unstable rows. Processor: the time of all cores together."
+    return make_table(rows, columns, caption)
 
 
 def memory_table(rows: Sequence[Measurement]) -> Table:
@@ -170,15 +202,14 @@ def bound_table(rows: Sequence[Measurement]) -> Table:
         return number(f"{row['operations'].number / 1e9:.1f} / {peak / 1e9:.0f}", "GFLOP / GFLOP/s")
 
     def times(row: Measurement) -> Cell:
-        if not row.is_stable:
-            return Cell(UNSTABLE, "unstable")
-        return number(f"{row['latency'].summary.p50 / (find_bound(row) or 1):.2f}")
+        text = f"{row['latency'].summary.p50 / (find_bound(row) or 1):.2f}"
+        return number(text) if row.is_stable else Cell(f"{text} {ROUGH}", "rough")
 
     columns: Columns[Measurement] = [
         ("row", network_cell),
         ("work over peak", work),
         ("bound ms", lambda row: number(f"{1e3 * (find_bound(row) or 0):.0f}")),
-        ("measured ms", time_cell),
+        ("measured ms", median_cell),
         ("times the bound", times),
     ]
     return make_table(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from avsbg.benchmarks.report.labels import network_title
-from avsbg.benchmarks.report.tables import Columns, Table, make_table, number
+from avsbg.benchmarks.report.tables import Columns, Table, make_table, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement
 
 _MIB = 2**20
@@ -55,14 +55,18 @@ def stream_title(row: Measurement) -> str:
 def _compare_with_clips(row: Measurement) -> str:
     ratio, bound = row["ratio"], 0.25
     stream, clip = row["stream"].summary, row["clip"].summary
-    assert ratio.low is not None and ratio.high is not None
-    outcome = "within" if ratio.high <= bound else "not shown to be within" if ratio.number <= bound else "above"
+    outcome = (
+        "within"
+        if ratio.high is not None and ratio.high <= bound
+        else "not shown to be within"
+        if ratio.number <= bound
+        else "above"
+    )
     doubts = f" These samples are not stable ({'; '.join(row.problems)})." if row.problems else ""
     return (
         f"{stream_title(row)}: a new frame costs {1e3 * stream.p50:.0f} ms in a stream and "
         f"{1e3 * clip.p50:.0f} ms by running the clip of {row.case['frames']} again (medians of {clip.n} pairs). In "
-        f"pairs a stream takes {ratio.number:.3f} [{ratio.low:.3f}, {ratio.high:.3f}] of clip mode's time, {outcome} a "
-        f"quarter.{doubts}"
+        f"pairs a stream takes {with_interval(ratio)} of clip mode's time, {outcome} a quarter.{doubts}"
     )
 
 

@@ -24,7 +24,10 @@ _STYLES = {"faster": "green", "slower": "red", "cannot tell": "dim"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table; `mark` is `number`, `unstable`, one of `_STYLES` or empty, `detail` a line in small print."""
+    """A cell of a table; `detail` is a line in small print.
+
+    `mark` is `number`, `rough` (a number to be taken with care), `unstable`, one of `_STYLES`, or empty.
+    """
 
     text: str
     mark: str = ""
@@ -45,7 +48,7 @@ class Table:
     @property
     def has_numbers(self) -> tuple[bool, ...]:
         """Of each column, whether it is one of numbers, by its first cell."""
-        return tuple(cell.mark in ("number", "unstable") for cell in self.rows[0]) if self.rows else ()
+        return tuple(cell.mark in ("number", "rough", "unstable") for cell in self.rows[0]) if self.rows else ()
 
 
 def make_table(rows: Iterable[Row], columns: Columns[Row], caption: str = "") -> Table:

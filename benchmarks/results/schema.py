@@ -43,6 +43,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "accuracy": ({"target", "streamed", "data"}, {"miou", "f_score"}),
     "ablation": ({"ablation", "seed", "data", "categories"}, {"miou", "f_score"}),
     "engine": ({"engine", "graph", "clips", "precision", "operator"}, {"engine_bytes"}),
+    "engine-failure": ({"graph", "clips", "precision", "operator"}, set()),
     "activation-memory": ({"graph", "clips", "node", "part"}, {"live"}),
 }
 

@@ -19,6 +19,9 @@ class Limits:
     others: float = 0.10  # share of all cores that other processes used while sampling
     logit_difference: float = TOLERANCE  # to PyTorch on the bundle's vectors, as `avsbg verify` allows
     miou: float = DEFAULT_MIN_MIOU  # of the masks with PyTorch's, instead of that, in a precision meant to differ
+    interval: float = 0.10  # of a paired ratio, in shares of it: a firm ratio's is no wider
+    ratio_drift: float = 0.05  # of a paired ratio, of its last quarter's median against the first's, either way
+    half: int = 4  # pairs at least in each half, for the halves to contradict each other
 
 
 LIMITS = Limits()
@@ -43,6 +46,12 @@ def find_problems(
         problems.append(f"the last quarter is {moved:+.1%} off the first, beyond {limits.drift:.1%}")
     if others > limits.others:
         problems.append(f"other processes used {others:.1%} of the processor, above {limits.others:.1%}")
+    return (*problems, *find_accuracy_problems(logit_difference, miou))
+
+
+def find_accuracy_problems(logit_difference: float | None, miou: float | None) -> tuple[str, ...]:
+    """Say why outputs are not PyTorch's; nothing where they are, or no test vectors tell."""
+    limits, problems = LIMITS, []
     if miou is not None:
         if not miou >= limits.miou:  # NaN fails
             problems.append(f"masks have a mean IoU of {miou:.4f} with PyTorch's, below {limits.miou:g}")

@@ -1,4 +1,4 @@
-"""Statistics of samples: percentiles, and means and ratios with bootstrap confidence intervals."""
+"""Statistics of samples: percentiles, and medians, means and ratios with confidence intervals."""
 
 from __future__ import annotations
 
@@ -50,20 +50,46 @@ def drift(samples: Sequence[float], *, windows: int = 4) -> float:
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its bootstrap confidence interval, which fewer than two samples have not."""
+    """An estimate with its confidence interval, which too few samples have not: two of a mean, six of a median."""
 
     value: float
     low: float | None
     high: float | None
 
+    @property
+    def width(self) -> float | None:
+        """The width of the interval in shares of the estimate; None without an interval."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / abs(self.value)
 
-def paired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Interval:
-    """The median over pairs, two at least, of numerator / denominator, with a percentile-bootstrap interval."""
+
+def median_interval(values: Sequence[float]) -> Interval:
+    """The median with the interval of the sign test: the medians that the test does not reject.
+
+    Its ends are samples, the k-th smallest and the k-th largest, with the largest k whose coverage is the confidence at
+    the least. It assumes that samples are independent with one median, and nothing of their distribution, so that
+    single disturbances of any size leave it valid. A `ValueError` if there are no samples.
+    """
+    from scipy.stats import binom
+
+    if not values:
+        raise ValueError("no samples to take the median of")
+    ordered, n = sorted(values), len(values)
+    dropped = int(binom.ppf((1 - CONFIDENCE) / 2, n, 0.5)) - 1  # at each end
+    value = float(np.median(ordered))
+    return Interval(value, None, None) if dropped < 0 else Interval(value, ordered[dropped], ordered[n - 1 - dropped])
+
+
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> Interval:
+    """The median over pairs, two at least, of numerator / denominator, with its `median_interval`."""
+    return median_interval(pair_ratios(numerator, denominator))
+
+
+def pair_ratios(numerator: Sequence[float], denominator: Sequence[float]) -> list[float]:
+    """The ratio of each pair; a `ValueError` if there are fewer than two, or samples without a partner."""
     if len(numerator) != len(denominator) or len(numerator) < 2:
         lengths = f"{len(numerator)} and {len(denominator)}"
         raise ValueError(f"paired samples need equal lengths of at least 2, not {lengths}")
-    ratios = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
-    return Interval(float(np.median(ratios)), *_bootstrap((ratios,), np.median, seed))
+    return [above / below for above, below in zip(numerator, denominator, strict=True)]
 
 
 def unpaired_ratio(numerator: Sequence[float], denominator: Sequence[float], *, seed: int = 0) -> Interval:

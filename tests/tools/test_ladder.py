@@ -44,11 +44,18 @@ def test_gains_bounds_and_aims() -> None:
     assert "a reduced precision: 4.00x by avs-bg:openvino:int8; the aim of 3x is reached." in text
 
 
-def test_an_unstable_step_counts_for_nothing() -> None:
-    text = ladder(rows(problems=("masks have a mean IoU of 0.5",)), "rows.jsonl")
-    assert "| unstable | unstable | unstable |" in text and "4.00" not in text
+def test_a_step_with_other_masks_counts_for_nothing() -> None:
+    problems = ("masks have a mean IoU of 0.5",)
+    text = ladder(rows(problems=problems, metrics={"miou": Metric(value=0.5)}), "rows.jsonl")
+    assert "| - | pairs disagree | pairs disagree |" in text and "4.00" not in text
     assert "a reduced precision: 2.00x by avs-bg:openvino:bf16; the aim of 3x is not reached." in text
     assert "masks have a mean IoU of 0.5" in text
+
+
+def test_a_step_whose_times_are_unstable_keeps_its_gain() -> None:
+    text = ladder(rows(problems=("busy",)), "rows.jsonl")
+    assert "| - | 4.00 [4.00, 4.00] | 2.00 [2.00, 2.00] |" in text
+    assert "a reduced precision: 4.00x by avs-bg:openvino:int8" in text and ": busy." in text
 
 
 def test_steps_of_two_runs_are_no_ladder() -> None:

@@ -61,7 +61,7 @@ def check_metrics(rows: list[Measurement], sgemm_size: int = 2048) -> None:
 def test_every_case_gets_a_row_whose_metrics_follow_from_its_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(operator, "_SGEMM_SIZE", 64)
     monkeypatch.setattr(operator, "_SGEMM_FLOP", 2 * 64**3)
-    rows = operator.measure_size(7, 1, samples=2, pause=0.0, memory=False)
+    rows = operator.measure_size(7, 1, samples=6, pause=0.0, memory=False)
     names = [row.label for row in rows if row.kind == "operator" and row.case["pairs"]]
     assert names == case_names()
     assert {OURS, FIVE_PRODUCTS, *MATERIALISED, *TILED} <= set(names)
@@ -82,7 +82,7 @@ def test_a_case_that_computes_something_else_is_refused(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(operator_cases, "create", broken)
     with pytest.raises(AvsbgError, match="torch differs from numpy by"):
-        operator.measure_size(7, 1, samples=2, pause=0.0, memory=False)
+        operator.measure_size(7, 1, samples=6, pause=0.0, memory=False)
 
 
 @pytest.mark.slow
