@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -49,6 +50,13 @@ def describe_environment() -> Environment:
         packages=versions,
         variables={name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)},
     )
+
+
+def describe_command() -> tuple[str, ...]:
+    """The command line that runs, as a user would give it."""
+    program = Path(sys.argv[0])
+    is_module = program.name == "__main__.py" and program.parent.name == "benchmarks"
+    return (*(("python", "-m", "avsbg.benchmarks") if is_module else ("avsbg",)), *sys.argv[1:])
 
 
 def default_threads() -> int:

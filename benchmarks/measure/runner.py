@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -12,7 +11,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticSerializationError
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.machine.environment import default_threads, describe_environment
+from avsbg.benchmarks.machine.environment import default_threads, describe_command, describe_environment
 from avsbg.benchmarks.machine.sensors import throttling
 from avsbg.benchmarks.measure.cases import BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
@@ -78,7 +77,7 @@ def compare(
 
     timed, run = sample(cases, workload, settings, progress, threads=threads, check=check)
     recorded = {"warmup": settings.warmup, "patience": settings.patience, "pause": PAUSE, "limits": asdict(LIMITS)}
-    told = {"started": started, "command": ("avsbg", *sys.argv[1:]), "settings": {"reference": reference, **recorded}}
+    told = {"started": started, "command": describe_command(), "settings": {"reference": reference, **recorded}}
     run = run.model_copy(update=told)
     rows = []
     for case in cases:
