@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS := cpu,openvino,export,bench,rtx,train,package,dev
 READY  := $(VENV)/.ready
 
-.PHONY: native demo demo-trained report measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help
+.PHONY: native demo demo-trained report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -62,7 +62,7 @@ NETWORKS := avs-bg avsbench avs-bg-resnet50 avsbench-resnet50
 BENCH := --backend torch:published --backend torch:efficient --backend onnxruntime:native
 SAMPLES := 12
 # Rounds before the first that counts, and how many may follow while a row still drifts or varies.
-BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --allow-unstable --overwrite
+BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --interval 0.05 --budget 900 --allow-unstable --overwrite
 $(TABLE7)/%/manifest.json: | $(NATIVE)
 	$(BIN)/avsbg export $* --seed 2 --audio embedding -o $(TABLE7)/$* --overwrite
 
@@ -71,6 +71,17 @@ report: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure an
 	    -o $(TABLE7)/rows
 	$(BIN)/avsbg bench report $(TABLE7)/rows -o $(TABLE7)/report --overwrite
 	@echo "Look at $(TABLE7)/report/report.html."
+
+table7: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## the rows of make report; run again, it adds rounds to them
+	$(BIN)/avsbg bench run $(NETWORKS:%=$(TABLE7)/%) $(BENCH) $(BENCH_OPTIONS:--overwrite=--resume) -o $(TABLE7)/rows
+	$(BIN)/python -m tools.docs_tables --show table7 $(TABLE7)/rows/rows.jsonl
+
+# Every network beside AVS-BG in one run, then an engine of each, which is slower; both write the same file.
+networks: $(NATIVE)  ## measure all networks (a quiet machine!), build their engines, renew the tables of networks
+	$(BIN)/python -m avsbg.benchmarks networks -o out/networks/rows.jsonl
+	$(BIN)/python -m avsbg.benchmarks network-engines -o out/networks/rows.jsonl
+	cp out/networks/rows.jsonl benchmarks/results/networks.jsonl
+	$(BIN)/python -m tools.docs_tables --page README.md --page docs/networks.md
 
 measure: report  ## make report on a quiet machine, and renew the README's table from its rows
 	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl

@@ -104,7 +104,11 @@ def networks(  # noqa: PLR0917  (each is an option by name)
     output: Output = Path("out/networks/rows.jsonl"),
     bundles: Bundles = Path("out/networks"),
     only: Only = None,
-    samples: Annotated[int, typer.Option(min=2, help="Rounds that are kept, at the least.")] = 10,
+    samples: Annotated[int, typer.Option(min=2, help="Rounds that are kept, at the least.")] = 8,
+    interval: Annotated[
+        float, typer.Option(metavar="SHARE", help="Go on until each ratio's interval is no wider, in shares of it.")
+    ] = 0.05,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", help="How long these rounds may take.")] = 360.0,
     warmup: Annotated[int, typer.Option(min=1, help="Rounds that are dropped first.")] = 2,
     threads: Annotated[int | None, typer.Option(min=1, help="By default the physical cores.")] = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,
@@ -122,7 +126,7 @@ def networks(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.report.tables import results_console, to_console
     from avsbg.progress import ProgressBars
 
-    settings = Settings(warmup=warmup, samples=samples, seconds=0.0, memory=memory)
+    settings = Settings(warmup, samples, seconds=0.0, interval=interval, budget=budget, memory=memory)
     shape = {"frames": frames, "size": size}
     with ProgressBars(quiet=True) as progress:
         threads = threads or default_threads()

@@ -37,6 +37,14 @@ def run(  # noqa: PLR0917  (each is an option by name)
     patience: Annotated[
         int, Option(metavar="ROUNDS", help="Go on for so many rounds at most while a row is unstable.")
     ] = 0,
+    interval: Annotated[
+        float | None, Option(metavar="SHARE", help="Go on until each ratio's interval is no wider, as 0.05 of it.")
+    ] = None,
+    budget: Annotated[float, Option(metavar="SECONDS", help="How long the rounds for --interval may take.")] = 600.0,
+    resume: Annotated[
+        bool,
+        Option("--resume", help="Add rounds to the results in DIR, if it has some."),
+    ] = False,
     warmup: Annotated[int, Option(metavar="N", help="Rounds that are dropped first.")] = 3,
     threads: Threads = None,
     device: Device = None,
@@ -80,21 +88,31 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.benchmarks.report.directory import results_directory, write_results
     from avsbg.benchmarks.report.speed import cost_table, latency_table
     from avsbg.benchmarks.report.tables import results_console, to_console
+    from avsbg.benchmarks.results.schema import ROWS, read_rows
     from avsbg.progress import ProgressBars
 
-    directory = results_directory(output, force=overwrite)  # refused before anything is measured
+    # Refused before anything is measured.
+    directory = results_directory(output, force=overwrite or resume)
+    earlier = read_rows(directory, "latency") if resume and (directory / ROWS).is_file() else []
     workload = Workload(scope=scope, clips=batch, video=video)
     settings = Settings(
-        warmup=warmup, samples=samples, seconds=seconds, patience=patience, reference=reference, memory=not no_memory
+        warmup=warmup,
+        samples=samples,
+        seconds=seconds,
+        patience=patience,
+        interval=interval,
+        budget=budget,
+        reference=reference,
+        memory=not no_memory,
     )
     threads = threads or default_threads()
     targets = [join_names(name, implementation, precision) for name in backend or ["onnxruntime"]]
     report = plain_console(stderr=True, markup=False).print
     chosen = list_cases(bundles, targets, threads=threads, clips=batch, device=device, trust=trust, report=report)
     with ProgressBars(quiet=True) as progress:
-        rows = compare(chosen, workload, settings, progress)
+        rows = compare(chosen, workload, settings, progress, earlier=earlier)
         profiles = profile_all(chosen, workload, progress) if profile else []
-    write_results(directory, rows, profiles, replace=overwrite)
+    write_results(directory, rows, profiles, replace=overwrite or resume)
     console = results_console()
     console.print(to_console(latency_table(rows)))
     console.print(to_console(cost_table(rows)))

@@ -16,6 +16,7 @@ from avsbg.benchmarks.machine.sensors import throttling
 from avsbg.benchmarks.measure.cases import BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.flops import count_flops, merged_flops
 from avsbg.benchmarks.measure.memory import measure_memory
+from avsbg.benchmarks.measure.resume import check_resumable, check_same, join_rows
 from avsbg.benchmarks.measure.sampling import PAUSE, CaseSamples, Settings, sample
 from avsbg.benchmarks.measure.workloads import Workload
 from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, Run
@@ -26,12 +27,18 @@ from avsbg.progress import Progress
 
 
 def compare(
-    cases: Sequence[BenchmarkCase], workload: Workload, settings: Settings, progress: Progress
+    cases: Sequence[BenchmarkCase],
+    workload: Workload,
+    settings: Settings,
+    progress: Progress,
+    *,
+    earlier: Sequence[Measurement] = (),
 ) -> list[Measurement]:
     """Measure the cases against each other; one row each, in their order.
 
-    A `BenchmarkError` if a bundle does not fit the workload, there is no such reference, or a measurement failed;
-    errors of backends and media pass through.
+    The rounds are added to those of `earlier`, rows of the same cases on the same machine, whose memory is not measured
+    again. A `BenchmarkError` if they are not, a bundle does not fit the workload, there is no such reference, or a
+    measurement failed; errors of backends and media pass through.
     """
     labels = [case.label for case in cases]
     reference = _reference(labels, settings.reference)
@@ -39,10 +46,13 @@ def compare(
         workload.check(case.bundle)
         case.create()  # a backend that refuses what it is asked for does so here, before minutes of work
     workloads = {case.label: workload.describe(case.bundle) for case in cases}
-    environment = describe_environment()
+    environment, before = describe_environment(), {row.label: row for row in earlier}
+    if earlier:
+        check_resumable(earlier, labels, workloads, environment)
     started = datetime.now(timezone.utc).replace(microsecond=0)
     flops = dict(zip(labels, _count(cases, progress), strict=True))
-    memory = _memory(cases, workload, progress) if settings.memory else {label: {} for label in labels}
+    measures_memory = settings.memory and not earlier
+    memory = _memory(cases, workload, progress) if measures_memory else {label: {} for label in labels}
     threads = next((int(case.options["threads"]) for case in cases if "threads" in case.options), default_threads())
 
     def make_row(case: BenchmarkCase, sampled: CaseSamples, ratio: Metric, run: Run) -> Measurement:
@@ -50,6 +60,7 @@ def compare(
         clips = workloads[label]["clips"]
         metrics = {
             "latency": Metric(unit="s", samples=tuple(seconds / clips for seconds in sampled.seconds)),
+            "processor_time": Metric(unit="s", samples=tuple(seconds / clips for seconds in sampled.processor)),
             "ratio": ratio,
             "published_parameters": Metric(value=parameters.published),
             "needed_parameters": Metric(value=parameters.inference),
@@ -70,27 +81,36 @@ def compare(
     def check(case: BenchmarkCase, described: dict[str, Any]) -> None:
         """Find out before anything is timed that a row could not be written or read."""
         try:
-            trial = make_row(case, CaseSamples([1.0], described, {}), Metric(value=1.0), Run())
+            trial = make_row(case, CaseSamples([1.0], [1.0], described, {}), Metric(value=1.0), Run())
             Measurement.model_validate_json(trial.model_dump_json())
+            if earlier:
+                check_same(before[case.label], trial.ran)
         except (ValidationError, PydanticSerializationError) as error:
             raise BenchmarkError(f"a row of {case.label} could not be written: {error}.") from error
 
     timed, run = sample(cases, workload, settings, progress, threads=threads, check=check)
     recorded = {"warmup": settings.warmup, "patience": settings.patience, "pause": PAUSE, "limits": asdict(LIMITS)}
+    recorded |= {"interval": settings.interval, "budget": settings.budget}
     told = {"started": started, "command": describe_command(), "settings": {"reference": reference, **recorded}}
     run = run.model_copy(update=told)
-    rows = []
-    for case in cases:
-        sampled = timed[case.label]
-        row = make_row(case, sampled, Metric.of(paired_ratio(sampled.seconds, timed[reference].seconds)), run)
-        rows.append(row.model_copy(update={"problems": _problems(row, sampled.seconds)}))
-    return rows
+    rows = [make_row(case, timed[case.label], Metric(value=1.0), run) for case in cases]
+    if earlier:
+        rows = [join_rows(before[row.label], row) for row in rows]
+    base = next(row for row in rows if row.label == reference)["latency"].samples
+    return [_finish(row, base) for row in rows]
 
 
-def _problems(row: Measurement, seconds: Sequence[float]) -> tuple[str, ...]:
+def _finish(row: Measurement, base: Sequence[float]) -> Measurement:
+    """The row with its ratio to the samples of the reference, and why it is unstable."""
+    ratio = Metric.of(paired_ratio(row["latency"].samples, base))
+    row = row.model_copy(update={"metrics": row.metrics | {"ratio": ratio}})
+    return row.model_copy(update={"problems": _problems(row)})
+
+
+def _problems(row: Measurement) -> tuple[str, ...]:
     """List why a row is unstable."""
     difference, miou = row.value("logit_difference"), row.value("miou")
-    found = find_problems(seconds, others=row.run.others or 0.0, logit_difference=difference, miou=miou)
+    found = find_problems(row["latency"].samples, others=row.run.others or 0.0, logit_difference=difference, miou=miou)
     assert row.run.before is not None and row.run.after is not None
     return (*found, *throttling(row.run.before, row.run.after))
 

@@ -21,6 +21,7 @@ from avsbg.benchmarks.measure.hardware_peak import measure_copy_rate, measure_ma
 from avsbg.benchmarks.measure.workloads import Workload
 from avsbg.benchmarks.results.schema import MachineState, Metric, Run
 from avsbg.benchmarks.results.stability import find_problems
+from avsbg.benchmarks.results.statistics import paired_ratio
 from avsbg.progress import Progress
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.verify import verify
@@ -38,6 +39,7 @@ class CaseSamples:
     """
 
     seconds: list[float]
+    processor: list[float]  # seconds that all threads of this process computed meanwhile
     described: dict[str, Any]
     metrics: dict[str, Metric]
 
@@ -50,11 +52,13 @@ class Settings:
     samples: int = 30  # rounds that are kept, at the least
     seconds: float = 3.0  # rounds go on until this much time has passed, all cases together
     patience: int = 0  # rounds that may follow while a row varies or drifts beyond its limits; none is dropped
+    interval: float | None = None  # rounds go on until each ratio's interval is no wider, in shares of the ratio
+    budget: float = 0.0  # seconds of sampling that these may take; what was begun is finished
     reference: str | None = None  # label of the row that the others are divided by; None for the first
     memory: bool = True  # whether peak memory is measured
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.warmup < 1 or self.seconds < 0 or self.patience < 0:
+        if self.samples < 2 or self.warmup < 1 or min(self.seconds, self.patience, self.budget, self.interval or 0) < 0:
             raise BenchmarkError(
                 f"cannot take {self.samples} samples over {self.seconds:g} s after {self.warmup} rounds of warm-up.",
                 "Take at least 2 samples after at least 1 round, over 0 s or more.",
@@ -137,6 +141,8 @@ def sample(
     Returns the samples of each case, by label, and the machine meanwhile, with its peak on so many threads afterwards.
     """
     described, calls = {}, {}
+    processor: dict[str, list[float]] = {}
+    reference = settings.reference or cases[0].label
     metrics: dict[str, dict[str, Metric]] = {}
     nvml = find_nvml()
     with ExitStack() as stack:
@@ -144,7 +150,7 @@ def sample(
             progress("loading", number, len(cases))
             backend = stack.enter_context(case.create())
             difference = logit_difference(backend, workload.clips)
-            calls[case.label] = workload.prepare(backend)
+            calls[case.label] = _count_processor_time(workload.prepare(backend), processor.setdefault(case.label, []))
             described[case.label] = backend.describe()
             check(case, described[case.label])
             precision = str(described[case.label].get("precision") or "fp32")
@@ -159,20 +165,48 @@ def sample(
             minimum_seconds=settings.seconds,
             pause=PAUSE,
             after_round=rounds.after_round,
-            more=lambda times: _wants_more(times, settings.samples + settings.patience),
+            more=lambda times: _wants_more(times, settings, reference, rounds.elapsed()),
         )
         others, after = rounds.load.share(), read_state(nvml=nvml)
         clips = {case.label: workload.describe(case.bundle)["clips"] for case in cases}
         energy = _measure_energies(calls, clips, find_meter(nvml=nvml), progress)
-    sampled = {label: CaseSamples(seconds[label], described[label], metrics[label] | energy[label]) for label in calls}
+    sampled = {
+        label: CaseSamples(
+            seconds[label],
+            processor[label][settings.warmup : settings.warmup + len(seconds[label])],
+            described[label],
+            metrics[label] | energy[label],
+        )
+        for label in calls
+    }
     peaks, copy_rate = measure_matrix_rates(threads), measure_copy_rate()
     return sampled, Run(others=others, before=rounds.before, after=after, peaks=peaks, copy_rate=copy_rate)
 
 
-def _wants_more(times: Mapping[str, Sequence[float]], at_most: int) -> bool:
-    """True while a row is unstable for its own samples' sake, and fewer than `at_most` were taken."""
-    taken = len(next(iter(times.values())))
-    return taken < at_most and any(find_problems(row, others=0.0) for row in times.values())
+def _count_processor_time(call: Callable[[], object], counted: list[float]) -> Callable[[], object]:
+    """The call, which adds the processor time of each time that it is made to `counted`."""
+
+    def counting() -> object:
+        begin = time.process_time()
+        result = call()
+        counted.append(time.process_time() - begin)
+        return result
+
+    return counting
+
+
+def _wants_more(times: Mapping[str, Sequence[float]], settings: Settings, reference: str, elapsed: float) -> bool:
+    """Whether another round follows `elapsed` seconds of them: within patience or budget, for what is not settled yet.
+
+    Patience is for rows that are unstable for their own samples' sake, the budget for ratios with wide intervals.
+    """
+    taken = len(times[reference])
+    if taken < settings.samples + settings.patience and any(find_problems(row, others=0.0) for row in times.values()):
+        return True
+    if settings.interval is None or elapsed * (taken + 1) / taken > settings.budget:
+        return False
+    widths = [paired_ratio(row, times[reference]).width for label, row in times.items() if label != reference]
+    return any(width is None or width > settings.interval for width in widths)
 
 
 def _measure_energies(
@@ -223,6 +257,10 @@ class _Rounds:
         self._title = ""
         self.load, self.before = OtherLoad(), read()
 
+    def elapsed(self) -> float:
+        """Seconds since the end of the warm-up."""
+        return time.perf_counter() - self._started
+
     def after_round(self, done: int) -> None:
         if done < self._warmup:
             self._progress("warming up, rounds", done, self._warmup)
@@ -231,5 +269,5 @@ class _Rounds:
             self._progress("warming up, rounds", done, self._warmup)
             left = self._samples * (time.perf_counter() - self._started) / done
             self._title = f"sampling in turn for about {left:.0f} s, rounds"
-            self.before, self.load = self._read(), OtherLoad()
+            self.before, self.load, self._started = self._read(), OtherLoad(), time.perf_counter()
         self._progress(self._title, done - self._warmup, max(done - self._warmup, self._samples))

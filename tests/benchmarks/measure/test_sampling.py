@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
-from avsbg.benchmarks.measure.sampling import _wants_more, interleave
+from avsbg.benchmarks.measure.sampling import Settings, _wants_more, interleave
 from avsbg.benchmarks.results.statistics import paired_ratio, summarise
 
 
@@ -69,9 +69,20 @@ def test_rounds_go_on_while_more_are_wanted_and_none_is_dropped() -> None:
 
 def test_patience_lasts_while_a_row_is_unstable() -> None:
     steady, drifting = [1.0] * 12, [1.0] * 8 + [1.2] * 4
-    assert not _wants_more({"a": steady}, 24)
-    assert _wants_more({"a": steady, "b": drifting}, 24)
-    assert not _wants_more({"a": steady, "b": drifting}, 12)
+    patient, hasty = Settings(samples=12, patience=12), Settings(samples=12)
+    assert not _wants_more({"a": steady}, patient, "a", 1.0)
+    assert _wants_more({"a": steady, "b": drifting}, patient, "a", 1.0)
+    assert not _wants_more({"a": steady, "b": drifting}, hasty, "a", 1.0)
+
+
+def test_the_budget_lasts_while_an_interval_is_wide() -> None:
+    steady, spread = [1.0] * 12, [1.0, 1.2] * 6
+    settings = Settings(samples=12, interval=0.1, budget=60.0)
+    assert _wants_more({"a": steady, "b": spread}, settings, "a", 50.0)
+    assert not _wants_more({"a": steady, "b": spread}, settings, "a", 56.0)  # the next round would end after 60.7 s
+    assert not _wants_more({"a": steady, "b": steady}, settings, "a", 50.0)
+    assert _wants_more({"a": steady[:5], "b": steady[:5]}, settings, "a", 5.0)  # no interval yet
+    assert not _wants_more({"a": spread, "b": [2 * one for one in spread]}, settings, "a", 5.0)  # pairs agree
 
 
 def test_nothing_to_time_is_refused() -> None:
