@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 EXTRAS := cpu,openvino,export,bench,rtx,train,package,dev
 READY  := $(VENV)/.ready
 
-.PHONY: native demo demo-trained report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help
+.PHONY: native environments demo demo-trained report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -23,6 +23,14 @@ $(NATIVE): $(READY) CMakeLists.txt $(shell find runtime/native cmake -type f)
 	touch $@
 
 native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the TensorRT plugin
+
+# Programs that tests start and whose needs contradict those of the rest, each in an environment of its own. Where one
+# cannot be made, its tests are skipped, which CI does not allow.
+environments: .environments/triton/.ready .environments/services/.ready  ## make the environments of the servers that tests start
+.environments/%/.ready: tests/environments/%.txt
+	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
+	sed -n 's/^# install: //p' $< | xargs -t $(@D)/bin/pip install --disable-pip-version-check --quiet -c $<
+	touch $@
 
 # The main job on real input. Weights are random (from a seed): see the README.
 DEMO := out/demo
@@ -156,6 +164,7 @@ test-fast: $(NATIVE)  ## every verb once, and all tests that take a moment: two 
 	$(TESTS) -m "not (gpu or slow or native or engine)"
 
 test: $(NATIVE)  ## the test suite
+	$(MAKE) -k environments || echo "NOT MADE: an environment that tests start servers in; they are skipped."
 	$(TESTS) -m "not gpu" --durations=15
 
 bench-smoke: $(NATIVE)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind

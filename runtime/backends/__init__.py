@@ -31,6 +31,7 @@ _BACKENDS = {
     "onnxruntime-tensorrt": "avsbg.runtime.backends.onnxruntime.backend:OnnxRuntimeTensorRtBackend",
     "tensorrt": "avsbg.runtime.backends.tensorrt.backend:TensorRtBackend",
     "tensorrt-rtx": "avsbg.runtime.backends.tensorrt.backend:TensorRtRtxBackend",
+    "triton": "avsbg.runtime.serving.triton:TritonBackend",
 }
 
 

@@ -16,6 +16,7 @@ _OTHER_DEVICE = (
     "On a processor: onnxruntime, openvino, torch. On a GPU: onnxruntime-cuda, tensorrt, torch --device cuda."
 )
 SYNTAX = "BACKEND[:IMPLEMENTATION][:PRECISION]"
+_SERVER = "triton:"
 
 
 class OperatorImplementation(str, Enum):
@@ -46,10 +47,13 @@ class BackendSpec:
     operator: OperatorImplementation | None = None  # None for the backend's default
     precision: Precision | None = None  # None for the graph's own, which is fp32 unless it says otherwise
     rest: Precision | None = None  # of the products that a quantised graph leaves out; None for the default
+    address: str | None = None  # of a server's model, of a backend that is one
 
     @classmethod
     def parse(cls, text: str) -> BackendSpec:
         """Read `BACKEND:PART...`, parts in any order; a `BackendError` if one is empty, unknown or said twice."""
+        if text.startswith(_SERVER):  # an address has colons of its own
+            return cls(_SERVER.rstrip(":"), address=text.removeprefix(_SERVER))
         backend, *details = text.split(":")
         problem, found = "" if backend else "it begins with a colon or is empty", {}
         for detail in details:
@@ -69,11 +73,12 @@ class BackendSpec:
 
     def __str__(self) -> str:
         rest = f"{REST}{self.rest}" if self.rest else None
-        return ":".join(part for part in (self.backend, self.operator, rest, self.precision) if part)
+        return ":".join(part for part in (self.backend, self.operator, rest, self.precision, self.address) if part)
 
     def options(self) -> dict[str, Any]:
         """The options that `backends.create` takes besides the backend's name."""
-        return {"operator": self.operator, "precision": self.precision, "rest": self.rest}
+        parts = {"operator": self.operator, "precision": self.precision, "rest": self.rest}
+        return parts if self.address is None else {**parts, "address": self.address}
 
 
 def _read_detail(detail: str) -> tuple[str, Any]:

@@ -1,0 +1,116 @@
+"""`avsbg batch`: large collections of videos, on this machine or over a cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Argument, Option
+
+from avsbg.cli import RUN, app
+from avsbg.cli.options import (
+    Backend,
+    BundlePath,
+    Device,
+    Implementation,
+    Mode,
+    NoSound,
+    Overwrite,
+    Precision,
+    Threads,
+    Threshold,
+)
+
+
+@app.command(rich_help_panel=RUN)
+def batch(  # noqa: PLR0917  (each is an option by name)
+    bundle: BundlePath,
+    sources: Annotated[
+        list[str],
+        Argument(
+            metavar="SOURCE...",
+            help="Videos, addresses of videos (https://, s3://), folders, lists (.txt), tables (.csv, .parquet).",
+        ),
+    ],
+    output: Annotated[str, Option("-o", "--output", metavar="DIR", help="A folder, or an address (s3://...).")],
+    engine: Annotated[Literal["local", "ray"], Option(help="This machine, or a cluster by Ray Data.")] = "local",
+    address: Annotated[
+        str | None, Option(metavar="ADDRESS", help="Of a Ray cluster that runs; by default one is begun here.")
+    ] = None,
+    workers: Annotated[int | None, Option(min=1, metavar="N", help="At most; by default as many as fit.")] = None,
+    cpus: Annotated[float, Option(min=0, metavar="N", help="Processors of each worker.")] = 1.0,
+    gpus: Annotated[float, Option(min=0, metavar="N", help="GPUs of each worker; 0.5 lets two share one.")] = 0.0,
+    column: Annotated[str, Option(metavar="NAME", help="Of a table, the column of paths and addresses.")] = "video",
+    backend: Backend = "auto",
+    implementation: Implementation = None,
+    precision: Precision = None,
+    threshold: Threshold = 0.5,
+    no_sound: NoSound = False,
+    masks: Annotated[
+        Literal["png", "video", "none"], Option(help="Masks as PNG files, as one video (masks.mkv), or not at all.")
+    ] = "png",
+    rle: Annotated[bool, Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
+    no_overlay: Annotated[bool, Option("--no-overlay", help="Leave out overlay.mp4 and overlay.png.")] = False,
+    mode: Mode = None,
+    device: Device = None,
+    threads: Threads = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Segment many videos; results.parquet says what became of each.
+
+    Each has a directory in DIR, as `avsbg run` writes it. What is complete is not done again. A video that fails, or
+    ends the process that works on it, is tried once more; then its reason is in the results.
+    """
+    from functools import partial
+
+    from avsbg.cli.backends import join_names
+    from avsbg.cli.interruption import interruptible
+    from avsbg.cli.output import plain_console
+    from avsbg.cli.run_sources import open_segmenter
+    from avsbg.progress import ProgressBars
+    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.cluster.collection import is_address, list_collection
+    from avsbg.runtime.cluster.engines import RESULTS, ClusterOptions, collect, run_local, run_ray
+    from avsbg.runtime.cluster.worker import CollectionResult, Job, join_address
+    from avsbg.runtime.errors import MediaError, OutputError, WorkerError
+    from avsbg.runtime.segment.pipeline import Options
+
+    if engine == "local" and address is not None:
+        raise WorkerError(f"--address {address} is for --engine ray.")
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        hint = "Install it with `pip install 'avsbg[cluster]'`."
+        raise OutputError(f"the results are a Parquet table, and pyarrow cannot be imported: {error}.", hint) from error
+    Bundle.open(bundle)  # or an error before any worker is begun
+    place = output if is_address(output) else str(Path(output).resolve())
+    items = list_collection(sources, column)
+    spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
+    # Workers share a machine: by default each takes the threads that it was given processors for.
+    how = {"device": device, "threads": threads or (max(1, int(cpus)) if engine == "ray" else None)}
+    network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, live=False, **how)
+    options = Options(threshold, no_sound, masks, rle, False, not no_overlay)
+    job = Job(network, options, place, overwrite)
+    with interruptible(), ProgressBars() as bars:
+        done = 0
+
+        def report(result: CollectionResult) -> None:
+            nonlocal done
+            done += 1
+            bars("videos", done, len(items))
+            if result.error is not None:
+                bars.console.print("[bold red]error:[/] ", end="")
+                bars.console.print(f"{result.source}: {result.error}", markup=False)
+
+        bars("videos", 0, len(items))
+        if engine == "ray":
+            results = run_ray(job, items, ClusterOptions(address, workers, cpus, gpus))
+        else:
+            results = run_local(job, items)
+        found = collect(results, place, report)
+    states = {state: sum(one.state == state for one in found) for state in ("done", "finished before", "failed")}
+    told = ", ".join(f"{count} {state}" for state, count in states.items() if count)
+    plain_console(markup=False).print(f"{len(found)} videos: {told}; {join_address(place, RESULTS)}")
+    if states["failed"]:
+        hint = f"The reasons are in {join_address(place, RESULTS)}; the same command does those alone again."
+        raise MediaError(f"{states['failed']} of {len(found)} videos failed.", hint)

@@ -1,0 +1,158 @@
+"""Engines that work through a collection: this machine, or a cluster by Ray Data (https://docs.ray.io).
+
+Rows are paths: each worker decodes its videos itself, so that nothing large passes between machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from avsbg.atomic import atomic_file
+from avsbg.errors import first_line
+from avsbg.runtime.cluster.collection import CollectionItem, is_address
+from avsbg.runtime.cluster.worker import CollectionResult, CollectionWorker, Job, join_address
+from avsbg.runtime.errors import OutputError, WorkerError
+
+RESULTS = "results.parquet"
+# Rows of one call of the cluster; each is a task of its own, up to so many.
+_MOST_TASKS = 10_000
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Resources of a cluster's workers."""
+
+    address: str | None = None  # of a cluster that runs; None for this machine's
+    workers: int | None = None  # at most; None for as many as fit
+    cpus: float = 1.0  # of each
+    gpus: float = 0.0  # of each; a part of one lets several share it
+
+
+def run_local(job: Job, items: Sequence[CollectionItem]) -> Iterator[CollectionResult]:
+    """Work through a collection in one process beside this one; yields the results in order."""
+    with CollectionWorker(job) as worker:
+        yield from map(worker, items)
+
+
+def run_ray(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) -> Iterator[CollectionResult]:
+    """Work through a collection on a cluster; yields the results as they come.
+
+    A worker that dies is replaced, and its video is begun once more; a video that ends a second worker has that as its
+    reason.
+
+    Raises:
+        WorkerError: Ray cannot be imported, or there is no cluster at the address.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        hint = "Install it with `pip install 'avsbg[cluster]'`."
+        raise WorkerError(f"Ray cannot be imported: {error}.", hint) from error
+    with ExitStack() as stack:
+        if not ray.is_initialized():
+            try:
+                # A cluster's own processors are known to it.
+                ray.init(address=options.address or "local", include_dashboard=False, log_to_driver=False)
+            except Exception as error:
+                where = options.address or "this machine"
+                raise WorkerError(f"there is no Ray cluster at {where}: {first_line(error)}.", "Start it.") from error
+            stack.callback(ray.shutdown)
+        yield from _work_through(job, items, options)
+
+
+def _work_through(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) -> Iterator[CollectionResult]:
+    import ray
+
+    context = ray.data.DataContext.get_current()
+    # A task that failed for good costs its own videos.
+    context.max_errored_blocks = -1
+    context.enable_progress_bars = False
+    rows = ray.data.from_items(
+        [{"source": item.source, "name": item.name} for item in items],
+        override_num_blocks=min(len(items), _MOST_TASKS),
+    )
+    most = options.workers or _fitting(ray.cluster_resources(), options)
+    results = rows.map_batches(
+        RayWorker,
+        fn_constructor_args=(job,),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(most, len(items)))),
+        num_cpus=options.cpus,
+        num_gpus=options.gpus,
+        max_restarts=-1,
+        max_task_retries=1,
+    )
+    waiting = {item.source: item for item in items}
+    for row in results.iter_rows():
+        result = CollectionResult(**row)
+        if waiting.pop(result.source, None) is not None:
+            yield result
+    for item in waiting.values():
+        reason = "the worker that had it died twice, perhaps for want of memory, or its machine was lost."
+        yield CollectionResult(item.source, join_address(job.output, item.name), "failed", reason, attempts=2)
+
+
+def _fitting(resources: dict[str, float], options: ClusterOptions) -> int:
+    """The number of workers that the cluster has room for."""
+    fits = [resources.get("CPU", 0) / options.cpus] if options.cpus else []
+    fits += [resources.get("GPU", 0) / options.gpus] if options.gpus else []
+    return max(1, int(min(fits, default=1)))
+
+
+class RayWorker:
+    """An actor of the pool: it opens the network once, and segments the videos of one batch after the other."""
+
+    def __init__(self, job: Job) -> None:
+        self._stack = ExitStack()
+        self._worker = self._stack.enter_context(CollectionWorker(job))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
+        """Segment the videos of a batch: its columns `source` and `name` become those of results."""
+        items = [CollectionItem(str(one), str(name)) for one, name in zip(batch["source"], batch["name"], strict=True)]
+        rows = [asdict(self._worker(item)) for item in items]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+
+def collect(
+    results: Iterator[CollectionResult], output: str, report: Callable[[CollectionResult], None]
+) -> list[CollectionResult]:
+    """Report each result as it comes, and write all of them as a table, also where the work breaks off.
+
+    Raises:
+        OutputError: the table cannot be written.
+    """
+    found: list[CollectionResult] = []
+    try:
+        for result in results:
+            found.append(result)
+            report(result)
+    finally:
+        write_results(found, output)
+    return found
+
+
+def write_results(results: Sequence[CollectionResult], output: str) -> None:
+    """Write `results.parquet`, a row for each video, sorted by the source."""
+    import pyarrow
+    from pyarrow import parquet
+
+    types = {"attempts": "int32", "seconds": "float64", "video_seconds": "int64", "process": "int64"}
+    fields = [(name, getattr(pyarrow, types.get(name, "string"))()) for name in CollectionResult.__dataclass_fields__]
+    rows = sorted((asdict(result) for result in results), key=lambda row: str(row["source"]))
+    table = pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(fields))
+    place = join_address(output, RESULTS)
+    try:
+        if is_address(output):
+            import fsspec
+
+            with fsspec.open(place, "wb") as stream:
+                parquet.write_table(table, stream)
+        else:
+            with atomic_file(Path(place)) as path:
+                parquet.write_table(table, path)
+    except Exception as error:  # each file system has errors of its own
+        raise OutputError(f"{place} cannot be written: {first_line(error)}.", "Make room, or see -o.") from error

@@ -1,0 +1,145 @@
+"""Models for Triton's Python backend, which names the class of a `model.py` `TritonPythonModel`.
+
+`triton_python_backend_utils` is a module that the server brings; it exists in its processes alone.
+See https://github.com/triton-inference-server/python_backend.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from avsbg.errors import AvsbgError
+from avsbg.runtime import backends
+from avsbg.runtime.backends import BackendSpec
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.serving.config import END, FRAME, SEQUENCE, START, TIMESTAMP
+from avsbg.runtime.serving.sequences import SequenceMask, SequenceRequest, SequenceSegmenter
+from avsbg.runtime.serving.triton import VALID
+from avsbg.runtime.streaming.frame_pair import create_streamed_clip
+
+BUNDLE = "bundle"  # the folder that holds it, beside `model.py`
+
+
+class _Model:
+    """The bundle, and its graphs on the backend that the model's configuration names."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Open the bundle; the server calls it once, and refuses the model if it raises."""
+        self._config = json.loads(args["model_config"])
+        given = {key: one["string_value"] for key, one in self._config.get("parameters", {}).items()}
+        self._spec = BackendSpec.parse(given["backend"])
+        self._options: dict[str, Any] = {"threads": int(given["threads"])} if "threads" in given else {}
+        if args.get("model_instance_kind") == "GPU":
+            self._options["device"] = f"cuda:{args['model_instance_device_id']}"
+        self._bundle = Bundle.open(Path(args["model_repository"]) / args["model_version"] / BUNDLE)
+        self._stack = ExitStack()
+        self._open()
+
+    def finalize(self) -> None:
+        """Close the backends."""
+        self._stack.close()
+
+    def _open(self) -> None:
+        raise NotImplementedError
+
+
+class ClipModel(_Model):
+    """Whole clips: the requests that the server's batcher hands on together are computed in one call."""
+
+    def _open(self) -> None:
+        created = backends.create(self._spec.backend, self._bundle, **self._spec.options(), **self._options)
+        self._backend = self._stack.enter_context(created)
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """A response to each request, in order."""
+        import triton_python_backend_utils as utils
+
+        names = [tensor.name for tensor in self._backend.contract.inputs]
+        arrays = [{name: utils.get_input_tensor_by_name(one, name).as_numpy() for name in names} for one in requests]
+        wanted = sorted({name for one in requests for name in one.requested_output_names()})
+        try:
+            inputs = {name: np.concatenate([one[name] for one in arrays]) for name in names}
+            outputs = self._backend.run(inputs, wanted)
+        except AvsbgError as error:
+            return [_refuse(utils, error) for _ in requests]
+        responses, first = [], 0
+        for request, own in zip(requests, arrays, strict=True):
+            rows = slice(first, first + len(own["frames"]))
+            first = rows.stop
+            mine = {name: outputs[name][rows] for name in request.requested_output_names()}
+            responses.append(utils.InferenceResponse(output_tensors=_tensors(utils, mine)))
+        return responses
+
+
+class StreamModel(_Model):
+    """Streams: the server's sequence batcher hands on at most one frame of each.
+
+    The response to a frame holds the mask of the frame before it (`valid` says whether there is one), and the response
+    to the request with END, whose frame is not looked at, that of the last. `frame` and `timestamp` say which frame the
+    mask is of. A request may have the parameter `timestamp`, in seconds.
+    """
+
+    def _open(self) -> None:
+        pair = self._stack.enter_context(create_streamed_clip(self._bundle, self._spec, **self._options))
+        self._contract = pair.encode.contract
+        self._outputs = {tensor.name: tensor for tensor in pair.decode.contract.outputs}
+        capacity = int(self._config["sequence_batching"]["oldest"]["max_candidate_sequences"])
+        self._streams = SequenceSegmenter(pair.encode, pair.decode, capacity, list(self._outputs))
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """A response to each request, in order."""
+        import triton_python_backend_utils as utils
+
+        responses: list[Any] = [None] * len(requests)
+        steps: list[tuple[int, SequenceRequest]] = []
+        for place, request in enumerate(requests):
+            try:
+                steps.append((place, self._read(utils, request)))
+            except (ValueError, TypeError) as error:
+                responses[place] = _refuse(utils, error)
+        try:
+            results: Iterable[Any] = self._streams.step([one for _, one in steps])
+        except AvsbgError as error:
+            results = [error] * len(steps)
+        for (place, _), result in zip(steps, results, strict=True):
+            wanted = requests[place].requested_output_names()
+            failed = isinstance(result, AvsbgError)
+            responses[place] = _refuse(utils, result) if failed else self._respond(utils, wanted, result)
+        return responses
+
+    def _read(self, utils: Any, request: Any) -> SequenceRequest:
+        def read(name: str) -> Any:
+            return utils.get_input_tensor_by_name(request, name).as_numpy()
+
+        timestamp = json.loads(request.parameters() or "{}").get("timestamp")
+        return SequenceRequest(
+            int(read(SEQUENCE).item()),
+            {tensor.name: read(tensor.name) for tensor in self._contract.inputs},
+            bool(read(START).item()),
+            bool(read(END).item()),
+            None if timestamp is None else float(timestamp),
+        )
+
+    def _respond(self, utils: Any, wanted: Iterable[str], mask: SequenceMask | None) -> Any:
+        arrays = {
+            VALID: np.full((1, 1), mask is not None),
+            FRAME: np.full((1, 1), -1 if mask is None else mask.index, np.int64),
+            TIMESTAMP: np.full((1, 1), np.nan if mask is None else mask.timestamp),
+        }
+        for name, tensor in self._outputs.items():
+            arrays[name] = np.zeros(tensor.single_shape, tensor.dtype) if mask is None else mask.outputs[name]
+        return utils.InferenceResponse(output_tensors=_tensors(utils, {name: arrays[name] for name in wanted}))
+
+
+def _tensors(utils: Any, arrays: dict[str, Any]) -> list[Any]:
+    return [utils.Tensor(name, np.ascontiguousarray(array)) for name, array in arrays.items()]
+
+
+def _refuse(utils: Any, error: Exception) -> Any:
+    return utils.InferenceResponse(output_tensors=[], error=utils.TritonError(str(error)))

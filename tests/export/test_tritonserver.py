@@ -1,0 +1,148 @@
+"""A real Triton Inference Server: clips in batches and streams side by side, and a server that fails."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.streaming.frame_pair import frame_inputs
+from fixtures.cli import run_avsbg
+from fixtures.environments import Server, run_avsbg_there, run_there, tritonserver
+from fixtures.videos import steady, tone, write_video
+
+pytestmark = pytest.mark.slow
+STREAMS = 8
+ATOL = 2e-5  # of probabilities: the order of float32 sums
+
+
+@pytest.fixture(scope="module")
+def served(export_once, tiny: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server of AVS-BG (clips and streams) and of the tiny bundle (clips)."""
+    folder = tmp_path_factory.mktemp("served")
+    bundle = export_once("avs-bg, waveform").bundle
+    common = ["-o", folder / "models", "--threads", "1", "--delay", "0.05"]
+    for path, name in ((bundle.path, "avs-bg"), (tiny.path, "tiny")):
+        done = run_avsbg("serve", "triton", path, "--name", name, "--max-batch", "2", *common)
+        assert done.code == 0, done.output
+    with tritonserver(folder / "models", folder / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def bundle(export_once) -> Bundle:
+    return export_once("avs-bg, waveform").bundle
+
+
+def verify(path: Path, spec: str, report: Path) -> dict:
+    done = run_avsbg_there("triton", "verify", path, "--backend", spec, "--json", report)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (result,) = json.loads(report.read_text())["results"]
+    return result
+
+
+@pytest.mark.parametrize("model", ["avs-bg-clip", "avs-bg-stream"])
+def test_a_served_bundle_is_verified_over_the_wire(served: Server, bundle: Bundle, tmp_path: Path, model: str) -> None:
+    result = verify(bundle.path, served.spec(model), tmp_path / "report.json")
+    # Three clips are more than the model takes at a time.
+    assert [(one["clips"], one["output"]) for one in result["comparisons"]] == [
+        (clips, output) for clips in (1, 3) for output in ("logits", "probability")
+    ]
+    assert (result["backend"]["model"], result["backend"]["executes"]["backend"]) == (model, "onnxruntime")
+
+
+def test_eight_streams_at_once_have_the_masks_of_clips(served: Server, bundle: Bundle, tmp_path: Path) -> None:
+    vectors = next(one for one in bundle.vectors() if one.record.clips == 3)
+    frames = bundle.manifest.clip.frames
+    clips = [number % 3 for number in range(STREAMS)]
+    arrays = {
+        name: np.stack([frame_inputs(vectors.inputs, index)[name][clips] for index in range(frames)], axis=1)
+        for name in vectors.inputs
+    }
+    found, errors = run_streams(served, bundle, arrays, tmp_path)
+    assert errors == [""] * STREAMS
+    np.testing.assert_allclose(found, vectors.outputs["probability"][clips], rtol=0, atol=ATOL)
+    log = served.log.read_text(errors="replace")
+    assert not re.search(r"^E\d", log.partition("Started GRPC")[2], re.MULTILINE), log[-2000:]
+
+
+def test_sound_that_is_no_number_fails_its_own_stream(served: Server, bundle: Bundle, tmp_path: Path) -> None:
+    vectors = next(one for one in bundle.vectors() if one.record.clips == 3)
+    frames = bundle.manifest.clip.frames
+    arrays = {
+        name: np.stack([frame_inputs(vectors.inputs, index)[name] for index in range(frames)], axis=1)
+        for name in vectors.inputs
+    }
+    arrays["waveform"] = arrays["waveform"].copy()
+    arrays["waveform"][1, 1] = np.nan
+    found, errors = run_streams(served, bundle, arrays, tmp_path)
+    assert [bool(error) for error in errors] == [False, True, False]
+    assert "NaN or infinity" in errors[1]
+    np.testing.assert_allclose(found, vectors.outputs["probability"][[0, 2]], rtol=0, atol=ATOL)
+
+
+def run_streams(
+    served: Server, bundle: Bundle, arrays: dict[str, np.ndarray], folder: Path
+) -> tuple[np.ndarray, list[str]]:
+    """All streams at the same time: the masks of those that came to their end, and the errors of all."""
+    np.savez(folder / "in.npz", **arrays)
+    address = served.spec("avs-bg-stream").removeprefix("triton:")
+    script = Path(__file__).parents[1] / "fixtures/served_streams.py"
+    done = run_there("triton", script, bundle.path, address, folder / "in.npz", folder / "out.npz")
+    assert done.returncode == 0, done.stderr
+    with np.load(folder / "out.npz") as results:
+        return results["masks"], results["errors"].tolist()
+
+
+def test_a_video_through_the_server_has_the_masks_of_this_machine(served: Server, tiny: Bundle, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "video.mp4", times=steady(5, 10), sound=tone(2.0))
+    there, here = tmp_path / "there", tmp_path / "here"
+    done = run_avsbg_there("triton", "run", tiny.path, video, "-o", there, "--backend", served.spec("tiny-clip"))
+    assert done.returncode == 0, done.stderr
+    assert run_avsbg("run", tiny.path, video, "-o", here).code == 0
+    names = sorted(path.name for path in (here / "masks").iterdir())
+    assert names
+    for name in names:
+        assert (there / "masks" / name).read_bytes() == (here / "masks" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("model", "problem"),
+    [
+        ("avs-bg-clip", "has the input frames as UINT8 [3, 64, 96, 3], and the bundle"),
+        ("nothing", "refused the model nothing or its request"),
+        ("avs-bg-stream", "is a model of streams"),
+    ],
+)
+def test_another_bundles_model_is_refused(
+    served: Server, tiny: Bundle, tmp_path: Path, model: str, problem: str
+) -> None:
+    done = run_avsbg_there("triton", "verify", tiny.path, "--backend", served.spec(model))
+    assert done.returncode == 1
+    assert problem in " ".join(done.stderr.split())
+
+
+def test_a_server_that_does_not_answer_or_is_gone_leaves_nothing_half_written(
+    served: Server, tiny: Bundle, tmp_path: Path
+) -> None:
+    """The last one: it ends the server."""
+    video, output = write_video(tmp_path / "video.mp4", times=steady(5, 10), sound=tone(2.0)), tmp_path / "out"
+    command = ["run", tiny.path, video, "-o", output, "--backend", served.spec("tiny-clip", timeout=2)]
+    served.process.send_signal(signal.SIGSTOP)
+    silent = run_avsbg_there("triton", *command)
+    served.process.send_signal(signal.SIGCONT)
+    assert silent.returncode == 1
+    assert "did not answer within 2 s" in " ".join(silent.stderr.split())
+    served.process.kill()
+    served.process.wait()
+    gone = run_avsbg_there("triton", *command)
+    assert gone.returncode == 1
+    assert "cannot be reached" in " ".join(gone.stderr.split())
+    assert "Traceback" not in silent.stderr + gone.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]

@@ -1,0 +1,129 @@
+"""`avsbg batch` with the real programs: results, resuming, broken videos, and a cluster that loses a worker."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsbg.runtime.bundle import Bundle
+from fixtures.cli import run_avsbg
+from fixtures.environments import environment, run_avsbg_there, run_there
+from fixtures.videos import steady, tone, write_video
+
+pytestmark = pytest.mark.slow
+VIDEOS = 12
+
+# In the environment: a table of results as JSON.
+READ = """
+import json, sys
+from pyarrow import parquet
+print(json.dumps(parquet.read_table(sys.argv[1]).to_pylist()))
+"""
+# A table of paths.
+WRITE = """
+import sys, pyarrow
+from pyarrow import csv, parquet
+table = pyarrow.table({"video": sys.argv[2:], "number": list(range(len(sys.argv) - 2))})
+(csv.write_csv if sys.argv[1].endswith(".csv") else parquet.write_table)(table, sys.argv[1])
+"""
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small videos, no two alike."""
+    environment("services")
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(VIDEOS):
+        sound = tone(3.0, amplitude=0.2 + 0.05 * number)
+        write_video(folder / f"{number:02}.mp4", times=steady(4, 12), rate=4, sound=sound)
+    return folder
+
+
+def outputs(folder: Path) -> dict[str, bytes]:
+    """What a run wrote, without what differs from run to run: times, and places."""
+    names = {"summary.json", "results.parquet", "batch.json"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in names
+    }
+
+
+def results(folder: Path) -> dict[str, dict]:
+    rows = json.loads(run_there("services", "-c", READ, folder / "results.parquet", check=True).stdout)
+    assert len({row["source"] for row in rows}) == len(rows)
+    return {Path(row["source"]).name: row for row in rows}
+
+
+def test_over_two_nodes_with_a_worker_killed_each_video_has_the_bytes_of_one_process(
+    tiny: Bundle, videos: Path, tmp_path: Path
+) -> None:
+    script = Path(__file__).parents[2] / "fixtures/ray_cluster.py"
+    done = run_there("services", script, tiny.path, videos, tmp_path / "cluster")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["nodes"] == 2
+    assert len(told["killed"]) == 1
+    assert len(set(told["workers"]) - set(told["killed"])) >= 1
+    assert (told["states"], told["most"], told["errors"]) == ({"done": VIDEOS}, 1, [])
+    assert run_avsbg("run", tiny.path, videos, "-o", tmp_path / "one", "--backend", "onnxruntime").code == 0
+    assert outputs(tmp_path / "cluster") == outputs(tmp_path / "one")
+    assert len(results(tmp_path / "cluster")) == VIDEOS
+
+
+def test_what_is_done_is_not_done_again_and_what_is_broken_has_its_reason(
+    tiny: Bundle, videos: Path, tmp_path: Path
+) -> None:
+    folder, output = tmp_path / "videos", tmp_path / "out"
+    folder.mkdir()
+    for name in ("00.mp4", "01.mp4"):
+        shutil.copy(videos / name, folder)
+    (folder / "broken.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    command = ["batch", tiny.path, folder, "-o", output, "--backend", "onnxruntime", "--no-overlay"]
+    first = run_avsbg_there("services", *command)
+    assert first.returncode == 1
+    assert "1 of 3 videos failed" in " ".join(first.stderr.split())
+    rows = results(output)
+    assert {name: (row["state"], row["attempts"]) for name, row in rows.items()} == {
+        "00.mp4": ("done", 1),
+        "01.mp4": ("done", 1),
+        "broken.mp4": ("failed", 2),
+    }
+    assert "broken.mp4" in rows["broken.mp4"]["error"]
+    shutil.copy(videos / "02.mp4", folder / "broken.mp4")
+    again = run_avsbg_there("services", *command)
+    assert again.returncode == 0, again.stderr
+    assert {name: row["state"] for name, row in results(output).items()} == {
+        "00.mp4": "finished before",
+        "01.mp4": "finished before",
+        "broken.mp4": "done",
+    }
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_table_to_an_address(tiny: Bundle, videos: Path, tmp_path: Path, suffix: str) -> None:
+    """The file system `file://` of fsspec stands for any: no rename, and a summary that comes last."""
+    table, output = tmp_path / f"table{suffix}", tmp_path / "out"
+    paths = [videos / "03.mp4", f"file://{videos}/04.mp4"]
+    run_there("services", "-c", WRITE, table, *paths, check=True)
+    command = ["batch", tiny.path, table, "-o", f"file://{output}", "--backend", "onnxruntime"]
+    for state in ("done", "finished before"):
+        done = run_avsbg_there("services", *command)
+        assert done.returncode == 0, done.stderr
+        assert {row["state"] for row in results(output).values()} == {state}
+    missing = run_avsbg_there("services", *command, "--column", "path")
+    assert missing.returncode == 1
+    assert "has no column 'path'. It has: video, number." in " ".join(missing.stderr.split())
+    assert run_avsbg("run", tiny.path, videos / "03.mp4", "-o", tmp_path / "here", "--backend", "onnxruntime").code == 0
+    assert outputs(output / "03.mp4") == outputs(tmp_path / "here")
+
+
+def test_a_cluster_that_is_not_there_is_an_error(tiny: Bundle, videos: Path, tmp_path: Path) -> None:
+    address = ["--engine", "ray", "--address", "127.0.0.1:1"]
+    done = run_avsbg_there("services", "batch", tiny.path, videos, "-o", tmp_path / "out", *address)
+    assert done.returncode == 1
+    assert "there is no Ray cluster at 127.0.0.1:1" in " ".join(done.stderr.split())

@@ -1,0 +1,56 @@
+"""The videos of a collection: folders, lists, and names of outputs that are unique."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from avsbg.runtime.cluster.collection import list_collection
+from avsbg.runtime.errors import MediaError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a/one.mp4", "b/one.mp4", "b/two.webm", "b/notes.txt"):
+        (tmp_path / "videos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "videos" / name).write_bytes(b"")
+    return tmp_path / "videos"
+
+
+def pairs(*sources: object) -> list[tuple[str, str]]:
+    return [(item.source, item.name) for item in list_collection([str(one) for one in sources])]
+
+
+def test_a_folders_videos_keep_their_paths(folder: Path) -> None:
+    assert [name for _, name in pairs(folder)] == ["a/one.mp4", "b/one.mp4", "b/two.webm"]
+
+
+def test_a_list_has_paths_beside_it_addresses_and_comments(folder: Path) -> None:
+    listing = folder / "list.txt"
+    listing.write_text(f"# two places\na/one.mp4\n\n{folder}/b/two.webm\n")
+    assert pairs(listing) == [(f"{folder}/a/one.mp4", "a/one.mp4"), (f"{folder}/b/two.webm", "b/two.webm")]
+    listing.write_text("https://host/x/one.mp4?signature=1\ns3://bucket/y/one.mp4\n")
+    assert [name for _, name in pairs(listing)] == ["host/x/one.mp4", "bucket/y/one.mp4"]
+
+
+def test_an_address_alone_has_its_last_part_as_a_name() -> None:
+    assert pairs("https://host/deep/video.mp4") == [("https://host/deep/video.mp4", "video.mp4")]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (lambda folder: [folder / "a/one.mp4", folder / "b/one.mp4"], "would both be written to one.mp4"),
+        (lambda folder: [folder / "nothing.mp4"], "there is no video, folder, list or table at"),
+        (lambda folder: [folder / "b/notes.txt"], "name no video"),
+    ],
+)
+def test_what_is_no_collection_is_an_error(folder: Path, make, problem: str) -> None:
+    with pytest.raises(MediaError, match=problem):
+        pairs(*make(folder))
+
+
+def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(MediaError, match="holds no video"):
+        pairs(tmp_path)
