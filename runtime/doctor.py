@@ -17,7 +17,8 @@ from typing import Any
 
 from avsbg.errors import AvsbgError
 from avsbg.native_library import NativeLibraryError, native_library
-from avsbg.runtime.device.gpu import CudaDriver, driver_version, jetson_release, power_mode, read_cuda_driver
+from avsbg.runtime.device.gpu import CudaDriver, driver_version, read_cuda_driver
+from avsbg.runtime.device.jetson import JetsonState, read_jetson
 
 # The findings that each use needs.
 _GRAPHS = ["ONNX", "onnxscript", "ONNX Runtime"]
@@ -44,7 +45,6 @@ _NEEDS = {
     "CUDA graphs with tensorrt and tensorrt-rtx": ["GPU", "pycuda", "cuda-bindings"],
 }
 
-_JETPACKS = {"R35": "5", "R36": "6", "R38": "7"}  # releases of Jetson Linux -> major versions of JetPack
 _EXTRAS = {"6": "jetson6", "7": "jetson7"}  # JetPack -> the extra with what executes engines
 
 
@@ -79,14 +79,15 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look for everything that avsbg can use."""
-    driver = read_cuda_driver()
+    driver, jetson = read_cuda_driver(), read_jetson()
     tensorrt_remedy = "pip install 'avsbg[tensorrt]'"
     cuda_remedy = "pip install 'avsbg[cuda]' (needs nvcc)"
-    if jetson_release() is not None:
+    if jetson is not None:
         tensorrt_remedy = "apt install python3-libnvinfer (venv --system-site-packages)"
-        cuda_remedy = cuda_remedy.replace("cuda]", f"{_EXTRAS.get(_jetpack() or '', 'cuda')}]")
+        cuda_remedy = cuda_remedy.replace("cuda]", f"{_EXTRAS.get(jetson.jetpack or '', 'cuda')}]")
     findings = [
-        _system(),
+        _system(jetson),
+        *([] if jetson is None else _jetson_settings(jetson)),
         _gpu(driver),
         _toolkit(),
         _package("ONNX Runtime", "onnxruntime", "pip install 'avsbg[cpu]'", _providers),
@@ -112,19 +113,33 @@ def diagnose() -> Diagnosis:
     return Diagnosis(tuple(findings), tuple(abilities))
 
 
-def _system() -> Finding:
-    jetson = jetson_release()
-    details = {"jetson_linux": jetson, "power_mode": power_mode()}
+def _system(jetson: JetsonState | None) -> Finding:
     text = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
-    if jetson is not None:
-        details["jetpack"] = jetpack = _jetpack()
-        text += f", Jetson Linux {jetson}{f' (JetPack {jetpack})' if jetpack else ''}"
-        text += f", power mode {details['power_mode'] or 'unknown'}"
-    return Finding("system", text, details=details)
+    if jetson is None:
+        return Finding("system", text, details={"jetson_linux": None, "power_mode": None})
+    jetpack = f" (JetPack {jetson.jetpack})" if jetson.jetpack else ""
+    details = {"jetson_linux": jetson.release, "jetpack": jetson.jetpack, "module": jetson.module}
+    details["power_mode"] = None if jetson.mode is None else str(jetson.mode)
+    return Finding("system", f"{text}, Jetson Linux {jetson.release}{jetpack}", details=details)
 
 
-def _jetpack() -> str | None:
-    return _JETPACKS.get((jetson_release() or "").split(",", maxsplit=1)[0].strip())
+def _jetson_settings(jetson: JetsonState) -> list[Finding]:
+    """The module, and the settings that decide its speed."""
+    memory = f", {jetson.memory_bytes / 2**30:.0f} GiB for processor and GPU" if jetson.memory_bytes else ""
+    commands = jetson.fast_commands()
+    slow = None if jetson.is_fast else f"the fast setting: {' && '.join(commands) or 'cooler'}"
+    rails = {name: round(rail.watts, 2) for name, rail in jetson.rails.items()}
+    events = sum(jetson.overcurrent_events.values())
+    power = ", ".join(f"{name} {watts:g} W" for name, watts in rails.items()) or "no rails can be read"
+    details = {"fast": jetson.is_fast, "fast_commands": commands, "throttled": jetson.throttled}
+    over = f"slowed down {events} times by over-current since the start" if events else None
+    return [
+        Finding(
+            "Jetson", f"{jetson.module or 'unknown module'}{memory}", details={"memory_bytes": jetson.memory_bytes}
+        ),
+        Finding("speed setting", jetson.describe(), slow, details=details),
+        Finding("power", power, over, details={"watts": rails, "overcurrent_events": jetson.overcurrent_events}),
+    ]
 
 
 def _bindings(driver: CudaDriver, remedy: str) -> Finding:

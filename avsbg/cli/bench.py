@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import Argument, Exit, Option, Typer
 
@@ -11,6 +11,9 @@ from avsbg.cli import MEASURE, VerbGroup, app
 from avsbg.cli.backends import join_names
 from avsbg.cli.options import Backends, Device, Implementation, Overwrite, Precision, Threads, Trust
 from avsbg.cli.output import plain_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 UNSTABLE = 3  # the exit code of a run in which a row may not be published
 
@@ -118,6 +121,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     console.print(to_console(cost_table(rows)))
     written = "rows.jsonl, latency.png, latency.svg" + (", profile.jsonl" if profiles else "")
     console.print(f"{directory}: {written}. As a page: avsbg bench report {directory} -o REPORT", soft_wrap=True)
+    _tell_setting(console)
     unstable = [row.label for row in rows if not row.is_stable]
     if unstable:
         Console(stderr=True).print(
@@ -128,3 +132,13 @@ def run(  # noqa: PLR0917  (each is an option by name)
         )
         if not allow_unstable:
             raise Exit(UNSTABLE)
+
+
+def _tell_setting(console: Console) -> None:
+    """On a Jetson, say in which setting this was measured, and how to set the fast one."""
+    from avsbg.runtime.device.jetson import read_jetson
+
+    jetson = read_jetson()
+    if jetson is not None:
+        commands = "" if jetson.is_fast else f". The fast setting: {' && '.join(jetson.fast_commands())}"
+        console.print(f"measured with {jetson.describe()}{commands}", soft_wrap=True)

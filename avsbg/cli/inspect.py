@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
 
 from avsbg.cli import CHECK, app
 from avsbg.cli.options import BundlePath, Format
 
 if TYPE_CHECKING:
+    from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.bundle.manifest import GraphRecord, WeightsRecord
 
 
 @app.command(rich_help_panel=CHECK)
-def inspect(bundle: BundlePath, output_format: Format = "text") -> None:
+def inspect(
+    bundle: BundlePath,
+    dla: Annotated[
+        str | None,
+        Option(metavar="GRAPH", help="Show which layers of this graph a Jetson's deep learning accelerator can run."),
+    ] = None,
+    output_format: Format = "text",
+) -> None:
     """Check a bundle's files against its manifest and show what it holds."""
     from rich.console import Console
     from rich.markup import escape
@@ -20,7 +30,11 @@ def inspect(bundle: BundlePath, output_format: Format = "text") -> None:
 
     from avsbg.runtime.bundle import Bundle
 
-    manifest = Bundle.open(bundle).manifest
+    opened = Bundle.open(bundle)
+    if dla is not None:
+        _show_dla(opened, dla, output_format)
+        return
+    manifest = opened.manifest
     if output_format == "json":
         print(manifest.model_dump_json(indent=2))
         return
@@ -44,6 +58,30 @@ def inspect(bundle: BundlePath, output_format: Format = "text") -> None:
     for name, value in facts.items():
         table.add_row(f"[bold]{name}[/bold]", escape(value))
     Console(highlight=False).print(table)
+
+
+def _show_dla(bundle: Bundle, name: str, output_format: str) -> None:
+    import json
+    from dataclasses import asdict
+
+    from avsbg.cli.output import plain_console
+    from avsbg.export.engine.dla import MAX_LOADABLES, examine
+
+    report = examine(bundle.file(bundle.graph(name).file))
+    if output_format == "json":
+        print(json.dumps({"graph": name, "loadables": report.loadables, **asdict(report)}, indent=2))
+        return
+    console = plain_console(markup=False)
+    total, pieces = len(report.layers), f"{report.loadables} piece{'s' * (report.loadables != 1)}"
+    console.print(f"{name}: {report.possible} of {total} layers could run on a DLA, in {pieces}.")
+    if report.loadables > MAX_LOADABLES:
+        console.print(
+            f"A core of the DLA holds {MAX_LOADABLES} pieces at once: this graph belongs on the GPU as a whole."
+        )
+    elif report.possible < total:
+        console.print("Between the pieces the GPU would compute, and each change copies: measure before you do so.")
+    for (operator, reason), count in report.obstacles.items():
+        console.print(f"{count:6} {operator}: {reason}")
 
 
 def _describe_weights(weights: WeightsRecord) -> str:

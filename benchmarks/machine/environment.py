@@ -13,6 +13,7 @@ from pathlib import Path
 
 from avsbg import __version__
 from avsbg.benchmarks.results.schema import Environment
+from avsbg.runtime.device.jetson import read_text
 from avsbg.runtime.threads import usable_cores
 
 # Packages whose version can change a figure.
@@ -125,10 +126,3 @@ def processor_flags() -> tuple[str, ...]:
 
 def _cpuinfo() -> list[str]:
     return (read_text(Path("/proc/cpuinfo")) or "").splitlines()
-
-
-def read_text(path: Path) -> str | None:
-    """A small file of the system without what surrounds its text; None where it is empty or cannot be read."""
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
-    return None

@@ -13,10 +13,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from avsbg.benchmarks.machine.environment import read_text
 from avsbg.benchmarks.results.schema import GpuState, MachineState, Metric
-
-ROOT = Path("/")
+from avsbg.runtime.device.jetson import (
+    ROOT,
+    find_rails,
+    gpu_frequency_folder,
+    overcurrent_events,
+    read_jetson,
+    read_number,
+    read_text,
+)
 
 # nvmlDeviceGetCurrentClocksEventReasons (NVML API reference): bit -> why the clock is not the highest. Idle and the
 # setting of application clocks are no throttling.
@@ -33,11 +39,12 @@ def read_state(root: Path = ROOT, nvml: Any = None) -> MachineState:
     """The machine as it is now; `nvml` is the module `pynvml`, initialised, None where there is no NVIDIA driver."""
     import psutil
 
+    events = overcurrent_events(root)
     return MachineState(
         cpu_mhz=cpu_frequencies(root),
         resident=psutil.Process().memory_info().rss,
         temperatures=_temperatures(root),
-        overcurrent_events=_overcurrent_events(root),
+        overcurrent_events=sum(events.values()) if events else None,
         gpu=_nvml_state(nvml) if nvml is not None else _jetson_state(root),
     )
 
@@ -68,7 +75,7 @@ def throttling(before: MachineState, after: MachineState) -> list[str]:
 def cpu_frequencies(root: Path = ROOT) -> tuple[float, ...] | None:
     """MHz of each core as the governor has set it, else as /proc/cpuinfo says; None where neither does."""
     cores = sorted((root / "sys/devices/system/cpu").glob("cpu[0-9]*"), key=lambda path: int(path.name[3:]))
-    set_by_governor = [_number(core / "cpufreq/scaling_cur_freq") for core in cores]
+    set_by_governor = [read_number(core / "cpufreq/scaling_cur_freq") for core in cores]
     if set_by_governor and None not in set_by_governor:
         return tuple(kilohertz / 1e3 for kilohertz in set_by_governor if kilohertz is not None)
     lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
@@ -79,35 +86,31 @@ def _temperatures(root: Path) -> dict[str, float]:
     """Degrees Celsius by thermal zone."""
     found = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*")):
-        if (millidegrees := _number(zone / "temp")) is not None:
+        if (millidegrees := read_number(zone / "temp")) is not None:
             found[read_text(zone / "type") or zone.name] = millidegrees / 1e3
     return found
 
 
-def _overcurrent_events(root: Path) -> int | None:
-    """Of all over-current counters of a Jetson together; None where there are none."""
-    counts = [_number(path) for path in (root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt")]
-    return int(sum(count for count in counts if count is not None)) if counts else None
-
-
 def _jetson_state(root: Path) -> GpuState | None:
-    from avsbg.runtime.device.gpu import power_mode
-
-    for device in sorted((root / "sys/class/devfreq").glob("*")):
-        if "gpu" in device.name or device.name.endswith((".ga10b", ".gv11b")):
-            hertz = _number(device / "cur_freq")
-            clocks = {} if hertz is None else {"graphics": hertz / 1e6}
-            return GpuState(
-                name=read_text(root / "proc/device-tree/model") or device.name,
-                driver=None,
-                clocks_mhz=clocks,
-                temperature=_temperatures(root).get("gpu-thermal"),
-                power_mode=power_mode(),
-                # The rail of the GPU and what else is on it: VDD_GPU_SOC (AGX Orin), VDD_CPU_GPU_CV (Nano, NX).
-                power_watts=next((watts for name, watts in Ina3221Meter(root).watts().items() if "GPU" in name), None),
-                throttled=(),
-            )
-    return None
+    folder = gpu_frequency_folder(root)
+    if folder is None:
+        return None
+    jetson = read_jetson(root)
+    names = {"graphics": "cur_freq", "graphics, lowest": "min_freq", "graphics, highest": "max_freq"}
+    hertz = {name: read_number(folder / file) for name, file in names.items()}
+    clocks = {name: value / 1e6 for name, value in hertz.items() if value is not None}
+    if jetson is not None and jetson.memory_mhz is not None:
+        clocks["memory"] = jetson.memory_mhz
+    return GpuState(
+        name=read_text(root / "proc/device-tree/model") or folder.name,
+        driver=None,
+        clocks_mhz=clocks,
+        temperature=_temperatures(root).get("gpu-thermal"),
+        power_mode=None if jetson is None else jetson.describe(),
+        # The rail of the GPU and what else is on it: VDD_GPU_SOC (AGX Orin), VDD_CPU_GPU_CV (Nano, NX).
+        power_watts=next((rail.watts for name, rail in find_rails(root).items() if "GPU" in name), None),
+        throttled=() if jetson is None else jetson.throttled,
+    )
 
 
 def _nvml_state(nvml: Any) -> GpuState:
@@ -183,19 +186,13 @@ class NvmlMeter:
 class Ina3221Meter:
     """The power monitors of a Jetson, one rail per channel, sampled by a thread and integrated (trapezoids).
 
-    `rails` maps a rail's name to its files of millivolts and milliamperes. The kernel's channel that adds up others is
-    left out. On some boards one rail (VDD_IN) feeds the others, so rails are not to be added up.
+    On some boards one rail (VDD_IN) feeds the others, so rails are not to be added up.
     """
 
     source = "INA3221 (sysfs)"
 
     def __init__(self, root: Path = ROOT, *, interval: float = 0.01) -> None:
-        self.rails: dict[str, tuple[Path, Path]] = {}
-        for label in sorted((root / "sys/bus/i2c/drivers/ina3221").glob("*/hwmon/hwmon*/in*_label")):
-            name, channel = read_text(label), label.name.removeprefix("in").removesuffix("_label")
-            volts, amperes = label.with_name(f"in{channel}_input"), label.with_name(f"curr{channel}_input")
-            if name and name != "NC" and "sum of" not in name.lower() and volts.exists() and amperes.exists():
-                self.rails[name] = (volts, amperes)
+        self.rails = find_rails(root)
         self._interval = interval
         self._stop, self._begun = threading.Event(), threading.Event()
         self._joules: dict[str, float] = {}
@@ -205,7 +202,7 @@ class Ina3221Meter:
 
     def watts(self) -> dict[str, float]:
         """Power of each rail now."""
-        return {name: (_number(v) or 0.0) * (_number(a) or 0.0) / 1e6 for name, (v, a) in self.rails.items()}
+        return {name: rail.watts for name, rail in self.rails.items()}
 
     def start(self) -> None:
         self._joules = dict.fromkeys(self.rails, 0.0)
@@ -269,9 +266,3 @@ def measure_energy(
         "energy": Metric(unit="J", parts=joules, source=meter.source),
         "idle_power": Metric(unit="W", parts=watts, source=meter.source),
     }
-
-
-def _number(path: Path) -> float | None:
-    with suppress(OSError, ValueError):
-        return float(path.read_text(encoding="ascii"))
-    return None

@@ -104,7 +104,7 @@ class GpuState(Record):
     driver: str | None
     clocks_mhz: dict[str, float]
     temperature: float | None = Field(description="degrees Celsius")
-    power_mode: str | None = Field(description="a Jetson's nvpmodel mode, or the power limit")
+    power_mode: str | None = Field(description="a Jetson's power mode and clocks, or the power limit")
     power_watts: float | None
     throttled: tuple[str, ...] = Field(description="why the clocks are lower than they could be")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Values of CUdevice_attribute (CUDA Driver API, cuDeviceGetAttribute).
 _MAJOR, _MINOR, _MULTIPROCESSORS, _INTEGRATED = 75, 76, 16, 18
+_JETPACKS = {"R35": "5", "R36": "6", "R38": "7"}  # releases of Jetson Linux -> major versions of JetPack
 
 
 @dataclass(frozen=True)
@@ -77,25 +78,30 @@ def driver_version() -> str | None:
     return _read(Path("/sys/module/nvidia/version"))
 
 
-def jetson_release() -> str | None:
+def jetson_release(root: Path = Path("/")) -> str | None:
     """The Jetson Linux release (`R36, REVISION: 4.3`), on which JetPack is named; None on other machines."""
-    text = _read(Path("/etc/nv_tegra_release"))
+    text = _read(root / "etc/nv_tegra_release")
     return None if text is None else text.splitlines()[0].lstrip("# ").split(", GCID")[0].replace(" (release)", "")
 
 
-def power_mode() -> str | None:
+def jetpack_version(root: Path = Path("/")) -> str | None:
+    """The major version of JetPack, by the release of Jetson Linux; None on other machines."""
+    return _JETPACKS.get((jetson_release(root) or "").split(",", maxsplit=1)[0].strip())
+
+
+def power_mode(root: Path = Path("/")) -> str | None:
     """The number of the power mode that nvpmodel has set on a Jetson; None on other machines."""
-    text = _read(Path("/var/lib/nvpmodel/status"))
+    text = _read(root / "var/lib/nvpmodel/status")
     return None if text is None else text.removeprefix("pmode:").strip()
 
 
-def module_name() -> str | None:
+def module_name(root: Path = Path("/")) -> str | None:
     """The name of a Jetson in the device tree, e.g. `NVIDIA Jetson AGX Orin Developer Kit`; None on other machines.
 
     The GPUs of all modules of a generation have one name in CUDA, `Orin`.
     """
-    text = _read(Path("/proc/device-tree/model"))
-    return text.rstrip("\0") if text is not None and jetson_release() is not None else None
+    text = _read(root / "proc/device-tree/model")
+    return text.rstrip("\0") if text is not None and jetson_release(root) is not None else None
 
 
 def _read(path: Path) -> str | None:

@@ -11,8 +11,10 @@ from packaging.requirements import Requirement
 from avsbg.native_library import NativeLibrary
 from avsbg.runtime import doctor
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
+from avsbg.runtime.device.jetson import read_jetson
 from fixtures import ROOT
 from fixtures.cli import run_avsbg
+from fixtures.jetson import write_jetson
 
 ORIN = Gpu("Orin", 87, 8 * 2**30, 8, integrated=True)
 
@@ -80,13 +82,20 @@ def test_each_use_names_the_commands_that_make_it_possible(monkeypatch: pytest.M
     assert "pip install 'avsbg[cuda]'" in run_avsbg("doctor", columns=250).output
 
 
-def test_a_jetson_is_told_what_jetpack_it_has_and_how_tensorrt_comes_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "jetson_release", lambda: "R36, REVISION: 4.3")
+def test_a_jetson_is_told_what_jetpack_it_has_and_how_tensorrt_comes_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    jetson = read_jetson(write_jetson(tmp_path))
+    monkeypatch.setattr(doctor, "read_jetson", lambda: jetson)
     monkeypatch.setattr(doctor, "driver_version", lambda: "540.4.0")
     found = _by_name(monkeypatch, CudaDriver("12.6", None, (ORIN,)))
     assert "JetPack 6" in str(found["system"].found)
     assert found["system"].details["jetpack"] == "6"
     assert found["GPU"].found == "Orin, compute capability 8.7, 8 GiB (driver 540.4.0 for CUDA 12.6)"
+    assert found["Jetson"].found == "NVIDIA Jetson AGX Orin Developer Kit, 61 GiB for processor and GPU"
+    assert found["speed setting"].why == "the fast setting: sudo nvpmodel -m 0 && sudo jetson_clocks"
+    assert found["power"].found == "VDD_GPU_SOC 4 W, VIN_SYS_5V0 10 W"
+    assert found["power"].why == "slowed down 3 times by over-current since the start"
     if found["TensorRT"].found is None:
         assert "apt install python3-libnvinfer" in str(found["TensorRT"].remedy)
 
@@ -106,12 +115,17 @@ def test_builds_are_promised_only_where_all_that_they_import_is_there(monkeypatc
 
 @pytest.mark.parametrize(
     ("release", "cuda", "extra"),
-    [("R36, REVISION: 4.3", "12.6", "jetson6"), ("R38, REVISION: 2.0", "13.0", "jetson7"), (None, "12.8", "cuda")],
+    [
+        ("R36 (release), REVISION: 4.3", "12.6", "jetson6"),
+        ("R38 (release), REVISION: 2.0", "13.0", "jetson7"),
+        (None, "12.8", "cuda"),
+    ],
 )
 def test_what_executes_engines_comes_with_the_extra_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, release: str | None, cuda: str, extra: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, release: str | None, cuda: str, extra: str
 ) -> None:
-    monkeypatch.setattr(doctor, "jetson_release", lambda: release)
+    jetson = None if release is None else read_jetson(write_jetson(tmp_path, release=release))
+    monkeypatch.setattr(doctor, "read_jetson", lambda: jetson)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
     found = _by_name(monkeypatch, CudaDriver(cuda, None, (ORIN,)))
     assert all(f"avsbg[{extra}]" in str(found[name].remedy) for name in ("pycuda", "cuda-bindings"))

@@ -20,6 +20,7 @@ from avsbg.benchmarks.machine.sensors import (
     throttling,
 )
 from avsbg.benchmarks.results.schema import MachineState
+from fixtures.jetson import write_jetson
 
 
 def _write(root: Path, files: dict[str, object]) -> None:
@@ -151,3 +152,13 @@ def test_a_machine_that_slowed_itself_down_measured_nothing(tmp_path: Path) -> N
     assert throttling(_state(overcurrent_events=3), _state(overcurrent_events=5)) == [
         "2 over-current events while sampling"
     ]
+
+
+def test_the_setting_of_a_jetson_and_its_throttling_are_recorded(tmp_path: Path) -> None:
+    write_jetson(tmp_path, cooling={"cpu-throttle-alert": 1})
+    state = read_state(tmp_path)
+    assert state.gpu is not None and state.overcurrent_events == 3
+    assert state.gpu.power_mode is not None and state.gpu.power_mode.startswith("power mode 30W (2), GPU between 306")
+    lowest, highest = state.gpu.clocks_mhz["graphics, lowest"], state.gpu.clocks_mhz["graphics, highest"]
+    assert (lowest, highest, state.gpu.clocks_mhz["memory"]) == (306.0, 612.0, 2133.0)
+    assert throttling(state, state) == ["the GPU throttled: cpu-throttle-alert"]
