@@ -9,8 +9,9 @@ import pytest
 from avsbg.runtime.bundle import Bundle
 from fixtures import skips, stream_bundle, tiny_bundle
 
-# Nothing is measured where a test does not ask for it: `auto` is tested on its own.
+# Nothing is measured where a test does not ask for it: what `auto` takes is tested on its own.
 os.environ.setdefault("AVSBG_BACKEND", "onnxruntime")
+os.environ.setdefault("AVSBG_RATE", "1")
 
 SLOW_MARKERS = ("engine", "native", "slow")
 # They export or train a network.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -53,6 +53,15 @@ def run(  # noqa: PLR0917  (each is an option by name)
     probabilities: Annotated[
         bool, Option("--probabilities", help="Also write the network's probabilities as grey PNG files.")
     ] = False,
+    rate: Annotated[
+        str,
+        Option(
+            metavar="R|every-frame|auto",
+            envvar="AVSBG_RATE",
+            help="Masks a second, each exact for its frame and the second of sound around it. auto: one, and in the "
+            "overlay of a file as many as this machine makes in the video's own duration.",
+        ),
+    ] = "auto",
     mode: Mode = None,
     microphone: Annotated[
         str | None, Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
@@ -99,7 +108,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.segment.pipeline import Options
 
     tracks = video_track, audio_track
-    options = Options(threshold, no_sound, masks, rle, probabilities, not no_overlay, *tracks, skip_damaged)
+    chosen: Any = int(rate) if rate.isdecimal() else rate
+    options = Options(threshold, no_sound, masks, rle, probabilities, not no_overlay, *tracks, skip_damaged, chosen)
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:
@@ -115,7 +125,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         "allow_failed_accuracy": allow_failed_accuracy,
     }
     spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
-    network = partial(open_segmenter, bundle, spec, stream=stream, live=bool(live), **how)
+    network = partial(open_segmenter, bundle, spec, stream=stream, live=bool(live), rate=options.rate, **how)
     if live:
         settings = {"duration": duration, "policy": policy, "replace": overwrite}
         run_live(network, live[0], output, options, microphone=microphone, **settings)

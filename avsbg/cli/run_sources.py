@@ -17,7 +17,7 @@ from avsbg.progress import ProgressBars
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
-    from avsbg.runtime.segment.pipeline import Options
+    from avsbg.runtime.segment.pipeline import Options, RateOption
     from avsbg.runtime.segment.segmenter import Segmenter
 
 Network = Callable[[], AbstractContextManager["Segmenter"]]
@@ -26,12 +26,15 @@ OPENING = "opening the bundle"
 
 
 @contextmanager
-def open_segmenter(path: Path, backend: str, *, stream: bool | None, live: bool, **options: Any) -> Iterator[Segmenter]:
+def open_segmenter(
+    path: Path, backend: str, *, stream: bool | None, live: bool, rate: RateOption = 1, **options: Any
+) -> Iterator[Segmenter]:
     """Open a bundle's network on the backend that the user names, with options of `avsbg.load`.
 
     Args:
         stream: as a stream; None for a live source if the bundle has the graphs.
         live: whether the source is live: the sound is then taken from where the frame is.
+        rate: of masks.
 
     Raises:
         BundleError: the bundle cannot be opened, or was replaced meanwhile.
@@ -41,7 +44,7 @@ def open_segmenter(path: Path, backend: str, *, stream: bool | None, live: bool,
 
     show_messages()  # also where this is a process of its own
     with load(path, backend, **options) as model:
-        segmenter = model.segmenter(stream=stream, live=live)
+        segmenter = model.segmenter(stream=stream, live=live, rate=rate)
         if not model.bundle.is_current():
             raise BundleError(f"{path} was updated while it was opened.", "Run the command again.")
         yield segmenter
@@ -143,6 +146,10 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
         f"{source}: {summary['seconds']} s of video{dropped} through {summary['bundle']['name']} on "
         f"{_backend(summary)} in {spent['total']:.2f} s ({steps}, at the same time)"
     )
+    if rate := summary.get("rate"):
+        why = f"as many as this machine has time for; --rate {rate['masks']:g} would fix it"
+        chosen = f" in the overlay, {why}" if rate["asked"] == "auto" and summary["settings"]["overlay"] else ""
+        console.print(f"{source}: {summary['masks']} masks, {rate['masks']:g} a second{chosen}")
     if any(damaged.values()):
         ends = " and ends before its stated end" if damaged["cut_short"] else ""
         counts = f"{damaged['video']} packets of frames and {damaged['audio']} of sound"

@@ -41,6 +41,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),
     "precision": ({"precision", "emulated", "data"}, {"logit_error", "agreement", "flipped"}),
     "accuracy": ({"target", "streamed", "data"}, {"miou", "f_score"}),
+    "mask-rate": ({"rate", "frame_rate", "scenes", "size", "data"}, {"iou"}),
     "ablation": ({"ablation", "seed", "data", "categories"}, {"miou", "f_score"}),
     "engine": ({"engine", "graph", "clips", "precision", "operator"}, {"engine_bytes"}),
     "engine-failure": ({"graph", "clips", "precision", "operator"}, set()),

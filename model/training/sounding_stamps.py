@@ -58,12 +58,13 @@ class Actor:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clip: frames uint8 `[5, S, S, 3]`, masks bool `[5, S, S]`, int16 sound of 5 s, and who takes part."""
+    """A clip: frames uint8 `[5, S, S, 3]`, masks bool `[5, S, S]`, int16 sound of 5 s, who takes part, and where."""
 
     frames: Array
     masks: Array
     sound: Array
     actors: list[Actor]
+    background: Image.Image
 
 
 def make_scene(library: Library, task: Task, split: Split, size: int, seed: tuple[int, int, int]) -> Scene:
@@ -71,19 +72,29 @@ def make_scene(library: Library, task: Task, split: Split, size: int, seed: tupl
     rng = np.random.default_rng(seed)
     actors = _actors(rng, library, task, split, size)
     background = _background(rng, library.backgrounds[split], size)
-    frames, masks = [], []
-    for second in range(FRAMES):
-        frame, mask = background.copy(), np.zeros((size, size), bool)
-        for actor in actors:  # later ones hide earlier ones
-            left, top = (int(corner) for corner in actor.corners[second])
-            frame.paste(actor.image, (left, top), actor.image)
-            covered = Image.new("L", (size, size))
-            covered.paste(actor.image.getchannel("A"), (left, top))
-            shape = np.asarray(covered) > 127
-            mask = mask | shape if actor.sounds(second) else mask & ~shape
-        frames.append(np.asarray(frame))
-        masks.append(mask)
-    return Scene(np.stack(frames), np.stack(masks), _mixture(rng, actors), actors)
+    drawn = [draw_frame(background, actors, second) for second in range(FRAMES)]
+    frames, masks = (np.stack(arrays) for arrays in zip(*drawn, strict=True))
+    return Scene(frames, masks, _mixture(rng, actors), actors, background)
+
+
+def draw_frame(background: Image.Image, actors: list[Actor], second: float) -> tuple[Array, Array]:
+    """Draw the scene as it is at a time, and the mask of what sounds then; between seconds, objects move evenly.
+
+    Returns:
+        uint8 `[S, S, 3]` and bool `[S, S]`.
+    """
+    frame, mask = background.copy(), np.zeros(background.size[::-1], bool)
+    place = min(max(second, 0.0), FRAMES - 1)
+    before = min(int(place), FRAMES - 2)
+    for actor in actors:  # later ones hide earlier ones
+        start, end = actor.corners[before], actor.corners[before + 1]
+        left, top = (int(corner) for corner in np.rint(start + (end - start) * (place - before)))
+        frame.paste(actor.image, (left, top), actor.image)
+        covered = Image.new("L", frame.size)
+        covered.paste(actor.image.getchannel("A"), (left, top))
+        shape = np.asarray(covered) > 127
+        mask = mask | shape if actor.sounds(int(place)) else mask & ~shape
+    return np.asarray(frame), mask
 
 
 def _actors(rng: np.random.Generator, library: Library, task: Task, split: Split, size: int) -> list[Actor]:

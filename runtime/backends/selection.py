@@ -100,7 +100,7 @@ def select_backend(
     for candidate in candidates:
         try:
             with open_backend(candidate) as backend:
-                seconds[str(candidate)] = _time_clip(backend)
+                seconds[str(candidate)] = time_clip(backend)
         except AvsbgError as error:
             refused[str(candidate)] = str(error)
     passed_over = {**refused, **passed_over}
@@ -180,7 +180,7 @@ def _engine_specs(bundle: Bundle, precision: Precision, passed_over: dict[str, s
     return [BackendSpec(backend, OperatorImplementation(operator), precision) for backend, operator in kinds]
 
 
-def _time_clip(backend: Backend) -> float:
+def time_clip(backend: Backend) -> float:
     """The shortest time of a call with one clip, seconds."""
     inputs = example_inputs(backend)
     backend.run(inputs)

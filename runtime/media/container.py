@@ -57,6 +57,7 @@ class VideoInfo:
     header_suffices: bool = field(default=False, compare=False)
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel by its height, as displayed
     colour: ColourTags = UNTAGGED
+    mean_rate: Fraction | None = field(default=None, compare=False)  # frames per second on average, as the file has it
 
     @property
     def has_audio(self) -> bool:
@@ -111,6 +112,7 @@ def probe(path: Path, numbers: TrackNumbers = USUAL, damage: Damage | None = Non
             header_suffices,
             read_pixel_aspect(stream, orientation),
             read_colour(first, stream),
+            Fraction(stream.average_rate) if stream.average_rate else None,
         )
 
 

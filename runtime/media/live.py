@@ -22,10 +22,11 @@ from avsbg.runtime.media.appearance import read_colour, read_pixel_aspect
 from avsbg.runtime.media.audio import Aligner, order_frames
 from avsbg.runtime.media.container import VideoInfo, displayed, fit_frame, frame_length, open_track, time_of
 from avsbg.runtime.media.orientation import orientation_of
-from avsbg.runtime.media.samples import Sample, resize
+from avsbg.runtime.media.places import Place, Places
+from avsbg.runtime.media.samples import Sample, SoundWindows, place_samples, resize
 from avsbg.runtime.media.sources import WHITELIST, LiveSource
 from avsbg.runtime.media.tracks import USUAL, TrackNumbers, Tracks, choose_track, choose_tracks
-from avsbg.runtime.media.video import frame_deadline
+from avsbg.runtime.media.video import last_places
 from avsbg.runtime.threads import Channel, ChannelClosedError, Prefetch
 
 if TYPE_CHECKING:
@@ -97,9 +98,11 @@ class LiveReader:
             orientation = orientation_of(first)
             size = orientation.size(first.width, first.height)
             aspect, colour = read_pixel_aspect(self._video, orientation), read_colour(first, self._video)
+            mean = self._video.average_rate
             self.video = VideoInfo(
-                name, *size, None, time_of(first, name), None, tracks, orientation, pixel_aspect=aspect, colour=colour
-            )
+                name, *size, None, time_of(first, name), None, tracks, orientation, pixel_aspect=aspect, colour=colour,
+                mean_rate=Fraction(mean) if mean else None,
+            )  # fmt: skip
             self._stack = stack.pop_all()
         return self
 
@@ -168,12 +171,15 @@ class LiveReader:
         end.time_base = track.time_base
         return self._decode(decoder, end)
 
-    def samples(self, manifest: Manifest, *, silent: bool, packets: Channel[Any] | None) -> Iterator[Sample]:
+    def samples(
+        self, manifest: Manifest, *, silent: bool, packets: Channel[Any] | None, rate: Fraction = Fraction(1)
+    ) -> Iterator[Sample]:
         """The source second by second; ends when it does, or is told to. A source that fails ends too: see `failure`.
 
-        Each packet of frames goes into `packets` as well, for `frames`, and so does the decoded sound.
+        At a `rate` above 1, masks a second, the seconds of all phases come. Each packet of frames goes into `packets`
+        as well, for `frames`, and so does the decoded sound.
         """
-        assembler = _SampleAssembler(self.video, self._video, self.counters, manifest, silent=silent)
+        assembler = _SampleAssembler(self.video, self._video, self.counters, manifest, silent=silent, rate=rate)
         try:
             for packet in chain(self._held, self._packets):
                 self._held = []
@@ -186,7 +192,7 @@ class LiveReader:
                     for item in [packet] if kind == "video" else decoded:
                         packets.put(item)
                 yield from assembler.add(kind, decoded)
-                if self._stop.is_set() or (self._duration is not None and assembler.second >= self._duration):
+                if self._stop.is_set() or (self._duration is not None and assembler.begin >= self._duration):
                     break
             for track in self._tracks:
                 yield from assembler.add(track.type, self._drain(self._decoders[track.type], track))
@@ -215,19 +221,34 @@ class _SampleAssembler:
     """Puts the samples of a live source together from its decoded frames and sound."""
 
     def __init__(
-        self, video: VideoInfo, stream: Any, counters: LiveCounters, manifest: Manifest, *, silent: bool
+        self,
+        video: VideoInfo,
+        stream: Any,
+        counters: LiveCounters,
+        manifest: Manifest,
+        *,
+        silent: bool,
+        rate: Fraction = Fraction(1),
     ) -> None:
-        self.second = 0  # the one that is being filled
+        self._number = 0  # of the place that is being filled
+        self._places = Places(rate, manifest.clip.frames, manifest.preprocessing.frame_offset, None)
         self._video, self._stream, self._counters, self._clip = video, stream, counters, manifest.clip
-        self._offset = manifest.preprocessing.frame_offset
         self._aligner = None
         if video.has_audio and manifest.uses_audio and not silent:
             self._aligner = Aligner(str(video.path), video.start, self._clip.sample_rate)
-        self._audio: NDArray[Any] = np.zeros(0, np.float32)
-        # For their sound: number, time, length and pixels.
-        self._waiting: deque[tuple[int, Fraction, Fraction, NDArray[Any]]] = deque()
+        self._audio: NDArray[Any] = np.zeros(0, np.float32)  # that no place has had
+        self._heard = 0  # samples before it
+        self._is_late = False  # whether sound of the place that is taken did not come in time
+        self._windows = SoundWindows(self._read, self._clip.sample_rate)
+        # For their sound: number, place, time, length and pixels.
+        self._waiting: deque[tuple[int, Place, Fraction, Fraction, NDArray[Any]]] = deque()
         self._last: Any = None
         self._time = Fraction(0)  # when `_last` begins
+
+    @property
+    def begin(self) -> Fraction:
+        """The time from the first frame on at which the place begins that is being filled."""
+        return self._places[self._number].begin
 
     def add(self, kind: str, frames: Iterable[Any]) -> Iterator[Sample]:
         """Take decoded frames or sound; yields the samples that they complete."""
@@ -240,7 +261,7 @@ class _SampleAssembler:
             step = f"step from {float(self._time):.2f} to {float(time):.2f} s"
             hint = "It was probably started anew; start this anew as well."
             raise MediaError(f"the time stamps of {self._video.path} {step}.", hint)
-        while self._last is not None and time > frame_deadline(self.second, self._clip.frames, None, self._offset):
+        while self._last is not None and time > self._places[self._number].deadline:
             self._choose(Fraction(1))
         self._last, self._time = frame, time
         yield from self._complete(time)
@@ -257,33 +278,45 @@ class _SampleAssembler:
         end = Fraction(0) if self._last is None else self._time + frame_length(self._last, self._stream)
         if duration is not None:
             end = min(end, Fraction(duration))
-        while self._last is not None and (self.second == 0 or self.second + Fraction(1, 2) <= end):
-            self._choose(max(Fraction(1, 100), min(Fraction(1), end - self.second)))
+        if self._last is not None:
+            for _, length in last_places(self._places, self._number, end):
+                self._choose(max(Fraction(1, 100), length))
         while self._waiting:
             yield self._take()
 
     def _choose(self, length: Fraction) -> None:
+        place = self._places[self._number]
         pixels = displayed(fit_frame(self._last, self._video), self._video.orientation)
-        self._waiting.append((self.second, self._time, length, pixels))
-        self.second += 1
+        self._waiting.append((self._number, place, self._time, length, pixels))
+        self._number += 1
 
     def _complete(self, now: Fraction) -> Iterator[Sample]:
         while self._waiting:
-            complete = self._aligner is None or len(self._audio) >= self._clip.sample_rate
-            if not complete and now < self._waiting[0][0] + 1 + SOUND_PATIENCE:
+            _, place, _, _, _ = self._waiting[0]
+            begin, count = place_samples(place, Fraction(1), self._clip.sample_rate)
+            complete = self._aligner is None or self._heard + len(self._audio) >= begin + count
+            if not complete and now < place.begin + 1 + SOUND_PATIENCE:
                 return
             yield self._take()
 
     def _take(self) -> Sample:
-        number, time, length, pixels = self._waiting.popleft()
-        count = round(length * self._clip.sample_rate)
+        number, place, time, length, pixels = self._waiting.popleft()
+        self._is_late = False
+        audio = self._windows.read(place, length)
+        self._counters.late_sound += self._is_late
+        frame = resize(pixels, self._clip.width, self._clip.height)
+        kept = pixels if place.phase == 0 else frame
+        return Sample(number, time, length, kept, frame, audio, place if self._places.rate > 1 else None)
+
+    def _read(self, count: int) -> NDArray[Any]:
+        """The next samples; silence for those that have not come, or of a source without sound."""
         audio, self._audio = self._audio[:count], self._audio[count:]
         if self._aligner is not None and len(audio) < count:
-            self._counters.late_sound += 1
+            self._is_late = True
             # What comes too late is dropped, so that what follows stays with its frame.
             self._aligner.skip(count - len(audio))
-        audio = np.pad(audio, (0, count - len(audio)))
-        return Sample(number, time, length, pixels, resize(pixels, self._clip.width, self._clip.height), audio)
+        self._heard += count
+        return np.pad(audio, (0, count - len(audio)))
 
 
 # A decoder's parameters beside its codec and extradata, which a track may state.

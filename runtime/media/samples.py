@@ -1,8 +1,8 @@
-"""From a video to a network's inputs: a sample per second, and the arrays of a clip of T samples."""
+"""From a video to a network's inputs: samples of a second each, and the arrays of a clip of T samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
@@ -17,6 +17,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.audio import AudioReader
 from avsbg.runtime.media.container import Damage, VideoInfo, displayed, fit_frame
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
+from avsbg.runtime.media.places import Place
 from avsbg.runtime.media.video import choose_frames
 from avsbg.runtime.threads import Prefetch
 
@@ -30,39 +31,94 @@ FRAMES_AHEAD = 2
 class Sample:
     """A second of a source, ready for the network: a frame and its sound."""
 
-    number: int  # of the second, 0 for the first one
+    number: int  # of the second, 0 for the first one; at several masks a second, of the mask
     time: Fraction  # when its frame begins, seconds from the first frame of the source
     length: Fraction  # how much of the second is there, 1 except at the source's end
-    pixels: Array  # uint8 `[height, width, 3]`, the frame, RGB, in the source's size
+    pixels: (
+        Array  # uint8 `[height, width, 3]`, the frame, RGB, in the source's size; of phases but the first, as `frame`
+    )
     frame: Array  # uint8 `[H, W, 3]`, the same in the network's size
     audio: Array  # float32 `[n]`, mono; n is the sample rate times `length`
+    place: Place | None = None  # at several masks a second, the second of a phase that it is
+
+    @property
+    def phase(self) -> int:
+        """The phase that it belongs to."""
+        return 0 if self.place is None else self.place.phase
+
+    @property
+    def second(self) -> int:
+        """Its second of its phase."""
+        return self.number if self.place is None else self.place.second
 
 
 def read_samples(
-    video: VideoInfo, manifest: Manifest, *, silent: bool = False, damage: Damage | None = None
+    video: VideoInfo,
+    manifest: Manifest,
+    *,
+    silent: bool = False,
+    damage: Damage | None = None,
+    rate: Fraction = Fraction(1),
 ) -> Iterator[Sample]:
     """Walk a video second by second; a soundtrack that ends before the frames continues as silence.
 
     `silent` puts silence in place of the soundtrack, as a network that uses no audio gets in any case; with `damage`,
-    what cannot be decoded is counted there and passed over. It is a `MediaError` if there is no audio track and not
-    `silent`, or the file cannot be decoded.
+    what cannot be decoded is counted there and passed over. At a `rate` above 1, masks a second, the seconds of all
+    phases come (`avsbg.runtime.media.places`). It is a `MediaError` if there is no audio track and not `silent`, or the
+    file cannot be decoded.
     """
     # Made here, not in the generator: what is missing shows before work begins.
     audio = AudioReader(video, manifest.clip.sample_rate, damage) if manifest.uses_audio and not silent else None
-    return _read_samples(video, manifest, audio, damage)
+    return _read_samples(video, manifest, audio, damage, rate)
 
 
 def _read_samples(
-    video: VideoInfo, manifest: Manifest, audio: AudioReader | None, damage: Damage | None
+    video: VideoInfo, manifest: Manifest, audio: AudioReader | None, damage: Damage | None, rate: Fraction
 ) -> Iterator[Sample]:
     clip, offset = manifest.clip, manifest.preprocessing.frame_offset
-    frames = choose_frames(video, clip_seconds=clip.frames, offset=offset, damage=damage)
+    frames = choose_frames(video, clip_seconds=clip.frames, offset=offset, damage=damage, rate=rate)
+    windows = None if audio is None else SoundWindows(audio.read, clip.sample_rate)
+    earlier: tuple[Any, Array] = None, np.zeros(0)
     # Frames are decoded in a thread of their own while the ones before are made RGB, and used.
     with audio or nullcontext(), Prefetch(frames, FRAMES_AHEAD) as chosen:
-        for number, time, length, decoded in chosen:
-            pixels, count = displayed(fit_frame(decoded, video), video.orientation), round(length * clip.sample_rate)
-            sound = np.zeros(count, np.float32) if audio is None else audio.read(count)
-            yield Sample(number, time, length, pixels, resize(pixels, clip.width, clip.height), sound)
+        for number, place, time, length, decoded in chosen:
+            if decoded is not earlier[0]:  # a frame may stand for several places
+                earlier = decoded, displayed(fit_frame(decoded, video), video.orientation)
+            pixels = earlier[1]
+            sound = np.zeros(round(length * clip.sample_rate), np.float32)
+            if windows is not None:
+                sound = windows.read(place, length)
+            frame = resize(pixels, clip.width, clip.height)
+            kept = pixels if place.phase == 0 else frame  # what waits for its clip is to be small
+            yield Sample(number, time, length, kept, frame, sound, place if rate > 1 else None)
+
+
+class SoundWindows:
+    """The sound of places, which overlap where there are several phases, of sound that is read once.
+
+    Args:
+        read: the next so many samples, float32 `[n]`.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, read: Callable[[int], Array], sample_rate: int) -> None:
+        self._read, self._rate = read, sample_rate
+        self._held, self._start = np.zeros(0, np.float32), 0  # samples, and the number of the first
+
+    def read(self, place: Place, length: Fraction) -> Array:
+        """The first `length` seconds of a place's sound; places may come a second out of order."""
+        begin, count = place_samples(place, length, self._rate)
+        missing = begin + count - self._start - len(self._held)
+        if missing > 0:
+            self._held = np.concatenate([self._held, self._read(missing)])
+        old = min(len(self._held), max(0, begin - self._rate - self._start))
+        self._held, self._start = self._held[old:], self._start + old
+        return self._held[begin - self._start : begin - self._start + count].copy()
+
+
+def place_samples(place: Place, length: Fraction, sample_rate: int) -> tuple[int, int]:
+    """The number of the first sample of a place's sound, and how many they are."""
+    return round((place.begin - place.second) * sample_rate) + place.second * sample_rate, round(length * sample_rate)
 
 
 def read_clips(video: VideoInfo, manifest: Manifest, *, silent: bool = False) -> Iterator[list[Sample]]:

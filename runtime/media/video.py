@@ -8,15 +8,18 @@ Where every frame stands for itself (MJPEG, ProRes, raw video), only the wanted 
 
 from __future__ import annotations
 
+import itertools
 import math
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media import container as media
 from avsbg.runtime.media.container import Damage, VideoInfo, ticks_of, time_of
+from avsbg.runtime.media.places import Place, Places
 from avsbg.runtime.threads import usable_cores
 
 # Of a decoder, as FFmpeg itself limits them: each holds frames.
@@ -28,21 +31,30 @@ PERSISTENT_DATA = ("palette", "new_extradata", "param_change")
 # Packets of a second and a bit, at any frame rate that a camera has.
 MOST_WAITING = 1000
 
-# The number of a second, when its frame begins, how much of the second is there, and the decoded frame.
-ChosenFrame = tuple[int, Fraction, Fraction, Any]
+
+class ChosenFrame(NamedTuple):
+    """The decoded frame that stands for a place of a video."""
+
+    number: int  # of the place
+    place: Place
+    time: Fraction  # when the frame begins, seconds from the first frame of the video
+    length: Fraction  # how much of the place's second is there
+    frame: Any
 
 
 def choose_frames(
-    video: VideoInfo, *, clip_seconds: int, offset: float, least: int = 1, damage: Damage | None = None
+    video: VideoInfo,
+    *,
+    clip_seconds: int,
+    offset: float,
+    least: int = 1,
+    damage: Damage | None = None,
+    rate: Fraction = Fraction(1),
 ) -> Iterator[ChosenFrame]:
-    """The frame that stands for each second of the video, decoding straight through.
+    """The frame that stands for each second of the video, decoding straight through, or for each second of each phase.
 
-    The published preparation cuts a video into clips, rounds the frame rate to an integer f and keeps, for second l
-    of a clip, the frame of index int(l * f + 15/16 * f). Here clips follow each other every `clip_seconds`, so that
-    sound and frames stay together at rates such as 29.97. At a variable rate it is the frame at l + 15/16.
-
-    A last second counts if at least half of it is there, and the first `least` always do; where the wanted frame is
-    beyond the end, the last frame stands for it.
+    A last second counts if at least half of it is there, and the first `least` of the video itself always do; where the
+    wanted frame is beyond the end, the last frame stands for it.
 
     Args:
         video: what `probe` returned.
@@ -50,26 +62,26 @@ def choose_frames(
         offset: the place in the second, 15/16 in the published preparation.
         least: seconds that are there in any case.
         damage: pass over what cannot be decoded, and count it there.
+        rate: of masks a second.
     """
-
-    def deadline(second: int) -> Fraction:
-        return frame_deadline(second, clip_seconds, video.rate, offset)
-
+    places = Places(rate, clip_seconds, offset, video.rate)
     with media.open_video(video) as container:
         stream = media.open_track(container, video.tracks.video)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
-        second, limit, last = 0, 0, None
-        skipper = FrameSkipper(stream.codec_context, video.start, deadline, least)
+        number, limit, last = 0, 0, None
+        # Where phases overlap, some of them may need the last frame whatever the first of them does.
+        needs_end = sys.maxsize if places.phases > 1 else least
+        skipper = FrameSkipper(stream.codec_context, video.start, lambda wanted: places[wanted].deadline, needs_end)
         packets = skipper.needed(media.packets_of(container, video, stream, damage=damage))
         for frame in media.decode_packets(packets, video.path, damage):
             ticks = ticks_of(frame, video.path)
             if last is None:
-                limit = last_tick(video.start + deadline(0), frame.time_base)
+                limit = last_tick(video.start + places[0].deadline, frame.time_base)
             while last is not None and ticks > limit:
-                yield second, time_of(last, video.path) - video.start, Fraction(1), last
-                second += 1
-                limit = last_tick(video.start + deadline(second), frame.time_base)
+                yield ChosenFrame(number, places[number], time_of(last, video.path) - video.start, Fraction(1), last)
+                number += 1
+                limit = last_tick(video.start + places[number].deadline, frame.time_base)
             last = frame
         if last is None:
             raise MediaError(f"{video.path} has a video track without a single picture.")
@@ -81,20 +93,21 @@ def choose_frames(
             if damage is None:
                 raise
             damage.cut_short = True
-        while second < least or second + Fraction(1, 2) <= end:
-            whole = skipper.end is not None and second < skipper.passed
-            yield second, time, Fraction(1) if whole else max(Fraction(0), min(Fraction(1), end - second)), last
-            second += 1
+        for place, length in last_places(places, number, end, least):
+            whole = skipper.end is not None and number < skipper.passed
+            yield ChosenFrame(number, place, time, Fraction(1) if whole else length, last)
+            number += 1
 
 
-def frame_deadline(second: int, clip_seconds: int, rate: Fraction | None, offset: float) -> Fraction:
-    """The time by which a frame must have begun to be the one that stands for `second` (see `choose_frames`)."""
-    if rate is None or round(rate) == 0:
-        return second + Fraction(offset)
-    clip = second - second % clip_seconds
-    index = int((second - clip + Fraction(offset)) * round(rate))
-    # Half a frame of slack: a stored time may be rounded either way.
-    return clip + (index + Fraction(1, 2)) / rate
+def last_places(places: Places, number: int, end: Fraction, least: int = 1) -> Iterator[tuple[Place, Fraction]]:
+    """The places from `number` on that count in a source that ends at `end`, and how much of each second is there."""
+    for following in itertools.count(number):
+        place = places[following]
+        is_needed = place.phase == 0 and place.second < least
+        if is_needed or place.begin + Fraction(1, 2) <= end:
+            yield place, max(Fraction(0), min(Fraction(1), end - place.begin))
+        elif place.begin > end + 1:  # not sooner: deadlines that are rounded to frames are in another order than begins
+            return
 
 
 def last_tick(time: Fraction, unit: Fraction) -> int:
@@ -111,8 +124,8 @@ class FrameSkipper:
     Args:
         decoder: the codec context that the packets go to.
         start: the time stamp of the first frame, seconds.
-        deadline: the time by which a second's frame must have begun.
-        least: seconds that have a frame in any case, the last one if need be.
+        deadline: the time by which the frame of a second, or of another place, must have begun.
+        least: of them, those that have a frame in any case, the last one if need be.
     """
 
     def __init__(self, decoder: Any, start: Fraction, deadline: Callable[[int], Fraction], least: int = 1) -> None:

@@ -26,6 +26,7 @@ MaskFormat = Literal["png", "video", "none"]
 # Writes the mask of a sample in the video's size, one after the other: bool `[h, w]`, or uint8 numbers of classes.
 MaskWriter = Callable[[Sample, Array], None]
 
+MILLISECOND = Fraction(1, 1000)
 MASK_VIDEO, RLE = "masks.mkv", "masks.coco.json"
 
 
@@ -49,7 +50,7 @@ def mask_writers(
 
 
 def _png_writer(directory: Path) -> MaskWriter:
-    """`00000.png` and so on in a directory of their own, one for each second: 255 where it sounds, else 0.
+    """A file for each mask in a directory of their own (`file_name`): 255 where it sounds, else 0.
 
     Of classes, their numbers, which a palette colours.
     """
@@ -64,14 +65,22 @@ def _grey(mask: Array) -> Array:
 
 @contextmanager
 def _video_writer(path: Path, video: VideoInfo) -> Iterator[MaskWriter]:
-    """One lossless grey video (FFV1 in Matroska), a frame for each second at that second, of `_grey` pixels."""
+    """One lossless grey video (FFV1 in Matroska) of `_grey` pixels: a frame for each second, at that second.
+
+    At several masks a second, a frame for each at the time of its frame; of several that fall on one, 1 ms apart.
+    """
     with av.open(str(path.resolve()), "w", format="matroska") as target:
         stream = target.add_stream("ffv1", rate=1)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "gray"
+        stream.codec_context.time_base = MILLISECOND
+        last = -1
 
         def write(sample: Sample, mask: Array) -> None:
+            nonlocal last
+            time = Fraction(sample.number) if sample.place is None else sample.time
+            last = max(last + 1, round(time / MILLISECOND))
             frame = av.VideoFrame.from_ndarray(_grey(mask), format="gray")
-            frame.pts, frame.time_base = sample.number, Fraction(1)
+            frame.pts, frame.time_base = last, MILLISECOND
             target.mux(stream.encode(frame))
 
         yield write
@@ -82,7 +91,7 @@ def _video_writer(path: Path, video: VideoInfo) -> Iterator[MaskWriter]:
 def _coco_writer(directory: Path, video: VideoInfo, labels: tuple[str, ...]) -> Iterator[MaskWriter]:
     """A COCO annotation file with uncompressed run lengths; what waits to be written lies on disk.
 
-    An image stands for each second, and an annotation for each in which something sounds, or for each class in it.
+    An image stands for each mask, and an annotation for each in which something sounds, or for each class in it.
     """
     parts = {name: directory / f".{RLE}.{name}" for name in ("images", "annotations")}
     with ExitStack() as stack:
@@ -92,7 +101,7 @@ def _coco_writer(directory: Path, video: VideoInfo, labels: tuple[str, ...]) -> 
         def write(sample: Sample, mask: Array) -> None:
             height, width = mask.shape
             image = {"id": sample.number, "file_name": Path(video.path).name, "height": height, "width": width}
-            image |= {"second": sample.number, "time": round(float(sample.time), 6)}
+            image |= {"second": sample.second, "time": round(float(sample.time), 6)}
             images.write((",\n" if images.tell() else "") + json.dumps(image))
             for category in np.unique(mask[mask > 0]).tolist():
                 of_category = mask == category
@@ -139,7 +148,7 @@ def bounding_box(mask: Array) -> list[int]:
 
 
 def save_grey(directory: Path, sample: Sample, pixels: Array) -> None:
-    """Write uint8 `[h, w]` as a sample's PNG, `00000.png` and so on; fast rather than smallest."""
+    """Write uint8 `[h, w]` as a sample's PNG (`file_name`); fast rather than smallest."""
     _save(directory, sample, pixels, None)
 
 
@@ -147,4 +156,9 @@ def _save(directory: Path, sample: Sample, pixels: Array, palette: Array | None)
     image = Image.fromarray(pixels)
     if palette is not None:
         image.putpalette(palette.tobytes())
-    image.save(directory / f"{sample.number:05d}.png", compress_level=1)
+    image.save(directory / file_name(sample), compress_level=1)
+
+
+def file_name(sample: Sample) -> str:
+    """`00000.png` for the second 0; at several masks a second `000012_1.438s.png`, mask 12 of the frame at 1.438 s."""
+    return f"{sample.number:05d}.png" if sample.place is None else f"{sample.number:06d}_{float(sample.time):.3f}s.png"

@@ -18,17 +18,26 @@ from typing import TYPE_CHECKING, Any
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend, BackendSpec
 from avsbg.runtime.backends.base import accuracy_warning
-from avsbg.runtime.backends.selection import AUTO, Selection, select_backend
+from avsbg.runtime.backends.selection import AUTO, Selection, select_backend, time_clip
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.live import LiveReader
+from avsbg.runtime.media.places import MaskRate
 from avsbg.runtime.media.samples import read_samples
 from avsbg.runtime.media.sources import LiveSource, parse_source
-from avsbg.runtime.segment.pipeline import Options
-from avsbg.runtime.segment.segmenter import ClipSegmenter, FrameMask, Segmenter, StreamSegmenter, frame_mask
+from avsbg.runtime.segment.pipeline import Options, RateOption
+from avsbg.runtime.segment.run import choose_rate
+from avsbg.runtime.segment.segmenter import (
+    ClipSegmenter,
+    FrameMask,
+    InterleavedSegmenter,
+    Segmenter,
+    StreamSegmenter,
+    frame_mask,
+)
 from avsbg.runtime.streaming.frame_pair import StreamedClip, create_streamed_clip
-from avsbg.runtime.streaming.stream import Stream
+from avsbg.runtime.streaming.stream import Spacing, Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,33 +104,46 @@ class Model:
         assert isinstance(backend, StreamedClip)
         return backend
 
-    def segmenter(self, *, stream: bool | None = None, live: bool = False) -> Segmenter:
-        """What turns samples of one source into masks.
+    def segmenter(self, *, stream: bool | None = None, live: bool = False, rate: RateOption = 1) -> Segmenter:
+        """Make what turns samples of one source into masks.
 
         Args:
             stream: frame by frame; None for a live source if the bundle has the graphs.
             live: whether the source is live: the sound is then taken from where the frame is.
+            rate: masks a second; at more than one, each phase has the masks of clip mode, or of a stream if it is live.
         """
-        if stream or (stream is None and live and self.has_stream):
-            pair = self.stream_backend
-            segmenter: Segmenter = StreamSegmenter(
-                pair.encode, pair.decode, "timestamp" if live else "published", self.backend
-            )
-        else:
-            segmenter = ClipSegmenter(self.clip_backend, self.backend)
-        segmenter.selection = self.selections.get(segmenter.mode)
-        return segmenter
+        streams = bool(stream or (stream is None and live and self.has_stream))
+        backend = self.stream_backend if streams else self.clip_backend
+
+        def create() -> Segmenter:
+            if not isinstance(backend, StreamedClip):
+                segmenter: Segmenter = ClipSegmenter(backend, self.backend)
+            else:
+                spacing: Spacing = "timestamp" if live else "published"
+                by_clips = not live and rate != 1
+                segmenter = StreamSegmenter(backend.encode, backend.decode, spacing, self.backend, by_clips=by_clips)
+            segmenter.selection = self.selections.get(segmenter.mode)
+            return segmenter
+
+        return create() if rate == 1 else InterleavedSegmenter(create, lambda: self._seconds_per_mask(backend))
 
     def segment(
-        self, source: str | Path, *, threshold: float = 0.5, silent: bool = False, stream: bool | None = None
+        self,
+        source: str | Path,
+        *,
+        threshold: float = 0.5,
+        silent: bool = False,
+        stream: bool | None = None,
+        rate: MaskRate = 1,
     ) -> Iterator[FrameMask]:
-        """Segment a video file or a live source, as `avsbg run` does, one mask a second.
+        """Segment a video file or a live source, as `avsbg run` does.
 
         Args:
             source: a file, an address (`rtsp://`, ...) or a camera (`/dev/video0`), as `avsbg run` takes it.
             threshold: a pixel sounds where its probability exceeds this; networks of classes take no other.
             silent: give the network silence in place of the sound.
             stream: frame by frame in place of clips; None for live sources if the bundle has the graphs.
+            rate: masks a second, a whole number; of a file `every-frame` too.
 
         Returns:
             The masks, as they become final, in order. A live source goes on until it ends or the iteration does.
@@ -131,8 +153,8 @@ class Model:
             BackendError: the backend cannot be opened, or the network failed.
         """
         parsed = parse_source(str(source))
-        options = Options(threshold=threshold, silent=silent)
-        segmenter = self.segmenter(stream=stream, live=isinstance(parsed, LiveSource))
+        options = Options(threshold=threshold, silent=silent, rate=rate)
+        segmenter = self.segmenter(stream=stream, live=isinstance(parsed, LiveSource), rate=rate)
         return self._masks(segmenter, parsed, options)
 
     @contextmanager
@@ -152,10 +174,12 @@ class Model:
                 reader = stack.enter_context(LiveReader(source, None, stop=threading.Event(), duration=None))
                 if not reader.video.has_audio and manifest.uses_audio and not options.silent:
                     raise MediaError(f"{source.name} has no sound, and the network uses audio.", "Use silent=True.")
-                video, samples = reader.video, reader.samples(manifest, silent=options.silent, packets=None)
+                rate = choose_rate(segmenter, options, reader.video.mean_rate).masks
+                video, samples = reader.video, reader.samples(manifest, silent=options.silent, packets=None, rate=rate)
             else:
                 video = probe(source)
-                samples = read_samples(video, manifest, silent=options.silent)
+                rate = choose_rate(segmenter, options, video.rate or video.mean_rate).masks
+                samples = read_samples(video, manifest, silent=options.silent, rate=rate)
             segmenter.reset()
             for sample in samples:
                 for result in segmenter.push(sample):
@@ -164,6 +188,12 @@ class Model:
                 yield frame_mask(result, options.threshold, (video.width, video.height))
             if isinstance(source, LiveSource) and reader.failure is not None:
                 raise reader.failure
+
+    def _seconds_per_mask(self, backend: Backend) -> float:
+        """The seconds of a mask as `auto` measured them, or measured now."""
+        selection = self.selections.get("stream" if isinstance(backend, StreamedClip) else "clip")
+        seconds = None if selection is None else selection.seconds.get(selection.backend)
+        return (time_clip(backend) if seconds is None else seconds) / self.bundle.manifest.clip.frames
 
     def _choose(self, role: str) -> Backend:
         """The backend that was named, or the choice of `auto`; not yet open."""

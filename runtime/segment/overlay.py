@@ -31,6 +31,7 @@ from avsbg.runtime.media.container import (
     time_of,
 )
 from avsbg.runtime.media.orientation import orientation_of
+from avsbg.runtime.media.places import Places
 from avsbg.runtime.segment.palette import COLOURS, make_legend, show_legend
 
 Array = NDArray[Any]
@@ -118,25 +119,47 @@ def _planes(pixels: Array) -> tuple[Array, Array, Array]:
 
 
 class _CurrentMask:
-    """The mask of a second, of masks that come in order and are waited for."""
+    """The mask of a second, or of a place, of masks that come in order and are waited for."""
 
     def __init__(self, video: VideoInfo, masks: Masks, progress: Callable[[int], None], *, labelled: bool) -> None:
         self._masks, self._progress = masks, progress
         self._mask: Array = np.zeros((video.height, video.width), np.uint8 if labelled else bool)
         self._coming: tuple[int, Array] | None = None
         self._ended = False
-        self.second = -1  # that the mask was made for
+        self.number = -1  # of the mask
 
-    def at(self, second: int) -> Array:
-        """The last mask by then; no earlier second is asked for afterwards."""
-        while self.second < second and not self._ended:
+    def at(self, number: int) -> Array:
+        """The last mask by then; no earlier one is asked for afterwards."""
+        while self.number < number and not self._ended:
             self._coming = self._coming or next(self._masks, None)
-            if self._coming is None or (self._coming[0] > second and self.second >= 0):
+            if self._coming is None or (self._coming[0] > number and self.number >= 0):
                 self._ended = self._coming is None
                 break
-            (self.second, self._mask), self._coming = self._coming, None
-            self._progress(self.second)
+            (self.number, self._mask), self._coming = self._coming, None
+            self._progress(self.number)
         return self._mask
+
+
+class Timetable:
+    """The number of the mask that is displayed at each time: a second's during it, or a place's from its frame on."""
+
+    def __init__(self, places: Places | None) -> None:
+        self._places, self._next = places, 0
+
+    def pieces(self, begin: Fraction, end: Fraction) -> list[tuple[Fraction, int]]:
+        """The times from which a frame that is displayed from `begin` to `end` shows which mask; times increase."""
+        if self._places is None:
+            first = max(0, int(begin))
+            return [(begin, first), *((Fraction(second), second) for second in range(first + 1, math.ceil(end)))]
+        found: list[tuple[Fraction, int]] = []
+        while (deadline := self._places[self._next].deadline) < end:
+            # The first of the places that this frame stands for has it from its beginning on.
+            if deadline > begin and found:
+                found.append((deadline, self._next))
+            else:
+                found = [(begin, self._next)]
+            self._next += 1
+        return found or [(begin, max(0, self._next - 1))]
 
 
 def write_overlay(
@@ -148,20 +171,23 @@ def write_overlay(
     progress: Callable[[int], None],
     fragments: bool = False,
     labels: tuple[str, ...] = (),
+    places: Places | None = None,
 ) -> None:
     """Write a video as H.264 with each second's mask tinted in during that second, and its sound as AAC.
 
-    Frame times, colours and their tags, and the shape of pixels are kept; a frame that is displayed over several
-    seconds is repeated for each. Width and height are padded to even numbers, which H.264 needs.
+    At several masks a second, each is tinted in from its own frame on, until that of the next. Frame times, colours and
+    their tags, and the shape of pixels are kept; a frame that is displayed during several masks is repeated for each.
+    Width and height are padded to even numbers, which H.264 needs.
 
     Args:
         video: the video, of which `frames` are the decoded frames and sound, each with its time stamp.
         output: an .mp4 file.
-        masks: (second, mask in the video's size, as of `tint`), seconds increasing; waited for. A second without a mask
-            keeps the one before, and so does what follows the last one.
+        masks: (number, mask in the video's size, as of `tint`), numbers increasing; waited for. Numbers are of seconds,
+            or of `places`. One without a mask keeps the one before, and so does what follows the last one.
         progress: called with the number of seconds done.
         labels: names of the masks' classes, for the legend; none where masks are bool.
         fragments: write MP4 in fragments. Its index is then not held in memory; old players show no duration.
+        places: of the masks, at several a second; None for a mask for each second.
 
     Raises:
         MediaError: the video cannot be decoded, or the overlay not be encoded or written.
@@ -169,7 +195,7 @@ def write_overlay(
     try:
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if fragments else {}
         with av.open(str(output.resolve()), "w", format="mp4", options=options) as target:
-            _write_overlay(video, frames, target, masks, progress, labels=labels)
+            _write_overlay(video, frames, target, masks, progress, labels=labels, places=places)
     except OSError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -193,18 +219,20 @@ def _write_overlay(
     progress: Callable[[int], None],
     *,
     labels: tuple[str, ...],
+    places: Places | None,
 ) -> None:
-    tinter, mask, last = _Tinter(video, labels), _CurrentMask(video, masks, progress, labelled=bool(labels)), -1
+    phases = 1 if places is None else places.phases
+    mask = _CurrentMask(video, masks, lambda number: progress(number // phases), labelled=bool(labels))
+    tinter, timetable, last = _Tinter(video, labels), Timetable(places), -1
     video_out, audio_out = _add_streams(target, video, tinter.colour)
     for frame, begin, end in _times(frames, video):
         if isinstance(frame, av.AudioFrame):
             frame.pts = round(begin / (frame.time_base or Fraction(1, TICKS)))
             target.mux(audio_out.encode(frame))
             continue
-        # Once for each second that it is displayed in, each with its own mask.
-        starts = [begin, *range(max(0, int(begin)) + 1, math.ceil(end))]
-        for start, stop in pairwise([*starts, end]):
-            tinted = tinter(frame, mask.at(max(0, int(start))))
+        # Once for each mask during which it is displayed.
+        for (start, number), (stop, _) in pairwise([*timetable.pieces(begin, end), (end, 0)]):
+            tinted = tinter(frame, mask.at(number))
             # Encoders refuse times that stand still, which damaged files have.
             last = max(last + 1, round(start * TICKS))
             tinted.pts, tinted.time_base = last, Fraction(1, TICKS)
@@ -212,7 +240,7 @@ def _write_overlay(
             target.mux(video_out.encode(tinted))
     for stream in filter(None, [video_out, audio_out]):
         target.mux(stream.encode(None))
-    progress(mask.second + 1)
+    progress(mask.number // phases + 1)
 
 
 def _times(frames: Iterable[Any], video: VideoInfo) -> Iterator[tuple[Any, Fraction, Fraction]]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from avsbg.progress import Progress
 from avsbg.runtime.errors import EmptySourceError, MediaError
 from avsbg.runtime.media.container import VideoInfo
+from avsbg.runtime.media.places import EVERY_FRAME, MaskRate, Places, masks_a_second
 from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.media.tracks import TrackNumbers
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, save_grey
@@ -33,6 +34,10 @@ FRAMES, OVERLAY, SHEET = "frames.jsonl", "overlay.mp4", "overlay.png"
 AHEAD = 4
 
 
+AUTO: Final = "auto"
+RateOption: TypeAlias = MaskRate | Literal["auto"]
+
+
 @dataclass(frozen=True)
 class Options:
     """Outputs for a video; it is a `MediaError` if the threshold is out of range."""
@@ -46,10 +51,15 @@ class Options:
     video_track: int | None = None  # its number among the source's; None for the one that players show
     audio_track: int | None = None
     skip_damaged: bool = False  # pass over what cannot be decoded
+    rate: RateOption = 1  # masks a second; `auto`: one, and in the overlay as many as this machine has time for
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
             raise MediaError(f"the threshold must lie in [0, 1), not be {self.threshold}.")
+        if isinstance(self.rate, int):
+            masks_a_second(self.rate, None)
+        elif self.rate not in (AUTO, EVERY_FRAME):
+            raise MediaError(f"{self.rate!r} is no rate of masks.", f"Give a whole number, {EVERY_FRAME} or {AUTO}.")
 
     @property
     def track_numbers(self) -> TrackNumbers:
@@ -62,8 +72,10 @@ class Record:
     """Figures of a run; their size does not depend on the run's length."""
 
     seconds: int = 0
+    masks: int = 0  # of all phases; as many as seconds at one a second
     sounding: int = 0  # seconds with something that sounds
-    area: float = 0.0  # the sum of the mask's shares of the frame
+    area: float = 0.0  # the sum of the masks' shares of the frame, and of how many masks
+    areas: int = 0
     dropped: int = 0  # seconds that the network had no time for
     # Seconds at work by step, without waiting; they overlap, `total` is the clock's.
     timings: dict[str, float] = field(default_factory=dict)
@@ -82,6 +94,7 @@ def write_outputs(
     progress: Progress | None = None,
     policy: Policy = "block",
     packets: Channel[Any] | None = None,
+    places: Places | None = None,
 ) -> Record:
     """Read, infer, write masks and encode the overlay, each in a thread and at most a few seconds ahead of the next.
 
@@ -92,6 +105,7 @@ def write_outputs(
         progress: called as work goes on, from several threads.
         policy: let a source wait that is too fast, or lose its oldest seconds.
         packets: of a live source, what `frames` waits for, to be broken off with everything else.
+        places: those that `samples` are of, at several masks a second.
 
     Raises:
         EmptySourceError: there was no sample at all.
@@ -110,11 +124,15 @@ def write_outputs(
         write_overlay(
             video, frames, directory / OVERLAY, masks,
             progress=lambda done: report("overlay", done, expected), fragments=packets is not None, labels=labels,
+            places=places,
         )  # fmt: skip
+        for _ in masks:  # those beyond the last frame, of phases that end in the middle of a second
+            pass
 
     def hand_on(sample: Sample, mask: Array) -> None:
         if overlay is not None:
-            sheet.add(sample.number, sample.pixels, mask)
+            if sample.phase == 0:
+                sheet.add(sample.second, sample.pixels, mask)
             overlay.put((sample.number, mask))
         report("segmenting", record.seconds, expected)
 
@@ -177,18 +195,24 @@ def _write_results(
         for result in results:
             sample, probability = result.sample, result.probability
             mask = frame_mask(result, options.threshold, (video.width, video.height)).mask
+            record.masks += 1
+            if options.rate == AUTO and sample.phase:  # for the overlay alone
+                hand_on(sample, mask)
+                continue
             for write in writers:
                 write(sample, mask)
             if options.probabilities:
                 save_grey(maps, sample, np.rint(probability * 255).astype(np.uint8))
             area, highest = float((mask > 0).mean()), float(probability.max())
-            line: dict[str, Any] = {"second": sample.number, "time": round(float(sample.time), 6)}
+            line: dict[str, Any] = {"second": sample.second, "time": round(float(sample.time), 6)}
             line |= {"mask_area": area, "highest_probability": highest}
             if labels:
                 areas = np.bincount(mask.ravel(), minlength=len(labels)) / mask.size
                 line["class_areas"] = {labels[number]: float(areas[number]) for number in np.flatnonzero(areas)}
             lines.write(json.dumps(line) + "\n")
-            record.seconds += 1
-            record.sounding += area > 0
+            record.areas += 1
             record.area += area
+            if sample.phase == 0:
+                record.seconds += 1
+                record.sounding += area > 0
             hand_on(sample, mask)

@@ -7,7 +7,8 @@ import platform
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ from avsbg import __version__
 from avsbg.atomic import atomic_directory
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
+from avsbg.runtime.bundle.manifest import Manifest
 from avsbg.runtime.errors import EmptySourceError, MediaError, OutputError
 from avsbg.runtime.media.container import Damage, VideoInfo, probe
 from avsbg.runtime.media.live import LiveReader
+from avsbg.runtime.media.places import HIGHEST_RATE, Places, masks_a_second
 from avsbg.runtime.media.samples import read_samples
 from avsbg.runtime.media.sources import LiveSource
 from avsbg.runtime.segment.overlay import decode_all
-from avsbg.runtime.segment.pipeline import Options, Record, write_outputs
-from avsbg.runtime.segment.segmenter import Segmenter
+from avsbg.runtime.segment.pipeline import AUTO, Options, RateOption, Record, write_outputs
+from avsbg.runtime.segment.segmenter import InterleavedSegmenter, Segmenter
 from avsbg.runtime.threads import Channel, Policy
 
 SUMMARY = "summary.json"
@@ -75,14 +78,58 @@ def segment_video(
     overlay_damage = Damage() if options.skip_damaged else unheard
     # What is passed over here is met again, and counted, where the file is read.
     video = probe(path, options.track_numbers, Damage() if options.skip_damaged else None)
-    samples = read_samples(video, manifest, silent=options.silent, damage=damage)
+    rate = choose_rate(segmenter, options, video.rate or video.mean_rate)
+    samples = read_samples(video, manifest, silent=options.silent, damage=damage, rate=rate.masks)
+    places = make_places(rate.masks, manifest, video.rate)
     with output_directory(output, replace=replace) as directory:
         frames = decode_all(video, overlay_damage)
-        record = write_outputs(segmenter, video, samples, frames, directory, options=options, progress=progress)
+        record = write_outputs(
+            segmenter, video, samples, frames, directory, options=options, progress=progress, places=places
+        )
         damaged = _count_damage(damage, overlay_damage)
         hashed = content or sha256(path)
         source = {"sha256": hashed, "key": key, "clock_steps": video.clock.steps, "damaged": damaged}
-        return write_summary(directory, segmenter, video, options=options, record=record, source=source)
+        return write_summary(directory, segmenter, video, options=options, record=record, source=source, rate=rate)
+
+
+# The part of the machine's time that masks may take where their rate is left to it: the rest is for decoding the video
+# twice and encoding the overlay.
+SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class ChosenRate:
+    """The rate of masks of a run, and what it follows from."""
+
+    masks: Fraction  # a second
+    asked: RateOption
+    seconds_per_mask: float | None = None  # on this machine, where the rate was left to it
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "masks": round(float(self.masks), 6)}
+
+
+def choose_rate(segmenter: Segmenter, options: Options, frame_rate: Fraction | None) -> ChosenRate:
+    """The rate of masks that the options ask for, in a source of so many frames a second.
+
+    `auto` is one a second, and for an overlay as many as the machine makes in at most the video's own duration.
+    """
+    if options.rate != AUTO:
+        return ChosenRate(masks_a_second(options.rate, frame_rate), options.rate)
+    if not options.overlay or not isinstance(segmenter, InterleavedSegmenter):
+        return ChosenRate(Fraction(1), AUTO)
+    seconds = segmenter.measure()
+    most = min(SHARE / seconds, HIGHEST_RATE) if seconds else HIGHEST_RATE
+    masks = frame_rate if frame_rate and most >= frame_rate else Fraction(int(most))
+    return ChosenRate(max(Fraction(1), masks), AUTO, round(seconds, 6))
+
+
+def make_places(rate: Fraction, manifest: Manifest, frame_rate: Fraction | None) -> Places | None:
+    """The places of masks at several a second; None at one."""
+    if rate == 1:
+        return None
+    return Places(rate, manifest.clip.frames, manifest.preprocessing.frame_offset, frame_rate)
 
 
 def _count_damage(*readers: Damage | None) -> dict[str, Any]:
@@ -133,13 +180,17 @@ def segment_live(
             hint = "Name a microphone with --microphone, or use --no-sound to run it with silence."
             raise MediaError(f"{source.name} has no sound, and the network uses audio.", hint)
         packets: Channel[Any] | None = Channel(None) if options.overlay else None
-        samples = reader.samples(manifest, silent=options.silent, packets=packets)
+        rate = ChosenRate(Fraction(1), AUTO)  # what a live source has time for shows while it runs
+        if options.rate != AUTO:
+            rate = choose_rate(segmenter, options, reader.video.mean_rate)
+        samples = reader.samples(manifest, silent=options.silent, packets=packets, rate=rate.masks)
         frames = reader.frames(packets) if packets is not None else ()
         with output_directory(output, replace=replace) as directory:
             try:
                 record = write_outputs(
                     segmenter, reader.video, samples, frames, directory,
                     options=options, progress=progress, policy=policy, packets=packets,
+                    places=make_places(rate.masks, manifest, None),
                 )  # fmt: skip
             except EmptySourceError as error:
                 raise reader.failure or error from None
@@ -150,7 +201,7 @@ def segment_live(
                 **asdict(reader.counters),
             }
             summary = write_summary(
-                directory, segmenter, reader.video, options=options, record=record, source={"live": live}
+                directory, segmenter, reader.video, options=options, record=record, source={"live": live}, rate=rate
             )
     return summary, reader.failure
 
@@ -175,7 +226,14 @@ def output_directory(output: Path, *, replace: bool) -> Iterator[Path]:
 
 
 def write_summary(
-    directory: Path, segmenter: Segmenter, video: VideoInfo, *, options: Options, record: Record, source: dict[str, Any]
+    directory: Path,
+    segmenter: Segmenter,
+    video: VideoInfo,
+    *,
+    options: Options,
+    record: Record,
+    source: dict[str, Any],
+    rate: ChosenRate,
 ) -> dict[str, Any]:
     """Write `summary.json`: the network, the source, the settings, and the outcome in a few figures.
 
@@ -198,9 +256,11 @@ def write_summary(
         **({} if segmenter.selection is None else {"selection": segmenter.selection.to_dict()}),
         "backend": segmenter.describe(),
         "versions": {"avsbg": __version__, **versions},
+        **({} if rate.asked == 1 else {"rate": rate.to_dict()}),
         "seconds": record.seconds,
+        "masks": record.masks,
         "sounding_seconds": record.sounding,
-        "mean_mask_area": record.area / record.seconds if record.seconds else 0.0,
+        "mean_mask_area": record.area / record.areas if record.areas else 0.0,
         "seconds_spent": {step: round(spent, 4) for step, spent in record.timings.items()},
         "most_waiting": record.most_waiting,
         "dropped_seconds": record.dropped,
@@ -212,6 +272,6 @@ def write_summary(
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
     """Settings of a run, as `summary.json` has them."""
     # What was not there in earlier versions is left out where it changes nothing: outputs of theirs are known again.
-    later = {"video_track": None, "audio_track": None, "skip_damaged": False}
+    later = {"video_track": None, "audio_track": None, "skip_damaged": False, "rate": 1}
     chosen = {name: value for name, value in asdict(options).items() if name not in later or value != later[name]}
     return {**chosen, "target": segmenter.spec, "stream": segmenter.mode == "stream"}

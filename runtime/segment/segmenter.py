@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -134,6 +135,7 @@ class StreamSegmenter:
         spacing: where a frame's window of sound begins: `timestamp` with its second; `published` 0.96 s after the
             window before, from the clip's first second on, as in clip mode.
         spec: as the user named them.
+        by_clips: let no second be the partner of one in another clip of T: all masks are then those of clip mode.
 
     Raises:
         BackendError: the backends do not fit each other.
@@ -142,11 +144,19 @@ class StreamSegmenter:
 
     mode = "stream"
 
-    def __init__(self, encode: Backend, decode: Backend, spacing: Spacing = "published", spec: str = "") -> None:
+    def __init__(
+        self,
+        encode: Backend,
+        decode: Backend,
+        spacing: Spacing = "published",
+        spec: str = "",
+        *,
+        by_clips: bool = False,
+    ) -> None:
         check_inputs(encode.bundle.manifest, encode.contract)
         self.bundle, self.spec = encode.bundle, spec
         self.selection: Selection | None = None
-        self._encode, self._decode, self._spacing = encode, decode, spacing
+        self._encode, self._decode, self._spacing, self._by_clips = encode, decode, spacing, by_clips
         self._pairing = FramePairing(encode, decode, outputs=_outputs(self.bundle))
         self.reset()
 
@@ -161,6 +171,9 @@ class StreamSegmenter:
         """Yield the sample before, as a rule."""
         audio = self._window(sample)
         follows = self._last is None or sample.number - self._last <= MAX_GAP
+        if self._by_clips and self._last is not None:
+            clip = self.bundle.manifest.clip.frames
+            follows = follows and sample.number // clip == self._last // clip
         masks = [] if follows else self._pairing.end_segment()
         self._last = sample.number
         self._samples.append(sample)
@@ -200,3 +213,60 @@ class StreamSegmenter:
             sample = self._samples.popleft()
             assert sample.number == mask.index
             yield _segmented(sample, mask.outputs)
+
+
+class InterleavedSegmenter:
+    """Segments several phases of a source, each with a segmenter of its own, and yields their masks in order of time.
+
+    The phases share the backends. Each holds what its segmenter does: T samples in clip mode, whose frames are in the
+    network's size but for the first phase, or the features of two frames in a stream.
+
+    Args:
+        create: makes the segmenter of a phase.
+        measure: returns the seconds that a mask takes on this machine.
+    """
+
+    def __init__(self, create: Callable[[], Segmenter], measure: Callable[[], float] = lambda: math.inf) -> None:
+        self._create, self.measure = create, measure
+        first = create()
+        self.bundle, self.mode, self.spec, self.selection = first.bundle, first.mode, first.spec, first.selection
+        self._segmenters: dict[int, Segmenter] = {0: first}
+        self._clear()
+
+    def _clear(self) -> None:
+        self._pushed: deque[int] = deque()  # numbers of samples whose masks have not been yielded
+        self._samples: dict[tuple[int, int], Sample] = {}  # those, by phase and second
+        self._done: dict[int, Segmented] = {}  # masks that wait for one before them
+
+    def reset(self) -> None:
+        """Begin a new source."""
+        for segmenter in self._segmenters.values():
+            segmenter.reset()
+        self._clear()
+
+    def push(self, sample: Sample) -> Iterator[Segmented]:
+        """Yield the masks before which none is missing any more."""
+        phase = sample.phase
+        if phase not in self._segmenters:
+            self._segmenters[phase] = self._create()
+        self._pushed.append(sample.number)
+        self._samples[phase, sample.second] = sample
+        # A phase is a source of its own, whose samples are numbered by its seconds.
+        return self._in_order(phase, self._segmenters[phase].push(replace(sample, number=sample.second)))
+
+    def finish(self) -> Iterator[Segmented]:
+        """Yield what is left of all phases."""
+        for phase, segmenter in self._segmenters.items():
+            yield from self._in_order(phase, segmenter.finish())
+        self._clear()
+
+    def describe(self) -> dict[str, Any]:
+        """Describe what runs, and in how many phases."""
+        return {**self._segmenters[0].describe(), "phases": len(self._segmenters)}
+
+    def _in_order(self, phase: int, results: Iterator[Segmented]) -> Iterator[Segmented]:
+        for result in results:
+            sample = self._samples.pop((phase, result.sample.number))
+            self._done[sample.number] = result._replace(sample=sample)
+        while self._pushed and self._pushed[0] in self._done:
+            yield self._done.pop(self._pushed.popleft())

@@ -1,0 +1,225 @@
+"""Several masks a second: each is clip mode's on the shifted clip, and the overlay shows it with its own frame."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import avsbg
+from avsbg.runtime.backends import Backend, create
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.places import Places
+from avsbg.runtime.media.samples import Sample, read_samples
+from avsbg.runtime.segment.overlay import Timetable
+from avsbg.runtime.segment.pipeline import AUTO, Options
+from avsbg.runtime.segment.run import segment_video
+from avsbg.runtime.segment.segmenter import ClipSegmenter, InterleavedSegmenter, Segmented, Segmenter, StreamSegmenter
+from fixtures import stream_bundle, tiny_bundle
+from fixtures.cli import run_avsbg
+from fixtures.videos import SOUND_RATE, tone
+
+OFFSET = 15 / 16
+
+
+def run(segmenter: Segmenter, samples: list[Sample]) -> list[Segmented]:
+    segmenter.reset()
+    return [*(result for sample in samples for result in segmenter.push(sample)), *segmenter.finish()]
+
+
+def random_samples(rate: int, seconds: int, seed: int) -> list[Sample]:
+    """Samples as of a source of so many seconds, of random frames and sound."""
+    random = np.random.default_rng(seed)
+    places = Places(Fraction(rate), tiny_bundle.FRAMES, OFFSET, None)
+    samples = []
+    for number in range(rate * seconds):
+        frame = random.integers(0, 256, (tiny_bundle.HEIGHT, tiny_bundle.WIDTH, 3), np.uint8)
+        sound = random.uniform(-1, 1, tiny_bundle.SAMPLE_RATE).astype(np.float32)
+        place = places[number]
+        samples.append(Sample(number, place.deadline, Fraction(1), frame, frame, sound, place))
+    return samples
+
+
+@pytest.fixture(scope="module")
+def backend(tiny: Bundle) -> Iterator[Backend]:
+    with create("onnxruntime", tiny, threads=1) as opened:
+        yield opened
+
+
+@settings(max_examples=15, deadline=None)
+@given(rate=st.integers(1, 7), seconds=st.integers(1, 12), dropped=st.sets(st.integers(0, 83)), seed=st.integers(0, 9))
+def test_phases_are_clip_mode_on_their_own_samples(
+    backend: Backend, rate: int, seconds: int, dropped: set[int], seed: int
+) -> None:
+    """Also where a live source's samples were lost."""
+    samples = [sample for sample in random_samples(rate, seconds, seed) if sample.number not in dropped]
+    found = run(InterleavedSegmenter(lambda: ClipSegmenter(backend)), samples)
+    assert [one.sample.number for one in found] == [sample.number for sample in samples]
+    for phase in range(rate):
+        alone = run(ClipSegmenter(backend), [sample for sample in samples if sample.phase == phase])
+        own = [one for one in found if one.sample.phase == phase]
+        for ours, theirs in zip(own, alone, strict=True):
+            assert ours.sample is not theirs.sample or ours.sample.number == theirs.sample.number
+            assert np.array_equal(ours.probability, theirs.probability)
+
+
+def test_a_stream_by_clips_has_the_partners_of_clips(tiny_stream: Bundle) -> None:
+    """Of clips of three: 0 with 1, 1 with 2, 2 with 1 before it, and so on in the next."""
+    with create("onnxruntime", tiny_stream, graph="encode") as encode, create(
+        "onnxruntime", tiny_stream, graph="decode"
+    ) as decode:  # fmt: skip
+        segmenter = StreamSegmenter(encode, decode, by_clips=True)
+        frames = [stream_bundle.frame(10 + index) for index in range(6)]
+        samples = [
+            Sample(index, Fraction(index), Fraction(1), frame, frame, stream_bundle.clock(index, 1))
+            for index, frame in enumerate(frames)
+        ]
+        pairs: list[tuple[int, int, str]] = []
+        original = segmenter._segmented
+
+        def keep(masks: list[Any]) -> Iterator[Segmented]:
+            pairs.extend((mask.index, mask.partner) for mask in masks)  # type: ignore[misc]
+            return original(masks)
+
+        segmenter._segmented = keep  # type: ignore[method-assign]
+        assert len(run(segmenter, samples)) == 6
+    expected = [(0, "next"), (1, "next"), (2, "previous"), (3, "next"), (4, "next"), (5, "previous")]
+    assert pairs == expected
+
+
+def blinking(path: Path, *, seconds: int = 3, rate: int = 20) -> Path:
+    """White for a quarter of a second, then black for as long, and so on; a tone throughout."""
+    with av.open(str(path), "w") as target:
+        picture = target.add_stream("libx264", rate=rate, options={"qp": "0", "preset": "ultrafast"})
+        picture.width, picture.height, picture.pix_fmt = 48, 32, "yuv420p"
+        track = target.add_stream("pcm_f32le", rate=SOUND_RATE, layout="mono")
+        sound = av.AudioFrame.from_ndarray(tone(seconds), format="flt", layout="mono")
+        sound.sample_rate = SOUND_RATE
+        target.mux(track.encode(sound))
+        for index in range(seconds * rate):
+            level = 255 if is_white(Fraction(index, rate)) else 0
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), level, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            target.mux(picture.encode(frame))
+        for stream in (picture, track):
+            target.mux(stream.encode(None))
+    return path
+
+
+def is_white(time: Fraction) -> bool:
+    return int(time * 4) % 2 == 0
+
+
+def tinted(path: Path) -> list[tuple[Fraction, bool, bool]]:
+    """Of each frame of an overlay: its time, whether it is white, and whether it is tinted."""
+    found = []
+    with av.open(str(path)) as source:
+        for frame in source.decode(video=0):
+            red, _, blue = frame.to_ndarray(format="rgb24").mean(axis=(0, 1))
+            found.append((frame.pts * frame.time_base, bool(red > 140), bool(red - blue > 60)))
+    return found
+
+
+def test_an_overlay_of_every_frame_follows_the_picture(tiny: Bundle, tmp_path: Path) -> None:
+    video = blinking(tmp_path / "blinking.mkv")
+    for rate, wrong in (("every-frame", 0), (1, 10)):
+        out = tmp_path / str(rate)
+        outcome = run_avsbg("run", tiny.path, video, "-o", out, "--rate", rate)
+        assert outcome.code == 0, outcome.err
+        frames = [frame for frame in tinted(out / "overlay.mp4") if frame[0] >= Fraction(15, 16) - Fraction(1, 20)]
+        assert len(frames) >= 41
+        missed = sum(is_white(time) != tint for time, _, tint in frames)
+        assert missed >= wrong if wrong else missed == 0
+
+
+def test_outputs_carry_the_times_of_their_frames(tiny: Bundle, tmp_path: Path) -> None:
+    video = blinking(tmp_path / "blinking.mkv")
+    for masks in ("png", "video"):
+        outcome = run_avsbg(
+            "run", tiny.path, video, "-o", tmp_path / masks, "--rate", 4, "--rle", "--masks", masks, "--no-overlay"
+        )
+        assert outcome.code == 0, outcome.err
+    with avsbg.load(tiny.path, "onnxruntime") as model:
+        frames = list(model.segment(video, rate=4))
+    summary = json.loads((tmp_path / "png/summary.json").read_text())
+    assert summary["rate"] == {"masks": 4.0, "asked": 4, "seconds_per_mask": None}
+    assert (summary["seconds"], summary["masks"]) == (3, len(frames))
+    assert summary["backend"]["phases"] == 4
+    assert f"{len(frames)} masks, 4 a second" in outcome.out
+    times = [frame.time for frame in frames]
+    assert times == sorted(times) and times[:4] == pytest.approx([0.9, 1.15, 1.4, 1.65])
+    names = sorted(path.name for path in (tmp_path / "png/masks").iterdir())
+    assert names == [f"{number:06d}_{time:.3f}s.png" for number, time in enumerate(times)]
+    document = json.loads((tmp_path / "png/masks.coco.json").read_text())
+    assert [image["time"] for image in document["images"]] == pytest.approx(times)
+    lines = [json.loads(line) for line in (tmp_path / "png/frames.jsonl").read_text().splitlines()]
+    assert [line["time"] for line in lines] == pytest.approx(times)
+    assert [line["second"] for line in lines[:5]] == [0, 0, 0, 0, 1]
+    with av.open(str(tmp_path / "video/masks.mkv")) as source:
+        stored = [float(frame.pts * frame.time_base) for frame in source.decode(video=0)]
+    assert stored == pytest.approx(times, abs=0.011)  # those of the last frame follow each other by a millisecond
+    for frame, time in zip(frames, times, strict=True):
+        assert bool(frame.mask.mean() > 0.5) == is_white(Fraction(round(time * 20), 20))
+
+
+@contextmanager
+def measured(bundle: Bundle, seconds: float) -> Iterator[InterleavedSegmenter]:
+    with create("onnxruntime", bundle) as opened:
+        yield InterleavedSegmenter(lambda: ClipSegmenter(opened), lambda: seconds)
+
+
+def test_auto_raises_the_overlay_alone_to_what_the_machine_reaches(tiny: Bundle, tmp_path: Path) -> None:
+    video = blinking(tmp_path / "blinking.mkv")
+    for seconds, rate in ((0.05, 10), (0.001, 20), (2.0, 1)):
+        with measured(tiny, seconds) as segmenter:
+            out = tmp_path / str(seconds)
+            summary = segment_video(segmenter, video, out, Options(rate=AUTO))
+        assert summary["rate"] == {"masks": rate, "asked": "auto", "seconds_per_mask": seconds}
+        assert (
+            sorted(path.name for path in (out / "masks").iterdir())
+            == ["00000.png", "00001.png", "00002.png"][: summary["seconds"]]
+            or rate > 1
+        )
+        assert len((out / "frames.jsonl").read_text().splitlines()) == 3
+    with measured(tiny, 0.05) as segmenter:
+        summary = segment_video(segmenter, video, tmp_path / "none", Options(rate=AUTO, overlay=False))
+    assert (summary["rate"]["masks"], summary["masks"]) == (1, 3)
+
+
+@pytest.mark.parametrize("rate", ["0", "often", "1000"])
+def test_what_is_no_rate_is_an_error(tiny: Bundle, tmp_path: Path, rate: str) -> None:
+    outcome = run_avsbg("run", tiny.path, tmp_path / "video.mp4", "-o", tmp_path / "out", "--rate", rate)
+    assert outcome.code == 1
+    assert "is no rate of masks" in outcome.paragraph and isinstance(outcome.error, MediaError)
+
+
+def test_a_frame_shows_the_masks_of_its_places_one_after_the_other() -> None:
+    seconds = Timetable(None)
+    assert seconds.pieces(Fraction(1, 2), Fraction(5, 2)) == [(Fraction(1, 2), 0), (1, 1), (2, 2)]
+    places = Places(Fraction(4), 5, OFFSET, None)
+    quarters = Timetable(places)
+    assert quarters.pieces(Fraction(0), Fraction(1, 2)) == [(0, 0)]  # before the first mask, the first
+    assert quarters.pieces(Fraction(1, 2), Fraction(1)) == [(Fraction(1, 2), 0)]
+    held = quarters.pieces(Fraction(1), Fraction(7, 4))
+    assert held == [(1, 1), (places[2].deadline, 2), (places[3].deadline, 3)]
+    assert quarters.pieces(Fraction(7, 4), Fraction(9, 5)) == [(Fraction(7, 4), 3)]
+
+
+def test_samples_of_a_place_know_their_phase(tiny: Bundle, tmp_path: Path) -> None:
+    video = probe(blinking(tmp_path / "blinking.mkv"))
+    samples = list(read_samples(video, tiny.manifest, rate=Fraction(2)))
+    assert [(sample.phase, sample.second) for sample in samples[:4]] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    assert replace(samples[0], place=None).phase == 0
+    assert samples[0].pixels.shape == (32, 48, 3) and samples[1].pixels.shape == samples[1].frame.shape
