@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from typer import Argument, Option
 
@@ -87,7 +87,7 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     items = list_collection(sources, column)
     spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
     # Workers share a machine: by default each takes the threads that it was given processors for.
-    how = {"device": device, "threads": threads or (max(1, int(cpus)) if engine == "ray" else None)}
+    how: dict[str, Any] = {"device": device, "threads": threads or (max(1, int(cpus)) if engine == "ray" else None)}
     network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, live=False, **how)
     options = Options(threshold, no_sound, masks, rle, False, not no_overlay)
     job = Job(network, options, place, overwrite)
