@@ -106,8 +106,8 @@ def mask_rate_table(rows: Sequence[Measurement]) -> str:
     commit = "unknown" if environment is None else environment.commit or "unknown"
     return (
         f"{table}\n\n{case['scenes']} scenes of {FRAMES} s at {case['frame_rate']:g} frames a second, "
-        f"{case['size']} pixels wide, whose sounding object crosses at least a fifth of the frame; mean over all frames "
-        "of a scene, then over the scenes with the 95% bootstrap interval. "
+        f"{case['size']} pixels wide, whose sounding object crosses at least a fifth of the frame; mean over all "
+        "frames of a scene, then over the scenes with the 95% bootstrap interval. "
         f"{rows[0].ran.network}, commit {commit[:12]}."
     )
 
