@@ -63,6 +63,17 @@ class CheckpointLayout:
 
 
 @dataclass(frozen=True)
+class TrainingRecord:
+    """How a publication trains its network, and what its parts allow that ours may do beside it."""
+
+    batch: int  # clips per step
+    seed: int
+    has_gates: bool = False  # whether a gate decides how much of the sound is fused, whose gain a recipe may raise
+    decodes_part: bool = False  # whether the masks of the first frames need no later ones than the next
+    keeps_sound_layers: bool = False  # whether a variant without sound has layers that nothing then uses
+
+
+@dataclass(frozen=True)
 class Scores:
     """Scores of a publication on one task of AVSBench."""
 
@@ -94,6 +105,8 @@ class NetworkRecord:
         mixes_frames: why a mask needs frames of its clip beside its own and the next, so that the network cannot be
             streamed; None where it can.
         checkpoint: the layout of its published files.
+        maps: the kinds of attention maps in it, by the names of `avsbg visualize`.
+        training: how it is trained; None where no recipe of ours does.
         scores: published scores by (encoder, task), the task `s4` or `ms3`.
         unreleased: why there is no network under this name.
     """
@@ -116,6 +129,8 @@ class NetworkRecord:
     min_frames: int = 1
     mixes_frames: str | None = None
     checkpoint: CheckpointLayout = CheckpointLayout()
+    maps: tuple[str, ...] = ()
+    training: TrainingRecord | None = None
     scores: Mapping[tuple[str, str], Scores] = field(default_factory=dict)
     unreleased: str | None = None
 

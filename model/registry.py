@@ -17,6 +17,7 @@ from avsbg.model.record import (
     Rules,
     Scores,
     SpectrogramRecord,
+    TrainingRecord,
 )
 
 _PVT_V2 = tuple(f"pvt_v2_b{n}" for n in (5, 0, 1, 2, 3, 4))
@@ -79,6 +80,9 @@ register_network(
             # `audio_neck`, and the first residual unit of the first decoder block: two convolutions with batch norm.
             never_used_parameters={"": 128**2 + 128 + 2 * (9 * 128**2 + 2 * 128)},
         ),
+        maps=("fusion_gate", "correlation_attention"),
+        # The release's; its paper says batches of 8.
+        training=TrainingRecord(batch=12, seed=42, has_gates=True, decodes_part=True),
         scores=_scores(("resnet50", 74.13, 0.854, 44.95, 0.568), ("pvt_v2_b5", 81.71, 0.904, 55.10, 0.668)),
     )
 )
@@ -115,6 +119,8 @@ register_network(
             # The first residual unit, and with ResNet-50 a second copy of its layers 3 and 4.
             never_used_parameters={"": 2 * (9 * 256**2 + 256), "resnet50": 2 * (9 * 256**2 + 256) + 22_063_104},
         ),
+        maps=("tpavi_response",),
+        training=TrainingRecord(batch=4, seed=123, keeps_sound_layers=True),
         scores=_scores(("resnet50", 72.79, 0.848, 47.88, 0.578), ("pvt_v2_b5", 78.74, 0.879, 54.00, 0.645)),
     )
 )

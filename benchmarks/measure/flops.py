@@ -26,7 +26,8 @@ def count_flops(variant: Variant, *, frames: int, height: int, width: int) -> Me
     operators = torch.ops.avsbg
     formulas = dict.fromkeys((operators.mean_correlation, operators.correlation_volume), correlation_flops)
     with torch.no_grad(), torch.device("meta"):
-        network = build(variant)
+        # The counter follows gradients of what requires them, which a view of a parameter has none of here.
+        network = build(variant).requires_grad_(False)
         for module in network.modules():
             # Fused attention reaches the counter as one operator of which it knows no cost on this device.
             if hasattr(module, "fused_attn"):

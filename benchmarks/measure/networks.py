@@ -95,11 +95,11 @@ def measure_networks(
     for system in systems:
         export_system(system, bundles / system.name, progress, frames=frames, size=size)
     cases = list_cases([bundles / system.name for system in systems], [BACKEND], threads=threads, clips=1)
-    rows = compare(cases, Workload(), settings, progress)
     counted = [
         count_flops(replace(system.variant, form="published"), frames=frames, height=size, width=size)
         for system in systems
     ]
+    rows = compare(cases, Workload(), settings, progress)
     return [
         row.model_copy(update={"metrics": row.metrics | {"published_operations": operations}})
         for row, operations in zip(rows, counted, strict=True)

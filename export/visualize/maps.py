@@ -20,6 +20,7 @@ from avsbg.errors import AvsbgError
 from avsbg.export.graph_tensors import GraphTensors, module_of, stage_difference, stage_names
 from avsbg.export.operators import DOMAIN, DOMAIN_VERSION, correlation_volume_body
 from avsbg.export.sessions import Session
+from avsbg.model.registry import NETWORKS
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 
@@ -187,17 +188,15 @@ def _response(theta: Array, phi: Array) -> Array:
 
 def _missing(bundle: Bundle) -> dict[str, str]:
     variant = bundle.manifest.variant
-    missing = {}
-    if variant["network"] == "avs-bg":
-        if not variant["audio"]:
-            missing[GATE] = "the variant has no sound"
-        if not variant["motion"]:
-            missing[ATTENTION] = "the variant has no motion"
-    elif variant["network"] == "avsbench":
-        missing[GATE] = missing[ATTENTION] = "those are of AVS-BG, and this network is AVSBench's"
-        if not variant["audio"]:
-            missing[TPAVI] = "without sound every position attends to every other, which is no map"
-    return missing
+    record = NETWORKS[str(variant["network"])]
+    others = {kind: f"{record.title} has none" for kind in (GATE, ATTENTION) if kind not in record.maps}
+    without = {
+        GATE: ("audio", "the variant has no sound"),
+        ATTENTION: ("motion", "the variant has no motion"),
+        TPAVI: ("audio", "without sound every position attends to every other, which is no map"),
+    }
+    off = {kind: reason for kind, (switch, reason) in without.items() if kind in record.maps and not variant[switch]}
+    return others | off
 
 
 class VolumeSlicer:

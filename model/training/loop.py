@@ -23,6 +23,7 @@ from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
 
 from avsbg.model import save_checkpoint
+from avsbg.model.registry import NETWORKS
 from avsbg.model.training.data import AvsBenchDataset, describe_data, jitter_colours, load_batches, vary_sound
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.evaluation import network_predictor, score_clip
@@ -264,8 +265,8 @@ def _make_accelerator(recipe: Recipe, settings: Settings) -> Accelerator:
         raise TrainingError("the device cuda was asked for, but PyTorch finds no GPU.", "Use --device cpu.")
     if settings.device == "cpu" and settings.precision == "fp16":
         raise TrainingError("fp16 trains on a GPU alone.", "Use --precision bf16 or fp32 on the CPU.")
-    # AVSBench without sound keeps the layer that would align it.
-    idle = recipe.variant.network == "avsbench" and not recipe.variant.audio
+    training = NETWORKS[recipe.variant.network].training
+    idle = training is not None and training.keeps_sound_layers and not recipe.variant.audio
     return Accelerator(
         cpu=settings.device == "cpu",
         mixed_precision="no" if settings.precision == "fp32" else settings.precision,

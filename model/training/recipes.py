@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from avsbg.model.audio import AudioEncoderName
+from avsbg.model.registry import NETWORKS
 from avsbg.model.training.errors import TrainingError
 from avsbg.model.training.layout import FRAMES, TASKS, Split, Task
 from avsbg.model.training.metrics import Score
@@ -77,10 +78,14 @@ class Recipe:
                 raise TrainingError(f"{name} must be positive, not {getattr(self, name)}.")
         if self.audio_epochs and (self.task != "s4" or self.audio_encoder != "compact"):
             raise TrainingError("only the compact audio encoder learns categories, and only S4's clips have one.")
-        if self.fusion_gain != 1 and self.variant.network != "avs-bg":
-            raise TrainingError(f"fusion_gain is of avs-bg's gates; {self.variant.network} has none.")
-        if self.decoded is not None and (self.task != "s4" or self.variant.network != "avs-bg"):
-            raise TrainingError("only avs-bg on S4 can do with the first frames decoded.")
+        training = NETWORKS[self.variant.network].training
+        if training is None:
+            raise TrainingError(f"no recipe trains {self.variant.network}.", "Export its published weights.")
+        if self.fusion_gain != 1 and not training.has_gates:
+            raise TrainingError(f"fusion_gain is of a fusion's gates; {self.variant.network} has none.")
+        if self.decoded is not None and (self.task != "s4" or not training.decodes_part):
+            message = "the first frames alone can be decoded on S4, by a network whose masks need no later ones"
+            raise TrainingError(f"{message}: not {self.variant.network} on {self.task}.")
         if self.decoded is not None and not 1 <= self.decoded <= self.frames:
             raise TrainingError(f"of {self.frames} frames 1 to {self.frames} can be decoded, not {self.decoded}.")
         least = 2 if self.task == "s4" else FRAMES
@@ -121,15 +126,15 @@ class Recipe:
 
 
 def _published(task: Task, variant: Variant) -> Recipe:
-    """AVS-BG's release trains with batches of 12 (its paper says 8) and seed 42, AVSBench's with 4 and 123."""
-    is_avs_bg = variant.network == "avs-bg"
+    training = NETWORKS[variant.network].training
+    assert training is not None
     return Recipe(
         task=task,
         variant=variant,
         epochs=15 if task == "s4" else 30,
-        batch=12 if is_avs_bg else 4,
+        batch=training.batch,
         audio_visual=0.0 if task == "s4" else 0.5,
-        seed=42 if is_avs_bg else 123,
+        seed=training.seed,
     )
 
 

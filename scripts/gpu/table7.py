@@ -15,7 +15,7 @@ from typing import Any
 import measure
 import torch
 
-from avsbg.model import build, init_deterministic, named_variant
+from avsbg.model import NETWORKS, build, init_deterministic, named_variant
 from avsbg.model.operators import composite
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -41,8 +41,8 @@ def cases(device: str, quick: bool) -> Iterator[dict[str, Any]]:
     for network in ("avs-bg",) if quick else ("avs-bg", "avsbench"):
         for precision in PRECISIONS if device == "cuda" else ("fp32",):
             for operator in OPERATORS:
-                if operator == "native" and (network != "avs-bg" or device != "cuda"):
-                    continue  # AVSBench correlates nothing; our kernels are for GPUs
+                if operator == "native" and ("motion" not in NETWORKS[network].switches or device != "cuda"):
+                    continue  # nothing to correlate without motion; our kernels are for GPUs
                 encoder = "pvt_v2_b0" if quick else "pvt_v2_b5"
                 yield {"network": network, "encoder": encoder, "operator": operator, "precision": precision}
 
@@ -118,7 +118,7 @@ def main() -> None:
         row[f"{mode}_ms"] = measure.summary(samples[id(row), mode])
     measure.write(given.output, rows)
     if given.profile is not None and calls:
-        shown = [call for row, mode, call in calls if mode == "eager" and row["network"] == "avs-bg"]
+        shown = [call for row, mode, call in calls if mode == "eager" and "motion" in NETWORKS[row["network"]].switches]
         profile(shown[-1], given.profile)
 
 

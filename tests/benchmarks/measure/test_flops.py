@@ -63,3 +63,12 @@ def test_counting_leaves_the_settings_of_pytorch_alone() -> None:
     before = torch.get_default_device(), torch.is_grad_enabled()
     count_flops(named_variant("avs-bg", encoder="pvt_v2_b0"), frames=2, height=32, width=32)
     assert (torch.get_default_device(), torch.is_grad_enabled()) == before
+
+
+def test_both_products_of_every_attention_count() -> None:
+    """With one of the two, scores or weighted sums, AVSegFormer's count would be 402.3 GFLOP."""
+    count = count_flops(named_variant("avsegformer", encoder="resnet50", form="published"), **PAPER)
+    queries, cells, width = 300, 28**2 + 14**2 + 7**2, 256
+    keys = 6 * (queries + 1) + 6 * (queries + cells)  # of generator and decoder, to themselves and to sound or cells
+    one_product = 5 * 2 * queries * keys * width
+    assert (count.number - one_product) / 1e9 == pytest.approx(402.3, abs=0.05)

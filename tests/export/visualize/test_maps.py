@@ -169,7 +169,7 @@ def test_a_network_that_lacks_a_map_says_so(export_once, tiny: Bundle, tmp_path:
         MapReader(tiny)
     still = write_video(tmp_path / "video.mkv", times=steady(5, 10), rate=5, sound=tone(2))
     options = VisualizeOptions(pixels=((0, 0),))
-    with pytest.raises(VisualizeError, match="no correlation volume to slice: those are of AVS-BG"):
+    with pytest.raises(VisualizeError, match="no correlation volume to slice: AVSBench has none"):
         visualize_video(export_once("avsbench, log-mel").bundle, still, tmp_path / "out", options)
     mute = write_video(tmp_path / "mute.mkv", times=[Fraction(0), Fraction(1)], rate=1)
     with pytest.raises(MediaError, match="no audio track"):
