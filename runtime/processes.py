@@ -67,6 +67,11 @@ class IsolatedWorker(Generic[Argument, Result]):
         result: Result = self._wait("worked on it")
         return result
 
+    def stop(self) -> None:
+        """End the process, from another thread; whoever waits for its work is told that it ended."""
+        if self._process is not None:
+            self._process.terminate()
+
     def _start(self) -> None:
         # Not a fork: threads of this process may hold locks that nobody would release there.
         context = multiprocessing.get_context("spawn")

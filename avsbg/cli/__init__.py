@@ -17,7 +17,7 @@ from avsbg.errors import AvsbgError
 # The tasks that the help groups verbs by, in this order.
 TASKS = MAKE, RUN, MEASURE, TRAIN, CHECK = "Make", "Run", "Measure", "Train", "Check"
 VERBS = (
-    *("export", "quantize", "build", "package", "run", "batch", "serve", "visualize"),
+    *("export", "quantize", "build", "package", "run", "batch", "serve", "demo_page", "visualize"),
     *("bench", "bench_stream", "compare", "report", "train", "evaluate", "data", "verify", "inspect", "doctor"),
 )
 

@@ -73,7 +73,8 @@ def list_collection(sources: Sequence[str], column: str = "video") -> list[Colle
 
 def _named(texts: Sequence[str]) -> list[CollectionItem]:
     """Videos with their names: their paths from the folder on that holds all of them."""
-    paths = [PurePosixPath(_ADDRESS.sub("/", text) if is_address(text) else os.path.abspath(text)) for text in texts]  # noqa: PTH100  (a link keeps its name)
+    # Not resolved: a link keeps its name.
+    paths = [PurePosixPath(_place(text) if is_address(text) else Path(text).absolute()) for text in texts]
     if not paths:
         return []
     common = os.path.commonpath([path.parent for path in paths])
@@ -81,6 +82,10 @@ def _named(texts: Sequence[str]) -> list[CollectionItem]:
         CollectionItem(text, path.relative_to(common).as_posix().partition("?")[0])
         for text, path in zip(texts, paths, strict=True)
     ]
+
+
+def _place(address: str) -> str:
+    return "/" + _ADDRESS.sub("", address).lstrip("/")
 
 
 def _read_list(path: Path) -> list[str]:

@@ -63,9 +63,9 @@ def test_over_two_nodes_with_a_worker_killed_each_video_has_the_bytes_of_one_pro
     tiny: Bundle, videos: Path, tmp_path: Path
 ) -> None:
     script = Path(__file__).parents[2] / "fixtures/ray_cluster.py"
-    done = run_there("services", script, tiny.path, videos, tmp_path / "cluster")
+    done = run_there("services", script, tiny.path, videos, tmp_path / "cluster", tmp_path / "report")
     assert done.returncode == 0, done.stderr[-3000:]
-    told = json.loads(done.stdout.splitlines()[-1])
+    told = json.loads((tmp_path / "report").read_text())
     assert told["nodes"] == 2
     assert len(told["killed"]) == 1
     assert len(set(told["workers"]) - set(told["killed"])) >= 1

@@ -1,0 +1,69 @@
+"""`avsbg demo-page`: a web page to try a bundle on."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Option
+
+from avsbg.cli import RUN, app
+from avsbg.cli.options import BundlePath
+
+
+@app.command("demo-page", rich_help_panel=RUN)
+def demo_page(  # noqa: PLR0917  (each is an option by name)
+    bundle: BundlePath,
+    host: Annotated[
+        str, Option(metavar="ADDRESS", help="Where it listens: by default for this machine alone.")
+    ] = "127.0.0.1",
+    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="Its port.")] = 7860,
+    megabytes: Annotated[int, Option(min=1, metavar="N", help="The largest file.")] = 100,
+    seconds: Annotated[int, Option(min=1, metavar="N", help="The longest video.")] = 60,
+    patience: Annotated[int, Option(min=1, metavar="SECONDS", help="How long one video may take.")] = 600,
+    workers: Annotated[int, Option(min=1, metavar="N", help="Videos that are worked on at the same time.")] = 2,
+    minutes: Annotated[int, Option(min=1, metavar="N", help="How long files are kept.")] = 10,
+) -> None:
+    """Show a page in the browser: a video or the camera in, the overlay with its sound, masks and attention maps out.
+
+    It has no accounts: on another address than this machine's own, put a reverse proxy before it (docs/serving.md).
+    """
+    from functools import partial
+
+    from avsbg.cli.interruption import interruptible
+    from avsbg.cli.output import plain_console
+    from avsbg.cli.page_work import open_page_work
+    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.device.gpu import read_cuda_driver
+    from avsbg.runtime.page.limits import Limits
+    from avsbg.runtime.page.page import LOOPBACK, open_page, wait_for_interrupt
+    from avsbg.runtime.verify.verify import list_cases
+
+    opened = Bundle.open(bundle)
+    cases = list_cases(opened, read_cuda_driver())
+    runnable = [case.backend for case in cases if case.why_not is None and case.encode is None and not case.options]
+    limits = Limits(megabytes, seconds, patience, workers, minutes=minutes)
+    console = plain_console(markup=False)
+    with (
+        interruptible(),
+        open_page(
+            opened.manifest.name,
+            ["auto", *dict.fromkeys(runnable)],
+            partial(open_page_work, bundle.resolve()),
+            limits,
+            host=host,
+            port=port,
+            shows_attention=_draws_maps(),
+            decides_classes=bool(opened.manifest.labels),
+        ) as address,
+    ):
+        console.print(f"{address} shows the page; Ctrl-C ends it and removes its files")
+        if host != LOOPBACK:
+            console.print("everyone who reaches this address may use it: put a reverse proxy before it")
+        wait_for_interrupt()
+
+
+def _draws_maps() -> bool:
+    """Whether the packages for attention maps are here."""
+    from importlib.util import find_spec
+
+    return all(find_spec(name) is not None for name in ("matplotlib", "onnx"))

@@ -1,0 +1,96 @@
+"""Requests of the page, their limits, and their work in a process of its own that ends when it takes too long."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from avsbg.progress import Progress
+from avsbg.runtime.errors import MediaError, WorkerError
+from avsbg.runtime.media.container import probe
+from avsbg.runtime.processes import IsolatedWorker, Opener
+
+# Width times height: 3840 x 2160.
+MOST_PIXELS = 3840 * 2160
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of a request; what is beyond them is an error before anything is decoded."""
+
+    megabytes: int = 100  # of a file
+    seconds: int = 60  # of its video
+    patience: int = 600  # seconds that the work may take
+    workers: int = 2  # requests that are worked on at the same time; each has a process
+    waiting: int = 20  # requests that may wait
+    minutes: int = 10  # that files are kept
+
+
+@dataclass(frozen=True)
+class PageRequest:
+    """A video and what is wanted of it."""
+
+    video: Path
+    folder: Path  # an empty one, for what is made
+    backend: str = "auto"
+    threshold: float = 0.5
+    silent: bool = False
+    attention: bool = False  # attention maps too
+    most_seconds: int = 60
+
+
+@dataclass(frozen=True)
+class PageResult:
+    """What was made of a video."""
+
+    overlay: Path  # its video
+    archive: Path  # all files of the run, a .zip
+    summary: dict[str, Any]  # as of `segment_video`
+    sheet: Path | None = None  # attention maps
+
+
+def check_video(path: Path, most_seconds: int) -> None:
+    """Check a video's header; a `MediaError` says why it is refused."""
+    video = probe(path)
+    if video.duration is None or video.duration > most_seconds:
+        length = "of unknown length" if video.duration is None else f"{float(video.duration):.1f} s long"
+        raise MediaError(f"the video is {length}; this page takes up to {most_seconds} s.", "Cut it, or record anew.")
+    if video.width * video.height > MOST_PIXELS:
+        size = f"{video.width} x {video.height}"
+        raise MediaError(f"the video's frames are {size}; this page takes up to 3840 x 2160.", "Make them smaller.")
+
+
+def run_request(
+    open_work: Opener[PageRequest, PageResult], request: PageRequest, limits: Limits, progress: Progress
+) -> PageResult:
+    """Work on a request in a process of its own, which is ended when its time is up.
+
+    Raises:
+        AvsbgError: what is wrong with the video or the backend; the process crashed, or its time is up.
+    """
+    late = threading.Event()
+    with IsolatedWorker(open_work, progress) as worker:
+
+        def end() -> None:
+            late.set()
+            worker.stop()
+
+        timer = threading.Timer(limits.patience, end)
+        timer.start()
+        try:
+            return worker(request)
+        except WorkerError as error:
+            if late.is_set():
+                raise WorkerError(f"the work took longer than {limits.patience} s, and was ended.") from error
+            hint = "The file is probably damaged."
+            raise WorkerError(f"the process that decodes and segments has ended: {error.message}", hint) from error
+        finally:
+            timer.cancel()
+
+
+def make_archive(folder: Path, run: Path) -> Path:
+    """Pack the files of a run into `masks.zip` in a folder."""
+    return Path(shutil.make_archive(str(folder / "masks"), "zip", run))

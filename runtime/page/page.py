@@ -1,0 +1,190 @@
+"""The page itself, on gradio (https://www.gradio.app): its parts, and the server that shows it."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from avsbg.errors import AvsbgError
+from avsbg.runtime.errors import WorkerError
+from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, run_request
+from avsbg.runtime.processes import Opener
+
+LOOPBACK = "127.0.0.1"
+_CSS = """
+.gradio-container {max-width: 1180px !important; margin: auto; padding: 12px !important}
+#status {min-height: 5em}
+footer {display: none !important}
+"""
+_STEPS = {"segmenting": "Segmenting", "overlay": "Drawing the overlay"}
+# The files of requests are below it; it is gone when the page ends.
+_PREFIX = "avsbg-page."
+
+
+@contextmanager
+def open_page(
+    name: str,
+    backends: list[str],
+    open_work: Opener[PageRequest, PageResult],
+    limits: Limits,
+    *,
+    host: str = LOOPBACK,
+    port: int = 7860,
+    shows_attention: bool = True,
+    decides_classes: bool = False,
+) -> Iterator[str]:
+    """Serve the page while the block lasts; yields its address.
+
+    Args:
+        name: the bundle's, for the title.
+        backends: what can execute it, the first one chosen.
+        open_work: opens what works on requests, in a process of its own.
+        limits: of each request.
+        host, port: where it listens.
+        shows_attention: whether attention maps can be made.
+        decides_classes: whether the network tells classes apart, and a threshold does not apply.
+
+    Raises:
+        WorkerError: gradio cannot be imported, or the port is in use.
+    """
+    # Read when gradio is imported: nothing is told to anybody.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ImportError as error:
+        hint = "Install it with `pip install 'avsbg[page]'`."
+        raise WorkerError(f"gradio cannot be imported: {error}.", hint) from error
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as root:
+        os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / "files")
+        blocks = _build(gradio, name, backends, _worker(gradio, open_work, limits, Path(root)), limits,
+                        shows_attention=shows_attention, decides_classes=decides_classes)  # fmt: skip
+        blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.workers, api_open=False)
+        try:
+            _, address, _ = blocks.launch(
+                server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
+                show_error=False, max_file_size=f"{limits.megabytes}mb", footer_links=[], ssr_mode=False,
+                enable_monitoring=False, mcp_server=False, pwa=False, css=_CSS, inbrowser=False,
+            )  # fmt: skip
+        except OSError as error:
+            raise WorkerError(f"the page cannot listen on {host}:{port}: {error}.", "Choose another --port.") from error
+        try:
+            yield address
+        finally:
+            blocks.close(verbose=False)
+
+
+def wait_for_interrupt() -> None:
+    """Wait until a signal ends the program."""
+    threading.Event().wait()
+
+
+def _worker(
+    gradio: Any, open_work: Opener[PageRequest, PageResult], limits: Limits, root: Path
+) -> Callable[..., tuple[Any, ...]]:
+    """The function behind the button: a video and its settings to the values of status, video, files and maps."""
+
+    def segment(  # noqa: PLR0917  (gradio passes its components by position)
+        video: str | None, backend: str, threshold: float, silent: bool, attention: bool,
+        progress: Any = gradio.Progress(),  # noqa: B008  (by this default gradio knows that it reports progress)
+    ) -> tuple[Any, ...]:  # fmt: skip
+        hidden = gradio.update(value=None, visible=False)
+        if not video:
+            return "**Nothing to do yet.** Choose a video, or record one.", None, None, hidden
+
+        def report(step: str, done: int, total: int | None) -> None:
+            progress((done, total or done or 1), desc=_STEPS.get(step, step), unit="s")
+
+        progress(0, desc="Opening the network")
+        with tempfile.TemporaryDirectory(dir=root) as folder:
+            request = PageRequest(
+                Path(video), Path(folder), backend, threshold, silent, attention, most_seconds=limits.seconds
+            )
+            try:
+                result = run_request(open_work, request, limits, report)
+            except AvsbgError as error:
+                return f"**Not done:** {_sentence(str(error), request)}", None, None, hidden
+            # The folder goes now: what is shown are copies of gradio's, which it removes in time.
+            keep = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
+            paths = [
+                None if path is None else str(path.rename(keep / path.name))
+                for path in (result.overlay, result.archive, result.sheet)
+            ]
+        *shown, sheet = paths
+        return _status(result.summary), *shown, gradio.update(value=sheet, visible=sheet is not None)
+
+    return segment
+
+
+def _sentence(text: str, request: PageRequest) -> str:
+    """An error without this machine's paths, nor words of the command line."""
+    return text.replace(str(request.video), request.video.name).replace("--no-sound", "“Without sound”")
+
+
+def _status(summary: dict[str, Any]) -> str:
+    seconds, spent = summary["seconds"], summary["seconds_spent"]["total"]
+    sounding, area, ran = summary["sounding_seconds"], summary["mean_mask_area"], summary["backend"]
+    backend = ":".join(str(ran[key]) for key in ("backend", "operator", "precision") if ran.get(key))
+    return (
+        f"**{seconds} masks in {spent:.1f} s: {seconds / spent:.1f} masks per second.** Something sounds in {sounding} "
+        f"of {seconds} seconds; on average the mask covers {area:.1%} of the frame. Executed by {backend}."
+    )
+
+
+def _build(
+    gradio: Any,
+    name: str,
+    backends: list[str],
+    segment: Callable[..., tuple[Any, ...]],
+    limits: Limits,
+    *,
+    shows_attention: bool,
+    decides_classes: bool,
+) -> Any:
+    Path(os.environ["GRADIO_TEMP_DIR"]).mkdir(exist_ok=True)
+    with gradio.Blocks(
+        analytics_enabled=False, title=f"avsbg: {name}", delete_cache=(60, 60 * limits.minutes)
+    ) as blocks:
+        gradio.Markdown(
+            f"# What sounds in a video\n{name}. Up to {limits.seconds} s and {limits.megabytes} MB; files are removed "
+            f"{limits.minutes} minutes later."
+        )
+        with gradio.Row(equal_height=False):
+            with gradio.Column(min_width=300):
+                video = gradio.Video(
+                    label="Video", sources=["upload", "webcam"], include_audio=True, height=340, elem_id="video",
+                    webcam_options=gradio.WebcamOptions(mirror=False),
+                )  # fmt: skip
+                button = gradio.Button("Find what sounds", variant="primary", elem_id="go")
+                threshold = gradio.Slider(
+                    0.05, 0.95, value=0.5, step=0.05, label="Threshold", visible=not decides_classes,
+                    info="A pixel sounds where its probability exceeds this.", elem_id="threshold",
+                )  # fmt: skip
+                backend = gradio.Dropdown(backends, value=backends[0], label="Backend and precision", elem_id="backend")
+                silent = gradio.Checkbox(label="Without sound", info="The network is given silence.", elem_id="silent")
+                attention = gradio.Checkbox(
+                    label="Attention maps", info="Of the first clip.", visible=shows_attention, elem_id="attention"
+                )
+            with gradio.Column(min_width=300):
+                overlay = gradio.Video(label="Overlay", interactive=False, height=340, elem_id="overlay", buttons=[])
+                status = gradio.Markdown("", elem_id="status")
+                files = gradio.File(
+                    label="All files: masks, overlay, summary", interactive=False, elem_id="files", height=110
+                )
+        maps = gradio.Image(
+            label="Attention maps",
+            show_label=False,
+            interactive=False,
+            elem_id="maps",
+            visible=False,
+            buttons=["download", "fullscreen"],
+        )
+        button.click(
+            segment, [video, backend, threshold, silent, attention], [status, overlay, files, maps],
+            api_visibility="private", concurrency_limit=limits.workers, show_progress_on=[status],
+        )  # fmt: skip
+    return blocks
