@@ -44,7 +44,11 @@ bench report out/bench -o out/report
 bench stream streaming --rate max --seconds 0.2 --samples 2 --threads 1 --rows out/stream.jsonl
 """
 # They need packages that are not here: tests of theirs run them in an environment of their own.
-ELSEWHERE = {"batch": "tests/runtime/cluster/test_batch.py", "demo-page": "tests/runtime/page/test_page.py"}
+ELSEWHERE = {
+    "package": "tests/export/package/test_package.py",
+    "batch": "tests/runtime/cluster/test_batch.py",
+    "demo-page": "tests/runtime/page/test_page.py",
+}
 
 
 def _lines() -> list[str]:
