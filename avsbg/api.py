@@ -58,17 +58,20 @@ def load(
         The model. Use it in a `with` block, or `close` it, where its memory is to be returned before the program ends.
 
     Raises:
-        BundleError: there is no bundle, or it was changed.
+        BundleError: there is no bundle, or it was changed; of files that are loaded later, it comes then.
         BackendError: the text names no backend. Whether it can run shows when it is first used.
     """
     from avsbg.runtime.bundle import Bundle
-    from avsbg.runtime.segment.model import Model
 
     register_torch()
+    opened = Bundle.open(Path(bundle), defer=True)
+    if "clip" in opened.manifest.graphs and engine is None and not backend.startswith("tensorrt"):
+        # Weights that all graphs share: hashed while the rest is imported.
+        opened.begin_checks(opened.graph("clip").external_data)
+    from avsbg.runtime.segment.model import Model
+
     options = {"device": device, "threads": threads, "engine": engine}
-    return Model(
-        Bundle.open(Path(bundle)), backend, trust=trust, allow_failed_accuracy=allow_failed_accuracy, **options
-    )
+    return Model(opened, backend, trust=trust, allow_failed_accuracy=allow_failed_accuracy, **options)
 
 
 @dataclass

@@ -10,7 +10,8 @@ import hashlib
 import stat
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,20 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest is valid and whose files were all found unchanged when it was opened."""
+    """A bundle whose manifest is valid; its files were found unchanged when it was opened, or are when first used."""
 
     path: Path  # another process may replace the directory by an updated bundle at any time
     manifest: Manifest
     manifest_sha256: str = ""  # of the file as it was opened; "" if the object was not made by `open`
+    # Where hashes are checked when files are first used: the checks that were begun, by file.
+    _checks: dict[str, Future[None]] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
-    def open(cls, path: Path) -> Bundle:
-        """Open the bundle in the directory `path` and check every file it lists against its hash.
+    def open(cls, path: Path, *, defer: bool = False) -> Bundle:
+        """Open the bundle in the directory `path` and check every file it lists against its hash, several at a time.
+
+        With `defer`, only sizes are checked now, and the hash of a file when `file` is asked for it, or for the graph
+        that it belongs to: what is never loaded costs nothing.
 
         Raises:
             BundleError: no such directory, a manifest that is not valid, or a file that is missing, is not a regular
@@ -66,14 +72,14 @@ class Bundle:
         while True:
             before = _identity(path)
             try:
-                return cls._open(path)
+                return cls._open(path, defer=defer)
             except (BundleError, FileNotFoundError):
                 # An update puts a new directory in the place of the old one; what was read may be half of each.
                 if _identity(path) == before:
                     raise
 
     @classmethod
-    def _open(cls, path: Path) -> Bundle:
+    def _open(cls, path: Path, *, defer: bool) -> Bundle:
         if not path.exists():
             raise BundleError(f"there is no bundle at {path}.", "Make one with `avsbg export`.")
         if not path.is_dir():
@@ -85,17 +91,41 @@ class Bundle:
         if sha256(path / MANIFEST) != digest:
             raise BundleError(f"{path} was changed while it was opened.", "Try again.")
         for name, record in manifest.files.items():
-            _check_file(path, name, record)
+            _check_kind(path, name, record)
+        bundle = cls(path, manifest, digest, {})
+        if defer:
+            return bundle
+        bundle.begin_checks(manifest.files)
+        for name in manifest.files:
+            bundle.file(name)
         return cls(path, manifest, digest)
+
+    def begin_checks(self, names: Iterable[str]) -> None:
+        """Begin to hold files against their hashes in threads, where that was deferred; `file` waits for the result."""
+        if self._checks is None:
+            return
+        files = self.manifest.files
+        if not (new := set(names) - self._checks.keys()):
+            return
+        pool = ThreadPoolExecutor(_HASHING_THREADS, thread_name_prefix="avsbg-hash")
+        for name in sorted(new, key=lambda name: -files[name].bytes):  # the largest takes the longest
+            self._checks[name] = pool.submit(_check_hash, self.path, name, files[name])
+        pool.shutdown(wait=False)
 
     def is_current(self) -> bool:
         """Whether the directory still holds the bundle that was opened, and has not been updated since."""
         return (self.path / MANIFEST).is_file() and sha256(self.path / MANIFEST) == self.manifest_sha256
 
     def file(self, name: str) -> Path:
-        """The path of a file that the manifest lists; a `BundleError` if it does not."""
+        """The path of a file that the manifest lists; a `BundleError` if it does not, or the file has changed."""
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")
+        if self._checks is not None:
+            graphs = (graph for graph in self.manifest.graphs.values() if graph.file == name)
+            needed = {name}.union(*(graph.external_data for graph in graphs))
+            self.begin_checks(needed)
+            for one in needed:
+                self._checks[one].result()
         return self.path / name
 
     def graph(self, name: str = "clip") -> GraphRecord:
@@ -136,9 +166,12 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
-    """Check that `name` is a regular file reached without links, of the recorded size and hash."""
-    restore = "Restore the bundle from where it was made, or export it again."
+_RESTORE = "Restore the bundle from where it was made, or export it again."
+_HASHING_THREADS = 4  # hashing leaves the interpreter's lock to others
+
+
+def _check_kind(bundle: Path, name: str, record: FileRecord) -> None:
+    """Check that `name` is a regular file reached without links, of the recorded size."""
     path = bundle
     for part in name.split("/"):
         path = path / part
@@ -146,17 +179,20 @@ def _check_file(bundle: Path, name: str, record: FileRecord) -> None:
             hint = f"In a model hub's cache every file is one: `cp -rL {bundle} COPY` copies what they lead to."
             raise BundleError(f"{path} is a symbolic link; a bundle holds its files itself.", hint)
     if not path.exists():
-        raise BundleError(f"{name} is missing from the bundle {bundle}.", restore)
+        raise BundleError(f"{name} is missing from the bundle {bundle}.", _RESTORE)
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise BundleError(f"{path} is not a regular file.", restore)
-    changed = None
+        raise BundleError(f"{path} is not a regular file.", _RESTORE)
     if status.st_size != record.bytes:
         changed = f"{status.st_size} bytes, the manifest says {record.bytes}"
-    elif (found := sha256(path)) != record.sha256:
+        raise BundleError(f"{name} of the bundle {bundle} has changed: {changed}.", _RESTORE)
+
+
+def _check_hash(bundle: Path, name: str, record: FileRecord) -> None:
+    """Check that `name` has the recorded hash."""
+    if (found := sha256(bundle / name)) != record.sha256:
         changed = f"its sha256 is {found}, the manifest says {record.sha256}"
-    if changed:
-        raise BundleError(f"{name} of the bundle {bundle} has changed: {changed}.", restore)
+        raise BundleError(f"{name} of the bundle {bundle} has changed: {changed}.", _RESTORE)
 
 
 def _check_headers(path: Path, groups: Mapping[str, Iterable[TensorRecord]]) -> None:

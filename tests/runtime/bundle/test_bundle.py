@@ -160,3 +160,41 @@ def test_nothing_is_left_of_a_bundle_that_failed(tmp_path: Path) -> None:
         (writer.directory / "clip.onnx").write_bytes(b"x")
         writer.write_manifest(**tiny_bundle.manifest_fields({"clip": lost}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_deferred_hashes_are_those_of_what_is_loaded(bundle_copy: Path) -> None:
+    for name in ("clip.plain.onnx", "vectors/clips1_seed1.npz"):
+        data = bytearray((bundle_copy / name).read_bytes())
+        data[len(data) // 2] ^= 1
+        (bundle_copy / name).write_bytes(data)
+    with pytest.raises(BundleError, match="has changed: its sha256"):
+        Bundle.open(bundle_copy)
+    opened = Bundle.open(bundle_copy, defer=True)
+    opened.begin_checks(["clip.onnx"])
+    assert opened.file("clip.onnx") == bundle_copy / "clip.onnx"
+    for _ in range(2):  # it stays an error
+        with pytest.raises(BundleError, match=r"clip\.plain\.onnx of the bundle .* has changed: its sha256"):
+            opened.file("clip.plain.onnx")
+    with pytest.raises(BundleError, match=r"clips1_seed1\.npz of the bundle .* has changed"):
+        list(opened.vectors())
+
+
+def test_deferred_hashes_of_a_graph_are_those_of_its_weights_too(bundle_copy: Path) -> None:
+    (bundle_copy / "weights.bin").write_bytes(b"weights")
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    document["graphs"]["clip"]["external_data"] = ["weights.bin"]
+    document["files"]["weights.bin"] = {"sha256": sha256(bundle_copy / "weights.bin"), "bytes": 7}
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    assert Bundle.open(bundle_copy, defer=True).file("clip.onnx").is_file()
+    (bundle_copy / "weights.bin").write_bytes(b"changed")
+    opened = Bundle.open(bundle_copy, defer=True)
+    assert opened.file("clip.plain.onnx").is_file()
+    with pytest.raises(BundleError, match=r"weights\.bin of the bundle .* has changed"):
+        opened.file("clip.onnx")
+
+
+def test_a_size_that_changed_shows_at_once(bundle_copy: Path) -> None:
+    with (bundle_copy / "clip.plain.onnx").open("ab") as stream:
+        stream.write(b"\0")
+    with pytest.raises(BundleError, match="bytes, the manifest says"):
+        Bundle.open(bundle_copy, defer=True)
