@@ -84,7 +84,9 @@ def collect_native_runtime(folder: Path | None, target: Target) -> dict[str, Pat
 
     A `PackageError` where a part is missing or for another processor.
     """
-    build = f"Build runtime/native for {target.architecture} and install it: cmake --install BUILD --prefix DIR"
+    build = (
+        f"For {target.architecture}: cmake --install BUILD --component sdk --prefix DIR; see docs/native-runtime.md."
+    )
     if folder is None:
         raise PackageError("a package with the native runtime needs its compiled files: --native DIR.", build)
     if missing := [name for name in _NATIVE_RUNTIME if not (folder / name).is_file()]:
