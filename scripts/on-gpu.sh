@@ -118,7 +118,7 @@ stage_kernels() {
 
 stage_plugin() {
   on_gpu
-  local test=$out/build/tests/native/plugin/plugin_gpu_test
+  local test=$out/build/tests/native/plugin/plugin_execution_test
   [[ -x $test ]] || skip "the plugin was not built: no TensorRT headers (kernel_lens in AVSBG_WHEELS has them)"
   "$test" "$out/build/runtime/native/tensorrt/libavsbg_tensorrt.so"
 }

@@ -31,7 +31,18 @@ from avsbg.benchmarks.results.schema import Measurement, check_published, read_r
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
 from avsbg.benchmarks.static.roofline import SCHEDULERS, SIDES, Device, Work, load_devices, load_issue_slots
-from tools import activation_memory, command, decoding, engines, kernels, networks, soak, speed_tables, training_tables
+from tools import (
+    activation_memory,
+    command,
+    decoding,
+    engines,
+    kernels,
+    networks,
+    operator_copies,
+    soak,
+    speed_tables,
+    training_tables,
+)
 
 RESULTS = Path("benchmarks/results")
 COMMAND = "python -m tools.docs_tables"
@@ -184,6 +195,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
     Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json", "kernel_static.json")),
+    Block("docs/plugin.md", "copies", operator_copies.copy_table, ("operator_copies.jsonl",)),
     Block("docs/precision.md", "precision", precision.precision_table, ("precision.jsonl",)),
     Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
     Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),

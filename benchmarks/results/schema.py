@@ -45,6 +45,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "ablation": ({"ablation", "seed", "data", "categories"}, {"miou", "f_score"}),
     "engine": ({"engine", "graph", "clips", "precision", "operator"}, {"engine_bytes"}),
     "engine-failure": ({"graph", "clips", "precision", "operator"}, set()),
+    "operator-copies": ({"graph", "form", "clips"}, {"launches", "copies", "copied"}),
     "activation-memory": ({"graph", "clips", "node", "part"}, {"live"}),
 }
 

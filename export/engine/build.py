@@ -10,9 +10,10 @@ from pathlib import Path
 
 from avsbg import __version__
 from avsbg.export.engine.api import choose_device, import_tensorrt, validate_builder_options
-from avsbg.export.engine.builder import Progress, build_engine, write_without_bodies
+from avsbg.export.engine.builder import Progress, build_engine
 from avsbg.export.engine.commands import command_lines
-from avsbg.export.engine.layers import compare_types, count_types, realised_types
+from avsbg.export.engine.layers import compare_types, count_types, name_sources, realised_types
+from avsbg.export.engine.plugin_graph import write_plugin_graph
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import measure_accuracy
@@ -90,17 +91,19 @@ def build_into_bundle(
         capabilities = ", ".join(f"{number / 10:.1f}" for number in device.compute_capabilities)
         report(f"building with {request.backend} {api.version} for compute capability {capabilities}")
         onnx_file = record.file if library is None else f"{graph}.plugin.onnx"
+        sources: dict[str, tuple[str, ...]] = {}
         if library is not None:
-            write_without_bodies(staged.file(record.file), update.directory / onnx_file)
+            sources = write_plugin_graph(staged.file(record.file), update.directory / onnx_file)
         built = build_engine(
             api, update.directory / onnx_file, record, request=request, device=device, plugin=library, progress=progress
         )
         expected = expected_types(bundle, source, request.precision, request.rest)
-        differing, unreported = compare_types(built.layers, expected)
+        layers = name_sources(built.layers, sources)
+        differing, unreported = compare_types(layers, expected)
         realised = RealisedRecord(
             source=built.source,
-            layers=len(built.layers),
-            products=count_types(realised_types(built.layers, expected)),
+            layers=len(layers),
+            products=count_types(realised_types(layers, expected)),
             differing=differing,
             unreported=unreported,
         )
@@ -113,8 +116,8 @@ def build_into_bundle(
         file, layers_file = f"engines/{name}.engine", f"engines/{name}.layers.json"
         (update.directory / "engines").mkdir(exist_ok=True)
         (update.directory / file).write_bytes(built.plan)
-        layers = [asdict(layer) for layer in built.layers]
-        (update.directory / layers_file).write_text(json.dumps(layers, indent=1) + "\n", encoding="utf-8")
+        described = [asdict(layer) for layer in layers]
+        (update.directory / layers_file).write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
         engine = EngineRecord(
             file=file,
             layers_file=layers_file,

@@ -19,6 +19,7 @@ from avsbg.errors import AvsbgError
 from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
 from avsbg.export.engine.request import BuildError, EngineRequest
+from avsbg.export.operators import DOMAIN
 from avsbg.runtime.backends.tensorrt.engine import (
     PLUGIN_NAMESPACE,
     PLUGIN_OPERATORS,
@@ -81,7 +82,7 @@ def build_engine(
 ) -> Built:
     """Build an engine from a graph, beside which its external data lie; `plugin` is None for a plain graph.
 
-    With a plugin, the file holds no model-local functions (`write_without_bodies`).
+    With a plugin, the file holds no model-local functions (`write_plugin_graph`).
 
     Raises ParseError; NativeLibraryError if the plugin cannot be used; BuildError, also where TensorRT tells too little
     about what it built; and KeyboardInterrupt after the build was stopped in an orderly way.
@@ -93,7 +94,8 @@ def build_engine(
         load_plugin(builder.get_plugin_registry(), plugin)
     network = builder.create_network(api.network_flags())
     parse_onnx(trt, network, onnx_file)
-    _check_plugin_layers(trt, network, graph, expected=plugin is not None)
+    if plugin is not None:
+        _check_plugin_layers(trt, network, onnx_file)
     config = builder.create_builder_config()
     options = configure(api, config, request, device)
     profile = builder.create_optimization_profile()
@@ -158,23 +160,13 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
     raise ParseError(f"TensorRT cannot parse {path}: {causes[0]}{more}", hint)
 
 
-def write_without_bodies(source: Path, target: Path) -> None:
-    """Copy a graph, without its model-local functions, for a parser that is to take a plugin instead; weights stay.
-
-    Parsers before TensorRT 10.7 look for a function of a node's name first and never for a plugin then (changelog of
-    10.7.0: "prioritizes using plugins over local functions"); JetPack 6 has 10.3. `target` lies beside `source`.
-    """
-    model = onnx.load(str(source), load_external_data=False)
-    del model.functions[:]
-    target.write_bytes(model.SerializeToString())
-
-
-def _check_plugin_layers(trt: Any, network: Any, graph: GraphRecord, *, expected: bool) -> None:
+def _check_plugin_layers(trt: Any, network: Any, onnx_file: Path) -> None:
     """The parser takes an operator's function body where it may, and says nothing: count what it took."""
-    nodes = sum(count for name, count in graph.operators.items() if name.startswith("avsbg::"))
+    model = onnx.load(str(onnx_file), load_external_data=False)
+    nodes = sum(node.domain == DOMAIN for node in model.graph.node)
     layers = [network.get_layer(index).type for index in range(network.num_layers)]
     taken = layers.count(trt.LayerType.PLUGIN_V3)
-    if expected and taken != nodes:
+    if taken != nodes:
         raise BuildError(
             f"the graph has {nodes} nodes for the plugin, but TensorRT made {taken} plugin layers of them and took the "
             "function body for the others.",

@@ -10,7 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from avsbg.export.engine.request import BuildError
@@ -24,12 +24,12 @@ _SYNCHRONISATION = frozenset({"wait", "signal", "shape_call", "runtime_function"
 # Element-wise kernels. They may prepare or finish a product that another kind of layer computes.
 _GENERATED = "kgen"
 
-_LOG_LINE = re.compile(
+LOG_LINE = re.compile(
     r"^Name: (?P<name>.*?), LayerType: (?P<kind>\w+), Inputs: (?P<inputs>.*?), Constants: (?P<constants>.*?), "
     r"Outputs: (?P<outputs>.*), TacticName: (?P<tactic>.*?), StreamId: .*?Metadata: (?P<nodes>.*)$"
 )
 _LOG_TENSOR = re.compile(r"Dimensions: \[(?P<shape>[^\]]*)\].*?Datatype: (?P<type>\w+)")
-_NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+NODE = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
 
 @dataclass(frozen=True)
@@ -51,13 +51,13 @@ def layers_from_log(messages: Iterable[str]) -> list[Layer]:
     for line in (line for message in messages for line in message.splitlines()):
         if not line.startswith("Name: ") or ", LayerType: " not in line:
             continue
-        match = _LOG_LINE.match(line)
+        match = LOG_LINE.match(line)
         if match is None:
             raise BuildError(f"this version of TensorRT describes a layer in an unknown way: {line[:200]}")
         # Each tensor as (shape, type).
         inputs, constants, outputs = (_LOG_TENSOR.findall(match[part]) for part in map(str.lower, _TENSORS))
         operands, results = _operand_types(inputs, constants), _types([word for _, word in outputs])
-        nodes = tuple(_NODE.findall(match["nodes"]))
+        nodes = tuple(NODE.findall(match["nodes"]))
         layers.append(Layer(match["name"], match["kind"], operands, results, nodes, match["tactic"]))
     if not layers:
         raise BuildError("TensorRT printed no table of layers, so the precision of the engine cannot be read back.")
@@ -76,10 +76,18 @@ def layers_from_inspector(information: str) -> list[Layer]:
         results = _types([word for shape, word in outputs if _counts(shape)])
         name, kind, nodes, tactic = (str(entry.get(key, "")) for key in ("Name", "LayerType", "Metadata", "TacticName"))
         is_complete = "Constants" in entry
-        layers.append(Layer(name, kind, operands, results, tuple(_NODE.findall(nodes)), tactic, is_complete))
+        layers.append(Layer(name, kind, operands, results, tuple(NODE.findall(nodes)), tactic, is_complete))
     if not layers:
         raise BuildError("the engine inspector shows no layers, so the precision of the engine cannot be read back.")
     return layers
+
+
+def name_sources(layers: Iterable[Layer], sources: Mapping[str, tuple[str, ...]]) -> tuple[Layer, ...]:
+    """The layers by the nodes of a bundle's graph, where a node of the parsed graph stands for several of those."""
+    return tuple(
+        replace(layer, nodes=tuple(name for node in layer.nodes for name in sources.get(node, (node,))))
+        for layer in layers
+    )
 
 
 def _inspector_tensors(tensors: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from avsbg.runtime.errors import BackendError
 # The first version whose plugins (IPluginV3) and Python interface we use; JetPack 6 has it.
 _OLDEST = (10, 3)
 # Our operators in a TensorRT registry.
-PLUGIN_OPERATORS = ("MeanCorrelation", "CorrelationVolume")
+PLUGIN_OPERATORS = ("MeanCorrelation", "CorrelationVolume", "MeanCorrelations")
 PLUGIN_VERSION = "1"
 PLUGIN_NAMESPACE = ""
 # The first bytes of a file, and the backend that it is of.
@@ -122,7 +123,8 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
         _check_plugin(path, record, library, rebuild)
     with message_log(trt).collect() as messages:
         try:
-            runtime = make_runtime(trt, library, version_compatible=is_version_compatible(record))
+            operators = () if record.plugin is None else record.plugin.operators
+            runtime = make_runtime(trt, library, operators, version_compatible=is_version_compatible(record))
             engine = runtime.deserialize_cuda_engine(path.read_bytes())
         except RuntimeError as error:
             raise BackendError(f"{record.backend} refuses the engine {path}: {error}.", rebuild) from error
@@ -137,7 +139,9 @@ def is_version_compatible(record: EngineRecord) -> bool:
     return bool(record.options.get("VERSION_COMPATIBLE"))
 
 
-def make_runtime(trt: Any, plugin: Path | None, *, version_compatible: bool) -> Any:
+def make_runtime(
+    trt: Any, plugin: Path | None, operators: Sequence[str] = PLUGIN_OPERATORS, *, version_compatible: bool
+) -> Any:
     """A TensorRT runtime that meets an engine with its plugin loaded; a NativeLibraryError if that cannot be used.
 
     A version-compatible plan brings a lean runtime along, which is host code: TensorRT returns no engine unless
@@ -149,12 +153,12 @@ def make_runtime(trt: Any, plugin: Path | None, *, version_compatible: bool) -> 
         runtime.engine_host_code_allowed = True
         registry = runtime.get_plugin_registry()
     if plugin is not None:
-        load_plugin(registry, plugin)
+        load_plugin(registry, plugin, operators)
     return runtime
 
 
-def load_plugin(registry: Any, path: Path | None = None) -> Path:
-    """Load the plugin library into a registry, check that it brought our operators, and return the library's path.
+def load_plugin(registry: Any, path: Path | None = None, operators: Sequence[str] = PLUGIN_OPERATORS) -> Path:
+    """Load the plugin library into a registry, check that it brought these operators, and return the library's path.
 
     `registry` is of the builder or runtime that will meet the operators; `path` is by default the library built with
     this installation. One that is missing, cannot be loaded or lacks an operator is a `NativeLibraryError`.
@@ -163,10 +167,12 @@ def load_plugin(registry: Any, path: Path | None = None) -> Path:
     if not path.is_file():
         hint = "Build it (docs/plugin.md) or leave the path out to use our own."
         raise NativeLibraryError(f"there is no plugin library {path}.", hint)
-    if not _is_complete(registry) and (
-        registry.load_library(str(path.resolve())) is None or not _is_complete(registry)
+    if not _has(registry, operators) and (
+        registry.load_library(str(path.resolve())) is None or not _has(registry, operators)
     ):
-        raise NativeLibraryError(f"the plugin library {path} cannot be used: {_why_unusable(registry, path)}")
+        raise NativeLibraryError(
+            f"the plugin library {path} cannot be used: {_why_unusable(registry, path, operators)}"
+        )
     return path
 
 
@@ -174,11 +180,11 @@ def _creators(registry: Any) -> list[tuple[str, str, str]]:
     return [(creator.name, creator.plugin_version, creator.plugin_namespace) for creator in registry.all_creators]
 
 
-def _is_complete(registry: Any) -> bool:
-    return {(operator, PLUGIN_VERSION, PLUGIN_NAMESPACE) for operator in PLUGIN_OPERATORS} <= set(_creators(registry))
+def _has(registry: Any, operators: Sequence[str]) -> bool:
+    return {(operator, PLUGIN_VERSION, PLUGIN_NAMESPACE) for operator in operators} <= set(_creators(registry))
 
 
-def _why_unusable(registry: Any, path: Path) -> str:
+def _why_unusable(registry: Any, path: Path, operators: Sequence[str]) -> str:
     """TensorRT reports the cause only to its logger, so it is looked for again."""
     try:
         library = ctypes.CDLL(str(path))
@@ -186,9 +192,9 @@ def _why_unusable(registry: Any, path: Path) -> str:
         return f"{error}."
     if not hasattr(library, "getCreators"):
         return "it exports no getCreators, so it is not a TensorRT plugin library."
-    present = [f"{name} version {version}" for name, version, _ in _creators(registry) if name in PLUGIN_OPERATORS]
-    wanted = [f"{name} version {PLUGIN_VERSION}" for name in PLUGIN_OPERATORS]
-    return f"avsbg needs {' and '.join(wanted)}; the registry has {' and '.join(present) or 'neither'}."
+    present = [f"{name} version {version}" for name, version, _ in _creators(registry) if name in operators]
+    wanted = [f"{name} version {PLUGIN_VERSION}" for name in operators]
+    return f"avsbg needs {' and '.join(wanted)}; the registry has {' and '.join(present) or 'none of them'}."
 
 
 def remember_built(digest: str) -> None:

@@ -1,7 +1,7 @@
-// What the two correlation operators have in common as TensorRT plugins (IPluginV3, TensorRT 10.3 and later).
+// What the correlation operators have in common as TensorRT plugins (IPluginV3, TensorRT 10.3 and later).
 //
-// Inputs a [N, P, C] and b [N, Q, C] share a type: fp32, fp16 or bf16, linear format. Outputs are fp32. Any dimension
-// may be dynamic. The ranges, and what is computed, are the contract of runtime/native/cuda/correlation.h.
+// All inputs share a type: fp32, fp16 or bf16. Outputs are fp32. Any dimension may be dynamic. The ranges, and what is
+// computed, are the contract of runtime/native/cuda/correlation.h.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -10,10 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "attributes.h"
 #include "correlation.h"
-#include "switches.h"
 
 namespace avsbg::tensorrt {
+
+// The problems of a node, in the order of its outputs.
+using Tasks = std::vector<CorrelationTask>;
 
 class CorrelationPlugin : public nvinfer1::IPluginV3,
                           public nvinfer1::IPluginV3OneCore,
@@ -21,7 +24,7 @@ class CorrelationPlugin : public nvinfer1::IPluginV3,
                           public nvinfer1::IPluginV3OneRuntime {
  public:
   // `node` is the name of the layer, for messages.
-  CorrelationPlugin(std::string node, Switches switches);
+  CorrelationPlugin(std::string node, Attributes attributes);
 
   nvinfer1::IPluginCapability* getCapabilityInterface(nvinfer1::PluginCapabilityType type) noexcept override;
 
@@ -53,24 +56,31 @@ class CorrelationPlugin : public nvinfer1::IPluginV3,
   nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 
  protected:
-  // What the operators differ in. `inputs` have rank 3.
-  virtual void set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs) const = 0;
-  virtual std::size_t workspace_size(CorrelationProblem const& problem) const = 0;
+  // What the operators differ in. The inputs are as many as asked for; what is wrong with them is thrown.
+  virtual std::int32_t input_count() const = 0;
+  virtual std::string input_names() const = 0;  // for messages
+  virtual nvinfer1::TensorFormat input_format(nvinfer1::DataType type, bool is_rtx) const = 0;
+  virtual void set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs,
+                                 nvinfer1::IExprBuilder& builder) const = 0;
+  virtual Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, DataType type) const = 0;
+  virtual std::size_t workspace_size(Tasks const& tasks) const = 0;
   // Returns "" or why nothing was enqueued.
-  virtual std::string launch(CorrelationProblem const& problem, Device const& device, void const* const* inputs,
-                             void* const* outputs, void* workspace, cudaStream_t stream) const = 0;
+  virtual std::string launch(Tasks& tasks, Device const& device, void const* const* inputs, void* const* outputs,
+                             void* workspace, cudaStream_t stream) const = 0;
 
-  bool is_on(char const* switch_name) const;
+  std::int32_t value_of(char const* attribute) const;
 
  private:
-  CorrelationProblem problem(nvinfer1::Dims const& a, nvinfer1::Dims const& b, nvinfer1::DataType type) const;
+  void check_counts(std::int32_t inputs, std::int32_t outputs) const;
+  template <class GetDims>
+  Tasks tasks_for(nvinfer1::DataType type, GetDims get_dims) const;
   template <class Result, class Body>
   Result guarded(char const* when, Result failure, Body body) const noexcept;
 
   std::string node_;
-  Switches switches_;
-  Device device_;                                    // set when TensorRT announces shapes, on the device that will run
-  std::vector<nvinfer1::PluginField> fields_;        // views of switches_, for serialisation
+  Attributes attributes_;
+  Device device_;                              // set when TensorRT announces shapes, on the device that will run
+  std::vector<nvinfer1::PluginField> fields_;  // views of attributes_, for serialisation
   nvinfer1::PluginFieldCollection field_collection_{};
 };
 

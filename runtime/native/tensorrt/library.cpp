@@ -14,7 +14,7 @@ template <class Operator>
 class Creator final : public nvinfer1::IPluginCreatorV3One {
  public:
   Creator() {
-    for (auto const& known : switches_) {
+    for (auto const& known : attributes_) {
       fields_.emplace_back(known.name, nullptr, nvinfer1::PluginFieldType::kINT32, 1);
     }
     field_collection_ = {static_cast<std::int32_t>(fields_.size()), fields_.data()};
@@ -28,9 +28,9 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
   nvinfer1::IPluginV3* createPlugin(char const* name, nvinfer1::PluginFieldCollection const* fields,
                                     nvinfer1::TensorRTPhase phase) noexcept override {
     try {
-      Switches switches = switches_;
-      read_switches(switches, fields, phase);
-      return new Operator(name == nullptr ? "" : name, std::move(switches));
+      Attributes attributes = attributes_;
+      read_attributes(attributes, fields, phase);
+      return new Operator(name == nullptr ? "" : name, std::move(attributes));
     } catch (std::exception const& error) {
       report_failure(Operator::kName, name == nullptr ? "" : name, "creation", error.what());
       return nullptr;
@@ -38,7 +38,7 @@ class Creator final : public nvinfer1::IPluginCreatorV3One {
   }
 
  private:
-  Switches const switches_ = Operator::switches();
+  Attributes const attributes_ = Operator::attributes();
   std::vector<nvinfer1::PluginField> fields_;
   nvinfer1::PluginFieldCollection field_collection_{};
 };
@@ -51,8 +51,9 @@ extern "C" __attribute__((visibility("default"))) nvinfer1::IPluginCreatorInterf
   using namespace avsbg::tensorrt;
   static Creator<MeanCorrelation> mean_correlation;
   static Creator<CorrelationVolume> correlation_volume;
-  static nvinfer1::IPluginCreatorInterface* const creators[] = {&mean_correlation, &correlation_volume};
-  count = 2;
+  static Creator<MeanCorrelations> mean_correlations;
+  static nvinfer1::IPluginCreatorInterface* const creators[] = {&mean_correlation, &correlation_volume, &mean_correlations};
+  count = 3;
   return creators;
 }
 

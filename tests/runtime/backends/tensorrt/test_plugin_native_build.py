@@ -83,7 +83,7 @@ def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path
         "-DAVSBG_WARNINGS_AS_ERRORS=ON",
         AVSBG_CUDA_ARCHITECTURES="87",
     )
-    assert "100% tests passed, 0 tests failed out of 4" in output
+    assert "100% tests passed, 0 tests failed out of 5" in output
     assert (tmp_path / "runtime/lib/libavsbg_tensorrt.so").is_file()
     kernels = exports(tmp_path / "runtime/lib/libavsbg_cuda.so")
     assert len(kernels) == 7 and all(name.startswith("avsbg_cuda_") for name in kernels)

@@ -145,8 +145,8 @@ def test_one_output_is_said_with_an_attribute(trt, builder, plugin, tmp_path):
         ({"operator": "CorrelationVolume", "relu": "yes"}, ["stage0", "attribute relu is not an integer"]),
         ({"a_shape": ("pairs", 56, 56, CHANNELS)}, ["stage0", "input a has rank 4", "[pairs, positions, channels]"]),
         ({"a_shape": ("pairs", 3136, 64)}, ["stage0", "64 channels", "b has 128"]),
-        ({"dtype": TensorProto.INT32}, ["stage0", "a is int32", "float32, both float16 or both bfloat16"]),
-        ({"b_dtype": TensorProto.FLOAT16}, ["stage0", "a is float32 and b is float16"]),
+        ({"dtype": TensorProto.INT32}, ["stage0", "a and b are int32 and int32", "all float16 or all bfloat16"]),
+        ({"b_dtype": TensorProto.FLOAT16}, ["stage0", "a and b are float32 and float16"]),
     ],
     ids=["version", "value", "type of attribute", "rank", "channels", "dtype", "mixed dtypes"],
 )

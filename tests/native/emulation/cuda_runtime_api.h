@@ -1,0 +1,4 @@
+// What TensorRT's headers want of CUDA.
+#pragma once
+
+#include "cuda_runtime.h"
