@@ -32,6 +32,7 @@ class FakeTensorRT:
 
     def __init__(self) -> None:
         self.deserialised: list[bytes] = []
+        self.operators: list[tuple[str, ...]] = []  # that the plugin had to bring
 
     def Runtime(self, _: object) -> FakeTensorRT:  # noqa: N802  (TensorRT's name)
         return self
@@ -58,7 +59,7 @@ def trt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeTensorRT:
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setattr(engines, "import_runtime", lambda _: fake)
     monkeypatch.setattr(engines, "message_log", lambda _: Log())
-    monkeypatch.setattr(engines, "load_plugin", lambda _, path: path)
+    monkeypatch.setattr(engines, "load_plugin", lambda *given: fake.operators.append(given[-1]))
     monkeypatch.setattr(engines, "read_cuda_driver", lambda: RTX_3090)
     return fake
 
@@ -126,6 +127,8 @@ def test_an_engine_is_deserialised_once_everything_fits(bundle: Path, trt: FakeT
     with pytest.raises(BackendError, match="tensorrt-rtx refuses the engine"):
         _load(bundle)
     assert trt.deserialised == [(bundle / ENGINE).read_bytes()]
+    # Those of its record: a library that is older than an operator has the engines that were built with it.
+    assert trt.operators == [("MeanCorrelation",)]
 
 
 def test_only_an_engine_built_here_is_loaded_without_trust(bundle: Path, trt: FakeTensorRT) -> None:

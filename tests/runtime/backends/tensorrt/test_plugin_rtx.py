@@ -98,7 +98,7 @@ def build(trt, builder, network) -> bytes | None:
     return None if engine is None else bytes(engine)
 
 
-def test_the_library_loads_and_brings_both_operators(builder, plugin):
+def test_the_library_loads_and_brings_its_operators(builder, plugin):
     registry = builder.get_plugin_registry()
     assert load_plugin(registry) == plugin
     found = {(creator.name, creator.plugin_version, creator.plugin_namespace) for creator in registry.all_creators}
