@@ -18,6 +18,7 @@ import onnx
 from avsbg.errors import AvsbgError
 from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
+from avsbg.export.engine.plugin_graph import PLUGIN_DOMAIN
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.operators import DOMAIN
 from avsbg.runtime.backends.tensorrt.engine import (
@@ -163,7 +164,7 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
 def _check_plugin_layers(trt: Any, network: Any, onnx_file: Path) -> None:
     """The parser takes an operator's function body where it may, and says nothing: count what it took."""
     model = onnx.load(str(onnx_file), load_external_data=False)
-    nodes = sum(node.domain == DOMAIN for node in model.graph.node)
+    nodes = sum(node.domain in {DOMAIN, PLUGIN_DOMAIN} for node in model.graph.node)
     layers = [network.get_layer(index).type for index in range(network.num_layers)]
     taken = layers.count(trt.LayerType.PLUGIN_V3)
     if taken != nodes:

@@ -18,6 +18,9 @@ import onnx_ir.passes.common
 from avsbg.export.operators import DOMAIN, PLUGIN_ATTRIBUTES
 
 GROUPED = "MeanCorrelations"
+# Where ONNX Runtime's TensorRT provider registers the plugins that it finds (its documentation, "TensorRT Plugins
+# Support"). TensorRT's parser knows plugins by their operator alone, so one file serves both.
+PLUGIN_DOMAIN = "trt.plugins"
 # kMostTasks of runtime/native/cuda/correlation.h.
 _MOST_STAGES = 4
 
@@ -58,6 +61,9 @@ def write_plugin_graph(source: Path, target: Path) -> dict[str, tuple[str, ...]]
         name = f"{GROUPED}_{number}"
         named[name] = tuple(str(stage.node.name) for stage in group)
         _join(model.graph, group, name)
+    model.opset_imports[PLUGIN_DOMAIN] = model.opset_imports.pop(DOMAIN, 1)
+    for node in model.graph:
+        node.domain = PLUGIN_DOMAIN if node.domain == DOMAIN else node.domain
     model.graph.sort()
     ir.passes.common.RemoveUnusedNodesPass()(model)
     target.write_bytes(ir.to_proto(model).SerializeToString())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -20,7 +21,14 @@ from avsbg.runtime.backends.base import (
     converted_graph,
 )
 from avsbg.runtime.backends.onnxruntime import providers
-from avsbg.runtime.backends.onnxruntime.operator import OPERATOR, register, register_cuda
+from avsbg.runtime.backends.onnxruntime.operator import (
+    OPERATOR,
+    PLUGIN_OPERATORS,
+    PLUGIN_PATHS,
+    find_plugin,
+    register,
+    register_cuda,
+)
 from avsbg.runtime.backends.spec import OperatorImplementation, device_number
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
@@ -74,7 +82,11 @@ class OnnxRuntimeBackend(Backend):
     """
 
     name: ClassVar[str] = "onnxruntime"
-    OPERATORS = (OperatorImplementation.FUNCTION, OperatorImplementation.NATIVE, OperatorImplementation.PLAIN)
+    OPERATORS: ClassVar[tuple[OperatorImplementation, ...]] = (
+        OperatorImplementation.FUNCTION,
+        OperatorImplementation.NATIVE,
+        OperatorImplementation.PLAIN,
+    )
     PROVIDER: ClassVar[str] = providers.CPU
 
     def __init__(
@@ -113,7 +125,8 @@ class OnnxRuntimeBackend(Backend):
         if implementation is OperatorImplementation.NATIVE:
             if provider not in (providers.CPU, providers.CUDA):
                 message = f"the native operator has kernels for the CPU and {providers.CUDA}, not for {provider}."
-                raise BackendError(message, f"Use {self.name}:function or {self.name}:plain, or tensorrt:plugin.")
+                others = ", ".join(f"{self.name}:{one}" for one in self.OPERATORS if one is not implementation)
+                raise BackendError(message, f"Use {others}.")
             for library in ("onnxruntime", *(["cuda"] if provider == providers.CUDA else [])):
                 native_library(library)
         check_counts(threads=threads, clips=clips)
@@ -159,19 +172,26 @@ class OnnxRuntimeBackend(Backend):
             package = "pip install 'avsbg[gpu]' (in place of onnxruntime) brings it." if self._device != "cpu" else ""
             hint = f"It has: {', '.join(available)}. {package}".strip()
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} has no {self._provider}.", hint)
-        path = self.bundle.file(self.contract.file)
+        path, options = self._find_file(), self._options(onnxruntime)
         try:
             session = onnxruntime.InferenceSession(
                 str(path),
-                self._options(onnxruntime),
+                options,
                 providers=providers.provider_list(self._provider, self._index, self._provider_options),
                 disabled_optimizers=providers.UNFIT_FOR_FP8 if self.contract.precision == "fp8" else (),
             )
         except Exception as error:  # ONNX Runtime's exceptions share no base class.
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}") from error
-        native = self._operator is OperatorImplementation.NATIVE
-        self._nodes = providers.check_providers(session, self._provider, [OPERATOR] if native else [])
+        self._nodes = providers.check_providers(session, self._provider, self._kernels())
         self._session = session
+
+    def _find_file(self) -> Path:
+        """The file that the session is given."""
+        return self.bundle.file(self.contract.file)
+
+    def _kernels(self) -> tuple[str, ...]:
+        """Operators of ours of which the session must execute one as a node, not as its function body."""
+        return (OPERATOR,) if self._operator is OperatorImplementation.NATIVE else ()
 
     def _options(self, onnxruntime: Any) -> Any:
         options = onnxruntime.SessionOptions()
@@ -263,9 +283,33 @@ class OnnxRuntimeCudaBackend(OnnxRuntimeBackend):
 class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     """ONNX Runtime on a GPU, which hands the graph to TensorRT; otherwise as `OnnxRuntimeBackend`.
 
+    With `operator="plugin"` it hands over the file that `avsbg build` made for TensorRT's plugin, and loads the plugin.
     TensorRT may round float32 products to tf32 there; ONNX Runtime has no option to forbid it (NVIDIA_TF32_OVERRIDE=0
     in the environment does).
     """
 
     name: ClassVar[str] = "onnxruntime-tensorrt"
+    OPERATORS = (*OnnxRuntimeBackend.OPERATORS, OperatorImplementation.PLUGIN)
     PROVIDER: ClassVar[str] = providers.TENSORRT
+
+    def _find_file(self) -> Path:
+        if self._operator is not OperatorImplementation.PLUGIN:
+            return super()._find_file()
+        engines = self.bundle.manifest.engines.values()
+        files = {one.parsed_file for one in engines if one.graph == self.graph and one.parsed_file is not None}
+        if not files:
+            raise BackendError(
+                f"{self.bundle.path} has no file of the graph {self.graph} for TensorRT's plugin.",
+                "An engine with the plugin brings it, also one for another machine: avsbg build BUNDLE --backend "
+                f"tensorrt-rtx --compute-capability 86 --precision {self.contract.precision}.",
+            )
+        return self.bundle.file(min(files))
+
+    def _options(self, onnxruntime: Any) -> Any:
+        if self._operator is OperatorImplementation.PLUGIN:
+            self._kernel, path = find_plugin(onnxruntime.__version__)
+            self._provider_options = {PLUGIN_PATHS: str(path), **(self._provider_options or {})}
+        return super()._options(onnxruntime)
+
+    def _kernels(self) -> tuple[str, ...]:
+        return PLUGIN_OPERATORS if self._operator is OperatorImplementation.PLUGIN else super()._kernels()

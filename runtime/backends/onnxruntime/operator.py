@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+from pathlib import Path
 from typing import Any
 
 from avsbg.native_library import NativeLibraryError, native_library
 
 OPERATOR = "MeanCorrelation"  # what graphs with a custom node hold; the domain has CorrelationVolume too
+# What graphs for TensorRT's plugin hold, one or the other; the provider's option that names libraries of plugins.
+PLUGIN_OPERATORS = ("MeanCorrelation", "MeanCorrelations")
+PLUGIN_PATHS = "trt_extra_plugin_lib_paths"
+# The first ONNX Runtime whose TensorRT provider looks for plugins of our kind (microsoft/onnxruntime#24211).
+_OLDEST_WITH_PLUGINS = (1, 22)
 _PATH_KEY = "avsbg.cpu_path"
 _CUDA_KEY, _TF32_KEY = "avsbg.cuda_library", "avsbg.cuda_tf32"
 
@@ -50,6 +56,21 @@ def register_cuda(options: Any, *, tf32: bool = False) -> str:
     options.add_session_config_entry(_TF32_KEY, str(int(tf32)))
     _register(options)
     return f"CUDA {kernels.built_with.get('cuda', 'unknown')}{', tf32' if tf32 else ''}"
+
+
+def find_plugin(version: str) -> tuple[str, Path]:
+    """What TensorRT's plugin was built with, and the library that ONNX Runtime's TensorRT provider is to open for it.
+
+    The provider only opens a library, which then registers the plugin by itself. It is a `NativeLibraryError` if the
+    plugin was not built, or this version of ONNX Runtime does not see plugins of its kind.
+    """
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_WITH_PLUGINS:
+        oldest = ".".join(map(str, _OLDEST_WITH_PLUGINS))
+        raise NativeLibraryError(
+            f"ONNX Runtime {version} sees no plugin of TensorRT 10.", f"Install onnxruntime-gpu {oldest} or later."
+        )
+    plugin = native_library("tensorrt")
+    return f"CUDA {plugin.built_with.get('cuda', 'unknown')}", plugin.path.with_name("libavsbg_tensorrt_register.so")
 
 
 def _register(options: Any) -> None:

@@ -36,8 +36,8 @@ def request_node_assignment(options: Any, provider: str) -> None:
 def check_providers(session: Any, provider: str, kernels: Sequence[str] = ()) -> dict[str, int]:
     """Check that an `onnxruntime.InferenceSession` runs on `provider`, or raise a `BackendError` that says why not.
 
-    `kernels` are operators of ours that it must execute as nodes, not as their function bodies. Returns the number of
-    nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
+    `kernels` are operators of ours, one of which it must execute as a node, not as a function body. Returns the number
+    of nodes each provider was given; empty for the CPU alone, or where this version cannot tell.
     """
     chosen = session.get_providers()
     if chosen[0] != provider:
@@ -64,9 +64,9 @@ def check_providers(session: Any, provider: str, kernels: Sequence[str] = ()) ->
             f"{'; '.join(elsewhere[:3])}{more}.",
             "It has no kernel for them in this graph's precision: use another precision, or the CPU.",
         )
-    if inlined := [name for name in kernels if name not in operators]:
+    if kernels and operators.isdisjoint(kernels):
         hint = "Use its implementation `function`, which is that."
-        raise BackendError(f"ONNX Runtime executes the function body of {inlined[0]}, not our kernel.", hint)
+        raise BackendError(f"ONNX Runtime executes the function body of {kernels[0]}, not our kernel.", hint)
     return dict(counts)
 
 

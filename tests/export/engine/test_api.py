@@ -103,7 +103,7 @@ def test_a_default_build_takes_the_plugin(recording: Recording, bundle: Path, pl
     # TensorRT's own tools are given the same file, which lies in the bundle with the graph's weights.
     assert record.parsed_file == "clip.fp16.plugin.onnx"
     parsed = onnx.load(str(opened.file(record.parsed_file)), load_external_data=False)
-    assert not parsed.functions and [node.domain for node in parsed.graph.node].count("avsbg") == 1
+    assert not parsed.functions and [node.domain for node in parsed.graph.node].count("trt.plugins") == 1
     assert len(onnx.load(str(bundle / "clip.fp16.onnx"), load_external_data=False).functions) == 1
     assert f"--onnx={record.parsed_file} " in record.commands["trtexec"]
     assert f"convert {record.parsed_file} " in record.commands["polygraphy"]

@@ -12,7 +12,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from avsbg.export.engine.plugin_graph import write_plugin_graph
+from avsbg.export.engine.plugin_graph import PLUGIN_DOMAIN, write_plugin_graph
 from fixtures.operator_graphs import means
 
 CHANNELS = 8
@@ -28,7 +28,7 @@ class MeanCorrelation(OpRun):
 class MeanCorrelations(OpRun):
     """The plugin's node of several stages, by its contract (docs/plugin.md)."""
 
-    op_domain = "avsbg"
+    op_domain = PLUGIN_DOMAIN
 
     def _run(self, *inputs: Any, stages: int, frames: int, mean_b: int, **_: Any) -> tuple[Any, ...]:
         each, outputs = 1 if frames else 2, []
@@ -40,6 +40,11 @@ class MeanCorrelations(OpRun):
                 maps = [half.reshape(-1, *half.shape[2:]) for half in (clips[:, :-1], clips[:, 1:])]
             outputs += [one.astype(np.float32) for one in means(*maps)[: 2 if mean_b else 1]]
         return tuple(outputs)
+
+
+# Of which a node that is not joined is a plugin too.
+AS_PLUGIN = type("MeanCorrelation", (MeanCorrelation,), {"op_domain": PLUGIN_DOMAIN})
+OPERATORS = [MeanCorrelation, MeanCorrelations, AS_PLUGIN]
 
 
 def descriptors(name: str, source: str, positions: int) -> str:
@@ -93,12 +98,11 @@ def rewritten(folder: Path, inputs: dict[str, tuple[int, int]], maps: int) -> li
     random = np.random.default_rng(0)
     arrays = {name: random.standard_normal((maps, CHANNELS, *size), dtype=np.float32) for name, size in inputs.items()}
     results = [
-        ReferenceEvaluator(onnx.load(str(path)), new_ops=[MeanCorrelation, MeanCorrelations]).run(None, arrays)
-        for path in (source, target)
+        ReferenceEvaluator(onnx.load(str(path)), new_ops=OPERATORS).run(None, arrays) for path in (source, target)
     ]
     for before, after in zip(*results, strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-6)
-    ours = [node for node in onnx.load(str(target)).graph.node if node.domain == "avsbg"]
+    ours = [node for node in onnx.load(str(target)).graph.node if node.domain == PLUGIN_DOMAIN]
     assert set(named) == {node.name for node in ours if node.op_type == "MeanCorrelations"}
     return ours
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,14 +11,16 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from avsbg.native_library import NativeLibrary
+from avsbg.native_library import NativeLibrary, NativeLibraryError
 from avsbg.runtime.backends import create
 from avsbg.runtime.backends.onnxruntime import backend as backend_module
 from avsbg.runtime.backends.onnxruntime import operator
+from avsbg.runtime.backends.onnxruntime.operator import PLUGIN_PATHS
 from avsbg.runtime.backends.onnxruntime.providers import CPU, CUDA, TENSORRT, check_providers
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from fixtures import tiny_bundle
+from fixtures.engines import add_engine
 
 GPU = {"onnxruntime-cuda": CUDA, "onnxruntime-tensorrt": TENSORRT}
 
@@ -59,6 +62,7 @@ class Played:
 
     def __init__(self, path: str, options: Any, providers: list[Any], disabled_optimizers: Sequence[str]) -> None:
         self.asked, self.options = providers[0]
+        self.path = path
         self.session_options = options
         assert not disabled_optimizers  # in float32 ONNX Runtime optimises all that it can
         self.record = options.get_session_config_entry("session.record_ep_graph_assignment_info")
@@ -135,6 +139,54 @@ def test_a_function_body_is_not_taken_for_our_kernel(gpu: type[Played], cuda_lib
         create("onnxruntime-cuda", tiny, operator="native"),
     ):
         pass
+
+
+@pytest.fixture
+def with_plugin_file(bundle_copy: Path) -> Bundle:
+    """The tiny bundle with an engine that was built with the plugin; the session that is played can load its file."""
+    shutil.copyfile(bundle_copy / "clip.plain.onnx", bundle_copy / "clip.plugin.onnx")
+    plugin = {"sha256": "0" * 64, "operators": ["MeanCorrelation"], "version": "1", "namespace": ""}
+    return add_engine(
+        bundle_copy, "clip.fp32", graph="clip", operator="plugin", plugin=plugin, parsed_file="clip.plugin.onnx"
+    )
+
+
+def test_the_plugin_under_tensorrts_provider(
+    gpu: type[Played], cuda_libraries: None, with_plugin_file: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The provider gets the file that TensorRT parses and the library that registers the plugin."""
+    monkeypatch.setattr(gpu, "others", ((TENSORRT, "MeanCorrelations"),))
+    with create("onnxruntime-tensorrt", with_plugin_file, operator="plugin") as backend:
+        described = backend.describe()
+    assert sessions[-1].path == str(with_plugin_file.path / "clip.plugin.onnx")
+    assert sessions[-1].options[PLUGIN_PATHS] == "libavsbg_tensorrt_register.so"
+    assert (described["operator"], described["kernel"]) == ("plugin", "CUDA unknown")
+    own = {PLUGIN_PATHS: "mine.so"}
+    with create("onnxruntime-tensorrt", with_plugin_file, operator="plugin", provider_options=own):
+        assert sessions[-1].options[PLUGIN_PATHS] == "mine.so"
+
+
+def test_the_plugin_is_proven_and_never_replaced(
+    gpu: type[Played],
+    cuda_libraries: None,
+    tiny: Bundle,
+    with_plugin_file: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def attempt(bundle: Bundle) -> None:
+        with create("onnxruntime-tensorrt", bundle, operator="plugin"):
+            pass
+
+    with pytest.raises(BackendError, match=r"no file of the graph clip for TensorRT's plugin.*avsbg build"):
+        attempt(tiny)
+    with pytest.raises(BackendError, match=r"function body of MeanCorrelation, not our kernel"):
+        attempt(with_plugin_file)
+    monkeypatch.setattr(gpu, "others", ((CPU, "MeanCorrelations"),))
+    with pytest.raises(BackendError, match=rf"MeanCorrelations the MeanCorrelations on {CPU}"):
+        attempt(with_plugin_file)
+    monkeypatch.setattr(onnxruntime, "__version__", "1.21.1")
+    with pytest.raises(NativeLibraryError, match=r"1\.21\.1 sees no plugin.*1\.22 or later"):
+        attempt(with_plugin_file)
 
 
 def test_a_provider_that_did_not_start(
