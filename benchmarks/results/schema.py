@@ -37,6 +37,8 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "stream-pairs": ({"frames"}, {"clip", "stream", "ratio"}),
     "stream-difference": ({"input"}, {"frames", "largest", "mean", "flipped"}),
     "stream-soak": (set(), {"frames", "masks", "lost", "dropped", "resident"}),
+    "served-streams": ({"streams", "frames", "backend"}, {"latency", "masks", "duration"}),
+    "collection": ({"videos", "nodes", "killed"}, {"done", "most_results", "files", "differing"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),
     "precision": ({"precision", "emulated", "data"}, {"logit_error", "agreement", "flipped"}),

@@ -5,6 +5,7 @@ Rows are paths: each worker decodes its videos itself, so that nothing large pas
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -55,13 +56,21 @@ def run_ray(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) 
     with ExitStack() as stack:
         if not ray.is_initialized():
             try:
-                # A cluster's own processors are known to it.
+                _connect(options.address)
                 ray.init(address=options.address or "local", include_dashboard=False, log_to_driver=False)
             except Exception as error:
                 where = options.address or "this machine"
-                raise WorkerError(f"there is no Ray cluster at {where}: {first_line(error)}.", "Start it.") from error
+                problem = f"there is no Ray cluster at {where}: {first_line(error)}."
+                raise WorkerError(problem, "Start one with `ray start --head`.") from error
             stack.callback(ray.shutdown)
         yield from _work_through(job, items, options)
+
+
+def _connect(address: str | None) -> None:
+    """Connect to HOST:PORT and hang up: Ray itself would try for minutes; an OSError where nobody answers."""
+    host, colon, port = (address or "").removeprefix("ray://").rpartition(":")
+    if colon and port.isdecimal():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _work_through(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) -> Iterator[CollectionResult]:
