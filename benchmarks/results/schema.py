@@ -45,6 +45,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "accuracy": ({"target", "streamed", "data"}, {"miou", "f_score"}),
     "mask-rate": ({"rate", "frame_rate", "scenes", "size", "data"}, {"iou"}),
     "ablation": ({"ablation", "seed", "data", "categories"}, {"miou", "f_score"}),
+    "interval-coverage": ({"disturbance", "rounds", "trials"}, {"told", "firm"}),
     "engine": ({"engine", "graph", "clips", "precision", "operator"}, {"engine_bytes"}),
     "engine-failure": ({"graph", "clips", "precision", "operator"}, set()),
     "operator-copies": ({"graph", "form", "clips"}, {"launches", "copies", "copied"}),
