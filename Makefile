@@ -4,13 +4,19 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 EXTRAS := cpu,openvino,export,bench,rtx,train,package,dev
 READY  := $(VENV)/.ready
+TORCH  := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: native environments demo demo-trained report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast test lint typecheck check clean help
+.PHONY: native environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 $(READY): pyproject.toml constraints.txt
+	@echo "Set-up: a virtual environment in $(VENV), once. It downloads about 3 GB of Python packages, most of it PyTorch,"
+	@echo "whose build for Linux in the package index brings CUDA's libraries; a build for the CPU alone is taken where the"
+	@echo "index has one and there is no NVIDIA driver here."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@command -v nvidia-smi > /dev/null || $(BIN)/pip install --disable-pip-version-check --quiet $(TORCH)+cpu 2> /dev/null \
+	    || echo "The index has no $(TORCH)+cpu."
 	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
@@ -32,37 +38,40 @@ environments: .environments/triton/.ready .environments/services/.ready  ## make
 	sed -n 's/^# install: //p' $< | xargs -t $(@D)/bin/pip install --disable-pip-version-check --quiet -c $<
 	touch $@
 
-# The main job on real input. Weights are random (from a seed): see the README.
+# The pretrained small network on real photographs with real sounds; the clip is described in NOTICE and tools/demo_clip.py.
 DEMO := out/demo
-demo: $(NATIVE)  ## export, verify, run on a real video, compare
-	$(BIN)/avsbg export avs-bg --seed 2 -o $(DEMO)/avs-bg --overwrite
-	$(BIN)/avsbg export avs-bg --seed 2 --audio embedding -o $(DEMO)/avs-bg-embedding --overwrite
-	$(BIN)/avsbg export avsbench --seed 2 --audio embedding -o $(DEMO)/avsbench-embedding --overwrite
-	$(BIN)/avsbg verify $(DEMO)/avs-bg
-	$(BIN)/avsbg verify $(DEMO)/avs-bg-embedding
-	$(BIN)/avsbg verify $(DEMO)/avsbench-embedding
-	$(BIN)/avsbg run $(DEMO)/avs-bg "$$($(BIN)/python scripts/sample_video.py)" -o $(DEMO)/run --overwrite
-	$(BIN)/avsbg bench run $(DEMO)/avs-bg-embedding $(DEMO)/avsbench-embedding --backend onnxruntime --backend torch \
-	    --samples 10 --allow-unstable -o $(DEMO)/bench --overwrite
-	@mkdir -p out; scripts/stamps_media.sh out/media > out/media.options; status=$$?; \
-	if [ $$status -eq 0 ]; then $(MAKE) demo-trained; \
-	elif [ $$status -eq 3 ]; then echo "NOT SHOWN: the trained network (make demo-trained), for want of its clips' media."; \
-	else exit $$status; fi
-	@echo
-	@echo "Look at $(DEMO)/run/overlay.png and $(DEMO)/run/overlay.mp4; the bundles and the measured rows lie in $(DEMO)."
-
-# The trained network on clips that no training saw, composed at a size that is good to look at.
 SMALL := model/trained/s4-small
-demo-trained: $(NATIVE)  ## the trained network on sounding stamps: which object sounds
-	mkdir -p out && scripts/stamps_media.sh out/media > out/media.options
+CLIP := docs/media/three-voices.mp4
+step = @printf '\n== make demo, step $(1) of 5: $(2)\n'
+demo: $(NATIVE)  ## the pretrained network finds what sounds: export, verify, run, time against PyTorch (3 minutes)
+	$(call step,1,export the pretrained network to ONNX (about 40 s))
+	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(DEMO)/small --overwrite
+	$(call step,2,verify it: every graph against the outputs of PyTorch)
+	$(BIN)/avsbg verify $(DEMO)/small
+	$(call step,3,segment a clip in which a rooster then an elephant then a fire engine sounds)
+	$(BIN)/avsbg run $(DEMO)/small $(CLIP) -o $(DEMO)/run --overwrite
+	$(call step,4,segment scenes that no training saw)
+	@mkdir -p out; scripts/stamps_media.sh out/media > out/media.options; status=$$?; \
+	if [ $$status -eq 0 ]; then $(MAKE) --no-print-directory demo-scenes; \
+	elif [ $$status -eq 3 ]; then echo "Left out, for want of the photos and recordings that they are composed of."; \
+	else exit $$status; fi
+	$(call step,5,time it against PyTorch)
+	$(BIN)/avsbg bench run $(DEMO)/small --backend torch --backend onnxruntime --samples 10 --allow-unstable \
+	    -o $(DEMO)/bench --overwrite
+	@printf '\nLook at $(DEMO)/run/overlay.mp4, with its sound, and at $(DEMO)/run/overlay.png.\n'
+	@test ! -d $(DEMO)/scenes || echo "More: $(DEMO)/scenes/*/overlay.png; $(DEMO)/scenes/truth.png outlines what really sounds."
+
+# Scenes composed at a size that is good to look at.
+demo-scenes:
 	rm -rf $(DEMO)/stamps $(DEMO)/clips
 	$(BIN)/avsbg data sounding-stamps $(DEMO)/stamps --task s4 --split-sizes 1 1 6 --size 384 --seed 7 $$(cat out/media.options)
 	$(BIN)/avsbg data video $(DEMO)/stamps --task s4 --split test -o $(DEMO)/clips
-	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(DEMO)/small --overwrite
-	$(BIN)/avsbg verify $(DEMO)/small
-	$(BIN)/avsbg run $(DEMO)/small $(DEMO)/clips -o $(DEMO)/trained --overwrite
-	$(BIN)/avsbg data show $(DEMO)/stamps --task s4 --split test --limit 6 --picture $(DEMO)/trained/truth.png
-	@echo "Look at $(DEMO)/trained/*/overlay.png, and at $(DEMO)/trained/truth.png for what really sounds."
+	$(BIN)/avsbg run $(DEMO)/small $(DEMO)/clips -o $(DEMO)/scenes --overwrite
+	$(BIN)/avsbg data show $(DEMO)/stamps --task s4 --split test --limit 6 --picture $(DEMO)/scenes/truth.png
+
+# The moving picture of the README, from a run of the demo.
+picture:
+	$(BIN)/python -m tools.demo_clip picture $(DEMO)/run $(CLIP:.mp4=.png)
 
 TABLE7 := out/table7
 # AVS-BG and AVSBench, with PVT-v2-b5 and ResNet-50, as bundles that take audio embeddings.
@@ -80,7 +89,11 @@ report: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## export, measure an
 	$(BIN)/avsbg bench report $(TABLE7)/rows -o $(TABLE7)/report --overwrite
 	@echo "Look at $(TABLE7)/report/report.html."
 
-table7: $(NATIVE) $(NETWORKS:%=$(TABLE7)/%/manifest.json)  ## the rows of make report; run again, it adds rounds to them
+table7: $(NATIVE)  ## AVS-BG against AVSBench at full size, PyTorch and ONNX Runtime (20 minutes); run again, it adds rounds
+	@n=0; for network in $(NETWORKS); do n=$$((n + 1)); \
+	    printf '\n== make table7, step %s of 5: export %s (2 minutes)\n' $$n $$network; \
+	    $(MAKE) --no-print-directory $(TABLE7)/$$network/manifest.json || exit; done
+	@printf '\n== make table7, step 5 of 5: measure (10 minutes)\n'
 	$(BIN)/avsbg bench run $(NETWORKS:%=$(TABLE7)/%) $(BENCH) $(BENCH_OPTIONS:--overwrite=--resume) -o $(TABLE7)/rows
 	$(BIN)/python -m tools.docs_tables --show table7 $(TABLE7)/rows/rows.jsonl
 

@@ -92,14 +92,15 @@ def write_wav(path: Path, samples: Array) -> None:
         writer.writeframes(samples.astype("<i2").tobytes())
 
 
-def write_clip_video(path: Path, frames: Array, samples: Array) -> None:
-    """Write frames, one for each second, with their sound: H.264 and AAC; the format follows the suffix.
+def write_clip_video(path: Path, frames: Array, samples: Array, *, rate: int = 1, crf: int = 10) -> None:
+    """Write frames, `rate` for each second, with their sound: H.264 and AAC; the format follows the suffix.
 
-    Args: frames uint8 `[T, H, W, 3]`, H and W even; samples int16 `[n, channels]` at 16 kHz, mono or stereo.
+    Args: frames uint8 `[T, H, W, 3]`, H and W even; samples int16 `[n, channels]` at 16 kHz, mono or stereo; crf is
+        H.264's constant rate factor, 0 to 51, which is small for a good picture.
     """
     form = path.suffix.removeprefix(".")
     with atomic_file(path.resolve()) as temporary, av.open(str(temporary), "w", format=form) as target:
-        video = target.add_stream("libx264", rate=1, options={"crf": "10", "preset": "medium"})
+        video = target.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "medium"})
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         sound = target.add_stream("aac", rate=SAMPLE_RATE, layout="mono" if samples.shape[1] == 1 else "stereo")
         for frame in frames:
