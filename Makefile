@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-EXTRAS := cpu,openvino,export,bench,rtx,train,package,dev
+EXTRAS := cpu,openvino,export,bench,rtx,train,package,docs,dev
 READY  := $(VENV)/.ready
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
@@ -163,10 +163,15 @@ measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew doc
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
 	$(BIN)/python -m tools.docs_tables --page docs/streaming.md
 
-lint: $(READY)  ## ruff, and that the tables of README and docs are those of the committed rows
+lint: $(READY)  ## ruff, that tables of README and docs are those of the committed rows, and that the site's links lead somewhere
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m tools.docs_tables --check
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+docs: $(READY)  ## the documentation as a site in build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+	@echo "Look at build/site/index.html."
 
 typecheck: $(READY)  ## mypy --strict
 	$(BIN)/mypy -p avsbg -p tools

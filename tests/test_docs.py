@@ -7,7 +7,11 @@ import subprocess
 
 import pytest
 
+from avsbg.api import register_torch
+from avsbg.runtime.backends import names
+from avsbg.runtime.bundle.precision import PRECISIONS
 from fixtures import ROOT
+from tools.docs_site import on_page_markdown
 
 FOLDERS = "avsbg|benchmarks|cmake|docs|export|model|runtime|scripts|tests|tools"
 TRACKED = subprocess.run(
@@ -62,3 +66,19 @@ def test_identifiers_that_the_architecture_names_exist() -> None:
     identifiers = re.findall(r"`_?([A-Za-z]\w*(?:_\w+|[a-z][A-Z]\w*))`", text)
     assert identifiers
     assert not {name for name in identifiers if name not in words and f"_{name}" not in words}
+
+
+def test_the_support_matrix_has_every_backend_and_precision() -> None:
+    pages = [(ROOT / page).read_text(encoding="utf-8") for page in ("docs/support.md", "README.md")]
+    matrix, copy = (page.split("<!-- matrix -->")[1].split("<!-- /matrix")[0] for page in pages)
+    assert copy == matrix
+    header, _, *rows = matrix.strip().splitlines()
+    assert header.split("|")[3:-1] == [f" {name} " for name in PRECISIONS]
+    register_torch()
+    assert {row.split("`")[1] for row in rows} == set(names())
+    assert all(row.count("|") == header.count("|") for row in rows)
+
+
+def test_a_site_names_what_lies_outside_it() -> None:
+    text = "[ARCHITECTURE.md](../ARCHITECTURE.md), [the card](../../model/README.md#scores), [here](terms.md)"
+    assert on_page_markdown(text) == "`ARCHITECTURE.md`, the card (`model/README.md`), [here](terms.md)"

@@ -28,38 +28,31 @@ def _commands():
 
 
 @pytest.mark.slow
-def test_the_commands_run(tmp_path):
+def test_the_commands_run(tmp_path, monkeypatch):
     sample = subprocess.run(
         [sys.executable, ROOT / "scripts" / "sample_video.py"], capture_output=True, text=True, check=True
     )
     shutil.copy(sample.stdout.strip(), tmp_path / "video.mp4")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    for folder in ("model", "docs"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
     commands = _commands()
-    assert {shlex.split(command)[1] for command in commands} >= {
-        "export",
-        "verify",
-        "inspect",
-        "run",
-        "bench",
-        "doctor",
-    }
+    verbs = {"export", "verify", "inspect", "run", "visualize", "quantize", "bench", "doctor"}
+    assert {shlex.split(command)[1] for command in commands} == verbs
     for command in commands:
         words = shlex.split(command)
         assert words[0] == "avsbg", command
-        if words[1] == "export":
+        if words[1] == "export" and "--seed" in words:
             words += SMALL
         finished = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
         assert finished.returncode == 0, f"{command}\n{finished.stdout}\n{finished.stderr}"
     assert (tmp_path / "masks" / "overlay.mp4").stat().st_size > 0
-    assert (tmp_path / "bench" / "rows.jsonl").stat().st_size > 0
-
-
-@pytest.mark.slow
-def test_the_python_examples_run():
+    assert (tmp_path / "rows" / "rows.jsonl").stat().st_size > 0
     (example,) = _blocks("python")
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    exec(compile(example.replace("pvt_v2_b5", "pvt_v2_b0"), "README.md", "exec"), namespace)
-    assert list(namespace["logits"].shape) == [1, 5, 224, 224]
+    exec(compile(example, "README.md", "exec"), namespace)
+    assert namespace["frame"].mask.shape == (720, 1280)
 
 
 PAGES = ["README.md", "ARCHITECTURE.md", *sorted(str(page.relative_to(ROOT)) for page in (ROOT / "docs").glob("*.md"))]
@@ -69,7 +62,7 @@ PAGES = ["README.md", "ARCHITECTURE.md", *sorted(str(page.relative_to(ROOT)) for
 def test_links_lead_somewhere(document):
     text = (ROOT / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)", text):
-        if not target.startswith("http"):
+        if not target.startswith(("http", "../../actions/")):  # which the host answers
             assert ((ROOT / document).parent / target).exists(), f"{document} links to {target}, which does not exist"
 
 

@@ -89,7 +89,7 @@ def _frames(library: Library, background: Image.Image) -> Array:
 
 def _sound(library: Library) -> Array:
     """int16 `[n, 1]`: each voice repeated for its time."""
-    sounds = {stamp.name: stamp.sound for stamp in library.sounding["test"]}
+    sounds = {stamp.name: stamp.sound for stamp in library.sounding["test"] if stamp.sound is not None}
     voices = [np.resize(sounds[name], SECONDS * SAMPLE_RATE) for name, *_ in VOICES]
     return np.rint(np.clip(LOUDNESS * np.concatenate(voices), -1, 1) * 32767).astype(np.int16)[:, None]
 
@@ -111,7 +111,10 @@ def picture(
                 continue
             second = index // RATE
             sheet = Image.new("RGB", (SHOWN, SHOWN + 32), "white")
-            sheet.paste(frame.to_image().resize((SHOWN, SHOWN), Image.Resampling.LANCZOS), (0, 0))
+            sheet.paste(
+                Image.fromarray(frame.to_ndarray(format="rgb24")).resize((SHOWN, SHOWN), Image.Resampling.LANCZOS),
+                (0, 0),
+            )
             name = VOICES[second // SECONDS][0]
             ImageDraw.Draw(sheet).text((SHOWN / 2, SHOWN + 16), f"sound: {name}", "black", font, anchor="mm")
             pictures.append(sheet.quantize(128, dither=Image.Dither.NONE))
