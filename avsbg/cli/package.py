@@ -60,7 +60,8 @@ def package(  # noqa: PLR0917  (each is an option by name)
     console.print(f"[bold]{output}[/bold]: {output.stat().st_size / 1e6:.1f} MB, sha256 {sha256(output)}")
     brought = ", ".join(f"{name} {version}" for name, version in facts["brought_by_the_system"].items())
     console.print(f"  for {facts['target']}, whose own system brings {brought}")
-    console.print(f"  the plugin: {facts['plugin']}{', built on the device' * (facts['plugin'] == 'sources')}")
+    if "plugin" in facts:
+        console.print(f"  the plugin: {facts['plugin']}{', built on the device' * (facts['plugin'] == 'sources')}")
     if lacking := facts.get("python", {}).get("not_in_package"):
         console.print(f"  {len(lacking)} pinned packages are not in it: `install.sh --online` fetches them")
         console.print("  to pack them, fill a folder and give it with --wheels; docs/device.md has the command")

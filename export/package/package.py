@@ -79,10 +79,9 @@ def make_package(
             contents.files.update(collect_native_runtime(request.native, target))
         if request.runtime != "native":
             _add_python(contents, request, target, folder, report)
-        if request.libraries is None:
-            contents.files.update(collect_sources())
-        else:
-            contents.files.update(collect_libraries(request.libraries, target))
+            plugin = collect_sources() if request.libraries is None else collect_libraries(request.libraries, target)
+            contents.files.update(plugin)
+            contents.facts["plugin"] = "sources" if request.libraries is None else "compiled"
         report("copying the bundle")
         copy = copy_bundle(bundle, folder / "bundle", graphs=graphs)
         contents.files.update({f"bundle/{name}": copy.path / name for name in (*copy.manifest.files, "manifest.json")})
@@ -182,7 +181,6 @@ def _describe(contents: _Contents, request: PackageRequest, target: Target, bund
         "architecture": target.architecture,
         "runtime": request.runtime,
         "precisions": list(request.precisions),
-        "plugin": "sources" if request.libraries is None else "compiled",
         "brought_by_the_system": target.system,
         "bundle": {
             "name": bundle.manifest.name,

@@ -4,7 +4,8 @@
 #
 # Usage: ./install.sh [OPTION]...
 #   --prefix DIR       where everything goes (default: /opt/avsbg)
-#   --backend NAME     tensorrt (the default) or onnxruntime, which needs no GPU and builds no engine
+#   --backend NAME     tensorrt, or onnxruntime, which needs no GPU and builds no engine (default: tensorrt, but
+#                      onnxruntime where the package has the C++ runtime alone)
 #   --precision NAME   of the engine; one that the package was made for (default: the first of these)
 #   --implementation NAME  of the correlation: plugin (our kernels, the default) or plain (standard operators)
 #   --power-mode N     set this power mode of a Jetson first, as `nvpmodel -m N` does; 0 is MAXN on most modules
@@ -32,7 +33,7 @@ fail() {
 }
 
 # shellcheck disable=SC2153  # of settings.env
-prefix=/opt/avsbg backend=tensorrt precision=$PRECISION implementation=plugin samples=30
+prefix=/opt/avsbg backend=$([[ $RUNTIME == native ]] && echo onnxruntime || echo tensorrt) precision=$PRECISION implementation=plugin samples=30
 power_mode='' fast_clocks=false online=false source='' engine=true video=''
 while (($#)); do
   case $1 in
@@ -131,11 +132,18 @@ fi
 if [[ $RUNTIME != python ]]; then
   step "C++ runtime"
   cp -r "$here/native" "$prefix/native"
-  run "$prefix/native/bin/avsbg-run" --version
+  mkdir -p "$prefix/bin"
+  cat >"$prefix/bin/avsbg-run" <<END
+#!/bin/sh
+export LD_LIBRARY_PATH=$prefix/native/lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+exec $prefix/native/bin/avsbg-run "\$@"
+END
+  chmod 755 "$prefix/bin/avsbg-run"
+  run "$prefix/bin/avsbg-run" --version
 fi
 
-step "Native libraries"
 libraries=$here/libraries
+[[ $RUNTIME == native ]] || step "Native libraries"
 if [[ -d $here/source ]]; then
   if [[ $backend == tensorrt && $implementation == plugin ]]; then
     cp -r "$here/source" "$prefix/source"
@@ -159,7 +167,7 @@ if ! $engine; then
 fi
 if [[ $RUNTIME == native ]]; then
   step "Verification"
-  run "$prefix/native/bin/avsbg-run" verify "$prefix/bundle"
+  run "$prefix/bin/avsbg-run" verify "$prefix/bundle"
 else
   avsbg=$prefix/venv/bin/avsbg
   step "Doctor"
@@ -198,7 +206,7 @@ fi
 
 if [[ -n $source ]]; then
   step "Service"
-  [[ $RUNTIME != native ]] && command="$prefix/venv/bin/avsbg run" || command=$prefix/native/bin/avsbg-run
+  [[ $RUNTIME != native ]] && command="$prefix/venv/bin/avsbg run" || command=$prefix/bin/avsbg-run
   unit=${AVSBG_UNIT_FOLDER:-/etc/systemd/system}/avsbg-live.service
   escaped=${source//%/%%} escaped=${escaped//\$/\$\$} # systemd takes % for a specifier and $ for a variable
   content=$(<"$here/avsbg-live.service")

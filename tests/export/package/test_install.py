@@ -12,12 +12,14 @@ from pathlib import Path
 
 import dockerfile
 import numpy as np
+import onnxruntime
 import pytest
 
 from avsbg.export.package.package import PackageRequest, make_package
 from avsbg.export.package.targets import DEVICE_FILES, TARGETS
 from avsbg.export.package.wheels import read_pins
 from avsbg.runtime.bundle import Bundle
+from fixtures import ROOT
 from fixtures.clean_root import CleanRoot, add_tensorrt, make_clean_root
 from fixtures.videos import write_video
 
@@ -128,6 +130,34 @@ _PYTHON = """case "$1 $2" in
 esac"""
 
 
+def test_without_python_a_video_becomes_masks_with_two_commands(root: CleanRoot, tiny: Bundle, tmp_path: Path) -> None:
+    """The C++ runtime alone, in a root that has no Python: install, run."""
+    built, capi = ROOT / "runtime/lib", Path(onnxruntime.__file__).parent / "capi"
+    if not (built / "avsbg-run").is_file():
+        pytest.skip("this checkout has no avsbg-run: make native")
+    prefix = tmp_path / "prefix"
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "lib").mkdir()
+    shutil.copy(built / "avsbg-run", prefix / "bin")
+    for name in ("libavsbg.so.1", "libavsbg_backend_onnxruntime.so", "libavsbg_onnxruntime.so"):
+        shutil.copy(built / name, prefix / "lib")
+    shutil.copy(next(capi.glob("libonnxruntime.so.1*")), prefix / "lib/libonnxruntime.so.1")
+    request = PackageRequest("x86_64-cuda13", runtime="native", native=prefix)
+    make_package(tiny, request, tmp_path / "tiny.tar.zst")
+    folder = unpack(tmp_path / "tiny.tar.zst", root)
+    assert {one.name for one in folder.iterdir()}.isdisjoint({"python", "source", "libraries"})
+    root.hide_python()
+    assert root.run(["bash", "-c", "python3 -c 1"]).returncode == 126  # cannot be executed
+    times = [Fraction(k, 5) for k in range(25)]
+    write_video(root.path / "tmp/video.mkv", times=times, rate=5, sound=np.ones((1, 240000)) / 2)
+    installed = root.run([f"/tmp/{folder.name}/install.sh"])
+    assert installed.returncode == 0, installed.stdout + installed.stderr
+    ran = root.run(["/opt/avsbg/bin/avsbg-run", "/opt/avsbg/bundle", "/tmp/video.mkv", "-o", "/tmp/out"])
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert sorted(one.name for one in (root.path / "tmp/out/masks").iterdir()) == [f"{k:05}.png" for k in range(5)]
+    assert "== Verification" in (root.path / "opt/avsbg/report.txt").read_text()
+
+
 @pytest.fixture
 def jetson(root: CleanRoot, tiny: Bundle, some_wheel: Path, tmp_path: Path) -> CleanRoot:
     """A Jetson in whose /tmp/package an unpacked package for JetPack 6 lies."""
@@ -161,6 +191,16 @@ def test_a_jetson_builds_the_plugin_and_measures_in_the_stated_power_mode(jetson
     assert "--scope end-to-end --video /tmp/v.mp4 --samples 30" in calls[-2]
     report = (jetson.path / "opt/avsbg/report.txt").read_text()
     assert "NV Power Mode: MODE_0" in report and "MaxFreq=1300500000" in report and "R36 (release)" in report
+
+
+def test_onnx_runtime_needs_neither_an_engine_nor_pycuda(jetson: CleanRoot) -> None:
+    done = jetson.run(["/tmp/package/install.sh", "--backend", "onnxruntime", "--prefix", "/opt/here", "--samples", 0])
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = [call.split(" -")[0] for call in jetson.calls() if call.startswith(("avsbg", "cmake", "nvcc"))]
+    assert calls == ["avsbg doctor", "avsbg verify /opt/here/bundle"]
+    pins = (jetson.path / "opt/here/requirements.txt").read_text()
+    assert "pycuda" not in pins and "cuda-bindings" not in pins and "onnxruntime==1.23.2" in pins
+    assert "not run: --samples 0" in (jetson.path / "opt/here/report.txt").read_text()
 
 
 def test_a_step_that_fails_ends_the_installation_and_gives_the_clocks_back(jetson: CleanRoot) -> None:
