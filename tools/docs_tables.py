@@ -185,6 +185,7 @@ def streaming_text(rows: Sequence[Measurement]) -> str:
 
 BLOCKS: tuple[Block, ...] = (
     Block("README.md", "table7", _named(speed_tables.table7, "table7.jsonl"), ("table7.jsonl",)),
+    Block("README.md", "systems", networks.short_table, ("networks.jsonl",)),
     Block("docs/benchmarks.md", "limits", limit_table),
     Block("docs/benchmarks.md", "paper", paper_sentence),
     Block("docs/benchmarks.md", "coverage", interval_coverage.coverage_table, ("coverage.jsonl",)),
@@ -192,6 +193,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/engines.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
     Block("docs/export.md", "merges", merge_table, ("counts.json",)),
     Block("docs/networks.md", "networks", networks.network_table),
+    Block("docs/networks.md", "measured", _named(networks.measured_table, "networks.jsonl"), ("networks.jsonl",)),
     Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
     Block("docs/operator.md", "changes", kernels.change_table, ("kernel_before.json", "kernel_static.json")),
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),

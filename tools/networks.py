@@ -53,9 +53,13 @@ class _Line:
 
 
 def _lines(rows: Sequence[Measurement]) -> tuple[list[_Line], list[Measurement]]:
-    """A line for each network and encoder in the registry's order, and the rows of the run. Raises as `check_run`."""
+    """A line for each network and encoder in the registry's order, and the rows of the run, if there is one.
+
+    Raises as `check_run`.
+    """
     timed = [row for row in rows if row.kind == "latency"]
-    check_run(timed)
+    if timed:
+        check_run(timed)
 
     def of(found: Sequence[Measurement], network: str, encoder: str) -> tuple[Measurement, ...]:
         wanted = (network, encoder)
@@ -65,7 +69,7 @@ def _lines(rows: Sequence[Measurement]) -> tuple[list[_Line], list[Measurement]]
     for record in NETWORKS.values():
         for encoder in record.published_encoders or ("",):
             row = next(iter(of(timed, record.name, encoder)), None)
-            if row is not None or record.module is None:
+            if row is not None or record.module is None or not timed:
                 lines.append(_Line(record, encoder, row, of(engines, record.name, encoder)))
     return lines, timed
 
@@ -135,8 +139,11 @@ def measured_table(rows: Sequence[Measurement], source: str) -> str:
             markdown(lines, columns),
             "",
             *(["Engines that TensorRT for RTX does not build:", "", *reasons, ""] if reasons else []),
-            *unstable_lines(timed),
-            *machine_lines(timed[0], source, f"../{source}"),
+            *(
+                [*unstable_lines(timed), *machine_lines(timed[0], source, f"../{source}")]
+                if timed
+                else ["Times, operations and memory are not measured yet."]
+            ),
         ]
     )
 

@@ -57,7 +57,8 @@ def unstable_lines(rows: Sequence[Measurement]) -> list[str]:
     unstable, first = [row for row in rows if not row.is_stable], rows[0]
     judged = {row.label: ratio_to(row, first) for row in rows[1:]}
     legend = [f"{ROUGH_LEGEND}.", ""] if any(ratio.trust == "rough" for ratio in judged.values()) else []
-    legend += [f"* {label}: {ratio.reasons[0]}." for label, ratio in judged.items() if ratio.trust == "contradictory"]
+    told = [f"* {label}: {ratio.reasons[0]}." for label, ratio in judged.items() if ratio.trust == "contradictory"]
+    legend += [*told, ""] if told else []
     if not unstable:
         return legend
     return [
