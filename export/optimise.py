@@ -6,11 +6,13 @@ import ast
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common
 import onnxscript.optimizer
+from onnxscript.rewriter.rules.common import slice_split_rule
 
 from avsbg.export.editor import GraphEditor
 
@@ -32,8 +34,7 @@ def optimise(model: ir.Model) -> list[str]:
     """
     _transpose_weights(model.graph)
     weights = list(model.graph.initializers)
-    with _folding(model, weights):
-        # The rewriter's time grows with the square of the nodes, so it comes after the folding has halved them.
+    with _folding(model, weights), _matching_slices_alone():
         onnxscript.optimizer.optimize(model)
     _name_nodes(model.graph)
     _clear_metadata(model)
@@ -51,6 +52,24 @@ def inline(model: ir.Model, weights: Collection[str]) -> None:
         ir.passes.common.IdentityEliminationPass()(model)
     _name_nodes(node for node in model.graph if _SCOPES in node.metadata_props)
     _clear_metadata(model)
+
+
+@contextmanager
+def _matching_slices_alone() -> Iterator[None]:
+    """Try the optimiser's rule for two Slices at Slices alone.
+
+    It lists all nodes of the graph for each node that it is tried at, which costs time with the square of their number.
+    """
+    try_rewrite = slice_split_rule.try_rewrite
+
+    def try_at_slice(model: ir.Model, graph: ir.Graph, node: ir.Node, **options: Any) -> Any:
+        return try_rewrite(model, graph, node, **options) if node.op_type == "Slice" else None
+
+    vars(slice_split_rule)["try_rewrite"] = try_at_slice
+    try:
+        yield
+    finally:
+        del vars(slice_split_rule)["try_rewrite"]
 
 
 def _transpose_weights(graph: ir.Graph) -> None:
