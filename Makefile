@@ -159,6 +159,7 @@ measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew doc
 	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --overwrite
 	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --overwrite
 	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend onnxruntime:native --rows $(STREAM)/rows.jsonl --overwrite
+	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend openvino --rows $(STREAM)/rows.jsonl --append
 	$(BIN)/avsbg bench stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 --rows $(STREAM)/rows.jsonl --append
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
 	$(BIN)/python -m tools.docs_tables --page docs/streaming.md

@@ -177,8 +177,10 @@ def streaming_text(rows: Sequence[Measurement]) -> str:
         "processor meanwhile; nothing is dropped from the samples."
     ]
     parts += [streaming.describe_stream(row) for row in rows if row.kind == "stream-pairs"]
-    if rated := [row for row in rows if row.kind == "stream-rate"]:
-        parts += [f"{streaming.stream_title(rated[0])}, exact masks:", to_markdown(streaming.rate_table(rated))]
+    rated = [row for row in rows if row.kind == "stream-rate"]
+    for title in dict.fromkeys(map(streaming.stream_title, rated)):
+        own = [row for row in rated if streaming.stream_title(row) == title]
+        parts += [f"{title}, exact masks:", to_markdown(streaming.rate_table(own))]
     parts += [streaming.describe_stream(row) for row in rows if row.kind in ("stream-difference", "stream-soak")]
     return "\n\n".join(parts)
 

@@ -39,6 +39,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "stream-soak": (set(), {"frames", "masks", "lost", "dropped", "resident"}),
     "served-streams": ({"streams", "frames", "backend"}, {"latency", "masks", "duration"}),
     "collection": ({"videos", "nodes", "killed"}, {"done", "most_results", "files", "differing"}),
+    "spinning": ({"setting", "frames"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),
     "precision": ({"precision", "emulated", "data"}, {"logit_error", "agreement", "flipped"}),

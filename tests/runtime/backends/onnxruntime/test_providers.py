@@ -41,6 +41,18 @@ def test_the_native_operator_has_no_kernel_for_tensorrt(tiny: Bundle) -> None:
         create("onnxruntime-tensorrt", tiny, operator="native")
 
 
+def test_the_threads_of_a_streams_graphs_stop_spinning(tiny_stream: Bundle) -> None:
+    spins = {}
+    for graph in ("clip", "encode", "decode"):
+        with backend_module.OnnxRuntimeBackend(tiny_stream, graph) as backend:
+            options = backend._session.get_session_options()
+            try:
+                spins[graph] = options.get_session_config_entry("session.force_spinning_stop")
+            except RuntimeError:  # it was not set
+                spins[graph] = None
+    assert spins == {"clip": None, "encode": "1", "decode": "1"}
+
+
 def test_nodes_on_another_provider_are_found_in_a_real_session(tiny: Bundle) -> None:
     """All nodes of this session are on the CPU, and it is held to have been asked for CUDA."""
     options = onnxruntime.SessionOptions()
