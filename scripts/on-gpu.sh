@@ -6,21 +6,22 @@
 #
 # Usage: scripts/on-gpu.sh [--here] [--only STAGE]... [OUT]
 #   OUT           a folder for logs, rows and results.json (default: out/gpu); a stage's earlier results are replaced
-#   --only STAGE  only this one; may be repeated: machine build kernels plugin operator table7 sanitizers ncu engines
+#   --only STAGE  only this one; may be repeated: machine build kernels plugin ptx operator table7 sanitizers ncu engines
 #   --here        everything that needs no GPU: all is compiled, the kernels' tests run on the emulated CUDA, the
 #                 programs that measure run on the processor. Before time on a GPU is spent, and in CI.
 # Environment: PYTHON (default: .venv/bin/python, else python3); CUDACXX, nvcc where it is not on PATH; AVSBG_WHEELS, a
 # folder of wheels to use without installing them (kernel_lens has TensorRT's headers, for the plugin); NO_BUDGET=1, no
-# limit for all stages together.
+# limit for all stages together; AVSBG_POWER_MODES, on a Jetson and as root: numbers of nvpmodel, each of which the engines
+# are measured in ("0 2"; by default the one that is set).
 # Exit code: 0 when no stage failed or ran out of time; a stage that was skipped has not failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 # With the seconds that each may take, in the order of their value; `engines` needs a Jetson.
 declare -A SECONDS_OF=(
-  [machine]=20 [build]=120 [kernels]=80 [plugin]=15 [operator]=100 [table7]=130 [sanitizers]=100 [ncu]=60 [engines]=1200
+  [machine]=20 [build]=120 [kernels]=80 [plugin]=15 [ptx]=40 [operator]=100 [table7]=130 [sanitizers]=100 [ncu]=60 [engines]=2400
 )
-STAGES=(machine build kernels plugin operator table7 sanitizers ncu)
+STAGES=(machine build kernels plugin operator table7 sanitizers ncu ptx)
 BUDGET=470
 [[ -r /etc/nv_tegra_release ]] && STAGES+=(engines) && BUDGET=3600
 
@@ -86,6 +87,10 @@ stage_build() {
   }
   compile driver "$kernels" -Xptxas=-v & jobs+=($!)
   "${common[@]}" "-I$kernels" scripts/gpu/rates.cu -o "$out/rates" & jobs+=($!)
+  # The kernels as PTX of compute capability 8.0 alone, which the driver translates: what a GPU after the last known gets.
+  "$nvcc" -std=c++17 -O3 -shared -Xcompiler=-fPIC,-fvisibility=hidden -gencode arch=compute_80,code=compute_80 \
+    "-I$kernels" "$kernels/correlation.cu" "$kernels/avsbg_cuda.cpp" -o "$out/libavsbg_cuda_ptx.so" \
+    >"$out/compile-ptx.txt" 2>&1 & jobs+=($!)
   if ((!here)); then
     compile driver-memcheck "$kernels" -DFAULT_MEMCHECK & jobs+=($!)
     compile driver-initcheck "$kernels" -DFAULT_INITCHECK & jobs+=($!)
@@ -121,6 +126,12 @@ stage_plugin() {
   local test=$out/build/tests/native/plugin/plugin_execution_test
   [[ -x $test ]] || skip "the plugin was not built: no TensorRT headers (kernel_lens in AVSBG_WHEELS has them)"
   "$test" "$out/build/runtime/native/tensorrt/libavsbg_tensorrt.so"
+}
+
+stage_ptx() {
+  on_gpu
+  CUDA_FORCE_PTX_JIT=1 AVSBG_CUDA_LIBRARY=$out/libavsbg_cuda_ptx.so "$PYTHON" -m pytest -q -p no:cacheprovider \
+    -p no:xdist --confcutdir tests/gpu -m gpu tests/gpu/test_kernels.py -k "means and not 3136 or volume and not 32_bits"
 }
 
 device() { ((here)) && echo --device cpu --quick || echo --device cuda; }
@@ -189,22 +200,37 @@ stage_ncu() {
   return $failed
 }
 
-# On a Jetson: a bundle, engines with the plugin in fp16 and int8, their masks, their speed and the board's power.
+# On a Jetson: a bundle, engines with the plugin in fp16 and in int8 with a rest in fp16, their masks, their speed and the
+# board's power, in each power mode that is asked for. The one that was set is set again.
 stage_engines() {
   on_gpu
   "$PYTHON" -c 'import tensorrt' 2>/dev/null || skip "TensorRT's Python package cannot be imported"
-  local bundle=$out/bundle meter="" avsbg=("$PYTHON" -c 'from avsbg.cli import main; main()')
+  local bundle=$out/bundle meter="" mode before="" status=0 avsbg=("$PYTHON" -c 'from avsbg.cli import main; main()')
+  local engines=(tensorrt:fp16 tensorrt:rest-fp16:int8)
   [[ -d $bundle ]] || "${avsbg[@]}" export avs-bg --seed 2 --audio embedding -o "$bundle" || exit 1
+  "${avsbg[@]}" quantize "$bundle" --precision int8 --rest fp16 --calibrate vectors || exit 1
   "${avsbg[@]}" build "$bundle" --backend tensorrt --precision fp16 || exit 1
-  "${avsbg[@]}" verify "$bundle" --backend tensorrt:fp16 --json "$out/verify.json" || exit 1
-  if command -v tegrastats >/dev/null; then
-    tegrastats --interval 200 --logfile "$out/tegrastats.txt" & meter=$!
-  else
-    echo "tegrastats was not found: no power is recorded"
+  "${avsbg[@]}" build "$bundle" --backend tensorrt --precision int8 --rest fp16 || exit 1
+  "${avsbg[@]}" verify "$bundle" "${engines[@]/#/--backend=}" --json "$out/verify.json" || exit 1
+  command -v tegrastats >/dev/null || echo "tegrastats was not found: no power is recorded"
+  if [[ -n ${AVSBG_POWER_MODES:-} ]]; then
+    needs nvpmodel "power modes are set with it"
+    before=$(nvpmodel -q | tail -n 1)
   fi
-  "${avsbg[@]}" bench "$bundle" --backend tensorrt:fp16 --allow-unstable -o "$out/engines" --overwrite
-  local status=$?
-  [[ -n $meter ]] && kill "$meter"
+  for mode in ${AVSBG_POWER_MODES:-set}; do
+    if [[ $mode != set ]]; then
+      # A mode that needs a restart asks for it, and is not measured.
+      nvpmodel -m "$mode" </dev/null || { echo "the power mode $mode cannot be set" && status=1 && continue; }
+      jetson_clocks || { echo "jetson_clocks failed in mode $mode" && status=1 && continue; }
+    fi
+    if command -v tegrastats >/dev/null; then
+      tegrastats --interval 200 --logfile "$out/tegrastats-$mode.txt" & meter=$!
+    fi
+    "${avsbg[@]}" bench run "$bundle" "${engines[@]/#/--backend=}" --allow-unstable -o "$out/engines-$mode" --overwrite ||
+      status=1
+    [[ -n $meter ]] && kill "$meter"
+  done
+  if [[ -n $before ]]; then nvpmodel -m "$before" </dev/null || status=1; fi
   return $status
 }
 

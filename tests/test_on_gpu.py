@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 
 from fixtures import ROOT
+from tools.gpu_rows import gpu_rows
 
 pytestmark = [pytest.mark.native]
 SCRIPT = ROOT / "scripts" / "on-gpu.sh"
@@ -36,7 +38,7 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     stages = {stage["stage"]: stage["result"] for stage in results["stages"]}
-    without = dict.fromkeys(("plugin", "sanitizers", "ncu"), "skipped")
+    without = dict.fromkeys(("plugin", "ptx", "sanitizers", "ncu"), "skipped")
     assert stages == {**dict.fromkeys(("machine", "build", "kernels", "operator", "table7"), "passed"), **without}
     assert results["machine"]["packages"]["torch"]
     assert results["tests"]["tests"] > 90 and results["tests"]["failures"] == results["tests"]["errors"] == 0
@@ -44,6 +46,9 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     assert all(row["is_right"] for row in results["operator"])
     assert [row["operator"] for row in results["table7"]] == ["published", "composite"]
     assert all(row["eager_ms"]["p50"] > 0 for row in results["table7"])
+    rows = gpu_rows(results, datetime.now(timezone.utc))
+    assert {row.kind for row in rows} == {"gpu-stage", "gpu-operator", "latency"}
+    assert next(row["ratio"].value for row in rows if row.kind == "latency") == 1
     page = (tmp_path / "results.md").read_text()
     assert "| 2 | 14 x 14 | tiles in L2 | fp32 |" in page
     assert "* ncu: skipped needs a GPU" in page
@@ -98,6 +103,28 @@ def test_counters_become_rows(tmp_path: Path) -> None:
         "unit": "ns",
         "value": "21,000",
     }
+
+
+def test_engines_are_measured_in_each_power_mode_that_is_asked_for(tmp_path: Path) -> None:
+    """On a Jetson that is played: which commands are given, in which order, and that the mode is set back."""
+    said = tmp_path / "said"
+    play(tmp_path, "python", f'shift 2; echo "$*" >>{said}')
+    play(tmp_path, "tegrastats", "exec sleep 30")
+    play(tmp_path, "jetson_clocks", f"echo jetson_clocks >>{said}")
+    path = play(tmp_path, "nvpmodel", f'[[ $1 == -q ]] && echo MAXN && echo 0 && exit; echo "nvpmodel $*" >>{said}')
+    settings = {**path, "PYTHON": str(tmp_path / "python"), "AVSBG_POWER_MODES": "0 2"}
+    done = run("--stage", "engines", tmp_path / "out", **settings)
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = [line.split() for line in said.read_text().splitlines() if line]
+    verbs = [" ".join(words[:3] if words[0] == "nvpmodel" else words[:1]) for words in lines]
+    each = ["jetson_clocks", "bench"]
+    assert verbs == [
+        *("export", "quantize", "build", "build", "verify"),
+        *("nvpmodel -m 0", *each, "nvpmodel -m 2", *each, "nvpmodel -m 0"),
+    ]
+    measured = [words for words in lines if words[0] == "bench"]
+    assert [words[words.index("-o") + 1].rpartition("/")[2] for words in measured] == ["engines-0", "engines-2"]
+    assert all("--backend=tensorrt:rest-fp16:int8" in words for words in measured)
 
 
 def test_a_stage_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:

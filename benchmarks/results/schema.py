@@ -49,6 +49,11 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "interval-coverage": ({"disturbance", "rounds", "trials"}, {"told", "firm"}),
     "engine": ({"engine", "graph", "clips", "precision", "operator"}, {"engine_bytes"}),
     "engine-failure": ({"graph", "clips", "precision", "operator"}, set()),
+    "gpu-stage": ({"stage", "result"}, {"time"}),
+    "gpu-operator": ({"implementation", "side", "pairs", "channels"}, {"operations"}),
+    "gpu-rate": ({"name"}, {"rate"}),
+    "gpu-counter": ({"problem", "kernel", "metric", "unit"}, set()),
+    "gpu-failure": ({"scope", "clips", "frames", "height", "width"}, set()),
     "operator-copies": ({"graph", "form", "clips"}, {"launches", "copies", "copied"}),
     "activation-memory": ({"graph", "clips", "node", "part"}, {"live"}),
 }

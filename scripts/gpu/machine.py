@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import json
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -21,6 +22,12 @@ def first_output(*command: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def processor() -> str:
+    """The processor's name, where Linux says it; the machine's kind otherwise."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def versions() -> dict[str, str | None]:
@@ -51,6 +58,10 @@ def main() -> None:
         "jetson": jetson_release(),
         "power_mode": power_mode(),
         "platform": platform.platform(),
+        "processor": processor(),
+        "cores": sorted(os.sched_getaffinity(0)),
+        "memory": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "load_average": os.getloadavg(),
         "python": platform.python_version(),
         "packages": versions(),
         "commit": first_output("git", "rev-parse", "HEAD"),

@@ -64,11 +64,11 @@ def milliseconds(call: Call, *, repeats: int = 1) -> float:
     return start.elapsed_time(end) / repeats
 
 
-def summary(samples: list[float]) -> dict[str, float | int]:
-    """Median and 90th percentile, in the samples' unit, and how many there are."""
+def summary(samples: list[float]) -> dict[str, Any]:
+    """Median and 90th percentile, in the samples' unit, how many there are, and each in the order it was taken."""
     ordered = sorted(samples)
     p90 = ordered[min(len(ordered) - 1, int(0.9 * len(ordered)))]
-    return {"p50": statistics.median(ordered), "p90": p90, "samples": len(ordered)}
+    return {"p50": statistics.median(ordered), "p90": p90, "samples": len(ordered), "each": samples}
 
 
 def first_line(error: BaseException) -> str:

@@ -1,7 +1,8 @@
 """The CUDA kernels on a GPU, through libavsbg_cuda and PyTorch's operators: every type and shape, against float64.
 
 It needs PyTorch, numpy and pytest alone: `pytest --confcutdir tests/gpu -m gpu tests/gpu/test_kernels.py`. With
-AVSBG_KERNELS=FILE, a library on the emulated CUDA, what needs no GPU runs with tensors of the CPU.
+AVSBG_KERNELS=FILE, a library on the emulated CUDA, what needs no GPU runs with tensors of the CPU. AVSBG_CUDA_LIBRARY
+names another libavsbg_cuda than the installation's.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ class Problem(ctypes.Structure):
 
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
-    found = ctypes.CDLL(str(Path(EMULATED) if EMULATED else native_library("cuda").path))
+    named = EMULATED or os.environ.get("AVSBG_CUDA_LIBRARY")
+    found = ctypes.CDLL(str(Path(named) if named else native_library("cuda").path))
     found.avsbg_cuda_last_error.restype = ctypes.c_char_p
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     found.avsbg_cuda_mean_correlation.argtypes = [*[pointer] * 7, size, pointer]

@@ -1,0 +1,199 @@
+"""The results of scripts/on-gpu.sh as rows of the benchmarks, which pages and tables take.
+
+    python -m tools.gpu_rows out/gpu/results.json -o benchmarks/results/gpu-NAME.jsonl
+
+The script itself needs no package of ours but the checkout, so it writes plain JSON; this reads it on any machine. Rows
+of `avsbg bench run` that a Jetson made lie in engines-*/rows.jsonl beside the results, and need no change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from avsbg import __version__
+from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.results.schema import (
+    Environment,
+    GpuState,
+    MachineState,
+    Measurement,
+    Metric,
+    Ran,
+    Run,
+    write_rows,
+)
+from avsbg.benchmarks.results.statistics import paired_ratio
+from tools import Output, command
+
+CHANNELS = 128  # of scripts/gpu/operator_speed.py
+# What a rate of results.json is in, and how much of our unit that is.
+_RATES = {"tflops": ("FLOP/s", 1e12), "gigabytes_per_second": ("B/s", 1e9), "us": ("s", 1e-6)}
+_SCALE = {"us": 1e-6, "ms": 1e-3}
+_REFERENCE = ("avs-bg", "published", "fp32", "eager")
+
+
+def gpu_rows(results: dict[str, Any], finished: datetime) -> list[Measurement]:
+    """All that a run found, one measurement each; what failed or was skipped is one too.
+
+    A `BenchmarkError` where the results say of no machine what made them.
+    """
+    machine = results["machine"]
+    if machine is None:
+        raise BenchmarkError("the results do not say what machine they are of.", "Run the stage machine as well.")
+    shared = {"environment": _environment(machine), "run": _run(machine, finished)}
+    torch = {"backend": "torch", "version": machine["packages"].get("torch")}
+    torch["device"] = "cuda" if machine["gpus"] else "cpu"
+    rows = [*_stages(results), *_operator(results), *_table7(results, torch), *_rates(results), *_counters(results)]
+    return [row.model_copy(update=shared) for row in rows]
+
+
+def _stages(results: dict[str, Any]) -> Iterator[Measurement]:
+    for stage in results["stages"]:
+        problems = () if stage["result"] == "passed" else (f"{stage['result']} {stage['reason']}".strip(),)
+        yield Measurement(
+            kind="gpu-stage",
+            label=stage["stage"],
+            case={"stage": stage["stage"], "result": stage["result"]},
+            metrics={"time": Metric(unit="s", value=stage["seconds"])},
+            problems=problems,
+        )
+
+
+def _operator(results: dict[str, Any]) -> Iterator[Measurement]:
+    for row in (row for row in results["operator"] if row["kind"] == "operator"):
+        positions = row["side"] ** 2
+        metrics = {"operations": Metric(unit="FLOP", value=2 * row["n"] * positions**2 * CHANNELS)}
+        metrics |= {name: _times(row[key], "us") for name, key in _LATENCIES.items() if key in row}
+        if "error" in row:
+            metrics["relative_error"] = Metric(value=row["error"])
+        yield Measurement(
+            kind="gpu-operator",
+            label=f"{row['way']}:{row['precision']}",
+            case={"implementation": row["way"], "side": row["side"], "pairs": row["n"], "channels": CHANNELS},
+            metrics=metrics | _memory(row),
+            problems=_problems(row),
+            ran=Ran(requested=row["precision"]),
+        )
+
+
+_LATENCIES = {"latency": "warm_us", "cold_latency": "cold_us"}
+
+
+def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurement]:
+    """Rows like those of `avsbg bench run`; ratios are to the published form, eager, in fp32, of the same run."""
+    found = {(row["network"], row["operator"], row["precision"]): row for row in results["table7"]}
+    first = found.get(_REFERENCE[:3], {}).get("eager_ms")
+    for key, row in found.items():
+        case = {"scope": "model", "clips": row["clips"], "frames": row["frames"], "height": row["side"]}
+        case |= {"width": row["side"], "audio": "audio_embedding"}
+        for mode in ("eager", "graph"):
+            label = ":".join((*key, mode))
+            ran = Ran(
+                network=f"{row['network']}-{row['encoder']}",
+                variant={"network": row["network"], "encoder": row["encoder"]},
+                weights={"formula": "table7"},
+                backend={**torch, "operator": row["operator"], "cuda_graph": mode == "graph"},
+                requested=row["precision"],
+            )
+            if f"{mode}_ms" not in row or first is None:
+                reasons = _problems(row) or ("it has no times, or those of the reference are missing",)
+                yield Measurement(kind="gpu-failure", label=label, case=case, metrics={}, problems=reasons, ran=ran)
+                continue
+            times = row[f"{mode}_ms"]
+            metrics = {
+                "latency": _times(times, "ms"),
+                "ratio": Metric.of(paired_ratio(times["each"], first["each"])),
+                "peak_memory": Metric(unit="B", value=row["peak_bytes"]) if "peak_bytes" in row else None,
+            }
+            kept = {name: metric for name, metric in metrics.items() if metric is not None}
+            yield Measurement(kind="latency", label=label, case=case, metrics=kept, ran=ran)
+
+
+def _rates(results: dict[str, Any]) -> Iterator[Measurement]:
+    for row in results["rates"] + [row for row in results["operator"] if row["kind"] == "rate"]:
+        for key, (unit, factor) in _RATES.items():
+            if key in row:
+                metric = Metric(unit=unit, value=row[key] * factor)  # type: ignore[arg-type]
+                yield Measurement(
+                    kind="gpu-rate", label=row["name"], case={"name": row["name"]}, metrics={"rate": metric}
+                )
+
+
+def _counters(results: dict[str, Any]) -> Iterator[Measurement]:
+    """What ncu counted, in its own units, which are named beside."""
+    for row in results["counters"]:
+        case = {name: row[name] for name in ("problem", "kernel", "metric", "unit")}
+        text = (row["value"] or "").replace(",", "")
+        is_number = text.replace(".", "", 1).isdigit()
+        yield Measurement(
+            kind="gpu-counter",
+            label=row["metric"] or "",
+            case=case,
+            metrics={"count": Metric(value=float(text))} if is_number else {},
+            problems=() if is_number else (f"ncu says {row['value']!r}",),
+        )
+
+
+def _times(summary: dict[str, Any], unit: str) -> Metric:
+    return Metric(unit="s", samples=tuple(_SCALE[unit] * sample for sample in summary["each"]))
+
+
+def _memory(row: dict[str, Any]) -> dict[str, Metric]:
+    return {"peak_memory": Metric(unit="B", value=row["peak_bytes"])} if "peak_bytes" in row else {}
+
+
+def _problems(row: dict[str, Any]) -> tuple[str, ...]:
+    """The reasons for which a row is no result."""
+    wrong = ("the result is wrong",) if row.get("is_right") is False else ()
+    return (*wrong, *(str(row[key]) for key in ("failed", "graph_failed") if key in row))
+
+
+def _environment(machine: dict[str, Any]) -> Environment:
+    commit = machine["commit"]
+    return Environment(
+        avsbg=__version__,
+        commit=None if commit is None else commit + "-dirty" * machine["is_modified"],
+        python=machine["python"],
+        system=machine["platform"],
+        processor=machine["processor"],
+        flags=(),
+        physical_cores=None,
+        logical_cores=len(machine["cores"]),
+        cores=tuple(machine["cores"]),
+        memory=machine["memory"],
+        load_average=tuple(machine["load_average"]),
+        packages={name: version for name, version in machine["packages"].items() if version is not None},
+    )
+
+
+def _run(machine: dict[str, Any], finished: datetime) -> Run:
+    gpu = None
+    if machine["gpus"]:
+        gpu = GpuState(
+            name=machine["gpus"][0]["name"],
+            driver=machine["driver"],
+            clocks_mhz={},
+            temperature=None,
+            power_mode=machine["power_mode"],
+            power_watts=None,
+            throttled=(),
+        )
+    settings = {"reference": ":".join(_REFERENCE), "clocks": machine["clocks"], "cuda_driver": machine["cuda_driver"]}
+    before = MachineState(cpu_mhz=None, resident=0, gpu=gpu)
+    return Run(started=finished, command=("scripts/on-gpu.sh",), settings=settings, before=before)
+
+
+@command
+def main(results: Annotated[Path, typer.Argument(help="results.json of a run.")], output: Output) -> None:
+    """Write the rows, and say how many of each kind there are."""
+    finished = datetime.fromtimestamp(results.stat().st_mtime, timezone.utc).replace(microsecond=0)
+    rows = gpu_rows(json.loads(results.read_text(encoding="utf-8")), finished)
+    write_rows(output, rows)
+    for kind in dict.fromkeys(row.kind for row in rows):
+        typer.echo(f"{kind}: {sum(row.kind == kind for row in rows)} rows")
