@@ -64,7 +64,7 @@ class CheckpointLayout:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a publication trains its network, and what its parts allow that ours may do beside it."""
+    """A publication's training of its network, and what its parts allow that ours may do beside it."""
 
     batch: int  # clips per step
     seed: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 
@@ -24,6 +25,7 @@ PATH = re.compile(
 )
 MODULE = re.compile(r"""(?<![\w/"'])avsbg(?!\.hp{0,2}\b)(?:\.[a-zA-Z_]\w*)+""")  # avsbg.h is a header
 FILE = re.compile(r"`([a-z_]+\.py)`")
+RIDDLE = re.compile(r"(What|Which|Who|Whose|How|Where|When|Why)\b")
 PLACEHOLDER = re.compile(r"\b[A-Z]{3,}\b(?!\.md)|PAGE\.md")  # MODULE, ROWS.jsonl: to be filled in by the reader
 
 
@@ -82,3 +84,15 @@ def test_the_support_matrix_has_every_backend_and_precision() -> None:
 def test_a_site_names_what_lies_outside_it() -> None:
     text = "[ARCHITECTURE.md](../ARCHITECTURE.md), [the card](../../model/README.md#scores), [here](terms.md)"
     assert on_page_markdown(text) == "`ARCHITECTURE.md`, the card (`model/README.md`), [here](terms.md)"
+
+
+def test_a_docstring_begins_with_a_noun_or_an_imperative() -> None:
+    """No riddles: `What turns seconds into masks` names nothing."""
+    found = []
+    for name in TRACKED:
+        if name.endswith(".py") and (ROOT / name).is_file():
+            for node in ast.walk(ast.parse((ROOT / name).read_text(encoding="utf-8"))):
+                if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+                    first = (ast.get_docstring(node) or "").partition("\n")[0]
+                    found += [f"{name}: {first}"] * bool(RIDDLE.match(first))
+    assert not found

@@ -1,4 +1,4 @@
-"""What surrounds the correlation operator in an engine, with a node for each stage and with one for all.
+"""The copies around the correlation operator in an engine, with a node for each stage and with one for all.
 
     avsbg export avs-bg --encoder pvt_v2_b0 --audio embedding --seed 1 -o BUNDLE
     python -m tools.operator_copies BUNDLE -o benchmarks/results/operator_copies.jsonl

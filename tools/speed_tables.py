@@ -53,7 +53,7 @@ def machine_lines(first: Measurement, source: str, link: str) -> list[str]:
 
 
 def unstable_lines(rows: Sequence[Measurement]) -> list[str]:
-    """What is marked, and the problems of the rows whose times are no result; nothing where all is firm."""
+    """The legend of what is marked, and the problems of rows whose times are no result; empty where all is firm."""
     unstable, first = [row for row in rows if not row.is_stable], rows[0]
     judged = {row.label: ratio_to(row, first) for row in rows[1:]}
     legend = [f"{ROUGH_LEGEND}.", ""] if any(ratio.trust == "rough" for ratio in judged.values()) else []

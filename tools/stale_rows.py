@@ -107,7 +107,7 @@ def _log(root: Path, commit: str, sources: tuple[str, ...]) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """What git prints; None where it fails."""
+    """The output of git; None where it fails."""
     ran = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     return ran.stdout.strip() if ran.returncode == 0 else None
 

@@ -167,7 +167,7 @@ def make_sections(report: Report) -> list[Section]:
 
 
 def _doubts(row: Measurement, first: Measurement) -> tuple[str, ...]:
-    """Why a row's times are unstable, and why its ratio is not firm."""
+    """The reasons why a row's times are unstable, and its ratio not firm."""
     reasons = () if row is first else ratio_to(row, first).reasons
     return (*row.problems, *(reason for reason in reasons if reason not in row.problems))
 

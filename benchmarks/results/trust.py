@@ -69,5 +69,5 @@ def ratio_to(row: Measurement, reference: Measurement) -> TrustedRatio:
 
 
 def accuracy_problems(row: Measurement) -> tuple[str, ...]:
-    """Why the row does not compute what it should; nothing where it does."""
+    """The reasons why the row does not compute what it should; empty where it does."""
     return find_accuracy_problems(row.value("logit_difference"), row.value("miou"))

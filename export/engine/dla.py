@@ -50,7 +50,7 @@ class DlaReport:
 
     @property
     def obstacles(self) -> dict[tuple[str, str], int]:
-        """How many layers cannot, by operator and reason, the most frequent first."""
+        """The number of layers that cannot, by operator and reason, the most frequent first."""
         counts: dict[tuple[str, str], int] = {}
         for layer in self.layers:
             if layer.why_not is not None:

@@ -35,7 +35,7 @@ class _Stage:
 
     @property
     def kind(self) -> tuple[object, ...]:
-        """What the stages of one node share."""
+        """The values that the stages of one node share."""
         tf32 = self.node.attributes.get("tf32")
         return self.frames, {value.dtype for value in self.maps}, 0 if tf32 is None else tf32.as_int()
 
@@ -110,7 +110,7 @@ def _depends(values: tuple[ir.Value, ...], nodes: set[ir.Node]) -> bool:
 
 
 def _read_stage(node: ir.Node) -> _Stage | None:
-    """What a node correlates, if it is a MeanCorrelation of feature maps."""
+    """The tensors that a node correlates, if it is a MeanCorrelation of feature maps."""
     if (node.domain, node.op_type) != (DOMAIN, "MeanCorrelation") or any(one.is_graph_output() for one in node.outputs):
         return None
     a, b = node.inputs

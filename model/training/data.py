@@ -33,7 +33,7 @@ _BANDS, _BAND_GAIN, _GAIN = 8, 0.7, 0.7
 
 
 class ClipFiles(Protocol):
-    """What a predictor may ask of a clip beside its arrays."""
+    """The facts that a predictor may ask of a clip beside its arrays."""
 
     @property
     def name(self) -> str:

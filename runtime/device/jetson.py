@@ -165,7 +165,7 @@ def gpu_frequency_folder(root: Path = ROOT) -> Path | None:
 
 
 def overcurrent_events(root: Path = ROOT) -> dict[str, int]:
-    """How often each over-current limit slowed the machine down since its start, by counter."""
+    """Counts of how often each over-current limit slowed the machine down since its start, by counter."""
     counters = sorted((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"))
     counts = {file.name.removesuffix("_event_cnt"): read_number(file) for file in counters}
     return {name: int(count) for name, count in counts.items() if count is not None}

@@ -44,7 +44,7 @@ class PageRequest:
 
 @dataclass(frozen=True)
 class PageResult:
-    """What was made of a video."""
+    """The outcome of a video."""
 
     overlay: Path  # its video
     archive: Path  # all files of the run, a .zip

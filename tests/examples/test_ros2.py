@@ -31,7 +31,7 @@ store.register(get_types_from_msg("std_msgs/Header header\naudio_common_msgs/Aud
 
 
 class StubNode:
-    """What the example uses of rclpy's Node: parameters, topics, a logger."""
+    """The part that the example uses of rclpy's Node: parameters, topics, a logger."""
 
     parameters: dict[str, Any] = {}  # noqa: RUF012  (set by the test, as a launch file does)
 
@@ -192,7 +192,7 @@ def test_an_encoding_that_is_not_taken_is_logged_and_the_node_goes_on(
 
 
 def test_the_package_and_its_files_say_the_same(node_module: ModuleType) -> None:
-    """What colcon and the launch file need: names, entry point, parameters."""
+    """The facts that colcon and the launch file need: names, entry point, parameters."""
     package = ElementTree.parse(PACKAGE / "package.xml").getroot()
     assert package.findtext("name") == "sounding" and package.findtext("export/build_type") == "ament_python"
     assert '"node = sounding.node:main"' in (PACKAGE / "setup.py").read_text()

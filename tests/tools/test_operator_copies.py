@@ -1,4 +1,4 @@
-"""What an engine writes for the operator alone, read from real tables of TensorRT for RTX."""
+"""The copies that an engine writes for the operator alone, read from real tables of TensorRT for RTX."""
 
 from __future__ import annotations
 

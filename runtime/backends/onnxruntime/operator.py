@@ -59,7 +59,7 @@ def register_cuda(options: Any, *, tf32: bool = False) -> str:
 
 
 def find_plugin(version: str) -> tuple[str, Path]:
-    """What TensorRT's plugin was built with, and the library that ONNX Runtime's TensorRT provider is to open for it.
+    """The libraries of TensorRT's plugin's build, and the one that ONNX Runtime's TensorRT provider is to open for it.
 
     The provider only opens a library, which then registers the plugin by itself. It is a `NativeLibraryError` if the
     plugin was not built, or this version of ONNX Runtime does not see plugins of its kind.

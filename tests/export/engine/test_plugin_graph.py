@@ -62,7 +62,7 @@ def correlation(stage: int, a: str, b: str) -> str:
 
 
 def clip_stage(stage: int, source: str, positions: int, frames: int, kept: tuple[str, str]) -> str:
-    """What the exporter makes of `CorrelationAttention`: descriptors, clips, and two slices of them."""
+    """The graph that the exporter makes of `CorrelationAttention`: descriptors, clips, and two slices of them."""
     nodes = descriptors(f"rows{stage}", source, positions)
     nodes += f"\n  clips{stage} = Reshape <allowzero = 1> (rows{stage}, to_clips_{positions})"
     for half, (first, last) in zip("ab", (one.split(":") for one in kept), strict=True):

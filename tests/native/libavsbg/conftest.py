@@ -9,7 +9,7 @@ from fixtures import libavsbg
 
 @pytest.fixture(scope="session")
 def prefix() -> Path:
-    """Where libavsbg is installed, as for programs in C."""
+    """The folder where libavsbg is installed, as for programs in C."""
     return libavsbg.build()
 
 

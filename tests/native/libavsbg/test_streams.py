@@ -26,7 +26,7 @@ OPTIONS = [
 
 
 def events(seed: int) -> list[tuple[Any, ...]]:
-    """What comes to a stream: frames at irregular times, sound in odd chunks, with jitter, gaps, overlaps and cuts."""
+    """The input of a stream: frames at irregular times, sound in odd chunks, with jitter, gaps, overlaps and cuts."""
     random = np.random.default_rng(seed)
     found: list[tuple[Any, ...]] = []
     time = sounded = float(random.uniform(0, 50))

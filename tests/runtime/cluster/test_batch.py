@@ -44,7 +44,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """What a run wrote, without what differs from run to run: times, and places."""
+    """The files that a run wrote, without what differs from run to run: times, and places."""
     names = {"summary.json", "results.parquet", "batch.json"}
     return {
         str(path.relative_to(folder)): path.read_bytes()
