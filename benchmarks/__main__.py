@@ -108,7 +108,7 @@ def networks(  # noqa: PLR0917  (each is an option by name)
     interval: Annotated[
         float, typer.Option(metavar="SHARE", help="Go on until each ratio's interval is no wider, in shares of it.")
     ] = 0.05,
-    budget: Annotated[float, typer.Option(metavar="SECONDS", help="How long these rounds may take.")] = 360.0,
+    budget: Annotated[float, typer.Option(metavar="SECONDS", help="How long these rounds may take.")] = 300.0,
     warmup: Annotated[int, typer.Option(min=1, help="Rounds that are dropped first.")] = 2,
     threads: Annotated[int | None, typer.Option(min=1, help="By default the physical cores.")] = None,
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure peak memory.")] = True,

@@ -30,11 +30,11 @@ def report(  # noqa: PLR0917  (each is an option by name)
     It shows Table 7 beside the paper's figures, latency distributions, where the
     time goes, the distance to the machine's bound, memory, bounds for devices
     that were not measured, the environment, and how to repeat each row. A row
-    that is unstable is shown as such, without its time.
+    whose times are unstable is marked, and shows its ratio where the pairs agree.
     """
     from avsbg.benchmarks.report.page import HTML, MARKDOWN, gather, write_report
 
     gathered = gather(rows, accuracy=scores, streaming=streaming, classes=class_scores or ())
     write_report(gathered, output, replace=overwrite)
     total = len(gathered.rows)
-    typer.echo(f"{output}: {HTML}, {MARKDOWN}; {total - len(gathered.unstable)} of {total} rows are a result")
+    typer.echo(f"{output}: {HTML}, {MARKDOWN}; {total - len(gathered.unstable)} of {total} rows have stable times")
