@@ -33,7 +33,8 @@ Implementation = Annotated[
     Option(
         metavar="NAME",
         help="Of the correlation operator. ONNX Runtime: native (our kernel), function (the graph's own body) or plain "
-        "(standard operators). PyTorch: efficient, published, on a GPU native. TensorRT: plugin or plain.",
+        "(standard operators). PyTorch: efficient, published, on a GPU native. TensorRT: plugin or plain. "
+        "onnxruntime-tensorrt: plugin, function or plain.",
         rich_help_panel=PANEL,
     ),
 ]
