@@ -52,3 +52,12 @@ def test_without_the_client_it_says_what_to_install(tiny: Bundle) -> None:
         backends.create("triton", tiny, address="grpc://127.0.0.1:8001/m"),
     ):
         pass
+
+
+def test_a_benchmark_measures_a_server_as_any_backend(tiny: Bundle) -> None:
+    from avsbg.benchmarks.measure.cases import list_cases
+
+    address = "grpc://127.0.0.1:8001/tiny-clip"
+    remote, local = list_cases([tiny.path], [f"triton:{address}", "onnxruntime:plain"], threads=1, clips=1)
+    assert (remote.label, remote.options["address"]) == (f"tiny:triton:{address}", address)
+    assert local.label == "tiny:onnxruntime:plain"
