@@ -5,16 +5,20 @@
     python3 sounding.py BUNDLE --picture "uridecodebin uri=file:///video.mp4 name=u" --sound "u." --file out.mp4
 
 Both sources belong to one pipeline, and so to one clock: time stamps place the sound of each picture. Every picture is
-shown; `--rate` of them a second pass the network, in a thread of its own, and the newest mask is tinted into all that
-follow. Needs Debian's python3-gst-1.0 and, for RTSP, gir1.2-gst-rtsp-server-1.0; the bundle was exported with --stream.
+shown; `--rate` of them a second pass the network, in a thread of its own. A picture of a live stream gets the newest
+mask that there is; in a file it waits for its own.
+
+Needs Debian's python3-gst-1.0 and, for RTSP, gir1.2-gst-rtsp-server-1.0. The bundle was exported with --stream.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -41,12 +45,16 @@ class Masker:
     """Pictures and sound in, pictures with the newest mask out.
 
     `show` receives each finished picture, uint8 `[h, w, 3]`, with its time stamp in seconds; `fail` is called when the
-    network fails. With `only_masks` the picture is the mask itself, white where it sounds.
+    network fails. With `only_masks` the picture is the mask itself, white where it sounds. With `wait` a picture is
+    shown when the mask of the last one before it that passed the network is there, else at once.
     """
 
-    def __init__(self, live: ThreadedStream, rate: float, threshold: float, *, only_masks: bool) -> None:
+    def __init__(self, live: ThreadedStream, rate: float, threshold: float, *, only_masks: bool, wait: bool) -> None:
         self._live, self._period, self._threshold, self._only_masks = live, 1 / rate, threshold, only_masks
         self._next = 0.0
+        self._wait, self._lock = wait, threading.Lock()
+        self._pushed: deque[float] = deque()  # times of pictures that passed the network
+        self._pending: deque[tuple[np.ndarray, float]] = deque()
         self._probability: np.ndarray | None = None
         self.show: Callable[[np.ndarray, float], None] = lambda *_: None
         self.fail: Callable[[], object] = lambda: None
@@ -62,6 +70,7 @@ class Masker:
         """Take the last masks; raises the `AvsbgError` that the network failed with."""
         self._live.finish()
         self._thread.join()
+        self._show_before(math.inf)
         if self.failure is not None:
             raise self.failure
 
@@ -69,7 +78,23 @@ class Masker:
         """Pass a picture on: to the network if its turn has come, and to `show` in any case."""
         if time >= self._next:
             self._next = max(self._next + self._period, time)
+            with self._lock:
+                self._pushed.append(time)
             self._live.push(pixels, timestamp=time)
+        if self._wait:
+            with self._lock:
+                self._pending.append((pixels, time))
+        else:
+            self._show(pixels, time)
+
+    def _show_before(self, time: float) -> None:
+        """Show the waiting pictures that are older than `time`."""
+        while self._pending and self._pending[0][1] < time:
+            with self._lock:
+                waiting = self._pending.popleft()
+            self._show(*waiting)
+
+    def _show(self, pixels: np.ndarray, time: float) -> None:
         mask = self._decide(pixels.shape[1], pixels.shape[0])
         shown = np.repeat(mask[..., None] * np.uint8(255), 3, axis=2) if self._only_masks else tint(pixels, mask)
         self.show(shown, time)
@@ -87,8 +112,14 @@ class Masker:
     def _collect(self) -> None:
         try:
             for mask in self._live:
+                self._show_before(mask.timestamp)
                 self._probability = mask.probability
                 self.masks += 1
+                with self._lock:
+                    while self._pushed and self._pushed[0] <= mask.timestamp:
+                        self._pushed.popleft()
+                    following = self._pushed[0] if self._pushed else math.inf
+                self._show_before(following)
         except AvsbgError as error:
             self.failure = error
             self.fail()
@@ -198,7 +229,7 @@ def run(options: argparse.Namespace) -> int:
     with avsbg.load(options.bundle, options.backend) as model, model.stream() as stream:
         policy = "block" if options.file else "drop-oldest"
         with ThreadedStream(stream, capacity=2, policy=policy) as live:
-            masker = Masker(live, options.rate, options.threshold, only_masks=options.mask)
+            masker = Masker(live, options.rate, options.threshold, only_masks=options.mask, wait=bool(options.file))
             output = Output(options.size, options.fps)
             masker.show, masker.fail = output.show, loop.quit
             if options.file:
