@@ -1,4 +1,4 @@
-"""What a stream's two graphs cost in ONNX Runtime by how long its threads spin: `python -m tools.spinning BUNDLE`.
+"""Cost of a stream's two graphs in ONNX Runtime by how long its threads spin: `python -m tools.spinning BUNDLE`.
 
 A round runs the clip of T frames once, and T frames through `encode` and `decode` with each setting, in turn.
 """

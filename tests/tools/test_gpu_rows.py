@@ -1,4 +1,4 @@
-"""What scripts/on-gpu.sh found, as rows of the benchmarks: nothing is lost, least of all a failure."""
+"""Results of scripts/on-gpu.sh as rows of the benchmarks: nothing is lost, least of all a failure."""
 
 from __future__ import annotations
 
