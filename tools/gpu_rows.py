@@ -126,7 +126,7 @@ def _rates(results: dict[str, Any]) -> Iterator[Measurement]:
 
 
 def _counters(results: dict[str, Any]) -> Iterator[Measurement]:
-    """What ncu counted, in its own units, which are named beside."""
+    """Counts of ncu in its own units, which are named beside."""
     for row in results["counters"]:
         case = {name: row[name] for name in ("problem", "kernel", "metric", "unit")}
         text = (row["value"] or "").replace(",", "")
