@@ -12,7 +12,7 @@ from pathlib import Path
 import avsbg
 from avsbg.errors import AvsbgError
 
-NAMES = ("cuda", "onnxruntime", "tensorrt", "libavsbg")
+NAMES = ("cuda", "onnxruntime", "tensorrt", "libavsbg", "avsbg-run")
 
 
 class NativeLibraryError(AvsbgError):

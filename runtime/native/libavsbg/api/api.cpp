@@ -182,8 +182,8 @@ avsbg_status avsbg_mask_decide(const avsbg_mask* mask, double threshold, int32_t
     std::vector<std::uint8_t> decided(held.probability.size());
     for (std::size_t i = 0; i < decided.size(); ++i) {
       // numpy compares float32 with the threshold as float32.
-      const bool sounds = held.classes.empty() ? held.probability[i] > static_cast<float>(threshold) : held.classes[i] != 0;
-      decided[i] = sounds ? 255 : 0;
+      const bool sounds = held.probability[i] > static_cast<float>(threshold);
+      decided[i] = held.classes.empty() ? (sounds ? 255 : 0) : static_cast<std::uint8_t>(held.classes[i]);
     }
     resize_nearest(decided.data(), held.width, held.height, width, height, out);
   });

@@ -135,8 +135,8 @@ AVSBG_API avsbg_mask *avsbg_mask_retain(avsbg_mask *mask);
 AVSBG_API void avsbg_mask_release(avsbg_mask *mask);
 /* What a mask holds; the pointers stay valid until it is released. */
 AVSBG_API avsbg_status avsbg_mask_get(const avsbg_mask *mask, avsbg_mask_view *view);
-/* Writes 255 where the probability exceeds the threshold (or a class other than the background is), else 0, in any
- * size, `out` being [height][width]: each pixel has the decision of the nearest one of the mask. */
+/* Writes 255 where the probability exceeds the threshold, else 0, or the numbers of classes, in any size, `out` being
+ * [height][width]: each pixel has the decision of the nearest one of the mask. */
 AVSBG_API avsbg_status avsbg_mask_decide(
     const avsbg_mask *mask, double threshold, int32_t width, int32_t height, uint8_t *out);
 

@@ -1,0 +1,96 @@
+// avsbg-run: `avsbg run` and `avsbg verify` without Python.
+#include <cstdio>
+#include <cstring>
+#include <iostream>
+
+#include "run.h"
+
+namespace avsbg_run {
+namespace {
+
+void print_comparison(const avsbg_comparison* one, void*) {
+  std::printf("%5lld  %-12s  %.1e  %.1e", static_cast<long long>(one->clips), one->output, one->largest_absolute,
+              one->largest_relative);
+  if (one->flips >= 0) {
+    std::printf("  %.3f%%  %.4f", 100.0 * static_cast<double>(one->flips) / static_cast<double>(one->elements), one->miou);
+  }
+  std::printf("  %s\n", one->passed ? "within" : "beyond");
+}
+
+int verify(const avsbg::Model& model, const Options& options) {
+  std::printf("%s: %s\nclips  output        largest  relative  flips  mIoU\n", options.bundle.c_str(), avsbg_model_describe(model.get()));
+  std::int32_t passed = 0;
+  avsbg::check(avsbg_verify(model.get(), options.tolerance, print_comparison, nullptr, &passed));
+  std::printf("%s: %s\n", options.backend.c_str(), passed ? "pass" : "FAIL");
+  return passed ? 0 : 1;
+}
+
+int run(const avsbg::Model& model, const Options& options) {
+  const std::vector<Item> items = find_videos(options.sources, options.output);
+  const bool many = items[0].output != options.output;
+  Json report = Json::array();
+  for (const Item& item : items) {
+    report.push_back({{"video", item.video}, {"output", item.output}, {"state", "not done"}, {"error", nullptr}});
+  }
+  int failed = 0;
+  for (std::size_t i = 0; i < items.size(); ++i) {
+    bool finished_before = false;
+    try {
+      const Json summary = segment_video(model, options, items[i], finished_before);
+      report[i]["state"] = finished_before ? "finished before" : "done";
+      std::cout << (finished_before
+                        ? items[i].output + " was finished before; --overwrite does it again"
+                        : items[i].video + ": " + summary["seconds"].dump() + " s of video through " + model.name() +
+                              " on " + options.backend + " in " + summary["seconds_spent"]["total"].dump() + " s: " + items[i].output)
+                << std::endl;
+    } catch (const std::exception& error) {
+      ++failed;
+      report[i]["state"] = "failed";
+      report[i]["error"] = error.what();
+      std::cerr << "error: " << error.what() << std::endl;
+    }
+    if (many) std::ofstream(options.output + "/batch.json") << report.dump(2) << '\n';
+  }
+  if (failed > 0 && many) std::cerr << "error: " << failed << " of " << items.size() << " videos failed." << std::endl;
+  return failed > 0 ? 1 : 0;
+}
+
+avsbg::Model open(const Options& options) {
+  avsbg_model_options given = avsbg::init<avsbg_model_options>();
+  const auto text = [](const std::string& one) { return one.empty() ? nullptr : one.c_str(); };
+  given.backend = options.backend.c_str();
+  given.uses = options.mode == "stream" && !options.verify ? AVSBG_STREAMS : AVSBG_CLIPS;
+  given.threads = options.threads.value_or(0);
+  given.device = options.device.value_or(0);
+  given.ignore_accuracy = options.allow_failed_accuracy || options.verify;
+  given.trust = options.trust;
+  given.engine = text(options.engine);
+  given.backend_folder = text(options.backend_folder);
+  given.runtime_library = text(options.runtime_library);
+  return avsbg::Model(options.bundle, given);
+}
+
+}  // namespace
+}  // namespace avsbg_run
+
+int main(int count, char** arguments) {
+  using namespace avsbg_run;
+  for (int i = 1; i < count; ++i) {
+    if (std::strcmp(arguments[i], "--help") == 0) return std::fputs(kUsage, stdout) < 0;
+    if (std::strcmp(arguments[i], "--version") == 0) return std::printf("avsbg-run %s\n", avsbg_version()) < 0;
+  }
+  av_log_set_level(AV_LOG_FATAL);
+  try {
+    const Options options = parse_options(count, arguments);
+    const avsbg::Model model = open(options);
+    return options.verify ? verify(model, options) : run(model, options);
+  } catch (const UsageError& error) {
+    std::cerr << "error: " << error.what() << ". See avsbg-run --help." << std::endl;
+    return 2;
+  } catch (const avsbg::Exception& error) {
+    std::cerr << "error: " << error.what() << " " << error.hint() << std::endl;
+  } catch (const std::exception& error) {
+    std::cerr << "error: " << error.what() << std::endl;
+  }
+  return 1;
+}
