@@ -40,12 +40,18 @@ class Channel {
     return item;
   }
 
+  // The first error stays.
   void close(std::exception_ptr error = nullptr) {
     const std::lock_guard<std::mutex> lock(mutex_);
-    if (closed_ && error_) return;
     closed_ = true;
-    error_ = error;
+    if (!error_) error_ = error;
     changed_.notify_all();
+  }
+
+  // Throws what it was closed with.
+  void check() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    if (error_) std::rethrow_exception(error_);
   }
 
   std::size_t most = 0;  // that waited at once

@@ -11,7 +11,7 @@ const char* const kUsage =
     "usage: avsbg-run BUNDLE SOURCE... -o DIR [OPTION...]\n"
     "       avsbg-run verify BUNDLE [OPTION...]\n"
     "\n"
-    "Segments what sounds in videos: DIR receives masks/ (a PNG per second), frames.jsonl and summary.json,\n"
+    "Segments what sounds in videos: DIR receives masks/ (a PNG per second), overlay.mp4, frames.jsonl and summary.json,\n"
     "as of `avsbg run`. For several videos, or a folder, each has such a directory in DIR. `verify` replays the bundle's\n"
     "test vectors and exits with 1 where an output differs by more than the tolerance.\n"
     "\n"
@@ -23,7 +23,7 @@ const char* const kUsage =
     "  --no-sound                 give the network silence, not the sound track\n"
     "  --masks png|none           masks as PNG files, or not at all\n"
     "  --rle                      also write masks.coco.json, COCO's run lengths\n"
-    "  --no-overlay               leave out overlay.mp4, which is not written yet\n"
+    "  --no-overlay               leave out overlay.mp4\n"
     "  --probabilities            also write the network's probabilities as grey PNG files\n"
     "  --mode clips|stream        clip by clip, or one encoder pass per second\n"
     "  --video-track N, --audio-track N    from 0 on; by default those that players take\n"
@@ -121,7 +121,6 @@ Options parse_options(int argument_count, char** arguments) {
   if (!options.verify && (options.sources.empty() || options.output.empty())) {
     throw UsageError(options.output.empty() ? "no directory was named (-o DIR)" : "no video was named");
   }
-  if (!options.verify && options.overlay) throw UsageError("the overlay is not written yet: leave it out with --no-overlay");
   if (!(options.threshold >= 0 && options.threshold < 1)) throw UsageError("--threshold must lie in [0, 1)");
   return options;
 }

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "channel.h"
+#include "overlay.h"
 
 namespace avsbg_run {
 namespace fs = std::filesystem;
@@ -139,7 +140,8 @@ class Writer {
     if (options.rle) coco_.emplace(directory, video.path, labels_);
   }
 
-  void write(const Segmented& one) {
+  // Returns the mask in the video's size.
+  std::vector<std::uint8_t> write(const Segmented& one) {
     const std::vector<std::uint8_t> mask = one.mask.decide(video_.width, video_.height, options_.threshold);
     const avsbg_mask_view& view = one.mask.view();
     const std::size_t pixels = static_cast<std::size_t>(view.height) * static_cast<std::size_t>(view.width);
@@ -175,6 +177,7 @@ class Writer {
     ++record.seconds;
     record.sounding += area > 0;
     record.area += area;
+    return mask;
   }
 
   void finish() {
@@ -281,9 +284,10 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
   Writer writer(output.path(), video, model, options);
   Segmenter segmenter(model, video, options.mode == "stream");
   const Clock::time_point start = Clock::now();
-  double decoding = 0, inference = 0, writing = 0;
+  double decoding = 0, inference = 0, writing = 0, overlaying = 0;
   Channel<Sample> read(kAhead);
   Channel<Segmented> segmented(kAhead);
+  Channel<SecondMask> masks(kAhead);
   {
     const auto run = [](auto& into, const auto& work) {
       try {
@@ -303,15 +307,25 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
         }
       });
     }, [&] { read.close(); });
+    std::optional<Worker> overlay;
+    if (options.overlay) {
+      overlay.emplace([&] {
+        const Clock::time_point begin = Clock::now();
+        run(masks, [&] { write_overlay(video, output.path() + "/overlay.mp4", masks, model.info().labels > 0); });
+        overlaying = seconds_since(begin);
+      }, [&] { masks.close(); });
+    }
     Worker written([&] {
       run(segmented, [&] {
         while (const std::optional<Segmented> one = segmented.get()) {
           const Clock::time_point begin = Clock::now();
-          writer.write(*one);
+          std::vector<std::uint8_t> mask = writer.write(*one);
           writing += seconds_since(begin);
+          if (options.overlay) masks.put({one->number, std::move(mask)});
         }
+        masks.close();
       });
-    }, [&] { segmented.close(); });
+    }, [&] { segmented.close(); masks.close(); });
     for (bool more = true; more;) {
       std::optional<Sample> sample = read.get();
       more = sample.has_value();
@@ -323,6 +337,8 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
     segmented.close();
     written.join();
     (void)segmented.get();  // throws what the writer failed with
+    if (overlay) overlay->join();
+    masks.check();
   }
   writer.finish();
   const Record& record = writer.record;
@@ -344,6 +360,7 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
       {"backend", backend_json(model, options)},
       {"versions", {{"avsbg", avsbg_version()}, {"libavcodec", avcodec_version()}}},
       {"seconds", record.seconds},
+      {"masks", record.seconds},
       {"sounding_seconds", record.sounding},
       {"mean_mask_area", record.seconds ? record.area / static_cast<double>(record.seconds) : 0.0},
       {"seconds_spent",
@@ -353,6 +370,7 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
         {"total", rounded(seconds_since(start), 1e4)}}},
       {"most_waiting", {{"read", read.most}, {"segmented", segmented.most}}},
       {"dropped_seconds", 0}};
+  if (options.overlay) summary["seconds_spent"]["overlay"] = rounded(overlaying, 1e4);
   std::ofstream(output.path() + "/summary.json") << summary.dump(2) << '\n';
   output.publish();
   return summary;

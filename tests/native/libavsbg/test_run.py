@@ -10,6 +10,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,6 +115,35 @@ def test_seconds_and_sound_are_those_of_python(
     expected = [json.loads(line)["highest_probability"] for line in (tmp_path / "theirs" / "frames.jsonl").open()]
     # The loudest sample of each second, so that one that is resampled otherwise shows.
     np.testing.assert_allclose(loud, expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("size", [(64, 48), (67, 41)])
+def test_the_overlay_is_that_of_python(tiny: Bundle, program: Path, tmp_path: Path, size: tuple[int, int]) -> None:
+    """Encoders of two versions round in their own ways; frames, times, sound and tint are the same."""
+    format_of = "yuv420p" if size == (64, 48) else "yuv444p"
+    video = write_video(
+        tmp_path / "a.mkv", times=steady(10, 33), sound=tone(3.3, 2), layout="stereo", size=size, pixel_format=format_of
+    )
+    run(program, tiny.path, video, "-o", tmp_path / "ours")
+    with create("onnxruntime", tiny) as backend:
+        segment_video(ClipSegmenter(backend, "onnxruntime"), video, tmp_path / "theirs", Options())
+    found, expected = (decode(tmp_path / side / "overlay.mp4") for side in ("ours", "theirs"))
+    assert found[0] == expected[0]
+    assert found[2] == pytest.approx(expected[2], abs=0.05)  # seconds of sound
+    for ours, theirs in zip(found[1], expected[1], strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).mean() < 3
+    tinted = [frame for frame in expected[1] if np.ptp(frame.mean(axis=(0, 1))) > 20]
+    assert tinted and len(tinted) < len(expected[1])
+
+
+def decode(path: Path) -> tuple[list[float], list[np.ndarray], float]:
+    """Times and pixels of the frames, and the seconds of sound."""
+    with av.open(str(path)) as container:
+        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+    with av.open(str(path)) as container:
+        samples = sum(frame.samples for frame in container.decode(audio=0))
+    return [time for time, _ in frames], [pixels for _, pixels in frames], samples / 48000
 
 
 def test_what_is_finished_is_not_done_again(tiny: Bundle, program: Path, tmp_path: Path) -> None:
