@@ -43,6 +43,7 @@ from tools import (
     serving,
     soak,
     speed_tables,
+    spinning,
     training_tables,
 )
 
@@ -209,6 +210,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/serving.md", "served-streams", serving.serving_table, ("serving.jsonl",)),
     Block("docs/speed.md", "speed", _named(speed_tables.ladder, "speed.jsonl"), ("speed.jsonl",)),
     Block("docs/streaming.md", "streaming", streaming_text, ("streaming.jsonl",)),
+    Block("docs/streaming.md", "spinning", spinning.spinning_table, ("spinning.jsonl",)),
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),

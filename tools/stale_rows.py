@@ -39,6 +39,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "stream-rate": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
     "stream-pairs": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
     "stream-difference": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
+    "spinning": (*_GRAPHS, "tools/spinning.py"),
     "stream-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "benchmarks/measure/streaming.py"),
     "run-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "runtime/segment", "tools/soak.py"),
     "mask-rate": (*_BACKENDS, "runtime/streaming", "runtime/segment", "tools/mask_rates.py"),
@@ -50,6 +51,11 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "engine": (*_GRAPHS, "export/engine", "export/precision", "runtime/native/tensorrt"),
     "engine-failure": (*_GRAPHS, "export/engine", "export/precision", "runtime/native/tensorrt"),
     "activation-memory": (*_GRAPHS, "export/precision", "tools/activation_memory.py"),
+    **dict.fromkeys(
+        ("gpu-counter", "gpu-failure", "gpu-operator", "gpu-rate", "gpu-stage"), ("runtime/native/cuda", "scripts/gpu")
+    ),
+    "served-streams": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "tools/serving.py"),
+    "collection": ("runtime/segment", "tools/serving.py"),
 }
 _SHARED = ("model/operators.py", "model/encoders.py")
 
