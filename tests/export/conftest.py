@@ -107,3 +107,16 @@ def _quantize(path: Path, precision: str) -> str:
     result = run_avsbg("quantize", path, "--precision", precision, "--calibrate", "vectors", "--min-miou", "0.5")
     assert result.code == 0, result.output
     return result.output
+
+
+@pytest.fixture(scope="session", params=["igan", "lgvt"])
+def salient(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """iGAN and LGVT with two blocks in each stage of Swin-B in place of up to 18, and the graphs of a stream."""
+    module, weights = from_seed(named_variant(request.param), AudioForm.EMBEDDING, seed=1)
+    stages = module.network.encoder.network.layers
+    stages[2].blocks = stages[2].blocks[:2]
+
+    def export(path: Path) -> None:
+        export_bundle(module, path, weights=weights, shape=ClipShape(2, 64, 96, min_frames=1), stream=True)
+
+    return Exported(Bundle.open(make_once(tmp_path_factory, request.param, export)), module)
