@@ -38,6 +38,7 @@ from tools import (
     engines,
     interval_coverage,
     kernels,
+    mask_rates,
     networks,
     operator_copies,
     serving,
@@ -214,6 +215,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),
+    Block("docs/running.md", "mask-rates", mask_rates.mask_rate_table, ("mask_rates.jsonl",)),
     Block("docs/training.md", "accuracy", training_tables.accuracy_table, ("accuracy.jsonl",)),
 )
 
