@@ -100,7 +100,7 @@ def select_backend(
     for candidate in candidates:
         try:
             with open_backend(candidate) as backend:
-                seconds[str(candidate)] = time_clip(backend)
+                seconds[str(candidate)] = _time_clip(backend)
         except AvsbgError as error:
             refused[str(candidate)] = str(error)
     passed_over = {**refused, **passed_over}
@@ -110,6 +110,16 @@ def select_backend(
     fastest = min(seconds, key=lambda name: seconds[name])
     not_cached = _write(path, {"backend": fastest, "seconds": seconds, "refused": refused})
     return Selection(fastest, seconds, passed_over, not_cached=not_cached)
+
+
+def measure_backend(bundle: Bundle, spec: str, backend: Backend, *, role: str, options: Mapping[str, Any]) -> float:
+    """The seconds of a clip on an open backend that was named, as cached, or measured now and cached."""
+    path = cache_directory() / f"{_key(bundle, [spec], role, options)}.json"
+    if (cached := _read(path, [spec])) is not None and spec in cached["seconds"]:
+        return float(cached["seconds"][spec])
+    seconds = _time_clip(backend)
+    _write(path, {"backend": spec, "seconds": {spec: seconds}, "refused": {}})
+    return seconds
 
 
 def list_candidates(
@@ -180,7 +190,7 @@ def _engine_specs(bundle: Bundle, precision: Precision, passed_over: dict[str, s
     return [BackendSpec(backend, OperatorImplementation(operator), precision) for backend, operator in kinds]
 
 
-def time_clip(backend: Backend) -> float:
+def _time_clip(backend: Backend) -> float:
     """The shortest time of a call with one clip, seconds."""
     inputs = example_inputs(backend)
     backend.run(inputs)

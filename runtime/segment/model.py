@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend, BackendSpec
 from avsbg.runtime.backends.base import accuracy_warning
-from avsbg.runtime.backends.selection import AUTO, Selection, select_backend, time_clip
+from avsbg.runtime.backends.selection import AUTO, Selection, measure_backend, select_backend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import probe
@@ -71,6 +71,7 @@ class Model:
     ) -> None:
         self.bundle, self.backend = bundle, backend
         self.selections: dict[str, Selection] = {}  # of `auto`, for `clip` and for `stream`
+        self._seconds: dict[str, float] = {}  # of a clip, for `clip` and for `stream`
         self._asked = BackendSpec.parse(backend)
         self._options = {**options, "trust": trust or None, "allow_failed_accuracy": allow_failed_accuracy or None}
         self._stack = ExitStack()
@@ -125,7 +126,8 @@ class Model:
             segmenter.selection = self.selections.get(segmenter.mode)
             return segmenter
 
-        return create() if rate == 1 else InterleavedSegmenter(create, lambda: self._seconds_per_mask(backend))
+        role = "stream" if streams else "clip"
+        return create() if rate == 1 else InterleavedSegmenter(create, lambda: self._seconds_per_mask(role))
 
     def segment(
         self,
@@ -189,11 +191,15 @@ class Model:
             if isinstance(source, LiveSource) and reader.failure is not None:
                 raise reader.failure
 
-    def _seconds_per_mask(self, backend: Backend) -> float:
-        """The seconds of a mask as `auto` measured them, or measured now."""
-        selection = self.selections.get("stream" if isinstance(backend, StreamedClip) else "clip")
-        seconds = None if selection is None else selection.seconds.get(selection.backend)
-        return (time_clip(backend) if seconds is None else seconds) / self.bundle.manifest.clip.frames
+    def _seconds_per_mask(self, role: str) -> float:
+        """The seconds of a mask, as `auto` measured them or as they are measured once."""
+        if role not in self._seconds:
+            selection = self.selections.get(role)
+            backend = self.stream_backend if role == "stream" else self.clip_backend
+            spec = self.backend if selection is None else selection.backend
+            known = None if selection is None else selection.seconds.get(spec)
+            self._seconds[role] = known or measure_backend(self.bundle, spec, backend, role=role, options=self._options)
+        return self._seconds[role] / self.bundle.manifest.clip.frames
 
     def _choose(self, role: str) -> Backend:
         """The backend that was named, or the choice of `auto`; not yet open."""

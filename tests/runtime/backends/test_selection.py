@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Collection, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,7 +14,7 @@ import pytest
 from avsbg import native_library
 from avsbg.runtime.backends import BackendSpec, selection
 from avsbg.runtime.backends.base import Backend, Inputs, Results
-from avsbg.runtime.backends.selection import list_candidates, select_backend
+from avsbg.runtime.backends.selection import list_candidates, measure_backend, select_backend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import BackendError
 from fixtures.engines import add_engine
@@ -120,6 +121,15 @@ def test_what_fails_is_passed_over_with_its_error_also_from_the_cache(tiny: Bund
         found = choose(tiny)
         assert (found.backend, found.source) == ("onnxruntime:function", source)
         assert found.passed_over["openvino"] == "it is broken."
+
+
+def test_a_backend_that_is_named_is_measured_once(tiny: Bundle) -> None:
+    Timed.seconds = {"openvino": 0.3}
+    with Timed(tiny, BackendSpec("openvino")) as backend:
+        measure = partial(measure_backend, tiny, "openvino", backend, role="clip", options={})
+        assert measure() == pytest.approx(0.3)
+        Timed.seconds = {"openvino": 0.5}
+        assert measure() == pytest.approx(0.3)  # as cached
 
 
 def test_none_that_can_run_is_an_error_with_every_reason(tiny: Bundle) -> None:
