@@ -6,6 +6,8 @@ at each rate. The mask that the overlay shows with each frame is held against th
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -161,7 +163,8 @@ def main(  # noqa: PLR0917  (each is an option by name)
                 picture_rates(picture, frames, annotation, shown)
         described = describe_bundle(model.bundle, backend=model.clip_backend.describe())
     case: dict[str, Any] = {"frame_rate": float(FRAME_RATE), "scenes": scenes, "size": size, "seed": seed}
-    case |= {"data": {"generator": "sounding stamps", "sources": library.sources}}
+    sources = hashlib.sha256(json.dumps(library.sources, sort_keys=True).encode()).hexdigest()
+    case |= {"data": {"generator": "sounding stamps", "sources_sha256": sources}}
     rows = [
         Measurement(
             kind="mask-rate",

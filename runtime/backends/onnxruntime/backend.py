@@ -37,7 +37,6 @@ from avsbg.runtime.errors import BackendError
 
 # Where a provider keeps arrays; any other keeps them in the host's memory.
 _DEVICES: dict[str, Literal["cuda"]] = {providers.CUDA: "cuda", providers.TENSORRT: "cuda"}
-STREAM_ROLES = ("encode", "decode")
 # Buffers that were returned and wait for the next run, by device, dtype and shape.
 _Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
 
@@ -208,10 +207,6 @@ class OnnxRuntimeBackend(Backend):
             # short, 50 microseconds bridge the time from one to the next.
             options.add_session_config_entry("session.force_spinning_stop", "1")
             options.add_session_config_entry("session.intra_op.spin_duration_us", "50")
-        if GraphName.parse(self.graph).role in STREAM_ROLES:
-            # The two sessions of a stream take turns on the same cores: threads of one that waited for work by spinning
-            # would take the time of the other.
-            options.add_session_config_entry("session.force_spinning_stop", "1")
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
         if self._clips is not None:

@@ -195,14 +195,3 @@ def test_a_registered_backend_is_created_and_its_outputs_checked(tiny: Bundle, m
         backend.run(tiny_bundle.inputs(1, 0))
     with pytest.raises(BackendError, match="absent cannot be imported"):
         create("absent", tiny)
-
-
-def test_sessions_of_a_stream_leave_the_cores_to_each_other(tiny_stream: Bundle) -> None:
-    def spinning(backend: Any) -> str:
-        return str(backend._session.get_session_options().get_session_config_entry("session.force_spinning_stop"))
-
-    for graph in ("encode", "decode"):
-        with create("onnxruntime", tiny_stream, graph=graph) as backend:
-            assert spinning(backend) == "1"
-    with create("onnxruntime", tiny_stream) as backend, pytest.raises(RuntimeError, match="does not have"):
-        spinning(backend)
