@@ -31,7 +31,18 @@ from avsbg.benchmarks.results.schema import Measurement, check_published, read_r
 from avsbg.benchmarks.results.stability import LIMITS
 from avsbg.benchmarks.static.counts import merge_key, read_counts
 from avsbg.benchmarks.static.roofline import SCHEDULERS, SIDES, Device, Work, load_devices, load_issue_slots
-from tools import activation_memory, command, decoding, engines, kernels, networks, soak, speed_tables, training_tables
+from tools import (
+    activation_memory,
+    command,
+    decoding,
+    engines,
+    kernels,
+    mask_rates,
+    networks,
+    soak,
+    speed_tables,
+    training_tables,
+)
 
 RESULTS = Path("benchmarks/results")
 COMMAND = "python -m tools.docs_tables"
@@ -192,6 +203,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
     Block("docs/training.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),
+    Block("docs/running.md", "mask-rates", mask_rates.mask_rate_table, ("mask_rates.jsonl",)),
     Block("docs/training.md", "accuracy", training_tables.accuracy_table, ("accuracy.jsonl",)),
 )
 
