@@ -120,10 +120,7 @@ def label_of(rate: int) -> str:
 def picture_rates(path: Path, frames: Array, annotation: Array, shown: Mapping[int, Array]) -> None:
     """Write frames of one scene side by side: the annotation, then the mask of each rate."""
     chosen = np.linspace(len(frames) * 0.25, len(frames) - 1, PICTURED).round().astype(int)
-    rows = {
-        "annotation": annotation,
-        **{f"{rate} a second" if rate != EVERY_FRAME else rate: shown[rate] for rate in shown},
-    }
+    rows = {"annotation": annotation, **{label_of(rate): shown[rate] for rate in PICTURED_RATES}}
     size, margin = frames.shape[1], 18
     page = Image.new("RGB", (PICTURED * size, len(rows) * (size + margin)), "white")
     for row, (label, masks) in enumerate(rows.items()):
