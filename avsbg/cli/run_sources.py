@@ -150,6 +150,9 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
         why = f"as many as this machine has time for; --rate {rate['masks']:g} would fix it"
         chosen = f" in the overlay, {why}" if rate["asked"] == "auto" and summary["settings"]["overlay"] else ""
         console.print(f"{source}: {summary['masks']} masks, {rate['masks']:g} a second{chosen}")
+    if left_out := summary.get("masks_left_out"):
+        lowest = f"down to {summary['lowest_rate']} a second"
+        console.print(f"{source}: {left_out} masks were left out, {lowest}, since the network could not follow")
     if any(damaged.values()):
         ends = " and ends before its stated end" if damaged["cut_short"] else ""
         counts = f"{damaged['video']} packets of frames and {damaged['audio']} of sound"

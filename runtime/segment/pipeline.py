@@ -23,6 +23,7 @@ from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.media.tracks import TrackNumbers
 from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, save_grey
 from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
+from avsbg.runtime.segment.rate_control import RateControl
 from avsbg.runtime.segment.segmenter import Segmented, Segmenter, frame_mask
 from avsbg.runtime.threads import Channel, Policy, Prefetch, Worker
 
@@ -77,6 +78,7 @@ class Record:
     area: float = 0.0  # the sum of the masks' shares of the frame, and of how many masks
     areas: int = 0
     dropped: int = 0  # seconds that the network had no time for
+    left_out: dict[str, int] = field(default_factory=dict)  # of a rate that may fall: `RateControl.counters`
     # Seconds at work by step, without waiting; they overlap, `total` is the clock's.
     timings: dict[str, float] = field(default_factory=dict)
     # The most samples that lay between two steps.
@@ -144,6 +146,9 @@ def write_outputs(
 
     with ExitStack() as stack:
         writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle, labels))
+        phases = 1 if places is None or policy == "block" else places.phases
+        control = None if phases == 1 else RateControl(phases, lambda: len(reader.channel), AHEAD - 1)
+        samples = samples if control is None else control.passed(samples)
         reader = stack.enter_context(Prefetch(samples, AHEAD, policy))
         overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
         writer = stack.enter_context(Worker(write, AHEAD))
@@ -173,6 +178,7 @@ def write_outputs(
     record.timings["total"] = time.perf_counter() - start
     record.most_waiting = {"read": reader.channel.most, "segmented": writer.channel.most}
     record.dropped = reader.channel.dropped
+    record.left_out = {} if control is None else control.counters
     return record
 
 

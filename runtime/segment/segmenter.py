@@ -237,6 +237,7 @@ class InterleavedSegmenter:
         self._pushed: deque[int] = deque()  # numbers of samples whose masks have not been yielded
         self._samples: dict[tuple[int, int], Sample] = {}  # those, by phase and second
         self._done: dict[int, Segmented] = {}  # masks that wait for one before them
+        self._newest: dict[int, int] = {}  # the last second of each phase that goes on
 
     def reset(self) -> None:
         """Begin a new source."""
@@ -245,14 +246,20 @@ class InterleavedSegmenter:
         self._clear()
 
     def push(self, sample: Sample) -> Iterator[Segmented]:
-        """Yield the masks before which none is missing any more."""
+        """Yield the masks before which none is missing any more.
+
+        A phase of which nothing has come for more than `MAX_GAP` seconds, as where the rate of a live source was lowered,
+        is ended: the masks of others do not wait for it.
+        """
+        yield from self._end_silent_phases(sample)
         phase = sample.phase
         if phase not in self._segmenters:
             self._segmenters[phase] = self._create()
         self._pushed.append(sample.number)
         self._samples[phase, sample.second] = sample
+        self._newest[phase] = sample.second
         # A phase is a source of its own, whose samples are numbered by its seconds.
-        return self._in_order(phase, self._segmenters[phase].push(replace(sample, number=sample.second)))
+        yield from self._in_order(phase, self._segmenters[phase].push(replace(sample, number=sample.second)))
 
     def finish(self) -> Iterator[Segmented]:
         """Yield what is left of all phases."""
@@ -263,6 +270,12 @@ class InterleavedSegmenter:
     def describe(self) -> dict[str, Any]:
         """Describe what runs, and in how many phases."""
         return {**self._segmenters[0].describe(), "phases": len(self._segmenters)}
+
+    def _end_silent_phases(self, sample: Sample) -> Iterator[Segmented]:
+        for phase, second in list(self._newest.items()):
+            if sample.second - second > MAX_GAP:
+                del self._newest[phase]
+                yield from self._in_order(phase, self._segmenters[phase].finish())
 
     def _in_order(self, phase: int, results: Iterator[Segmented]) -> Iterator[Segmented]:
         for result in results:

@@ -25,6 +25,7 @@ from avsbg.runtime.media.places import Places
 from avsbg.runtime.media.samples import Sample, read_samples
 from avsbg.runtime.segment.overlay import Timetable
 from avsbg.runtime.segment.pipeline import AUTO, Options
+from avsbg.runtime.segment.rate_control import RateControl
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter, InterleavedSegmenter, Segmented, Segmenter, StreamSegmenter
 from fixtures import stream_bundle, tiny_bundle
@@ -59,20 +60,44 @@ def backend(tiny: Bundle) -> Iterator[Backend]:
 
 
 @settings(max_examples=15, deadline=None)
-@given(rate=st.integers(1, 7), seconds=st.integers(1, 12), dropped=st.sets(st.integers(0, 83)), seed=st.integers(0, 9))
-def test_phases_are_clip_mode_on_their_own_samples(
-    backend: Backend, rate: int, seconds: int, dropped: set[int], seed: int
-) -> None:
-    """Also where a live source's samples were lost."""
-    samples = [sample for sample in random_samples(rate, seconds, seed) if sample.number not in dropped]
+@given(rate=st.integers(1, 7), seconds=st.integers(1, 12), seed=st.integers(0, 9))
+def test_phases_are_clip_mode_on_their_own_samples(backend: Backend, rate: int, seconds: int, seed: int) -> None:
+    samples = random_samples(rate, seconds, seed)
     found = run(InterleavedSegmenter(lambda: ClipSegmenter(backend)), samples)
     assert [one.sample.number for one in found] == [sample.number for sample in samples]
     for phase in range(rate):
         alone = run(ClipSegmenter(backend), [sample for sample in samples if sample.phase == phase])
         own = [one for one in found if one.sample.phase == phase]
         for ours, theirs in zip(own, alone, strict=True):
-            assert ours.sample is not theirs.sample or ours.sample.number == theirs.sample.number
+            assert ours.sample is theirs.sample
             assert np.array_equal(ours.probability, theirs.probability)
+
+
+def test_no_mask_waits_for_a_phase_that_has_ended(backend: Backend) -> None:
+    segmenter = InterleavedSegmenter(lambda: ClipSegmenter(backend))
+    segmenter.reset()
+    samples = [one for one in random_samples(2, 9, 0) if not one.phase or one.second < 2]
+    steps = [[result.sample.number for result in segmenter.push(sample)] for sample in samples]
+    # With the fifth sample of the first phase, its clip; the other's two wait for more, and are given up at second 4.
+    assert [number for step in steps for number in step] == [0, 1, 2, 3, 4, 6, 8]
+    assert [result.sample.number for result in segmenter.finish()] == [10, 12, 14, 16]
+
+
+def test_the_rate_falls_at_once_and_rises_after_a_while() -> None:
+    waiting = 0
+    control = RateControl(6, lambda: waiting, 3)
+    samples = random_samples(6, 60, 0)[: 6 * 60]
+    passed: list[int] = [0] * 60
+    for sample in samples:
+        waiting = 3 if sample.second == 5 and sample.phase == 0 else 0
+        passed[sample.second] += len(list(control.passed(iter([sample]))))
+    assert passed[:5] == [6] * 5
+    assert passed[6:12] == [3] * 6  # every second phase, for twice the first patience
+    assert passed[15:] == [6] * 45
+    assert control.left_out == 6 * 60 - sum(passed) and control.lowest == 3
+    waiting = 9  # for good: one mask a second is left, and none is lost before the next sample
+    last = list(control.passed(iter(samples[:18])))
+    assert [sample.phase for sample in last[-2:]] == [0, 0] and control.rate == 1
 
 
 def test_a_stream_by_clips_has_the_partners_of_clips(tiny_stream: Bundle) -> None:
