@@ -264,9 +264,7 @@ def write_summary(
         "seconds_spent": {step: round(spent, 4) for step, spent in record.timings.items()},
         "most_waiting": record.most_waiting,
         "dropped_seconds": record.dropped,
-        **(
-            {} if record.lowest_rate is None else {"masks_left_out": record.left_out, "lowest_rate": record.lowest_rate}
-        ),
+        **record.left_out,
     }
     (directory / SUMMARY).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary

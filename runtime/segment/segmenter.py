@@ -248,7 +248,7 @@ class InterleavedSegmenter:
     def push(self, sample: Sample) -> Iterator[Segmented]:
         """Yield the masks before which none is missing any more.
 
-        A phase of which nothing has come for more than `MAX_GAP` seconds, as where the rate of a live source was lowered,
+        A phase of which nothing has come for more than `MAX_GAP` seconds, as where the rate of a live source has fallen,
         is ended: the masks of others do not wait for it.
         """
         yield from self._end_silent_phases(sample)
