@@ -6,7 +6,7 @@ EXTRAS := cpu,openvino,export,bench,rtx,train,package,docs,dev
 READY  := $(VENV)/.ready
 TORCH  := $(shell grep '^torch==' constraints.txt)
 
-.PHONY: native environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
+.PHONY: wheel native environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -27,6 +27,14 @@ $(NATIVE): $(READY) CMakeLists.txt $(shell find runtime/native cmake -type f)
 	$(BIN)/cmake --build build/native
 	$(BIN)/cmake --install build/native --prefix .
 	touch $@
+
+wheel:  ## a wheel and an sdist in dist/, looked at by auditwheel and tried in an empty environment
+	rm -rf dist build/wheel && $(PYTHON) -m venv build/wheel
+	build/wheel/bin/pip install --disable-pip-version-check --quiet auditwheel build
+	build/wheel/bin/python -m build --sdist --wheel -o dist .
+	build/wheel/bin/auditwheel show dist/avsbg-*.whl
+	build/wheel/bin/pip install --disable-pip-version-check --quiet "$$(echo dist/avsbg-*.whl)[cpu]"
+	cd build && env -u PYTHONPATH wheel/bin/avsbg doctor
 
 native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the TensorRT plugin
 
