@@ -130,7 +130,7 @@ def measure_collection(bundle: Path, videos: Path) -> Measurement:
             "--backend",
             "onnxruntime",
         ]
-        subprocess.run([*program, "--threads", "1"], check=True, capture_output=True)
+        subprocess.run([*program, "--threads", "1", "--rate", "1"], check=True, capture_output=True)
         alone = time.monotonic() - start
         names = sorted(path.relative_to(one) for path in one.rglob("*") if path.is_file())
         held = [name for name in names if name.name not in ("summary.json", "batch.json")]

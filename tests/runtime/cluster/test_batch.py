@@ -70,7 +70,8 @@ def test_over_two_nodes_with_a_worker_killed_each_video_has_the_bytes_of_one_pro
     assert len(told["killed"]) == 1
     assert len(set(told["workers"]) - set(told["killed"])) >= 1
     assert (told["states"], told["most"], told["errors"]) == ({"done": VIDEOS}, 1, [])
-    assert run_avsbg("run", tiny.path, videos, "-o", tmp_path / "one", "--backend", "onnxruntime").code == 0
+    one = run_avsbg("run", tiny.path, videos, "-o", tmp_path / "one", "--backend", "onnxruntime", "--rate", "1")
+    assert one.code == 0, one.output
     assert outputs(tmp_path / "cluster") == outputs(tmp_path / "one")
     assert len(results(tmp_path / "cluster")) == VIDEOS
 
@@ -118,7 +119,8 @@ def test_a_table_to_an_address(tiny: Bundle, videos: Path, tmp_path: Path, suffi
     missing = run_avsbg_there("services", *command, "--column", "path")
     assert missing.returncode == 1
     assert "has no column 'path'. It has: video, number." in " ".join(missing.stderr.split())
-    assert run_avsbg("run", tiny.path, videos / "03.mp4", "-o", tmp_path / "here", "--backend", "onnxruntime").code == 0
+    command = ["run", tiny.path, videos / "03.mp4", "-o", tmp_path / "here", "--backend", "onnxruntime"]
+    assert run_avsbg(*command, "--rate", "1").code == 0
     assert outputs(output / "03.mp4") == outputs(tmp_path / "here")
 
 
