@@ -58,8 +58,8 @@ def batch(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Segment many videos; results.parquet says what became of each.
 
-    Each has a directory in DIR, as `avsbg run --rate 1` writes it. What is complete is not done again. A video that fails, or
-    ends the process that works on it, is tried once more; then its reason is in the results.
+    Each has a directory in DIR, as `avsbg run --rate 1` writes it. What is complete is not done again. A video that
+    fails, or ends the process that works on it, is tried once more; then its reason is in the results.
     """
     from functools import partial
 
