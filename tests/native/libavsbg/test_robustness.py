@@ -1,0 +1,59 @@
+"""Threads that share models of libavsbg, and files and options that are changed at random."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle.manifest import MANIFEST
+from fixtures import libavsbg
+
+pytestmark = pytest.mark.native
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    """The folder of the programs, which are linked with the library's objects."""
+    prefix = libavsbg.build(targets=(*libavsbg.TARGETS, "avsbg_exercise", "avsbg_fuzz"))
+    return prefix.parent / "runtime" / "native" / "libavsbg"
+
+
+def run(*command: str | Path) -> list[str]:
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-8000:]}"
+    return done.stdout.split()
+
+
+def test_threads_that_share_a_model(tiny: Bundle, tiny_stream: Bundle, folder: Path) -> None:
+    library = libavsbg.onnxruntime_library()
+    told = run(folder / "avsbg_exercise", tiny.path, tiny_stream.path, folder, library)
+    # Three masks of 16 x 24 with a decision each; a stream's twelve masks and one refusal; all threads' are equal.
+    assert told == [str(3 * (16 * 24 + 1)), "13", "1", "1"]
+
+
+def test_files_and_options_changed_at_random_are_refused_and_nothing_else(
+    tiny: Bundle, folder: Path, tmp_path: Path
+) -> None:
+    """By mutation of valid and hostile files; AVSBG_FUZZ_SECONDS says for how long."""
+    manifest = (tiny.path / MANIFEST).read_bytes()
+    for number, content in enumerate(
+        (manifest, b"{}", b"[" * 2000, manifest.replace(b"5", b"-5", 3), b'{"format": 1}')
+    ):
+        (tmp_path / f"manifest{number}").write_bytes(content)
+    deflated = (tiny.path / "vectors" / "clips1_seed1.npz").read_bytes()
+    with np.load(tiny.path / "vectors" / "clips1_seed1.npz") as archive:
+        stored = {name: archive[name] for name in ("inputs.frames", "outputs.logits")}
+    np.savez(tmp_path / "npz0.npz", **stored)  # type: ignore[arg-type]
+    (tmp_path / "npz1").write_bytes(deflated)
+    (tmp_path / "npz2").write_bytes(deflated[:5000])
+    for number, text in enumerate((b"onnxruntime:native:fp16", b"onnxruntime::", b":" * 50, b"tensorrt:plugin")):
+        (tmp_path / f"options{number}").write_bytes(bytes(20) + text)
+    seconds = os.environ.get("AVSBG_FUZZ_SECONDS", "3")
+    runs, accepted = map(int, run(folder / "avsbg_fuzz", tmp_path, seconds))
+    assert runs > 50
+    assert accepted >= 3  # the files that are valid, before any is changed
