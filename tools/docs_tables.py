@@ -209,6 +209,7 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
     Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
     Block("docs/serving.md", "served-streams", serving.serving_table, ("serving.jsonl",)),
+    Block("docs/serving.md", "collection", serving.collection_text, ("serving.jsonl",)),
     Block("docs/speed.md", "speed", _named(speed_tables.ladder, "speed.jsonl"), ("speed.jsonl",)),
     Block("docs/streaming.md", "streaming", streaming_text, ("streaming.jsonl",)),
     Block("docs/streaming.md", "spinning", spinning.spinning_table, ("spinning.jsonl",)),
