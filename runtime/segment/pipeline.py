@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -205,10 +205,12 @@ def _write_results(
             if options.rate == AUTO and sample.phase:  # for the overlay alone
                 hand_on(sample, mask)
                 continue
+            # Names, times and numbers of what is written do not depend on the rate that the machine reaches.
+            written = replace(sample, number=sample.second, place=None) if options.rate == AUTO else sample
             for write in writers:
-                write(sample, mask)
+                write(written, mask)
             if options.probabilities:
-                save_grey(maps, sample, np.rint(probability * 255).astype(np.uint8))
+                save_grey(maps, written, np.rint(probability * 255).astype(np.uint8))
             area, highest = float((mask > 0).mean()), float(probability.max())
             line: dict[str, Any] = {"second": sample.second, "time": round(float(sample.time), 6)}
             line |= {"mask_area": area, "highest_probability": highest}

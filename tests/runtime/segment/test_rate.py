@@ -23,6 +23,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.places import Places
 from avsbg.runtime.media.samples import Sample, read_samples
+from avsbg.runtime.segment.masks import MaskFormat
 from avsbg.runtime.segment.overlay import Timetable
 from avsbg.runtime.segment.pipeline import AUTO, Options
 from avsbg.runtime.segment.rate_control import RateControl
@@ -207,17 +208,23 @@ def measured(bundle: Bundle, seconds: float) -> Iterator[InterleavedSegmenter]:
 
 def test_auto_raises_the_overlay_alone_to_what_the_machine_reaches(tiny: Bundle, tmp_path: Path) -> None:
     video = blinking(tmp_path / "blinking.mkv")
+    written = {}
     for seconds, rate in ((0.05, 10), (0.001, 20), (2.0, 1)):
-        with measured(tiny, seconds) as segmenter:
-            out = tmp_path / str(seconds)
-            summary = segment_video(segmenter, video, out, Options(rate=AUTO))
+        out = tmp_path / str(seconds)
+        masks: MaskFormat
+        for masks in ("png", "video"):
+            options = Options(rate=AUTO, masks=masks, rle=True, probabilities=masks == "png")
+            with measured(tiny, seconds) as segmenter:
+                summary = segment_video(segmenter, video, out / masks, options)
         assert summary["rate"] == {"masks": rate, "asked": "auto", "seconds_per_mask": seconds}
-        assert (
-            sorted(path.name for path in (out / "masks").iterdir())
-            == ["00000.png", "00001.png", "00002.png"][: summary["seconds"]]
-            or rate > 1
-        )
-        assert len((out / "frames.jsonl").read_text().splitlines()) == 3
+        files = [*out.glob("png/*/*.png"), *out.glob("*/*.jsonl"), *out.glob("*/*.coco.json")]
+        written[rate] = {str(path.relative_to(out)): path.read_bytes() for path in files}
+        with av.open(str(out / "video/masks.mkv")) as source:
+            times = [float(frame.pts * frame.time_base) for frame in source.decode(video=0)]
+        assert times == [0, 1, 2]
+    names = [f"png/{kind}/{second:05d}.png" for kind in ("masks", "probabilities") for second in range(3)]
+    assert sorted(name for name in written[1] if name.endswith(".png")) == names
+    assert written[20] == written[10] == written[1]  # whatever the machine reaches
     with measured(tiny, 0.05) as segmenter:
         summary = segment_video(segmenter, video, tmp_path / "none", Options(rate=AUTO, overlay=False))
     assert (summary["rate"]["masks"], summary["masks"]) == (1, 3)
