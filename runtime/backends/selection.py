@@ -1,7 +1,8 @@
 """The backend `auto`: the fastest that this machine can run and that the bundle holds a graph or an engine for.
 
 What can be told apart without a measurement is: a backend whose package, library, GPU or engine is not there is passed
-over with that reason. The rest is timed on one clip, and the result is cached for this bundle, machine and versions.
+over with that reason. The rest is timed on one clip, and the result is cached for this bundle, machine and versions,
+unless a backend failed: what was wrong with it may be gone at the next run.
 """
 
 from __future__ import annotations
@@ -93,10 +94,9 @@ def select_backend(
         return Selection(names[0], {}, passed_over, source="the only one that can run here")
     path = cache_directory() / f"{_key(bundle, names, role, options)}.json"
     if (cached := _read(path, names)) is not None:
-        refused = {name: reason for name, reason in cached["refused"].items() if name in names}
-        return Selection(cached["backend"], cached["seconds"], {**refused, **passed_over}, source="cached")
+        return Selection(cached["backend"], cached["seconds"], passed_over, source="cached")
     seconds: dict[str, float] = {}
-    refused = {}
+    refused: dict[str, str] = {}
     for candidate in candidates:
         try:
             with open_backend(candidate) as backend:
@@ -108,7 +108,8 @@ def select_backend(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in passed_over.items())
         raise BackendError(f"no backend can run {bundle.path} here. {reasons}")
     fastest = min(seconds, key=lambda name: seconds[name])
-    not_cached = _write(path, {"backend": fastest, "seconds": seconds, "refused": refused})
+    # A full GPU or a package that is half installed is no property of the machine.
+    not_cached = None if refused else _write(path, {"backend": fastest, "seconds": seconds})
     return Selection(fastest, seconds, passed_over, not_cached=not_cached)
 
 
@@ -118,7 +119,7 @@ def measure_backend(bundle: Bundle, spec: str, backend: Backend, *, role: str, o
     if (cached := _read(path, [spec])) is not None and spec in cached["seconds"]:
         return float(cached["seconds"][spec])
     seconds = _time_clip(backend)
-    _write(path, {"backend": spec, "seconds": {spec: seconds}, "refused": {}})
+    _write(path, {"backend": spec, "seconds": {spec: seconds}})
     return seconds
 
 
@@ -149,8 +150,8 @@ def list_candidates(
         found += _engine_specs(bundle, asked.precision or "fp32", passed_over)
     if asked.operator is not None:
         found = [replace(spec, operator=asked.operator) for spec in found]
-    if asked.precision is not None:
-        found = [replace(spec, precision=asked.precision, rest=asked.rest) for spec in found]
+    if asked.precision is not None or asked.rest is not None:
+        found = [replace(spec, precision=asked.precision or spec.precision, rest=asked.rest) for spec in found]
     return found, passed_over
 
 
@@ -235,8 +236,19 @@ def _key(bundle: Bundle, candidates: list[str], role: str, options: Mapping[str,
             versions[package] = importlib.metadata.version(package)
     machine = [platform.machine(), _processor(), len(usable_cores()), [gpu.name for gpu in read_cuda_driver().gpus]]
     given = {name: value for name, value in options.items() if value}
-    document = [bundle.manifest_sha256, role, candidates, versions, machine, given]
+    document = [bundle.manifest_sha256, role, candidates, versions, machine, given, _native_libraries()]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+
+
+def _native_libraries() -> dict[str, Any]:
+    """The identity of the libraries that backends load: compiler and architectures, size and time of the build."""
+    found: dict[str, Any] = {}
+    for name in ("cuda", "onnxruntime", "tensorrt"):
+        with suppress(NativeLibraryError):
+            library = native_library(name)
+            status = library.path.stat()
+            found[name] = [library.built_with, status.st_size, status.st_mtime_ns]
+    return found
 
 
 def _processor() -> str:
@@ -254,7 +266,7 @@ def _read(path: Path, candidates: list[str]) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
         valid = record["backend"] in candidates and record["seconds"].keys() <= set(candidates)
         record = {**record, "seconds": {name: float(value) for name, value in record["seconds"].items()}}
-        return record if valid and isinstance(record["refused"], dict) else None
+        return record if valid else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

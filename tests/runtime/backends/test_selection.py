@@ -115,12 +115,29 @@ def test_an_unwritable_cache_is_said_and_no_error(tiny: Bundle, tmp_path: Path) 
     assert str(tmp_path / "cache") in str(found.not_cached) and "could not be cached" in str(found)
 
 
-def test_what_fails_is_passed_over_with_its_error_also_from_the_cache(tiny: Bundle) -> None:
+def test_what_fails_is_passed_over_with_its_error_and_tried_again(tiny: Bundle) -> None:
     Timed.seconds["openvino"] = None
-    for source in ("measured", "cached"):
-        found = choose(tiny)
-        assert (found.backend, found.source) == ("onnxruntime:function", source)
-        assert found.passed_over["openvino"] == "it is broken."
+    found = choose(tiny)
+    assert (found.backend, found.source, found.not_cached) == ("onnxruntime:function", "measured", None)
+    assert found.passed_over["openvino"] == "it is broken."
+    Timed.seconds["openvino"] = 0.1
+    assert (choose(tiny).backend, choose(tiny).source) == ("openvino", "cached")
+
+
+def test_another_build_of_a_native_library_is_measured_anew(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(native_library, "_folders", lambda: [tmp_path])
+    Timed.seconds = {"onnxruntime:native": 0.2, "openvino": 0.3}
+    for paths in ("avx2", "avx512"):
+        (tmp_path / "library.so").write_text("built")
+        built = {"onnxruntime": {"file": "library.so", "paths": paths}}
+        (tmp_path / "native.json").write_text(json.dumps({"built": built, "skipped": {}}))
+        assert [choose(tiny).source for _ in range(2)] == ["measured", "cached"]
+        Timed.seconds = {"onnxruntime:native": 0.2, "openvino": 0.1}
+    assert choose(tiny).backend == "openvino"
+    (tmp_path / "library.so").write_text("built again")
+    assert choose(tiny).source == "measured"
 
 
 def test_a_backend_that_is_named_is_measured_once(tiny: Bundle) -> None:
@@ -148,6 +165,8 @@ def test_the_only_one_is_not_measured(tiny: Bundle, monkeypatch: pytest.MonkeyPa
 def test_a_precision_is_that_of_every_candidate(tiny: Bundle) -> None:
     found, _ = list_candidates(tiny, BackendSpec.parse("auto:bf16"), "clip")
     assert [str(spec) for spec in found] == ["onnxruntime:function:bf16", "openvino:bf16"]
+    found, _ = list_candidates(tiny, BackendSpec.parse("auto:rest-fp16"), "clip")  # each will say that it needs one
+    assert [spec.rest for spec in found] == ["fp16", "fp16"]
 
 
 def test_an_engine_that_is_named_decides(bundle_copy: Path) -> None:
