@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import avsbg
-from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.errors import BackendError, MediaError
+from avsbg.runtime.bundle import Bundle, update_bundle
+from avsbg.runtime.errors import BackendError, BundleError, MediaError
 from fixtures import stream_bundle
 from fixtures.cli import run_avsbg
 from fixtures.videos import steady, tone, write_video
@@ -78,6 +78,19 @@ def test_errors_say_what_is_wrong(tiny: Bundle, tmp_path: Path) -> None:
         list(model.segment(tmp_path / "missing.mp4"))
     with pytest.raises(BackendError, match="is neither an implementation nor a precision"):
         avsbg.load(tiny.path, "auto:magic")
+
+
+def test_a_bundle_that_is_updated_before_its_backend_is_open_is_an_error(bundle_copy: Path) -> None:
+    for remove in (False, True):
+        model = avsbg.load(bundle_copy, "onnxruntime:plain")
+        with update_bundle(Bundle.open(bundle_copy)) as update:
+            record = update.bundle.manifest.graphs["clip"]
+            update.graphs["clip"] = record.model_copy(update={"node_count": record.node_count + 1})
+        if remove:  # before it was first read
+            (bundle_copy / model.bundle.graph("clip.plain").file).unlink()
+        with model, pytest.raises(BundleError, match="was updated while it was opened") as raised:
+            _ = model.clip_backend
+        assert raised.value.hint == "Load it again."
 
 
 def test_a_bundle_is_verified(tiny: Bundle) -> None:

@@ -37,17 +37,13 @@ def open_segmenter(
         rate: of masks.
 
     Raises:
-        BundleError: the bundle cannot be opened, or was replaced meanwhile.
+        BundleError: the bundle cannot be opened, or was updated meanwhile.
     """
     from avsbg.api import load
-    from avsbg.runtime.errors import BundleError
 
     show_messages()  # also where this is a process of its own
     with load(path, backend, **options) as model:
-        segmenter = model.segmenter(stream=stream, live=live, rate=rate)
-        if not model.bundle.is_current():
-            raise BundleError(f"{path} was updated while it was opened.", "Run the command again.")
-        yield segmenter
+        yield model.segmenter(stream=stream, live=live, rate=rate)
 
 
 def run_files(network: Network, sources: list[Path], output: Path, options: Options, *, force: bool) -> None:

@@ -15,12 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from avsbg.errors import AvsbgError
 from avsbg.runtime import backends
 from avsbg.runtime.backends import Backend, BackendSpec
 from avsbg.runtime.backends.base import accuracy_warning
 from avsbg.runtime.backends.selection import AUTO, Selection, measure_backend, select_backend
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.errors import MediaError
+from avsbg.runtime.errors import BundleError, MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.live import LiveReader
 from avsbg.runtime.media.places import MaskRate
@@ -95,13 +96,16 @@ class Model:
 
     @cached_property
     def clip_backend(self) -> Backend:
-        """The open backend of whole clips; a `BackendError` says why it cannot be opened."""
-        return self._stack.enter_context(self._choose("clip"))
+        """The open backend of whole clips; a `BackendError` says why it cannot be opened.
+
+        It is a `BundleError` if the bundle was updated meanwhile.
+        """
+        return self._open("clip")
 
     @cached_property
     def stream_backend(self) -> StreamedClip:
         """The open backends of a stream's two graphs; a `BackendError` if the bundle has none, or as `clip_backend`."""
-        backend = self._stack.enter_context(self._choose("stream"))
+        backend = self._open("stream")
         assert isinstance(backend, StreamedClip)
         return backend
 
@@ -153,6 +157,7 @@ class Model:
         Raises:
             MediaError: the source cannot be read, or lacks the sound that the network uses.
             BackendError: the backend cannot be opened, or the network failed.
+            BundleError: the bundle was updated before its backend was open.
         """
         parsed = parse_source(str(source))
         options = Options(threshold=threshold, silent=silent, rate=rate)
@@ -200,6 +205,21 @@ class Model:
             known = None if selection is None else selection.seconds.get(spec)
             self._seconds[role] = known or measure_backend(self.bundle, spec, backend, role=role, options=self._options)
         return self._seconds[role] / self.bundle.manifest.clip.frames
+
+    def _open(self, role: str) -> Backend:
+        """Choose and open a backend, all of whose files are of the bundle that was loaded."""
+        updated = BundleError(f"{self.bundle.path} was updated while it was opened.", "Load it again.")
+        with ExitStack() as stack:
+            try:
+                backend = stack.enter_context(self._choose(role))
+            except (AvsbgError, FileNotFoundError) as error:  # perhaps of a file that the update took away
+                if self.bundle.is_current():
+                    raise
+                raise updated from error
+            if not self.bundle.is_current():
+                raise updated
+            self._stack.enter_context(stack.pop_all())
+        return backend
 
     def _choose(self, role: str) -> Backend:
         """The backend that was named, or the choice of `auto`; not yet open."""
