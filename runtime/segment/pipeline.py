@@ -121,6 +121,7 @@ def write_outputs(
         raise MediaError(f"the network decides between {len(labels)} classes, and a threshold does not apply.", hint)
     expected = None if video.duration is None else max(1, int(video.duration + Fraction(1, 2)))
     record, sheet, start, inference = Record(), ContactSheet(video.pixel_aspect, labels), time.perf_counter(), 0.0
+    reached = 0  # seconds of the source
 
     def encode(masks: Iterator[tuple[int, Array]]) -> None:
         write_overlay(
@@ -146,10 +147,8 @@ def write_outputs(
 
     with ExitStack() as stack:
         writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle, labels))
-        phases = 1 if places is None or policy == "block" else places.phases
-        control = None if phases == 1 else RateControl(phases, lambda: len(reader.channel), AHEAD - 1)
-        samples = samples if control is None else control.passed(samples)
-        reader = stack.enter_context(Prefetch(samples, AHEAD, policy))
+        reader, control = read_ahead(samples, policy, places)
+        stack.enter_context(reader)
         overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
         writer = stack.enter_context(Worker(write, AHEAD))
         between = None if overlay is None else overlay.channel
@@ -161,6 +160,7 @@ def write_outputs(
         report("segmenting", 0, expected)
         segmenter.reset()
         for sample in chain(reader, [None]):
+            reached = reached if sample is None else max(reached, sample.second + 1)
             began = time.perf_counter()
             segmented = list(segmenter.finish() if sample is None else segmenter.push(sample))
             inference += time.perf_counter() - began
@@ -177,9 +177,32 @@ def write_outputs(
             record.timings["write_masks"] -= overlay.channel.blocked
     record.timings["total"] = time.perf_counter() - start
     record.most_waiting = {"read": reader.channel.most, "segmented": writer.channel.most}
-    record.dropped = reader.channel.dropped
-    record.left_out = {} if control is None else control.counters
+    _count_dropped(record, reader.channel.dropped, reached, control)
     return record
+
+
+def _count_dropped(record: Record, dropped: int, reached: int, control: RateControl | None) -> None:
+    """Count what a source of so many seconds lost with its dropped samples, of which several may be of one second."""
+    if dropped:
+        record.dropped = reached - record.seconds
+    if control is not None:
+        control.left_out += dropped
+        record.left_out = control.counters
+
+
+def read_ahead(
+    samples: Iterator[Sample], policy: Policy, places: Places | None
+) -> tuple[Prefetch[Sample], RateControl | None]:
+    """Make the thread that reads samples, not yet started; what controls their rate, where they are not to wait.
+
+    Args:
+        samples, policy, places: as of `write_outputs`.
+    """
+    if places is None or policy == "block":
+        return Prefetch(samples, AHEAD, policy), None
+    control = RateControl(places.phases, lambda: len(reader.channel), AHEAD - 1)
+    reader = Prefetch(control.passed(samples), AHEAD, policy)
+    return reader, control
 
 
 def _write_results(

@@ -15,6 +15,7 @@ class RateControl:
     """Passes on the samples of as many phases as the network has time for.
 
     Of k phases, those whose number is a multiple of a divisor of k stay: masks remain evenly spaced, and each is exact.
+    Each divisor divides the next, so that a lower rate only ever ends phases, and begins none.
     A lower rate follows at once where samples wait, a higher one after a while in which none did.
 
     Args:
@@ -24,7 +25,10 @@ class RateControl:
     """
 
     def __init__(self, phases: int, waiting: Callable[[], int], most: int) -> None:
-        self._steps = [step for step in range(1, phases + 1) if phases % step == 0]
+        self._steps = [1]
+        for step in range(2, phases + 1):
+            if phases % step == 0 == step % self._steps[-1]:
+                self._steps.append(step)
         self._phases, self._waiting, self._most = phases, waiting, most
         self._level = 0  # of the steps
         self._calm_since, self._patience = Fraction(0), PATIENCE

@@ -25,7 +25,7 @@ from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.sources import LiveSource, parse_source
 from avsbg.runtime.segment.pipeline import AHEAD, Options
 from avsbg.runtime.segment.run import segment_live, segment_video
-from avsbg.runtime.segment.segmenter import ClipSegmenter
+from avsbg.runtime.segment.segmenter import ClipSegmenter, InterleavedSegmenter
 from fixtures.videos import steady, tone, write_video
 
 WHITE = "color=white:size=64x48:rate=10"
@@ -227,6 +227,23 @@ def test_a_source_faster_than_the_network(tiny: Bundle, tmp_path: Path, drop: bo
     assert (summary["dropped_seconds"] > 0) == drop
     assert max(summary["most_waiting"].values()) <= AHEAD
     assert summary["video"]["live"]["policy"] == ("drop-oldest" if drop else "block")
+
+
+def test_at_several_masks_a_second_seconds_and_masks_that_were_dropped_are_told_apart(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    class Slower(_Slow):
+        delay = 0.3
+
+    with create("onnxruntime", tiny) as backend:
+        summary, _ = segment_live(
+            InterleavedSegmenter(lambda: Slower(backend)), source(BOTH), tmp_path / "out",
+            Options(masks="none", overlay=False, rate=6),
+            stop=threading.Event(), duration=30, policy="drop-oldest",
+        )  # fmt: skip
+    assert summary["seconds"] + summary["dropped_seconds"] == 30
+    assert summary["masks"] + summary["masks_left_out"] == 6 * 30
+    assert summary["dropped_seconds"] > 0
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,18 @@ def test_the_rate_falls_at_once_and_rises_after_a_while() -> None:
     waiting = 9  # for good: one mask a second is left, and none is lost before the next sample
     last = list(control.passed(iter(samples[:18])))
     assert [sample.phase for sample in last[-2:]] == [0, 0] and control.rate == 1
+
+
+@pytest.mark.parametrize(("phases", "rates"), [(12, [12, 6, 3, 1]), (30, [30, 15, 5, 1]), (7, [7, 1])])
+def test_a_falling_rate_begins_no_phase(phases: int, rates: list[int]) -> None:
+    waiting = 0
+    control = RateControl(phases, lambda: waiting, 3)
+    kept: list[set[int]] = [set() for _ in rates]
+    for sample in random_samples(phases, len(rates), 0):
+        waiting = 3 if sample.second and sample.phase == 0 else 0  # once a second, the network cannot follow
+        kept[sample.second] |= {passed.phase for passed in control.passed(iter([sample]))}
+    assert [len(of_second) for of_second in kept] == rates
+    assert all(later < earlier for earlier, later in pairwise(kept))
 
 
 def test_a_stream_by_clips_has_the_partners_of_clips(tiny_stream: Bundle) -> None:
