@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from avsbg.runtime.backends import Backend
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.streaming.frame_pair import Partner, check_pair
+from avsbg.runtime.streaming.frame_pair import MAX_GAP, Partner, check_pair
 
 Array = NDArray[Any]
 Features = dict[str, Array]
@@ -57,11 +57,18 @@ _Pair = tuple[_Frame, _Frame, Partner]
 @dataclass
 class _Sequence:
     last: _Frame | None = None
-    before: _Frame | None = None
+    before: _Frame | None = None  # `last`, unless there is a gap between them
+
+
+def _last_pair(stream: _Sequence) -> _Pair | None:
+    """The last frame with the one before it, where none follows."""
+    if stream.last is None:
+        return None
+    return stream.last, stream.before or stream.last, "previous" if stream.before else "itself"
 
 
 class SequenceSegmenter:
-    """Segments the frames of many streams.
+    """Segments the frames of many streams; frames more than `MAX_GAP` seconds apart are no partners.
 
     Args:
         encode, decode: open backends of a stream's two graphs.
@@ -121,22 +128,22 @@ class SequenceSegmenter:
             before = "" if last is None else f", later than {last.timestamp}"
             return BackendError(f"a frame's timestamp is a number of seconds{before}, not {timestamp}.")
         frame = _Frame(0 if last is None else last.index + 1, timestamp, features)
-        stream.before, stream.last = last, frame
+        has_gap = last is not None and timestamp - last.timestamp > MAX_GAP
+        ended = _last_pair(stream) if has_gap else None
+        stream.before, stream.last = None if has_gap else last, frame
         self._sequences[request.sequence] = stream
         self._sequences.move_to_end(request.sequence)
         while len(self._sequences) > self._capacity:
             self._sequences.popitem(last=False)
         if not self._has_partners:
             return frame, frame, "none"
-        return None if last is None else (last, frame, "next")
+        return ended if last is None or has_gap else (last, frame, "next")
 
     def _end(self, request: SequenceRequest) -> _Pair | BackendError | None:
         stream = self._sequences.pop(request.sequence, None)
         if stream is None or stream.last is None or request.start:
             return BackendError(f"the stream {request.sequence} has not begun, so there is no last mask of it.")
-        if not self._has_partners:
-            return None
-        return stream.last, stream.before or stream.last, "previous" if stream.before else "itself"
+        return _last_pair(stream) if self._has_partners else None
 
     def _encode_frames(self, requests: Sequence[SequenceRequest]) -> list[Features]:
         if not requests:

@@ -63,6 +63,13 @@ def test_timestamps_are_the_clients_or_a_second_apart(segmenter: SequenceSegment
     assert "later than 5.0, not 5.0" in str(error)
 
 
+def test_frames_across_a_gap_are_no_partners(segmenter: SequenceSegmenter) -> None:
+    times = {1: 0.0, 2: 2.0, 3: 4.5, 4: 9.0}
+    steps = [request(1, value, start=value == 1, timestamp=time) for value, time in times.items()]
+    masks = [told(segmenter.step([one])[0]) for one in (*steps, request(1, end=True))]
+    assert masks == [None, (1, 2, 0, "next"), (2, 1, 1, "previous"), (3, 3, 2, "itself"), (4, 4, 3, "itself")]
+
+
 def test_what_is_wrong_with_one_stream_is_its_own_affair(segmenter: SequenceSegmenter) -> None:
     segmenter.step([request(1, 1, start=True), request(2, 2, start=True, sound=np.nan)])
     unknown, fine, bad, ended = segmenter.step([request(3, 9), request(1, 4), request(2, 5), request(4, end=True)])
