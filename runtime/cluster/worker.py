@@ -11,7 +11,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -23,7 +23,7 @@ from avsbg.runtime.cluster.collection import CollectionItem, is_address
 from avsbg.runtime.errors import MediaError, OutputError
 from avsbg.runtime.processes import IsolatedWorker
 from avsbg.runtime.segment.batch import BatchItem, BatchResult, VideoWorker, open_video_worker
-from avsbg.runtime.segment.pipeline import Options
+from avsbg.runtime.segment.pipeline import FRAMES, Options
 from avsbg.runtime.segment.run import SUMMARY
 from avsbg.runtime.segment.segmenter import Segmenter
 
@@ -148,24 +148,38 @@ def _fetch_summary(output: str, target: Path) -> None:
     """Fetch the summary of an earlier run, by which the worker knows whether it was this one."""
     import fsspec
 
-    with suppress(Exception), fsspec.open(f"{output}/{SUMMARY}", "rb") as stream:
-        text = stream.read()
-        target.mkdir()
-        (target / SUMMARY).write_bytes(text)
+    try:
+        with fsspec.open(f"{output}/{SUMMARY}", "rb") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        return
+    except Exception as error:  # each file system has errors of its own
+        raise MediaError(f"{output}/{SUMMARY} cannot be fetched: {first_line(error)}.") from error
+    target.mkdir()
+    (target / SUMMARY).write_bytes(text)
 
 
 def _put(target: Path, output: str) -> None:
-    """Copy an output to an address; its summary, which says that it is complete, comes last."""
+    """Copy an output to an address; its summary, which says that it is complete, comes last.
+
+    `frames.jsonl` comes first, by which a copy that was broken off is known as a run that may be replaced.
+    """
     import fsspec
 
     try:
         files, place = fsspec.core.url_to_fs(output)
         if files.exists(place):
+            # An object store may hold a file of the same name as a folder: removing one would remove the other.
+            if files.isfile(place) or not any(files.exists(f"{place}/{name}") for name in (SUMMARY, FRAMES)):
+                problem = f"{output} exists and holds no earlier run, so it is not replaced."
+                raise MediaError(problem, "Choose another -o.")
             files.rm(place, recursive=True)
         paths = sorted(path for path in target.rglob("*") if path.is_file())
-        for path in sorted(paths, key=lambda path: path == target / SUMMARY):
+        for path in sorted(paths, key=lambda path: (path == target / SUMMARY, path != target / FRAMES)):
             name = f"{place}/{path.relative_to(target).as_posix()}"
             files.makedirs(name.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), name)
+    except MediaError:
+        raise
     except Exception as error:  # each file system has errors of its own
         raise OutputError(f"the output {output} cannot be written: {first_line(error)}.") from error
