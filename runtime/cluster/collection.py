@@ -73,19 +73,21 @@ def list_collection(sources: Sequence[str], column: str = "video") -> list[Colle
 
 def _named(texts: Sequence[str]) -> list[CollectionItem]:
     """Videos with their names: their paths from the folder on that holds all of them."""
-    # Not resolved: a link keeps its name.
-    paths = [PurePosixPath(_place(text) if is_address(text) else Path(text).absolute()) for text in texts]
+    # Not resolved: a link keeps its name. Without `..`, by which a name would lead out of the output.
+    paths = [
+        PurePosixPath(os.path.normpath(_place(text) if is_address(text) else Path(text).absolute())) for text in texts
+    ]
+    for text, path in zip(texts, paths, strict=True):
+        if path == path.parent:
+            raise MediaError(f"{text} names no video.")
     if not paths:
         return []
     common = os.path.commonpath([path.parent for path in paths])
-    return [
-        CollectionItem(text, path.relative_to(common).as_posix().partition("?")[0])
-        for text, path in zip(texts, paths, strict=True)
-    ]
+    return [CollectionItem(text, path.relative_to(common).as_posix()) for text, path in zip(texts, paths, strict=True)]
 
 
 def _place(address: str) -> str:
-    return "/" + _ADDRESS.sub("", address).lstrip("/")
+    return "/" + _ADDRESS.sub("", address).partition("?")[0].lstrip("/")
 
 
 def _read_list(path: Path) -> list[str]:

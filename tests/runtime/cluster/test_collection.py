@@ -34,6 +34,16 @@ def test_a_list_has_paths_beside_it_addresses_and_comments(folder: Path) -> None
     assert [name for _, name in pairs(listing)] == ["host/x/one.mp4", "bucket/y/one.mp4"]
 
 
+def test_no_name_leads_out_of_the_output(folder: Path) -> None:
+    listing = folder / "list.txt"
+    listing.write_text("../videos/a/one.mp4\nb/../b/two.webm\n")
+    assert [name for _, name in pairs(listing)] == ["a/one.mp4", "b/two.webm"]
+    listing.write_text("s3://bucket/x/../../../y/one.mp4\ns3://bucket/z/two.mp4?signature=/../../three.mp4\n")
+    assert [name for _, name in pairs(listing)] == ["y/one.mp4", "bucket/z/two.mp4"]
+    with pytest.raises(MediaError, match=r"s3://bucket/\.\. names no video"):
+        pairs("s3://bucket/..")
+
+
 def test_an_address_alone_has_its_last_part_as_a_name() -> None:
     assert pairs("https://host/deep/video.mp4") == [("https://host/deep/video.mp4", "video.mp4")]
 
