@@ -121,7 +121,9 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")
         if self._checks is not None:
-            graphs = (graph for graph in self.manifest.graphs.values() if graph.file == name)
+            # What TensorRT parses of a graph names the graph's own external data.
+            parsed = {engine.graph for engine in self.manifest.engines.values() if engine.parsed_file == name}
+            graphs = (one for key, one in self.manifest.graphs.items() if one.file == name or key in parsed)
             needed = {name}.union(*(graph.external_data for graph in graphs))
             self.begin_checks(needed)
             for one in needed:

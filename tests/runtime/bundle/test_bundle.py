@@ -12,6 +12,7 @@ from avsbg.runtime.bundle import Bundle, sha256, write_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST, FileRecord
 from avsbg.runtime.errors import BundleError
 from fixtures import tiny_bundle
+from fixtures.engines import add_engine
 
 
 def test_what_was_written_is_read(tiny: Bundle) -> None:
@@ -191,6 +192,21 @@ def test_deferred_hashes_of_a_graph_are_those_of_its_weights_too(bundle_copy: Pa
     assert opened.file("clip.plain.onnx").is_file()
     with pytest.raises(BundleError, match=r"weights\.bin of the bundle .* has changed"):
         opened.file("clip.onnx")
+
+
+def test_deferred_hashes_of_a_parsed_graph_are_those_of_its_weights_too(bundle_copy: Path) -> None:
+    (bundle_copy / "weights.bin").write_bytes(b"weights")
+    (bundle_copy / "clip.plugin.onnx").write_bytes(b"parsed")
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    document["graphs"]["clip"]["external_data"] = ["weights.bin"]
+    document["files"]["weights.bin"] = {"sha256": sha256(bundle_copy / "weights.bin"), "bytes": 7}
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    plugin = {"sha256": "0" * 64, "operators": ["MeanCorrelation"], "version": "1", "namespace": ""}
+    add_engine(bundle_copy, "one", graph="clip", operator="plugin", plugin=plugin, parsed_file="clip.plugin.onnx")
+    assert Bundle.open(bundle_copy, defer=True).file("clip.plugin.onnx").is_file()
+    (bundle_copy / "weights.bin").write_bytes(b"weighty")
+    with pytest.raises(BundleError, match=r"weights\.bin of the bundle .* has changed: its sha256"):
+        Bundle.open(bundle_copy, defer=True).file("clip.plugin.onnx")
 
 
 def test_a_size_that_changed_shows_at_once(bundle_copy: Path) -> None:
