@@ -22,7 +22,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 class CollectionItem:
     """A video of a collection."""
 
-    source: str  # a path, or an address
+    source: str  # an absolute path, since workers of a cluster have another working directory, or an address
     name: str  # of its output, a path in the collection's; unique in it
 
 
@@ -52,7 +52,7 @@ def list_collection(sources: Sequence[str], column: str = "video") -> list[Colle
             if not videos:
                 hint = f"Looked for: {', '.join(sorted(VIDEO_SUFFIXES))}."
                 raise MediaError(f"the folder {path} holds no video.", hint)
-            found += [CollectionItem(str(one), one.relative_to(path).as_posix()) for one in videos]
+            found += [CollectionItem(str(one.absolute()), one.relative_to(path).as_posix()) for one in videos]
         elif not path.exists():
             raise MediaError(f"there is no video, folder, list or table at {path}.")
         elif path.suffix.lower() in LISTS:
@@ -73,17 +73,17 @@ def list_collection(sources: Sequence[str], column: str = "video") -> list[Colle
 
 def _named(texts: Sequence[str]) -> list[CollectionItem]:
     """Videos with their names: their paths from the folder on that holds all of them."""
-    # Not resolved: a link keeps its name. Without `..`, by which a name would lead out of the output.
-    paths = [
-        PurePosixPath(os.path.normpath(_place(text) if is_address(text) else Path(text).absolute())) for text in texts
-    ]
-    for text, path in zip(texts, paths, strict=True):
+    # Not resolved: a link keeps its name.
+    sources = [text if is_address(text) else str(Path(text).absolute()) for text in texts]
+    # Without `..`, by which a name would lead out of the output.
+    paths = [PurePosixPath(os.path.normpath(_place(one) if is_address(one) else one)) for one in sources]
+    for one, path in zip(sources, paths, strict=True):
         if path == path.parent:
-            raise MediaError(f"{text} names no video.")
+            raise MediaError(f"{one} names no video.")
     if not paths:
         return []
     common = os.path.commonpath([path.parent for path in paths])
-    return [CollectionItem(text, path.relative_to(common).as_posix()) for text, path in zip(texts, paths, strict=True)]
+    return [CollectionItem(one, path.relative_to(common).as_posix()) for one, path in zip(sources, paths, strict=True)]
 
 
 def _place(address: str) -> str:

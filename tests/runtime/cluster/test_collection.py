@@ -44,6 +44,14 @@ def test_no_name_leads_out_of_the_output(folder: Path) -> None:
         pairs("s3://bucket/..")
 
 
+def test_sources_are_absolute(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers of a cluster have another working directory."""
+    monkeypatch.chdir(folder)
+    (folder / "list.txt").write_text("b/two.webm\n")
+    assert pairs("a", "list.txt") == [(f"{folder}/a/one.mp4", "one.mp4"), (f"{folder}/b/two.webm", "two.webm")]
+    assert pairs("a/one.mp4") == [(f"{folder}/a/one.mp4", "one.mp4")]
+
+
 def test_an_address_alone_has_its_last_part_as_a_name() -> None:
     assert pairs("https://host/deep/video.mp4") == [("https://host/deep/video.mp4", "video.mp4")]
 
