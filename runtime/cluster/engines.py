@@ -5,9 +5,10 @@ Rows are paths: each worker decodes its videos itself, so that nothing large pas
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +96,15 @@ def _work_through(job: Job, items: Sequence[CollectionItem], options: ClusterOpt
         max_restarts=-1,
         max_task_retries=1,
     )
-    waiting = {item.source: item for item in items}
+    # By the output: a collection may have a source twice.
+    waiting = {join_address(job.output, item.name): item for item in items}
     for row in results.iter_rows():
         result = CollectionResult(**row)
-        if waiting.pop(result.source, None) is not None:
+        if waiting.pop(result.output, None) is not None:
             yield result
-    for item in waiting.values():
+    for output, item in waiting.items():
         reason = "the worker that had it died twice, perhaps for want of memory, or its machine was lost."
-        yield CollectionResult(item.source, join_address(job.output, item.name), "failed", reason, attempts=2)
+        yield CollectionResult(item.source, output, "failed", reason, attempts=2)
 
 
 def _fitting(resources: dict[str, float], options: ClusterOptions) -> int:
@@ -116,20 +118,32 @@ class RayWorker:
     """An actor of the pool: it opens the network once, and segments the videos of one batch after the other."""
 
     def __init__(self, job: Job) -> None:
+        self._output = job.output
         self._stack = ExitStack()
         self._worker = self._stack.enter_context(CollectionWorker(job))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
         """Segment the videos of a batch: its columns `source` and `name` become those of results."""
         items = [CollectionItem(str(one), str(name)) for one, name in zip(batch["source"], batch["name"], strict=True)]
-        rows = [asdict(self._worker(item)) for item in items]
+        rows = [asdict(self._segment(item)) for item in items]
         return {key: [row[key] for row in rows] for key in rows[0]}
+
+    def _segment(self, item: CollectionItem) -> CollectionResult:
+        try:
+            return self._worker(item)
+        except OutputError as error:  # of this machine's disk, perhaps: raised here, Ray would lose its reason
+            output, host = join_address(self._output, item.name), socket.gethostname()
+            return CollectionResult(
+                item.source, output, "failed", str(error), attempts=1, host=host, process=os.getpid()
+            )
 
 
 def collect(
     results: Iterator[CollectionResult], output: str, report: Callable[[CollectionResult], None]
 ) -> list[CollectionResult]:
-    """Report each result as it comes, and write all of them as a table, also where the work breaks off.
+    """Report each result as it comes, and write all of them as a table.
+
+    Where the work breaks off, the table keeps what an earlier one says of videos that were not reached.
 
     Raises:
         OutputError: the table cannot be written.
@@ -139,9 +153,34 @@ def collect(
         for result in results:
             found.append(result)
             report(result)
-    finally:
-        write_results(found, output)
+    except BaseException:
+        if found:
+            # The error that broke off the work is the one to tell; an earlier table that cannot be read stays.
+            with suppress(Exception):
+                reached = {result.output for result in found}
+                earlier = [result for result in read_results(output) if result.output not in reached]
+                write_results([*earlier, *found], output)
+        raise
+    write_results(found, output)
     return found
+
+
+def read_results(output: str) -> list[CollectionResult]:
+    """Read the `results.parquet` of an earlier run; no results without one."""
+    from pyarrow import parquet
+
+    place = join_address(output, RESULTS)
+    try:
+        if is_address(output):
+            import fsspec
+
+            with fsspec.open(place, "rb") as stream:
+                table = parquet.read_table(stream)
+        else:
+            table = parquet.read_table(place)
+    except FileNotFoundError:
+        return []
+    return [CollectionResult(**row) for row in table.to_pylist()]
 
 
 def write_results(results: Sequence[CollectionResult], output: str) -> None:

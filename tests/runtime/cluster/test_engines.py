@@ -1,0 +1,96 @@
+"""Results of a collection: the table where the work breaks off, and what workers of a cluster answer."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from avsbg.runtime.cluster import engines
+from avsbg.runtime.cluster.collection import CollectionItem
+from avsbg.runtime.cluster.engines import ClusterOptions, run_ray
+from avsbg.runtime.cluster.worker import CollectionResult, Job
+from avsbg.runtime.errors import OutputError
+from avsbg.runtime.segment.pipeline import Options
+from fixtures.environments import run_there
+
+# In the environment that has pyarrow: a complete collection, then one that breaks off after so many, twice.
+COLLECT = """
+import json, sys
+from avsbg.runtime.cluster.engines import collect, read_results
+from avsbg.runtime.cluster.worker import CollectionResult
+output = sys.argv[1]
+def results(names, state, error=None):
+    yield from (CollectionResult(name, f"{output}/{name}", state) for name in names)
+    if error is not None:
+        raise error
+def told():
+    return {result.source: result.state for result in read_results(output)}
+assert read_results(output) == []
+collect(results("abc", "done"), output, lambda _: None)
+seen = [told()]
+for names, error in (("", KeyboardInterrupt("first")), ("b", KeyboardInterrupt("second"))):
+    try:
+        collect(results(names, "finished before", error), output, lambda _: None)
+    except KeyboardInterrupt as raised:
+        seen += [str(raised), told()]
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_an_interruption_keeps_what_was_not_reached(tmp_path: Path, scheme: str) -> None:
+    done = run_there("services", "-c", COLLECT, f"{scheme}{tmp_path}")
+    assert done.returncode == 0, done.stderr[-3000:]
+    complete = dict.fromkeys("abc", "done")
+    assert json.loads(done.stdout) == [complete, "first", complete, "second", {**complete, "b": "finished before"}]
+
+
+@pytest.fixture
+def ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cluster that is this process: Ray's functions that are called, without a machine of its own."""
+
+    class Rows(list):
+        def map_batches(self, actor: type, *, fn_constructor_args: tuple, **_: object) -> SimpleNamespace:
+            work = actor(*fn_constructor_args)
+            batches = [work({key: [value] for key, value in row.items()}) for row in self]
+            rows = [{key: values[0] for key, values in batch.items()} for batch in batches]
+            return SimpleNamespace(iter_rows=lambda: rows)
+
+    data = SimpleNamespace(
+        DataContext=SimpleNamespace(get_current=SimpleNamespace),
+        from_items=lambda rows, **_: Rows(rows),
+        ActorPoolStrategy=lambda **_: None,
+    )
+    played = SimpleNamespace(data=data, is_initialized=lambda: True, shutdown=lambda: None, cluster_resources=dict)
+    monkeypatch.setitem(sys.modules, "ray", played)
+
+
+def test_a_full_disk_of_a_cluster_is_told_and_a_source_may_come_twice(
+    ray: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def worker(_: Job) -> Iterator[object]:
+        def work(item: CollectionItem) -> CollectionResult:
+            if item.name == "b.mp4":
+                raise OutputError("the output /out/b.mp4 cannot be written: No space left on device.")
+            return CollectionResult(item.source, f"/out/{item.name}", "done")
+
+        yield work
+
+    monkeypatch.setattr(engines, "CollectionWorker", worker)
+    items = [CollectionItem("/v/a.mp4", "a.mp4"), CollectionItem("/v/a.mp4", "v/a.mp4")]
+    items += [CollectionItem("/v/b.mp4", "b.mp4")]
+    job = Job(nullcontext, Options(), "/out")  # type: ignore[arg-type]
+    results = {result.output: result for result in run_ray(job, items, ClusterOptions())}
+    assert {output: result.state for output, result in results.items()} == {
+        "/out/a.mp4": "done",
+        "/out/v/a.mp4": "done",
+        "/out/b.mp4": "failed",
+    }
+    assert results["/out/b.mp4"].error == "the output /out/b.mp4 cannot be written: No space left on device."
