@@ -47,6 +47,7 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
         interruptible(),
         open_page(
             opened.manifest.name,
+            bundle.resolve(),
             ["auto", *dict.fromkeys(runnable)],
             partial(open_page_work, bundle.resolve()),
             limits,

@@ -23,7 +23,7 @@ def open_page_work(bundle: Path, progress: Progress) -> Iterator[Callable[[PageR
         from avsbg.runtime.segment.pipeline import OVERLAY, Options
         from avsbg.runtime.segment.run import segment_video
 
-        check_video(request.video, request.most_seconds)
+        check_video(request.video, request.most_seconds, request.most_megabytes)
         output = request.folder / "run"
         with open_segmenter(bundle, request.backend, stream=None, live=False) as segmenter:
             threshold = Options.threshold if segmenter.bundle.manifest.labels else request.threshold

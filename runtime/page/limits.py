@@ -40,6 +40,7 @@ class PageRequest:
     silent: bool = False
     attention: bool = False  # attention maps too
     most_seconds: int = 60
+    most_megabytes: int = 100
 
 
 @dataclass(frozen=True)
@@ -52,15 +53,18 @@ class PageResult:
     sheet: Path | None = None  # attention maps
 
 
-def check_video(path: Path, most_seconds: int) -> None:
-    """Check a video's header; a `MediaError` says why it is refused."""
+def check_video(path: Path, most_seconds: int, most_megabytes: int) -> None:
+    """Check a video's header and size; a `MediaError` says why it is refused."""
     video = probe(path)
+    if (size := path.stat().st_size) > most_megabytes * 2**20:
+        problem = f"the file has {size / 2**20:.1f} MB; this page takes up to {most_megabytes} MB."
+        raise MediaError(problem, "Cut it, or record anew.")
     if video.duration is None or video.duration > most_seconds:
         length = "of unknown length" if video.duration is None else f"{float(video.duration):.1f} s long"
         raise MediaError(f"the video is {length}; this page takes up to {most_seconds} s.", "Cut it, or record anew.")
     if video.width * video.height > MOST_PIXELS:
-        size = f"{video.width} x {video.height}"
-        raise MediaError(f"the video's frames are {size}; this page takes up to 3840 x 2160.", "Make them smaller.")
+        frames = f"{video.width} x {video.height}"
+        raise MediaError(f"the video's frames are {frames}; this page takes up to 3840 x 2160.", "Make them smaller.")
 
 
 def run_request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ _PREFIX = "avsbg-page."
 @contextmanager
 def open_page(
     name: str,
+    bundle: Path,
     backends: list[str],
     open_work: Opener[PageRequest, PageResult],
     limits: Limits,
@@ -42,6 +44,7 @@ def open_page(
 
     Args:
         name: the bundle's, for the title.
+        bundle: the bundle's absolute path, which is not told to anybody.
         backends: what can execute it, the first one chosen.
         open_work: opens what works on requests, in a process of its own.
         limits: of each request.
@@ -61,7 +64,7 @@ def open_page(
         raise WorkerError(f"gradio cannot be imported: {error}.", hint) from error
     with tempfile.TemporaryDirectory(prefix=_PREFIX) as root:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / "files")
-        blocks = _build(gradio, name, backends, _worker(gradio, open_work, limits, Path(root)), limits,
+        blocks = _build(gradio, name, backends, _worker(gradio, bundle, open_work, limits, Path(root)), limits,
                         shows_attention=shows_attention, decides_classes=decides_classes)  # fmt: skip
         blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.workers, api_open=False)
         try:
@@ -84,7 +87,7 @@ def wait_for_interrupt() -> None:
 
 
 def _worker(
-    gradio: Any, open_work: Opener[PageRequest, PageResult], limits: Limits, root: Path
+    gradio: Any, bundle: Path, open_work: Opener[PageRequest, PageResult], limits: Limits, root: Path
 ) -> Callable[..., tuple[Any, ...]]:
     """The function behind the button: a video and its settings to the values of status, video, files and maps."""
 
@@ -102,12 +105,12 @@ def _worker(
         progress(0, desc="Opening the network")
         with tempfile.TemporaryDirectory(dir=root) as folder:
             request = PageRequest(
-                Path(video), Path(folder), backend, threshold, silent, attention, most_seconds=limits.seconds
+                Path(video), Path(folder), backend, threshold, silent, attention, limits.seconds, limits.megabytes
             )
             try:
                 result = run_request(open_work, request, limits, report)
             except AvsbgError as error:
-                return f"**Not done:** {_sentence(str(error), request)}", None, None, hidden
+                return f"**Not done:** {remove_paths(str(error), bundle, request)}", None, None, hidden
             # The folder goes now: what is shown are copies of gradio's, which it removes in time.
             keep = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
             paths = [
@@ -120,9 +123,33 @@ def _worker(
     return segment
 
 
-def _sentence(text: str, request: PageRequest) -> str:
+def remove_paths(text: str, bundle: Path, request: PageRequest) -> str:
     """An error without this machine's paths, nor words of the command line."""
-    return text.replace(str(request.video), request.video.name).replace("--no-sound", "“Without sound”")
+    for path in (request.video, bundle):
+        text = text.replace(str(path), path.name)
+    text = text.replace(f"{request.folder}/", "")
+    text = re.sub(r"(?<![\w:/.])(?:/[^\s/:;,'\"]+)+/([^\s/:;,'\"]+)", r"\1", text)  # of any other file, its name
+    return text.replace("--no-sound", "“Without sound”")
+
+
+def names_address(value: Any) -> bool:
+    """Whether a value that a client sent names an address of a file, which gradio would fetch, of any size."""
+    if isinstance(value, dict):
+        path = value.get("path")
+        return (isinstance(path, str) and "://" in path) or any(map(names_address, value.values()))
+    return isinstance(value, list) and any(map(names_address, value))
+
+
+def _uploads_only(gradio: Any) -> type[Any]:
+    """gradio's `Blocks`, which take from clients what was uploaded, and fetch nothing, for whichever input."""
+
+    class UploadBlocks(gradio.Blocks):  # type: ignore[misc]
+        async def preprocess_data(self, block_fn: Any, inputs: list[Any], *args: Any, **kwargs: Any) -> Any:
+            if names_address(inputs):
+                raise gradio.Error("This page takes files that are uploaded, and no addresses.")
+            return await super().preprocess_data(block_fn, inputs, *args, **kwargs)
+
+    return UploadBlocks
 
 
 def _status(summary: dict[str, Any]) -> str:
@@ -146,7 +173,7 @@ def _build(
     decides_classes: bool,
 ) -> Any:
     Path(os.environ["GRADIO_TEMP_DIR"]).mkdir(exist_ok=True)
-    with gradio.Blocks(
+    with _uploads_only(gradio)(
         analytics_enabled=False, title=f"avsbg: {name}", delete_cache=(60, 60 * limits.minutes)
     ) as blocks:
         gradio.Markdown(

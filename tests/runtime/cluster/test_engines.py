@@ -1,4 +1,4 @@
-"""Results of a collection: the table where the work breaks off, and what workers of a cluster answer."""
+"""Results of a collection: the table where the work breaks off, and answers of a cluster's workers."""
 
 from __future__ import annotations
 

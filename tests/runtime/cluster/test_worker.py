@@ -1,4 +1,4 @@
-"""Outputs at addresses: what may be replaced, and the order in which files are put."""
+"""Outputs at addresses: which are replaced, and the order in which files are put."""
 
 from __future__ import annotations
 

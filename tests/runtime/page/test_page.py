@@ -106,7 +106,11 @@ def test_clients_that_mean_no_good_get_an_error_and_the_page_goes_on(shown: Show
     for kind in ("given_path", "not_a_video", "playlist"):
         assert "masks per second" not in seen[kind], kind
         assert secret.read_text() not in seen[kind]
-    assert "Not done" in seen["not_a_video"]
+    assert (
+        "Not done" in seen["not_a_video"] and str(shown.temporary) not in seen["not_a_video"].partition("Not done")[2]
+    )
+    for kind in ("address", "hidden_address"):
+        assert "takes files that are uploaded, and no addresses" in seen[kind], seen[kind]
     assert set(seen["flood"]) <= {200, 503} and len(seen["flood"]) == 200
     assert seen["flood"].count(503) >= 100
     assert seen["after"] == 200
