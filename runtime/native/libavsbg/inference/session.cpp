@@ -178,6 +178,11 @@ Tensors Session::run(const std::map<std::string, const Tensor*>& inputs, const s
     const Tensor& tensor = *found->second;
     check(tensor.array(), record, symbols);
     given.push_back(describe(record, tensor.array().shape));
+    // Shapes are the graph's, but buffers are made by the manifest's description of a clip, which may differ.
+    if (tensor.handle() == nullptr && tensor.array().bytes.size() != given.back().bytes) {
+      throw backend_error("the input " + record.name + " has " + std::to_string(tensor.array().bytes.size()) +
+                          " bytes; the graph's contract is " + record.describe() + ".");
+    }
     given.back().data = const_cast<std::uint8_t*>(tensor.array().bytes.data());
     given.back().handle = tensor.handle();
   }
