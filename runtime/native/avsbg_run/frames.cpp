@@ -57,8 +57,9 @@ FramePtr reformat(const AVFrame& frame, int width, int height, AVPixelFormat for
 
 std::vector<std::uint8_t> displayed(const AVFrame& frame, const VideoInfo& video) {
   const Orientation turned = orientation_of(frame, video.orientation);
-  const int stored_width = video.orientation.transposed ? video.height : video.width;
-  const int stored_height = video.orientation.transposed ? video.width : video.height;
+  // A frame may be turned in another way than the first was.
+  const int stored_width = turned.transposed ? video.height : video.width;
+  const int stored_height = turned.transposed ? video.width : video.height;
   FramePtr fitting;  // a frame in the size that the video began with, if that has changed
   const AVFrame* source = &frame;
   if (frame.width != stored_width || frame.height != stored_height) {
