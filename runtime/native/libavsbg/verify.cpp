@@ -66,6 +66,26 @@ double min_miou(const AccuracyRecord* accuracy) {
   return std::max(0.0, std::min(accuracy->min_miou, *accuracy->vectors_miou - (1.0 - accuracy->min_miou)));
 }
 
+// Refuses what the comparison would index beyond its end: ranks and types are those of whoever wrote the bundle.
+void check_comparable(const std::string& file, const std::string& name, const Arrays& reference) {
+  const Array& array = reference.at("outputs." + name);
+  bool fits = array.elements() > 0 && (array.shape.size() == 4 || (name != "probability" && name != "classes"));
+  if (fits && name == "classes") {
+    const auto logits = reference.find("outputs.logits");
+    fits = logits != reference.end() && logits->second.dtype == DType::kFloat32 && logits->second.elements() > 0 &&
+           logits->second.shape.size() == 5;
+    if (fits) {
+      std::vector<std::int64_t> shape = logits->second.shape;
+      shape.erase(shape.begin() + 2);
+      fits = shape == array.shape;
+    }
+  }
+  if (!fits) {
+    throw bundle_error(file + ": the test vectors hold " + name + " in a shape that is not compared.",
+                       "Export the bundle again.");
+  }
+}
+
 avsbg_comparison compare(const std::string& name, const Array& ours, const Arrays& reference, double tolerance) {
   const Array& theirs = reference.at("outputs." + name);
   avsbg_comparison result{};
@@ -113,6 +133,7 @@ bool verify(const Model& model, double tolerance, avsbg_comparison_callback call
       if (outputs.at(name).array().shape != reference.at("outputs." + name).shape) {
         throw bundle_error(record.file + " holds " + name + " in another shape than the graph returns.");
       }
+      check_comparable(record.file, name, reference);
       avsbg_comparison result = compare(name, outputs.at(name).array(), reference, tolerance);
       result.vectors = record.file.c_str();
       result.output = name.c_str();
