@@ -26,10 +26,12 @@ FramePtr from_rgb(const std::vector<std::uint8_t>& pixels, int width, int height
   if (av_frame_get_buffer(result.get(), 0) < 0) throw std::bad_alloc();
   const Owned<SwsContext> scaler(sws_getContext(width, height, AV_PIX_FMT_RGB24, width, height, AV_PIX_FMT_YUV420P,
                                                 SWS_BILINEAR, nullptr, nullptr, nullptr));
+  if (!scaler) throw MediaError("the overlay's frames cannot be converted from RGB.", "Use --no-overlay.");
   const int* const coefficients = sws_getCoefficients(look.matrix == AVCOL_SPC_BT2020_CL ? AVCOL_SPC_BT2020_NCL : look.matrix);
   sws_setColorspaceDetails(scaler.get(), coefficients, 1, coefficients, look.range == AVCOL_RANGE_JPEG, 0, 1 << 16, 1 << 16);
-  const std::uint8_t* const data[] = {pixels.data()};
-  const int stride[] = {3 * width};
+  // swscale reads a pointer and a stride for each of four planes, whatever the format.
+  const std::uint8_t* const data[4] = {pixels.data()};
+  const int stride[4] = {3 * width};
   sws_scale(scaler.get(), data, stride, 0, height, result->data, result->linesize);
   return result;
 }
