@@ -1,9 +1,6 @@
 // Manifests, archives of test vectors and options of whoever wrote the file: no input may do more than be refused.
 // With clang's -fsanitize=fuzzer this is its target (AVSBG_LIBFUZZER); by itself it mutates the files of a folder:
 // fuzz FOLDER SECONDS, whose files are named manifest*, npz* or options*.
-#include <sys/mman.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -33,16 +30,7 @@ void try_manifest(const std::string& text) {
 }
 
 void try_npz(const std::string& content) {
-  const int file = memfd_create("vectors", MFD_CLOEXEC);
-  if (file < 0 || write(file, content.data(), content.size()) != static_cast<ssize_t>(content.size())) std::abort();
-  const std::string path = "/proc/self/fd/" + std::to_string(file);
-  try {
-    if (avsbg::read_npz(path, wanted_arrays()).size() != 2) std::abort();
-  } catch (...) {
-    close(file);
-    throw;
-  }
-  close(file);
+  if (avsbg::read_npz(content, "vectors", wanted_arrays()).size() != 2) std::abort();
 }
 
 // The first bytes are the structure's size and numbers, the rest is a backend's name.

@@ -53,10 +53,16 @@ class Digest {
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
 };
 
-std::string read_text(const std::string& path, std::uint64_t most) {
+std::string sha256_of(const std::string& content) {
+  Digest digest;
+  digest.add(content.data(), content.size());
+  return digest.hex();
+}
+
+std::string read_content(const std::string& path, std::uint64_t most) {
   struct stat status {};
   if (stat(path.c_str(), &status) == 0 && static_cast<std::uint64_t>(status.st_size) > most) {
-    throw bundle_error(path + " has " + std::to_string(status.st_size) + " bytes; a manifest has at most " +
+    throw bundle_error(path + " has " + std::to_string(status.st_size) + " bytes; it is to have at most " +
                        std::to_string(most) + ".");
   }
   std::string text;
@@ -139,10 +145,8 @@ Bundle Bundle::open_once(const std::string& path) {
   }
   Bundle bundle;
   bundle.path_ = path;
-  const std::string text = read_text(file, kMaxManifestBytes);
-  Digest digest;
-  digest.add(text.data(), text.size());
-  bundle.manifest_sha256_ = digest.hex();
+  const std::string text = read_content(file, kMaxManifestBytes);
+  bundle.manifest_sha256_ = sha256_of(text);
   bundle.manifest_ = parse_manifest(text, file);
   for (const auto& [name, record] : bundle.manifest_.files) check_file(path, name, record);
   return bundle;
@@ -169,7 +173,21 @@ Arrays Bundle::read_vectors(const VectorsRecord& record) const {
   std::map<std::string, TensorRecord> wanted;
   for (const TensorRecord& tensor : record.inputs) wanted["inputs." + tensor.name] = tensor;
   for (const TensorRecord& tensor : record.outputs) wanted["outputs." + tensor.name] = tensor;
-  return read_npz(file(record.file), wanted);
+  const std::string path = file(record.file);
+  const FileRecord& listed = manifest_.files.at(record.file);
+  if (listed.bytes > kMaxVectorBytes) {
+    throw bundle_error(path + " has " + std::to_string(listed.bytes) + " bytes; test vectors have at most " +
+                       std::to_string(kMaxVectorBytes) + ".");
+  }
+  const std::string content = read_content(path, listed.bytes);
+  if (sha256_of(content) != listed.sha256) throw bundle_error(path + " has changed since the bundle was opened.", kRestore);
+  return read_npz(content, path, wanted);
+}
+
+void Bundle::check_unchanged() const {
+  if (sha256(file("manifest.json")) != manifest_sha256_) {
+    throw bundle_error("the bundle " + path_ + " was changed while it was opened.", "Try again.");
+  }
 }
 
 GraphName GraphName::parse(const std::string& text) {

@@ -26,8 +26,11 @@ class Bundle {
   const GraphRecord& graph(const std::string& name) const;
   // What a graph's precision costs; of a stream's graphs that of the clip graph.
   const AccuracyRecord* accuracy(const std::string& name) const;
-  // The arrays of a file of test vectors, by `inputs.NAME` and `outputs.NAME`, held against the manifest.
+  // The arrays of a file of test vectors, by `inputs.NAME` and `outputs.NAME`, held against the manifest. The file is
+  // read once: the bytes that are parsed are those whose hash was checked.
   Arrays read_vectors(const VectorsRecord& record) const;
+  // Throws an Error of AVSBG_ERROR_BUNDLE if the manifest is no longer the one that was opened.
+  void check_unchanged() const;
 
  private:
   static Bundle open_once(const std::string& path);

@@ -1,10 +1,6 @@
 // An .npz is a zip archive (APPNOTE.TXT 6.3, PKWARE) of .npy files (numpy.lib.format).
 #include "bundle/npz.h"
 
-#include <fcntl.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include <algorithm>
@@ -22,23 +18,11 @@ constexpr std::size_t kMaxHeader = 65536;
 
 [[noreturn]] void refuse(const std::string& reason) { throw std::runtime_error(reason); }
 
-// A file's bytes, mapped; every access is checked.
+// A file's content; every access is checked.
 class Bytes {
  public:
-  explicit Bytes(const std::string& path) {
-    const int file = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-    struct stat status {};
-    if (file >= 0 && fstat(file, &status) == 0 && status.st_size > 0) {
-      size_ = static_cast<std::size_t>(status.st_size);
-      void* const mapped = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file, 0);
-      data_ = mapped == MAP_FAILED ? nullptr : static_cast<const std::uint8_t*>(mapped);
-    }
-    if (file >= 0) ::close(file);
-    if (data_ == nullptr) refuse("the file cannot be read");
-  }
-  ~Bytes() { munmap(const_cast<std::uint8_t*>(data_), size_); }
-  Bytes(const Bytes&) = delete;
-  Bytes& operator=(const Bytes&) = delete;
+  explicit Bytes(const std::string& content)
+      : data_(reinterpret_cast<const std::uint8_t*>(content.data())), size_(content.size()) {}
 
   std::size_t size() const { return size_; }
   const std::uint8_t* at(std::uint64_t offset, std::uint64_t count) const {
@@ -52,8 +36,8 @@ class Bytes {
   std::uint32_t u32(std::uint64_t offset) const { return u16(offset) | u16(offset + 2) << 16; }
 
  private:
-  const std::uint8_t* data_ = nullptr;
-  std::size_t size_ = 0;
+  const std::uint8_t* data_;
+  std::size_t size_;
 };
 
 struct Member {
@@ -184,9 +168,9 @@ void check_header(MemberReader& reader, const TensorRecord& tensor) {
 
 }  // namespace
 
-Arrays read_npz(const std::string& path, const std::map<std::string, TensorRecord>& wanted) {
+Arrays read_npz(const std::string& content, const std::string& path, const std::map<std::string, TensorRecord>& wanted) {
   try {
-    const Bytes file(path);
+    const Bytes file(content);
     const std::map<std::string, Member> members = list_members(file);
     Arrays arrays;
     for (const auto& [name, tensor] : wanted) {

@@ -27,9 +27,9 @@ using Arrays = std::map<std::string, Array>;
 // An archive could claim to unpack to anything; real vectors are tens of MB.
 constexpr std::uint64_t kMaxVectorBytes = std::uint64_t{2} << 30;
 
-// Reads the arrays `wanted` by name, whose dtypes and shapes must be those given: nothing is allocated for what a file
-// merely claims. Members are stored or deflated; encrypted ones, pickles and other byte orders are refused. Throws an
-// Error of AVSBG_ERROR_BUNDLE.
-Arrays read_npz(const std::string& path, const std::map<std::string, TensorRecord>& wanted);
+// Reads the arrays `wanted` by name from a file's content, whose dtypes and shapes must be those given: nothing is
+// allocated for what a file merely claims. Members are stored or deflated; encrypted ones, pickles and other byte orders
+// are refused. `path` is for messages. Throws an Error of AVSBG_ERROR_BUNDLE.
+Arrays read_npz(const std::string& content, const std::string& path, const std::map<std::string, TensorRecord>& wanted);
 
 }  // namespace avsbg
