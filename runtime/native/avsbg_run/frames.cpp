@@ -103,38 +103,37 @@ std::int64_t FrameChooser::last_tick(std::int64_t second) const {
 std::optional<ChosenFrame> FrameChooser::next() {
   const AVStream* const stream = container_.stream(video_.video.index);
   const Fraction unit(stream->time_base.num, stream->time_base.den);
-  while (ready_.empty() && !ended_) {
-    int index = -1;
-    const FramePtr frame = container_.next(index);
-    if (frame) {
-      if (frame->pts == AV_NOPTS_VALUE) throw MediaError(video_.path + " has a frame without a time stamp.");
-      if (!last_) limit_ = last_tick(0);
-      while (last_ && frame->pts > limit_) {
-        ready_.push_back({second_, Fraction(last_->pts) * unit - video_.start, Fraction(1), last_});
+  while (!ended_) {
+    if (coming_) {
+      // One second at a time: a step of the clock may span any number of them.
+      if (last_ && coming_->pts > limit_) {
+        ChosenFrame chosen{second_, Fraction(last_->pts) * unit - video_.start, Fraction(1), last_};
         limit_ = last_tick(++second_);
+        return chosen;
       }
-      last_ = frame;
+      last_ = std::move(coming_);
+    }
+    int index = -1;
+    coming_ = container_.next(index);
+    if (coming_) {
+      if (coming_->pts == AV_NOPTS_VALUE) throw MediaError(video_.path + " has a frame without a time stamp.");
+      if (!last_) limit_ = last_tick(0);
       continue;
     }
-    ended_ = true;
     if (!last_) throw MediaError(video_.path + " has a video track without a single picture.");
-    const Fraction time = Fraction(last_->pts) * unit - video_.start, end = time + frame_length(*last_, stream);
-    if (video_.stated_end && video_.start + end < *video_.stated_end - kMissing && !video_.end_is_of_file) {
+    end_ = Fraction(last_->pts) * unit - video_.start + frame_length(*last_, stream);
+    if (video_.stated_end && video_.start + end_ < *video_.stated_end - kMissing && !video_.end_is_of_file) {
       throw MediaError(video_.path + " is truncated: it states that it ends at " +
                        std::to_string(video_.stated_end->value()) + " s, but its frames do at " +
-                       std::to_string((video_.start + end).value()) + " s.");
+                       std::to_string((video_.start + end_).value()) + " s.");
     }
-    for (; second_ < 1 || Fraction(second_) + Fraction(1, 2) <= end; ++second_) {
-      Fraction length = end - Fraction(second_);
-      if (length > Fraction(1)) length = Fraction(1);
-      if (length < Fraction(0)) length = Fraction(0);
-      ready_.push_back({second_, time, length, last_});
-    }
+    ended_ = true;
   }
-  if (ready_.empty()) return std::nullopt;
-  ChosenFrame chosen = ready_.front();
-  ready_.pop_front();
-  return chosen;
+  if (second_ >= 1 && Fraction(second_) + Fraction(1, 2) > end_) return std::nullopt;
+  Fraction length = end_ - Fraction(second_);
+  if (length > Fraction(1)) length = Fraction(1);
+  if (length < Fraction(0)) length = Fraction(0);
+  return ChosenFrame{second_++, Fraction(last_->pts) * unit - video_.start, length, last_};
 }
 
 }  // namespace avsbg_run

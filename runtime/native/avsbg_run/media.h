@@ -115,8 +115,8 @@ class FrameChooser {
   int clip_seconds_;
   Fraction offset_;
   std::int64_t second_ = 0, limit_ = 0;
-  FramePtr last_;
-  std::deque<ChosenFrame> ready_;
+  FramePtr last_, coming_;  // the latest frame that may stand for the second, and the one after it
+  Fraction end_;            // of the last frame, once the file has ended
   bool ended_ = false;
 };
 
