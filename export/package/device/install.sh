@@ -3,7 +3,7 @@
 # libraries, engines built for this machine's own GPU; verifies them, measures them, and writes one report.
 #
 # Usage: ./install.sh [OPTION]...
-#   --prefix DIR       where everything goes (default: /opt/avsbg)
+#   --prefix DIR       where everything goes, a folder that is new or empty (default: /opt/avsbg)
 #   --backend NAME     tensorrt, or onnxruntime, which needs no GPU and builds no engine (default: tensorrt, but
 #                      onnxruntime where the package has the C++ runtime alone)
 #   --precision NAME   of the engine; one that the package was made for (default: the first of these)
@@ -19,11 +19,6 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=/dev/null
-. "$here/settings.env"
-for name in TARGET ARCHITECTURE PYTHON_VERSION RUNTIME PRECISIONS PRECISION SCOPE; do
-  [[ -n ${!name:-} ]] || { echo "error: settings.env does not say $name." >&2 && exit 1; }
-done
 
 usage() { sed -n '2,/^set/p' "${BASH_SOURCE[0]}" | sed '$d; s/^# \{0,1\}//'; }
 fail() {
@@ -32,8 +27,7 @@ fail() {
   exit 1
 }
 
-# shellcheck disable=SC2153  # of settings.env
-prefix=/opt/avsbg backend=$([[ $RUNTIME == native ]] && echo onnxruntime || echo tensorrt) precision=$PRECISION implementation=plugin samples=30
+prefix=/opt/avsbg backend='' precision='' implementation=plugin samples=30
 power_mode='' fast_clocks=false online=false source='' engine=true video=''
 while (($#)); do
   case $1 in
@@ -48,6 +42,17 @@ while (($#)); do
   esac
 done
 
+# Nothing of the package is executed or copied before its hashes were checked.
+(cd "$here" && sha256sum --check --quiet SHA256SUMS) || fail "a file of the package is damaged." "Unpack or copy it again."
+# shellcheck source=/dev/null
+. "$here/settings.env"
+for name in TARGET ARCHITECTURE PYTHON_VERSION RUNTIME PRECISIONS PRECISION SCOPE; do
+  [[ -n ${!name:-} ]] || fail "settings.env does not say $name."
+done
+# shellcheck disable=SC2153  # of settings.env
+[[ -n $precision ]] || precision=$PRECISION
+[[ -n $backend ]] || backend=$([[ $RUNTIME == native ]] && echo onnxruntime || echo tensorrt)
+
 [[ $backend == tensorrt || $backend == onnxruntime ]] || fail "there is no backend $backend." "tensorrt or onnxruntime."
 [[ $implementation == plugin || $implementation == plain ]] ||
   fail "there is no implementation $implementation." "plugin or plain."
@@ -60,7 +65,25 @@ done
 [[ $RUNTIME != native || $backend != tensorrt ]] ||
   fail "the package has the C++ runtime alone, which builds no TensorRT engines." \
     "Take --backend onnxruntime, or a package made with --runtime both."
+[[ $RUNTIME != native || -z $source ]] ||
+  fail "avsbg-run reads no live sources, and the package has the C++ runtime alone: --source $source" \
+    "Take a package made with --runtime both."
+
+# The prefix is pasted into a unit and a script, and uninstall.sh removes all of it.
+[[ $prefix == /* ]] || prefix=$PWD/$prefix
+while [[ $prefix == ?*/ ]]; do prefix=${prefix%/}; done
+is_plain() {
+  local LC_ALL=C
+  [[ $1 =~ ^[A-Za-z0-9._/+-]+$ && $1/ != */../* && $1/ != */./* ]]
+}
+is_plain "$prefix" || fail "--prefix may hold letters, digits and . _ / + - only, and no part that is . or ..: $prefix"
 [[ ! -e $prefix/installed.txt ]] || fail "$prefix holds an installation." "Remove it first: $prefix/uninstall.sh"
+if [[ -L $prefix || (-e $prefix && ! -d $prefix) || (-d $prefix && -n $(ls -A "$prefix")) ]]; then
+  fail "$prefix exists and is not an empty folder; uninstall.sh would remove what is in it." "Take another --prefix."
+fi
+if [[ -n $source && $prefix =~ ^/(home|root|run/user|tmp|var/tmp)(/|$) ]]; then
+  fail "the service sees neither home folders nor the machine's temporary ones, as $prefix is." "Take another --prefix."
+fi
 
 # The machine: another processor or JetPack would fail later, and with a worse message.
 machine=$(uname -m)
@@ -78,8 +101,6 @@ if [[ $RUNTIME != native ]]; then
   [[ $found == "$PYTHON_VERSION" ]] || fail "the packages are for Python $PYTHON_VERSION; this machine has $found." \
     "apt install python$PYTHON_VERSION python$PYTHON_VERSION-venv"
 fi
-(cd "$here" && sha256sum --check --quiet SHA256SUMS) || fail "a file of the package is damaged." "Unpack or copy it again."
-
 mkdir -p "$prefix" || fail "$prefix cannot be made." "Run this as root, or take --prefix DIR."
 prefix=$(cd "$prefix" && pwd)
 report=$prefix/report.txt
@@ -206,12 +227,12 @@ fi
 
 if [[ -n $source ]]; then
   step "Service"
-  [[ $RUNTIME != native ]] && command="$prefix/venv/bin/avsbg run" || command=$prefix/bin/avsbg-run
+  mkdir -p "$prefix/out" "$prefix/state" # all that the service may write to
   unit=${AVSBG_UNIT_FOLDER:-/etc/systemd/system}/avsbg-live.service
   escaped=${source//%/%%} escaped=${escaped//\$/\$\$} # systemd takes % for a specifier and $ for a variable
   content=$(<"$here/avsbg-live.service")
   # Quoted, since a bare & in a replacement stands for what is replaced.
-  content=${content//@PREFIX@/"$prefix"} content=${content//@COMMAND@/"$command"}
+  content=${content//@PREFIX@/"$prefix"}
   content=${content//@BACKEND@/"${spec:-onnxruntime}"} content=${content//@SOURCE@/"$escaped"}
   printf '%s\n' "$content" >"$unit"
   printf '%s\n' "$unit" >>"$prefix/installed.txt"

@@ -90,6 +90,8 @@ def test_installs_builds_verifies_measures_and_is_removed(
     assert root.calls() == ["systemctl daemon-reload", "systemctl enable --now avsbg-live.service"]
     unit = root.path / "etc/systemd/system/avsbg-live.service"
     assert '"rtsp://camera/a?b=1&c=50%%25"' in unit.read_text()
+    assert "ReadWritePaths=/opt/avsbg/out /opt/avsbg/state\n" in unit.read_text()
+    assert (root.path / "opt/avsbg/out").is_dir() and (root.path / "opt/avsbg/state").is_dir()
 
     again = root.run(command)
     assert again.returncode == 1 and "Remove it first: /opt/avsbg/uninstall.sh" in again.stderr
@@ -150,6 +152,8 @@ def test_without_python_a_video_becomes_masks_with_two_commands(root: CleanRoot,
     assert root.run(["bash", "-c", "python3 -c 1"]).returncode == 126  # cannot be executed
     times = [Fraction(k, 5) for k in range(25)]
     write_video(root.path / "tmp/video.mkv", times=times, rate=5, sound=np.ones((1, 240000)) / 2)
+    live = root.run([f"/tmp/{folder.name}/install.sh", "--source", "rtsp://camera/a"])
+    assert live.returncode == 1 and "avsbg-run reads no live sources" in live.stderr
     installed = root.run([f"/tmp/{folder.name}/install.sh"])
     assert installed.returncode == 0, installed.stdout + installed.stderr
     ran = root.run(["/opt/avsbg/bin/avsbg-run", "/opt/avsbg/bundle", "/tmp/video.mkv", "-o", "/tmp/out"])
@@ -223,6 +227,15 @@ def test_what_does_not_fit_the_machine_is_refused_before_anything_is_changed(jet
     assert "there is no option --fast" in refuse("--fast")
     assert "not made for int8, but for fp16 bf16" in refuse("--precision", "int8")
     assert "--source cannot hold spaces" in refuse("--source", 'rtsp://a" b')
+    for prefix in ("/opt/a b", "/opt/a%h", "/opt/a;b", "/opt/new/..", "/opt/./new", "/opt/é"):
+        assert "letters, digits and . _ / + - only" in refuse("--prefix", prefix)
+    (jetson.path / "opt/mine").mkdir()
+    (jetson.path / "opt/link").symlink_to("mine")
+    assert "/opt/link exists and is not an empty folder" in refuse("--prefix", "/opt/link/")
+    (jetson.path / "opt/mine/file").touch()
+    for prefix in ("/opt/mine", "/opt/mine/file", "/"):
+        assert f"{prefix} exists and is not an empty folder" in refuse("--prefix", prefix)
+    assert "the service sees neither home folders" in refuse("--source", "rtsp://a", "--prefix", "/home/a")
     (jetson.path / "etc/nv_tegra_release").write_text("# R38 (release), REVISION: 2.0\n")
     assert "whose Jetson Linux is R36; this machine has # R38" in refuse()
     add_jetson(jetson)
@@ -234,7 +247,10 @@ def test_what_does_not_fit_the_machine_is_refused_before_anything_is_changed(jet
     add_jetson(jetson)
     with (jetson.path / "tmp/package/bundle/clip.onnx").open("ab") as stream:
         stream.write(b"x")
+    with (jetson.path / "tmp/package/settings.env").open("a") as stream:
+        stream.write("touch /tmp/executed\n")
     assert "a file of the package is damaged" in refuse()
+    assert not (jetson.path / "tmp/executed").exists()
 
 
 def test_a_power_mode_that_the_machine_does_not_take_is_an_error(jetson: CleanRoot) -> None:
@@ -275,7 +291,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     if analyze is None:
         pytest.skip("systemd-analyze is not installed")
     text = (DEVICE_FILES / "avsbg-live.service").read_text()
-    for name, value in {"COMMAND": "/bin/true", "PREFIX": "/opt", "BACKEND": "x", "SOURCE": "y"}.items():
+    for name, value in {"PREFIX": "/opt", "BACKEND": "x", "SOURCE": "y"}.items():
         text = text.replace(f"@{name}@", value)
     unit = tmp_path / "avsbg-live.service"
     unit.write_text(text)
