@@ -17,12 +17,12 @@ std::optional<Fraction> tagged_duration(const AVStream* stream) {
   const AVDictionaryEntry* const tag = av_dict_get(stream->metadata, "DURATION", nullptr, 0);
   int hours = 0, minutes = 0, seconds = 0, digits = 0;
   char rest[16] = "";
-  if (tag == nullptr || std::sscanf(tag->value, "%d:%2d:%2d.%15[0-9]", &hours, &minutes, &seconds, rest) < 3) {
+  if (tag == nullptr || std::sscanf(tag->value, "%6d:%2d:%2d.%15[0-9]", &hours, &minutes, &seconds, rest) < 3) {
     return std::nullopt;
   }
   std::int64_t scale = 1;
   for (digits = 0; rest[digits] != '\0'; ++digits) scale *= 10;
-  return Fraction(hours * 3600 + minutes * 60 + seconds) + Fraction(std::atoll(rest), scale);
+  return Fraction(std::int64_t{3600} * hours + 60 * minutes + seconds) + Fraction(std::atoll(rest), scale);
 }
 
 bool is_still(const AVStream* stream) {
@@ -89,7 +89,7 @@ void find_end(VideoInfo& video, const AVFormatContext* format, const AVStream* s
     video.stated_end = tagged;
   } else if (format->duration != AV_NOPTS_VALUE) {
     const std::int64_t first = format->start_time == AV_NOPTS_VALUE ? 0 : format->start_time;
-    video.stated_end = Fraction(format->duration + first, AV_TIME_BASE);
+    video.stated_end = Fraction(format->duration, AV_TIME_BASE) + Fraction(first, AV_TIME_BASE);
     video.end_is_of_file = true;
   }
 }

@@ -138,3 +138,6 @@ def test_what_a_stream_does_not_take_is_refused_and_it_goes_on(tiny_stream: Bund
     seconds = pytest.raises(LibraryError, match="max_gap is a number of seconds from 0 on")
     with library.open(tiny_stream.path, uses=STREAMS) as model, seconds, model.stream(max_gap=-1.0):
         pass
+    finite = pytest.raises(LibraryError, match="backend: frame_offset is a finite number")
+    with library.open(tiny_stream.path, uses=STREAMS) as model, finite, model.stream(frame_offset=float("inf")):
+        pass

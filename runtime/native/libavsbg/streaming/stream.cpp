@@ -22,6 +22,9 @@ Stream::Stream(std::shared_ptr<const Model> model, const StreamOptions& options)
       pairing_(*model_, options), timeline_(model_->manifest().sample_rate) {
   check_seconds("max_gap", options.max_gap);
   check_seconds("patience", options.patience);
+  if (!std::isfinite(offset_)) {
+    throw backend_error("frame_offset is a finite number of seconds, not " + std::to_string(offset_) + ".");
+  }
   if (model_->manifest().shared_sound && model_->takes_waveform()) {
     window_ = static_cast<std::size_t>(model_->audio_input().single_shape().at(1));
   }
