@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstddef>
 
 #include "api/guard.h"
 #include "media/preprocessing.h"
@@ -70,10 +71,14 @@ avsbg_status remember(avsbg_status status, const char* message, const char* hint
 
 using namespace avsbg;
 
-// Sizes of the structures in the first version of the interface.
-constexpr std::size_t kModelOptions1 = sizeof(avsbg_model_options), kModelInfo1 = sizeof(avsbg_model_info),
-                      kMaskView1 = sizeof(avsbg_mask_view), kFrame1 = sizeof(avsbg_frame),
-                      kStreamOptions1 = sizeof(avsbg_stream_options), kCounters1 = sizeof(avsbg_stream_counters);
+// Sizes of the structures in the first version of the interface: to the end of the last field that each had then.
+#define AVSBG_SIZE_TO(structure, last) (offsetof(structure, last) + sizeof(structure::last))
+constexpr std::size_t kModelOptions1 = AVSBG_SIZE_TO(avsbg_model_options, runtime_library),
+                      kModelInfo1 = AVSBG_SIZE_TO(avsbg_model_info, frame_offset),
+                      kMaskView1 = AVSBG_SIZE_TO(avsbg_mask_view, device_probability),
+                      kFrame1 = AVSBG_SIZE_TO(avsbg_frame, features),
+                      kStreamOptions1 = AVSBG_SIZE_TO(avsbg_stream_options, frame_offset),
+                      kCounters1 = AVSBG_SIZE_TO(avsbg_stream_counters, sound_missing);
 
 uint32_t avsbg_abi_version(void) { return AVSBG_ABI_VERSION; }
 const char* avsbg_version(void) { return AVSBG_VERSION_TEXT; }

@@ -54,7 +54,8 @@ Structure read_structure(const Structure* given, std::size_t least, const char* 
   return taken;
 }
 
-// Writes a result into the caller's structure, whose `size` says how much of it is there.
+// Writes a result into the caller's structure, whose `size` says how much of it is there; fields of a later version
+// than ours become 0.
 template <typename Structure>
 void write_structure(Structure value, std::size_t least, Structure* target, const char* name) {
   require(target, name);
@@ -64,6 +65,9 @@ void write_structure(Structure value, std::size_t least, Structure* target, cons
   }
   value.size = size;
   std::memcpy(target, &value, size < sizeof(Structure) ? size : sizeof(Structure));
+  if (size > sizeof(Structure)) {
+    std::memset(reinterpret_cast<unsigned char*>(target) + sizeof(Structure), 0, size - sizeof(Structure));
+  }
 }
 
 }  // namespace avsbg

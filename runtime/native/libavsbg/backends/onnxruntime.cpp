@@ -41,6 +41,7 @@ class Runtime {
     const unsigned minor = version.rfind("1.", 0) == 0 ? std::strtoul(version.c_str() + 2, nullptr, 10) : 0;
     if (minor < kOldestApi) throw std::runtime_error(std::string(name) + " is no ONNX Runtime of version 1.20 or later.");
     api = base->GetApi(std::min<unsigned>(minor, ORT_API_VERSION));
+    if (api == nullptr) throw std::runtime_error(std::string(name) + " " + version + " does not have the C interface of its version.");
   }
   // The library stays loaded: its threads and its allocator may outlive a session.
 
@@ -60,8 +61,8 @@ class Runtime {
 
 class OrtSessionHolder {
  public:
-  OrtSessionHolder(const avsbg_session_request& request, nlohmann::json& description)
-      : runtime_(request.runtime_library), api_(*runtime_.api), file_(request.file) {
+  // Delegates, so that the destructor releases what was made before an error.
+  OrtSessionHolder(const avsbg_session_request& request, nlohmann::json& description) : OrtSessionHolder(request) {
     runtime_.check(api_.CreateEnv(ORT_LOGGING_LEVEL_ERROR, "avsbg", &env_));
     runtime_.check(api_.CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory_));
     OrtSessionOptions* options = nullptr;
@@ -120,6 +121,9 @@ class OrtSessionHolder {
   void release(void* handle) const { api_.ReleaseValue(static_cast<OrtValue*>(handle)); }
 
  private:
+  explicit OrtSessionHolder(const avsbg_session_request& request)
+      : runtime_(request.runtime_library), api_(*runtime_.api), file_(request.file) {}
+
   void set_options(const avsbg_session_request& request, OrtSessionOptions* options, nlohmann::json& description) {
     const auto entry = [&](const char* key, const std::string& value) {
       runtime_.check(api_.AddSessionConfigEntry(options, key, value.c_str()));
