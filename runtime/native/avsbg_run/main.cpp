@@ -1,6 +1,7 @@
 // avsbg-run: `avsbg run` and `avsbg verify` without Python.
 #include <cstdio>
 #include <cstring>
+#include <filesystem>
 #include <iostream>
 
 #include "run.h"
@@ -32,6 +33,7 @@ int run(const avsbg::Model& model, const Options& options) {
   for (const Item& item : items) {
     report.push_back({{"video", item.video}, {"output", item.output}, {"state", "not done"}, {"error", nullptr}});
   }
+  if (many) std::filesystem::create_directories(options.output);
   int failed = 0;
   for (std::size_t i = 0; i < items.size(); ++i) {
     bool finished_before = false;
@@ -49,7 +51,7 @@ int run(const avsbg::Model& model, const Options& options) {
       report[i]["error"] = error.what();
       std::cerr << "error: " << error.what() << std::endl;
     }
-    if (many) std::ofstream(options.output + "/batch.json") << report.dump(2) << '\n';
+    if (many) write_text(options.output + "/batch.json", report.dump(2) + '\n');
   }
   if (failed > 0 && many) std::cerr << "error: " << failed << " of " << items.size() << " videos failed." << std::endl;
   return failed > 0 ? 1 : 0;

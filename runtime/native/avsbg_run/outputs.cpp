@@ -47,15 +47,18 @@ class Digest {
 
 }  // namespace
 
-OutputDirectory::OutputDirectory(const std::string& path, bool replace) : target_(path) {
+OutputDirectory::OutputDirectory(const std::string& path, bool replace) {
   if (fs::exists(path) && !replace) {
     throw MediaError(path + " exists already.", "Choose another directory, or replace it with --overwrite.");
   }
   if (fs::exists(path) && !fs::exists(path + "/summary.json")) {
     throw MediaError(path + " exists and holds no earlier run, so it is not replaced.", "Choose another path.");
   }
-  const fs::path parent = fs::absolute(path).lexically_normal().parent_path();
-  const std::string name = fs::absolute(path).lexically_normal().filename().string();
+  fs::path target = fs::absolute(path).lexically_normal();
+  if (!target.has_filename()) target = target.parent_path();  // of a path that ends with a slash
+  target_ = target.string();
+  const fs::path parent = target.parent_path();
+  const std::string name = target.filename().string();
   std::random_device chance;
   std::error_code problem;
   fs::create_directories(parent, problem);
@@ -176,6 +179,7 @@ void CocoWriter::add(std::int64_t second, double time, const std::vector<std::ui
 void CocoWriter::finish() {
   images_.close();
   annotations_.close();
+  if (!images_ || !annotations_) fail(directory_, std::strerror(errno));
   Json categories = Json::array();
   std::vector<std::string> names = labels_.empty() ? std::vector<std::string>{"background", "sounding"} : labels_;
   for (std::size_t i = 1; i < names.size(); ++i) {
@@ -187,11 +191,20 @@ void CocoWriter::finish() {
     const std::string from = directory_ + "/.masks.coco.json." + part;
     target << '"' << part << "\": [\n";
     std::ifstream source(from);
+    if (!source) fail(from, std::strerror(errno));
     if (source.peek() != std::ifstream::traits_type::eof()) target << source.rdbuf();
     target << "\n]" << (std::string(part) == "images" ? ",\n" : "}\n");
     fs::remove(from);
   }
-  if (!target.flush()) fail(directory_, std::strerror(errno));
+  target.close();
+  if (!target) fail(directory_, std::strerror(errno));
+}
+
+void write_text(const std::string& path, const std::string& text) {
+  std::ofstream file(path);
+  file << text;
+  file.close();
+  if (!file) fail(path, std::strerror(errno));
 }
 
 std::string dump_sorted(const Json& value) {
@@ -222,6 +235,7 @@ std::string sha256_of_file(const std::string& path) {
   Digest digest;
   std::vector<char> block(1 << 20);
   while (const std::size_t count = std::fread(block.data(), 1, block.size(), file.get())) digest.add(block.data(), count);
+  if (std::ferror(file.get()) != 0) throw MediaError(path + " cannot be read to its end: " + std::strerror(errno) + ".");
   return digest.hex();
 }
 

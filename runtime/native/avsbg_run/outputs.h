@@ -50,6 +50,9 @@ class CocoWriter {
   std::int64_t image_count_ = 0, annotation_count_ = 0;
 };
 
+// Writes a file whole; an error where the disk is full.
+void write_text(const std::string& path, const std::string& text);
+
 // JSON as Python's json.dumps writes it, keys sorted.
 std::string dump_sorted(const Json& value);
 
