@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from avsbg.runtime.bundle import Bundle, sha256
@@ -241,6 +242,58 @@ def test_vectors_that_are_not_as_the_manifest_says_are_refused(bundle_copy: Path
     assert caught.value.status == "bundle"
 
 
+def test_a_manifest_whose_clip_is_not_the_graphs_is_refused_before_the_graph_runs(
+    bundle_copy: Path, library: Library
+) -> None:
+    """Buffers are made by the manifest's description of a clip: a smaller one would be read beyond its end."""
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    frame = np.zeros((document["clip"]["height"], document["clip"]["width"], 3), np.uint8)
+    document["clip"]["height"] //= 2
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    sound = np.zeros(16000, np.float32)
+    with library.open(bundle_copy) as model, pytest.raises(LibraryError, match="the graph's contract is") as caught:
+        model.run_clip([frame], sound)
+    assert caught.value.status == "backend" and "the input frames has" in caught.value.message
+
+
+def test_vectors_of_another_rank_are_not_compared(bundle_copy: Path, library: Library) -> None:
+    """Graph, vectors and manifest may agree on a rank that the comparison does not know."""
+    graph = onnx.load(bundle_copy / "clip.onnx")
+    (node,) = [node for node in graph.graph.node if "probability" in node.output]
+    node.output[list(node.output).index("probability")] = "whole"
+    graph.graph.node.append(onnx.helper.make_node("Flatten", ["whole"], ["probability"], axis=1))
+    (output,) = [one for one in graph.graph.output if one.name == "probability"]
+    del output.type.tensor_type.shape.dim[2:]
+    output.type.tensor_type.shape.dim[1].dim_value = 5 * 16 * 24
+    onnx.save(graph, bundle_copy / "clip.onnx")
+    with np.load(bundle_copy / VECTORS) as archive:
+        arrays = dict(archive.items())
+    arrays["outputs.probability"] = arrays["outputs.probability"].reshape(1, -1)
+    np.savez(bundle_copy / VECTORS, **arrays)  # type: ignore[arg-type]
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    for outputs in (document["graphs"]["clip"]["outputs"], document["vectors"][0]["outputs"]):
+        (probability,) = [one for one in outputs if one["name"] == "probability"]
+        probability["shape"] = [probability["shape"][0], 5 * 16 * 24]
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    _renew_hashes(bundle_copy)
+    with library.open(bundle_copy) as model, pytest.raises(LibraryError) as caught:
+        model.verify()
+    assert "hold probability in a shape that is not compared" in caught.value.message
+
+
+def test_vectors_that_change_after_the_bundle_was_opened_are_refused(bundle_copy: Path, library: Library) -> None:
+    path = bundle_copy / VECTORS
+    with library.open(bundle_copy) as model:
+        content = path.read_bytes()
+        for changed in (content[:3000] + b"\0\1\2\3" + content[3004:], content[:3000], content + b"1"):
+            path.write_bytes(changed)
+            with pytest.raises(LibraryError) as caught:
+                model.verify()
+            assert caught.value.status == "bundle" and str(path) in caught.value.message
+        path.write_bytes(content)
+        assert model.verify()[0]
+
+
 def test_deflated_vectors_are_read(bundle_copy: Path, library: Library) -> None:
     path = bundle_copy / VECTORS
     with np.load(path) as archive:
@@ -263,11 +316,18 @@ def test_structures_of_other_versions(tiny: Bundle, library: Library) -> None:
     class Later(ctypes.Structure):
         _fields_ = [("base", ModelOptions), ("option", ctypes.c_int64)]
 
+    class LaterInfo(ctypes.Structure):
+        _fields_ = [("size", ctypes.c_size_t), ("rest", ctypes.c_ubyte * 256)]
+
     larger = ctypes.sizeof(Later)
     for size, value, status in ((0, 0, 1), (8, 0, 1), (5000, 0, 1), (larger, 1, 1), (larger, 0, 3)):
         options = Later(ModelOptions(size=size, backend_folder=b"/nowhere"), value)
         found = library.c.avsbg_model_open(str(tiny.path).encode(), ctypes.byref(options), ctypes.byref(model))
         assert (size, value, found) == (size, value, status)
+    with library.open(tiny.path) as opened:
+        found = LaterInfo(size=ctypes.sizeof(LaterInfo), rest=(ctypes.c_ubyte * 256)(*[255] * 256))
+        library.check(library.c.avsbg_model_get_info(opened.handle, ctypes.byref(found)))
+        assert bytes(found.rest)[-100:] == bytes(100)  # fields that this version does not have
     assert library.c.avsbg_model_open(None, None, ctypes.byref(model)) == 1
     assert library.c.avsbg_last_error() == b"bundle is NULL."
     assert library.c.avsbg_model_get_info(None, None) == 1
