@@ -115,7 +115,8 @@ class Model:
         Args:
             stream: frame by frame; None for a live source if the bundle has the graphs.
             live: whether the source is live: the sound is then taken from where the frame is.
-            rate: masks a second; at more than one, each phase has the masks of clip mode, or of a stream if it is live.
+            rate: masks a second; at more than one, each phase has the masks of clip mode, or of a stream if the
+                source is live. With `auto` the first phase has those of one mask a second.
         """
         streams = bool(stream or (stream is None and live and self.has_stream))
         backend = self.stream_backend if streams else self.clip_backend
@@ -125,7 +126,7 @@ class Model:
                 segmenter: Segmenter = ClipSegmenter(backend, self.backend)
             else:
                 spacing: Spacing = "timestamp" if live else "published"
-                by_clips = not live and rate != 1
+                by_clips = not live and rate not in (1, AUTO)
                 segmenter = StreamSegmenter(backend.encode, backend.decode, spacing, self.backend, by_clips=by_clips)
             segmenter.selection = self.selections.get(segmenter.mode)
             return segmenter

@@ -135,7 +135,8 @@ class StreamSegmenter:
         spacing: where a frame's window of sound begins: `timestamp` with its second; `published` 0.96 s after the
             window before, from the clip's first second on, as in clip mode.
         spec: as the user named them.
-        by_clips: let no second be the partner of one in another clip of T: all masks are then those of clip mode.
+        by_clips: let no second be the partner of one in another clip of T: all masks are then those of clip mode, but
+            the last of a clip cut short.
 
     Raises:
         BackendError: the backends do not fit each other.

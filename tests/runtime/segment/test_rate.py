@@ -26,7 +26,7 @@ from avsbg.runtime.media.places import Places
 from avsbg.runtime.media.samples import Sample, read_samples
 from avsbg.runtime.segment.masks import MaskFormat
 from avsbg.runtime.segment.overlay import Timetable
-from avsbg.runtime.segment.pipeline import AUTO, Options
+from avsbg.runtime.segment.pipeline import AUTO, Options, RateOption
 from avsbg.runtime.segment.rate_control import RateControl
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter, InterleavedSegmenter, Segmented, Segmenter, StreamSegmenter
@@ -241,6 +241,28 @@ def test_auto_raises_the_overlay_alone_to_what_the_machine_reaches(tiny: Bundle,
     with measured(tiny, 0.05) as segmenter:
         summary = segment_video(segmenter, video, tmp_path / "none", Options(rate=AUTO, overlay=False))
     assert (summary["rate"]["masks"], summary["masks"]) == (1, 3)
+
+
+@pytest.mark.parametrize("rate", [1, AUTO])
+def test_auto_has_the_partners_of_one_mask_a_second_in_a_stream_too(
+    tiny_stream: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: RateOption
+) -> None:
+    partners: dict[StreamSegmenter, list[str]] = {}
+    original = StreamSegmenter._segmented
+
+    def keep(self: StreamSegmenter, masks: list[Any]) -> Iterator[Segmented]:
+        partners.setdefault(self, []).extend(mask.partner for mask in masks)
+        return original(self, masks)
+
+    monkeypatch.setattr(StreamSegmenter, "_segmented", keep)
+    video = blinking(tmp_path / "blinking.mkv", seconds=5)  # a clip has three
+    with avsbg.load(tiny_stream.path, "onnxruntime") as model:
+        segmenter = model.segmenter(stream=True, rate=rate)
+        if isinstance(segmenter, InterleavedSegmenter):
+            segmenter.measure = lambda: 0.25
+        summary = segment_video(segmenter, video, tmp_path / "out", Options(rate=rate))
+    assert len(partners) == (1 if rate == 1 else 2)
+    assert summary["seconds"] == 5 and next(iter(partners.values())) == ["next"] * 4 + ["previous"]
 
 
 @pytest.mark.parametrize("rate", ["0", "often", "1000"])
