@@ -240,7 +240,7 @@ class _SampleAssembler:
         self._heard = 0  # samples before it
         self._is_late = False  # whether sound of the place that is taken did not come in time
         self._windows = SoundWindows(self._read, self._clip.sample_rate)
-        # For their sound: number, place, time, length and pixels.
+        # For their sound: number, place, time, length and pixels, but for the first phase in the network's size.
         self._waiting: deque[tuple[int, Place, Fraction, Fraction, NDArray[Any]]] = deque()
         self._last: Any = None
         self._time = Fraction(0)  # when `_last` begins
@@ -287,6 +287,8 @@ class _SampleAssembler:
     def _choose(self, length: Fraction) -> None:
         place = self._places[self._number]
         pixels = displayed(fit_frame(self._last, self._video), self._video.orientation)
+        if place.phase:
+            pixels = self._resize(pixels)
         self._waiting.append((self._number, place, self._time, length, pixels))
         self._number += 1
 
@@ -304,9 +306,11 @@ class _SampleAssembler:
         self._is_late = False
         audio = self._windows.read(place, length)
         self._counters.late_sound += self._is_late
-        frame = resize(pixels, self._clip.width, self._clip.height)
-        kept = pixels if place.phase == 0 else frame
-        return Sample(number, time, length, kept, frame, audio, place if self._places.rate > 1 else None)
+        frame = pixels if place.phase else self._resize(pixels)
+        return Sample(number, time, length, pixels, frame, audio, place if self._places.rate > 1 else None)
+
+    def _resize(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        return resize(pixels, self._clip.width, self._clip.height)
 
     def _read(self, count: int) -> NDArray[Any]:
         """The next samples; silence for those that have not come, or of a source without sound."""

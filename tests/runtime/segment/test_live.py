@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,26 @@ def test_at_several_masks_a_second_seconds_and_masks_that_were_dropped_are_told_
     assert summary["seconds"] + summary["dropped_seconds"] == 30
     assert summary["masks"] + summary["masks_left_out"] == 6 * 30
     assert summary["dropped_seconds"] > 0
+
+
+def test_of_samples_that_wait_for_their_sound_the_first_phase_alone_has_the_size_of_the_video(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: set[tuple[int, tuple[int, ...]]] = set()
+    original = live._SampleAssembler._complete
+
+    def keep(self: Any, now: Any) -> Any:
+        waiting.update((place.phase, pixels.shape) for _, place, _, _, pixels in self._waiting)
+        return original(self, now)
+
+    monkeypatch.setattr(live._SampleAssembler, "_complete", keep)
+    with live.LiveReader(source(BOTH), None, stop=threading.Event(), duration=3) as reader:
+        samples = list(reader.samples(tiny.manifest, silent=False, packets=None, rate=Fraction(2)))
+    clip = tiny.manifest.clip
+    network = (clip.height, clip.width, 3)
+    assert waiting == {(0, (48, 64, 3)), (1, network)}
+    assert {(sample.phase, sample.pixels.shape) for sample in samples} == waiting
+    assert {sample.frame.shape for sample in samples} == {network} != {(48, 64, 3)}
 
 
 @pytest.fixture
