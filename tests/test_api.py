@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from PIL import Image
 import avsbg
 from avsbg.runtime.bundle import Bundle, update_bundle
 from avsbg.runtime.errors import BackendError, BundleError, MediaError
+from avsbg.runtime.media import sources
+from avsbg.runtime.segment.pipeline import AHEAD
 from fixtures import stream_bundle
 from fixtures.cli import run_avsbg
 from fixtures.videos import steady, tone, write_video
@@ -68,6 +71,27 @@ def test_a_stream_takes_frames_and_sound(tiny_stream: Bundle) -> None:
         masks += stream.push(stream_bundle.frame(2), stream_bundle.clock(1, 1))
         masks += stream.close()
     assert stream_bundle.seen(masks) == [(1, 2, "next"), (2, 1, "previous")]
+
+
+def test_a_program_that_is_too_slow_for_a_live_source_loses_the_oldest_seconds(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "avsbg-read"]
+
+    monkeypatch.setattr(sources, "PATIENT", set())  # as of a camera
+    with avsbg.load(tiny.path, "onnxruntime") as model:
+        frames = model.segment("lavfi:color=white:size=64x48:rate=4:duration=40[out0];sine=duration=40[out1]")
+        times = [next(frames).time]
+        (thread,) = read_threads()
+        thread.join(60)
+        times += [frame.time for frame in frames]
+        assert len(times) == tiny.manifest.clip.frames + AHEAD and times == sorted(times)
+        assert times[-4:] == pytest.approx([36.75, 37.75, 38.75, 39.75])
+        endless = model.segment("lavfi:color=white:size=64x48:rate=4[out0];sine[out1]", rate=2)
+        assert next(endless).time == pytest.approx(0.75)
+        endless.close()
+        assert read_threads() == []
 
 
 def test_errors_say_what_is_wrong(tiny: Bundle, tmp_path: Path) -> None:

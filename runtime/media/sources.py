@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.threads import Policy
 
 # Of a folder, what else lies in it is left alone; a file that is named is taken whatever its name.
 VIDEO_SUFFIXES = frozenset(
@@ -37,6 +38,11 @@ class LiveSource:
     device: str | None  # FFmpeg's input device, or None for an address
     options: dict[str, str] = field(default_factory=dict)  # FFmpeg's
     waits: bool = False  # for a reader that is late, so that nothing need be dropped
+
+    @property
+    def policy(self) -> Policy:
+        """The policy of a queue of its samples, unless the user names one."""
+        return "block" if self.waits else "drop-oldest"
 
 
 def parse_source(text: str) -> Path | LiveSource:

@@ -25,10 +25,10 @@ from avsbg.runtime.errors import BundleError, MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.live import LiveReader
 from avsbg.runtime.media.places import MaskRate
-from avsbg.runtime.media.samples import read_samples
+from avsbg.runtime.media.samples import Sample, read_samples
 from avsbg.runtime.media.sources import LiveSource, parse_source
-from avsbg.runtime.segment.pipeline import Options, RateOption
-from avsbg.runtime.segment.run import choose_rate
+from avsbg.runtime.segment.pipeline import Options, RateOption, read_ahead
+from avsbg.runtime.segment.run import choose_rate, make_places
 from avsbg.runtime.segment.segmenter import (
     ClipSegmenter,
     FrameMask,
@@ -153,7 +153,9 @@ class Model:
             rate: masks a second, a whole number; of a file `every-frame` too.
 
         Returns:
-            The masks, as they become final, in order. A live source goes on until it ends or the iteration does.
+            The masks, as they become final, in order. A live source goes on until it ends or the iteration does. One
+            that does not wait, such as a camera, is read meanwhile: where the network or the program cannot follow, the
+            rate falls, and then the oldest seconds are lost.
 
         Raises:
             MediaError: the source cannot be read, or lacks the sound that the network uses.
@@ -179,11 +181,15 @@ class Model:
         manifest = self.bundle.manifest
         with ExitStack() as stack:
             if isinstance(source, LiveSource):
-                reader = stack.enter_context(LiveReader(source, None, stop=threading.Event(), duration=None))
+                stop = threading.Event()
+                reader = stack.enter_context(LiveReader(source, None, stop=stop, duration=None))
                 if not reader.video.has_audio and manifest.uses_audio and not options.silent:
                     raise MediaError(f"{source.name} has no sound, and the network uses audio.", "Use silent=True.")
                 rate = choose_rate(segmenter, options, reader.video.mean_rate).masks
-                video, samples = reader.video, reader.samples(manifest, silent=options.silent, packets=None, rate=rate)
+                video, read = reader.video, reader.samples(manifest, silent=options.silent, packets=None, rate=rate)
+                ahead, _ = read_ahead(read, source.policy, make_places(rate, manifest, None))
+                samples: Iterator[Sample] = stack.enter_context(ahead)
+                stack.callback(stop.set)
             else:
                 video = probe(source)
                 rate = choose_rate(segmenter, options, video.rate or video.mean_rate).masks

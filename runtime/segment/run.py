@@ -173,7 +173,7 @@ def segment_live(
     """
     check_output(output, replace=replace)
     manifest = segmenter.bundle.manifest
-    policy = policy or ("block" if source.waits else "drop-oldest")
+    policy = policy or source.policy
     numbers = options.track_numbers
     with LiveReader(source, microphone, stop=stop, duration=duration, numbers=numbers) as reader:
         if not reader.video.has_audio and manifest.uses_audio and not options.silent:
