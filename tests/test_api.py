@@ -76,8 +76,10 @@ def test_a_stream_takes_frames_and_sound(tiny_stream: Bundle) -> None:
 def test_a_program_that_is_too_slow_for_a_live_source_loses_the_oldest_seconds(
     tiny: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    before = threading.enumerate()
+
     def read_threads() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "avsbg-read"]
+        return [one for one in threading.enumerate() if one.name == "avsbg-read" and one not in before]
 
     monkeypatch.setattr(sources, "PATIENT", set())  # as of a camera
     with avsbg.load(tiny.path, "onnxruntime") as model:
