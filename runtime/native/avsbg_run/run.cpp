@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <filesystem>
+#include <regex>
 #include <set>
 
 #include "channel.h"
@@ -220,9 +221,21 @@ Json backend_json(const avsbg::Model& model, const Options& options) {
   return backend;
 }
 
+// Addresses and devices, as Python's `parse_source` knows them.
+bool is_live(const std::string& source) {
+  static const std::regex address("[a-zA-Z][a-zA-Z0-9+.]*://.*|(v4l2|alsa|lavfi):.+|/dev/video[0-9]+");
+  return std::regex_match(source, address);
+}
+
 }  // namespace
 
 std::vector<Item> find_videos(const std::vector<std::string>& sources, const std::string& output) {
+  for (const std::string& source : sources) {
+    if (is_live(source)) {
+      throw MediaError("avsbg-run reads files and folders, and " + source + " is a live source.",
+                       "`avsbg run` reads it; a program pushes its own frames and sound into a stream of avsbg.h.");
+    }
+  }
   if (sources.size() == 1 && !fs::is_directory(sources[0])) return {{sources[0], output}};
   std::vector<Item> items;
   std::set<std::string> outputs;

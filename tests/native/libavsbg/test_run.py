@@ -146,6 +146,12 @@ def decode(path: Path) -> tuple[list[float], list[np.ndarray], float]:
     return [time for time, _ in frames], [pixels for _, pixels in frames], samples / 48000
 
 
+@pytest.mark.parametrize("source", ["rtsp://127.0.0.1/camera", "v4l2:/dev/video0", "/dev/video0", "lavfi:testsrc2"])
+def test_a_live_source_is_refused_by_its_name(tiny: Bundle, program: Path, tmp_path: Path, source: str) -> None:
+    refused = run(program, tiny.path, source, "-o", tmp_path / "out", expect=1)
+    assert f"{source} is a live source" in refused.stderr and not (tmp_path / "out").exists()
+
+
 def test_what_is_finished_is_not_done_again(tiny: Bundle, program: Path, tmp_path: Path) -> None:
     (tmp_path / "videos" / "more").mkdir(parents=True)
     write_video(tmp_path / "videos" / "a.mkv", times=steady(5, 10), sound=tone(2))
