@@ -13,7 +13,7 @@ from avsbg.export.engine.api import choose_device, import_tensorrt, validate_bui
 from avsbg.export.engine.builder import Progress, build_engine
 from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import compare_types, count_types, name_sources, realised_types
-from avsbg.export.engine.plugin_graph import write_plugin_graph
+from avsbg.export.engine.plugin_graph import count_single_stages, write_plugin_graph
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
 from avsbg.export.precision.accuracy import measure_accuracy
@@ -93,7 +93,7 @@ def build_into_bundle(
         onnx_file = record.file if library is None else f"{graph}.plugin.onnx"
         sources: dict[str, tuple[str, ...]] = {}
         if library is not None:
-            sources = write_plugin_graph(staged.file(record.file), update.directory / onnx_file)
+            sources = _write_for_plugin(staged.file(record.file), update.directory / onnx_file, report)
         built = build_engine(
             api, update.directory / onnx_file, record, request=request, device=device, plugin=library, progress=progress
         )
@@ -144,6 +144,14 @@ def build_into_bundle(
         update.engines[name] = engine
     remember_built(sha256(bundle.path / engine.file))
     return BuiltEngine(name, engine)
+
+
+def _write_for_plugin(source: Path, target: Path, report: Report) -> dict[str, tuple[str, ...]]:
+    """Write the graph that is parsed with the plugin, and report stages that no node of several took."""
+    sources = write_plugin_graph(source, target)
+    if alone := count_single_stages(target):
+        report(f"{alone} stages are a node each: their maps are copied for the plugin, and launched one by one")
+    return sources
 
 
 def _plugin_record(library: Path) -> PluginRecord:

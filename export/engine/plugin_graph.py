@@ -70,6 +70,11 @@ def write_plugin_graph(source: Path, target: Path) -> dict[str, tuple[str, ...]]
     return named
 
 
+def count_single_stages(path: Path) -> int:
+    """Count the stages in a written graph that no node of several took, for want of the pattern."""
+    return sum(node.op_type == "MeanCorrelation" for node in ir.load(path).graph)
+
+
 def _join(graph: ir.Graph, group: list[_Stage], name: str) -> None:
     """Replace the nodes of a group by one."""
     has_mean_b = any(value.uses() for stage in group for value in stage.node.outputs[1:])
@@ -123,17 +128,27 @@ def _read_stage(node: ir.Node) -> _Stage | None:
 
 def _read_clips(node: ir.Node, a: ir.Value, b: ir.Value) -> _Stage | None:
     """The stage whose a are the clips' frames but the last, and whose b are those but the first."""
-    cut = [_find(_input(_find(value, "Reshape")), "Slice") for value in (a, b)]
+    pairs = [_find(value, "Reshape") for value in (a, b)]
+    cut = [_find(_input(reshape), "Slice") for reshape in pairs]
     if cut[0] is None or cut[1] is None or cut[0].inputs[0] is not cut[1].inputs[0]:
         return None
-    clips = _find(cut[0].inputs[0], "Reshape")  # [clips, T, H * W, C]
+    clips = _find(cut[0].inputs[0], "Reshape")
     shape = None if clips is None else _integers(clips.inputs[1])
     maps = _find_maps(_input(clips))
-    if maps is None or shape is None or len(shape) != 4 or shape[1] < 2:
+    if maps is None or maps.shape is None or shape is None:
         return None
-    frames, bounds = range(shape[1]), [[_integers(value) for value in node.inputs[1:]] for node in cut if node]
-    for (starts, ends, axes, steps), kept in zip(bounds, (frames[:-1], frames[1:]), strict=True):
-        if (axes, steps) != ([1], [1]) or starts is None or ends is None or frames[starts[0] : ends[0]] != kept:
+    _, channels, height, width = maps.shape
+    descriptors = [int(height) * int(width), int(channels)]  # type: ignore[call-overload]  # _find_maps knows them
+    is_clips = len(shape) == 4 and shape[0] == -1 and shape[1] >= 2 and shape[2:] == descriptors
+    if not is_clips or any(_integers(one.inputs[1]) != [-1, *descriptors] for one in pairs if one is not None):
+        return None
+    frames = range(shape[1])
+    for one, kept in zip(cut, (frames[:-1], frames[1:]), strict=True):
+        bounds = [_integers(value) for value in one.inputs[1:]] if one is not None else []
+        if len(bounds) != 4 or bounds[2:] != [[1], [1]]:  # axes, steps
+            return None
+        starts, ends = bounds[:2]
+        if not (starts and ends) or frames[starts[0] : ends[0]] != kept:
             return None
     return _Stage(node, (maps,), len(frames))
 
@@ -149,7 +164,8 @@ def _find_maps(value: ir.Value | None) -> ir.Value | None:
     if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
         return None
     is_flat = _integers(reshape.inputs[1]) == [-1, channels, height * width]
-    return maps if is_flat and list(transpose.attributes["perm"].as_ints()) == [0, 2, 1] else None
+    order = transpose.attributes.get("perm")
+    return maps if is_flat and order is not None and list(order.as_ints()) == [0, 2, 1] else None
 
 
 def _find(value: ir.Value | None, operator: str) -> ir.Node | None:

@@ -301,11 +301,13 @@ class OnnxRuntimeTensorRtBackend(OnnxRuntimeBackend):
     def _find_file(self) -> Path:
         if self._operator is not OperatorImplementation.PLUGIN:
             return super()._find_file()
-        engines = self.bundle.manifest.engines.values()
-        files = {one.parsed_file for one in engines if one.graph == self.graph and one.parsed_file is not None}
+        manifest = self.bundle.manifest
+        now = manifest.files[self.contract.file].sha256  # a graph that was made anew since has other scales
+        engines = [one for one in manifest.engines.values() if (one.graph, one.graph_sha256) == (self.graph, now)]
+        files = {one.parsed_file for one in engines if one.parsed_file is not None}
         if not files:
             raise BackendError(
-                f"{self.bundle.path} has no file of the graph {self.graph} for TensorRT's plugin.",
+                f"{self.bundle.path} has no file of the graph {self.graph}, as it is now, for TensorRT's plugin.",
                 "An engine with the plugin brings it, also one for another machine: avsbg build BUNDLE --backend "
                 f"tensorrt-rtx --compute-capability 86 --precision {self.contract.precision}.",
             )

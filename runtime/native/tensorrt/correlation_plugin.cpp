@@ -40,7 +40,12 @@ bool is_supported(TensorRTType type) {
 // Whether an address is of TensorRT for RTX: one library serves it and TensorRT, and they ask in the same words.
 bool is_in_rtx(void const* address) {
   Dl_info library{};
-  return dladdr(address, &library) != 0 && std::strstr(library.dli_fname, "tensorrt_rtx") != nullptr;
+  if (dladdr(address, &library) == 0 || library.dli_fname == nullptr) {
+    return false;
+  }
+  // The file's own name: TensorRT may lie in a folder of any name.
+  char const* slash = std::strrchr(library.dli_fname, '/');
+  return std::strstr(slash == nullptr ? library.dli_fname : slash + 1, "tensorrt_rtx") != nullptr;
 }
 
 // How the kernels read inputs of a type.

@@ -150,6 +150,10 @@ def test_a_streams_graphs(recording: Recording, bundle: Path, plugin: Path) -> N
     assert recording.profiles[0].keys() == {f"{side}.{stage}" for side in ("fused", "partner") for stage in range(4)}
     assert encode.record.accuracy is None
     opened = Bundle.open(bundle)
+    parsed = onnx.load(str(opened.file(str(decode.record.parsed_file))), load_external_data=False)
+    (node,) = (node for node in parsed.graph.node if node.domain == "trt.plugins")
+    attributes = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
+    assert (node.op_type, len(node.input), attributes["frames"]) == ("MeanCorrelations", 8, 0)
     assert choose_engine(opened, "tensorrt", "encode") == encode.name
     assert choose_engine(opened, "tensorrt", "decode", operator="plugin") == decode.name
     with pytest.raises(

@@ -61,19 +61,23 @@ def correlation(stage: int, a: str, b: str) -> str:
   b{stage} = Neg(raw_b{stage})"""
 
 
-def clip_stage(stage: int, source: str, positions: int, frames: int, kept: tuple[str, str]) -> str:
+def clip_stage(
+    stage: int, source: str, positions: int, frames: int, kept: tuple[str, str], to_clips: str = "", to_pairs: str = ""
+) -> str:
     """The graph that the exporter makes of `CorrelationAttention`: descriptors, clips, and two slices of them."""
     nodes = descriptors(f"rows{stage}", source, positions)
-    nodes += f"\n  clips{stage} = Reshape <allowzero = 1> (rows{stage}, to_clips_{positions})"
+    nodes += f"\n  clips{stage} = Reshape <allowzero = 1> (rows{stage}, {to_clips or f'to_clips_{positions}'})"
     for half, (first, last) in zip("ab", (one.split(":") for one in kept), strict=True):
         nodes += f"""
   {half}_cut{stage} = Slice(clips{stage}, n{first}, n{last}, n1, n1)
-  {half}_pairs{stage} = Reshape <allowzero = 1> ({half}_cut{stage}, to_pairs_{positions})"""
+  {half}_pairs{stage} = Reshape <allowzero = 1> ({half}_cut{stage}, {to_pairs or f"to_pairs_{positions}"})"""
     return nodes + correlation(stage, f"a_pairs{stage}", f"b_pairs{stage}")
 
 
 def save_graph(path: Path, body: str, inputs: dict[str, tuple[int, int]], stages: int, frames: int) -> None:
     numbers = {"n0": [0], "n1": [1], "n2": [2], "nlast": [-1], "nend": [2**63 - 1]}
+    # Of maps of 2 x 3 positions: clips whose rows hold other values, pairs of all rows of a clip.
+    numbers |= {"mixed_clips": [-1, frames, CHANNELS, 6], "long_pairs": [-1, 12, CHANNELS]}
     for height, width in inputs.values():
         positions = height * width
         numbers[f"to_flat_{positions}"] = [-1, CHANNELS, positions]
@@ -157,3 +161,27 @@ def test_other_pairs_than_neighbours_keep_their_node(tmp_path: Path, kept: tuple
     inputs = {"x": (2, 3)}
     save_graph(tmp_path / "graph.onnx", clip_stage(0, "x", 6, 3, kept), inputs, stages=1, frames=3)
     assert [node.op_type for node in rewritten(tmp_path, inputs, maps=6)] == ["MeanCorrelation"]
+
+
+@pytest.mark.parametrize("other", [{"to_clips": "mixed_clips"}, {"to_pairs": "long_pairs"}])
+def test_reshapes_to_anything_but_descriptors_keep_their_node(tmp_path: Path, other: dict[str, str]) -> None:
+    inputs = {"x": (2, 3)}
+    save_graph(
+        tmp_path / "graph.onnx", clip_stage(0, "x", 6, 3, ("0:last", "1:end"), **other), inputs, stages=1, frames=3
+    )
+    assert [node.op_type for node in rewritten(tmp_path, inputs, maps=6)] == ["MeanCorrelation"]
+
+
+@pytest.mark.parametrize(("attribute", "inputs"), [("perm", 1), (None, 3)])
+def test_what_may_be_left_out_in_onnx_may_be_left_out(tmp_path: Path, attribute: str | None, inputs: int) -> None:
+    """A Transpose without its order, or a Slice without its axes, is of another graph and no error."""
+    maps = {"x": (2, 3)}
+    save_graph(tmp_path / "graph.onnx", clip_stage(0, "x", 6, 3, ("0:last", "1:end")), maps, stages=1, frames=3)
+    model = onnx.load(str(tmp_path / "graph.onnx"))
+    for node in model.graph.node:
+        if attribute and node.op_type == "Transpose":
+            del node.attribute[:]
+        elif not attribute and node.op_type == "Slice":
+            del node.input[inputs:]
+    (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
+    assert not write_plugin_graph(tmp_path / "graph.onnx", tmp_path / "graph.plugin.onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,8 +190,16 @@ def test_the_plugin_is_proven_and_never_replaced(
         with create("onnxruntime-tensorrt", bundle, operator="plugin"):
             pass
 
-    with pytest.raises(BackendError, match=r"no file of the graph clip for TensorRT's plugin.*avsbg build"):
+    with pytest.raises(
+        BackendError, match=r"no file of the graph clip, as it is now, for TensorRT's plugin.*avsbg build"
+    ):
         attempt(tiny)
+    # The graph was made anew since: with other scales, say.
+    manifest = with_plugin_file.manifest
+    engines = {name: one.model_copy(update={"graph_sha256": "0" * 64}) for name, one in manifest.engines.items()}
+    stale = replace(with_plugin_file, manifest=manifest.model_copy(update={"engines": engines}))
+    with pytest.raises(BackendError, match=r"no file of the graph clip, as it is now"):
+        attempt(stale)
     with pytest.raises(BackendError, match=r"function body of MeanCorrelation, not our kernel"):
         attempt(with_plugin_file)
     monkeypatch.setattr(gpu, "others", ((CPU, "MeanCorrelations"),))
