@@ -69,7 +69,10 @@ def test_over_two_nodes_with_a_worker_killed_each_video_has_the_bytes_of_one_pro
     assert told["nodes"] == 2
     assert len(told["killed"]) == 1
     assert len(set(told["workers"]) - set(told["killed"])) >= 1
-    assert (told["states"], told["most"], told["errors"]) == ({"done": VIDEOS}, 1, [])
+    # The worker may have been killed between the end of its video and the word of it: then its successor finds it done.
+    finished = told["states"].pop("finished before", 0)
+    assert finished <= 1
+    assert (told["states"], told["most"], told["errors"]) == ({"done": VIDEOS - finished}, 1, [])
     one = run_avsbg("run", tiny.path, videos, "-o", tmp_path / "one", "--backend", "onnxruntime", "--rate", "1")
     assert one.code == 0, one.output
     assert outputs(tmp_path / "cluster") == outputs(tmp_path / "one")
