@@ -183,7 +183,8 @@ class Writer {
 
   void finish() {
     if (coco_) coco_->finish();
-    if (!lines_.flush()) throw MediaError("the output " + directory_ + " cannot be written.", "Make room.");
+    lines_.close();
+    if (!lines_) throw MediaError("the output " + directory_ + " cannot be written.", "Make room.");
   }
 
   Record record;
@@ -384,7 +385,7 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
       {"most_waiting", {{"read", read.most}, {"segmented", segmented.most}}},
       {"dropped_seconds", 0}};
   if (options.overlay) summary["seconds_spent"]["overlay"] = rounded(overlaying, 1e4);
-  std::ofstream(output.path() + "/summary.json") << summary.dump(2) << '\n';
+  write_text(output.path() + "/summary.json", summary.dump(2) + '\n');
   output.publish();
   return summary;
 }

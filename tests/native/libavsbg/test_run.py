@@ -176,6 +176,48 @@ def test_what_is_finished_is_not_done_again(tiny: Bundle, program: Path, tmp_pat
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.mkv", "batch.json", "more"]
 
 
+def test_an_output_may_end_with_a_slash(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mkv", times=steady(5, 10), sound=tone(2))
+    for _ in range(2):
+        run(program, tiny.path, video, "-o", f"{tmp_path}/out/", "--no-overlay", "--overwrite")
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mkv", "out"]
+        assert (tmp_path / "out" / "summary.json").is_file()
+
+
+def test_a_batch_of_no_video_that_can_be_read_is_reported(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in ("a.mp4", "b.mp4"):
+        (tmp_path / "videos" / name).write_bytes(b"no video")
+    done = run(program, tiny.path, tmp_path / "videos", "-o", tmp_path / "out", expect=1)
+    assert "2 of 2 videos failed" in done.stderr
+    assert len(json.loads((tmp_path / "out" / "batch.json").read_text())) == 2
+
+
+def test_a_full_disk_is_an_error_wherever_it_fills(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    """On file systems of each size up to the one that holds the output."""
+    video, disk = write_video(tmp_path / "a.mkv", times=steady(5, 20), sound=tone(4)), tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False).returncode != 0:
+        pytest.skip("file systems can be mounted by root alone")
+    command = [program, tiny.path, video, "-o", disk / "out", "--no-overlay", "--rle"]
+    command += ["--runtime-library", libavsbg.onnxruntime_library()]
+    statuses = []
+    try:
+        for pages in range(4, 20):
+            subprocess.run(["mount", "-o", f"remount,size={4 * pages}k", disk], check=True)
+            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+            statuses.append(done.returncode)
+            if done.returncode == 0:
+                break
+            assert "cannot be written" in done.stderr and not list(disk.iterdir()), done.stderr
+        assert json.loads((disk / "out" / "summary.json").read_text())["seconds"] == 4
+        assert len((disk / "out" / "frames.jsonl").read_text().splitlines()) == 4
+        assert len(json.loads((disk / "out" / "masks.coco.json").read_text())["images"]) == 4
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert len(statuses) > 3 and statuses[-1] == 0
+
+
 def test_verify_prints_the_largest_differences(tiny: Bundle, program: Path) -> None:
     told = run(program, "verify", tiny.path, "--backend", "onnxruntime:native").stdout.splitlines()
     assert told[1].split() == ["clips", "output", "largest", "relative", "flips", "mIoU"]
