@@ -135,10 +135,11 @@ def _read_clips(node: ir.Node, a: ir.Value, b: ir.Value) -> _Stage | None:
     clips = _find(cut[0].inputs[0], "Reshape")
     shape = None if clips is None else _integers(clips.inputs[1])
     maps = _find_maps(_input(clips))
-    if maps is None or maps.shape is None or shape is None:
+    size = _map_size(maps)
+    if maps is None or size is None or shape is None:
         return None
-    _, channels, height, width = maps.shape
-    descriptors = [int(height) * int(width), int(channels)]  # type: ignore[call-overload]  # _find_maps knows them
+    channels, positions = size
+    descriptors = [positions, channels]
     is_clips = len(shape) == 4 and shape[0] == -1 and shape[1] >= 2 and shape[2:] == descriptors
     if not is_clips or any(_integers(one.inputs[1]) != [-1, *descriptors] for one in pairs if one is not None):
         return None
@@ -158,14 +159,22 @@ def _find_maps(value: ir.Value | None) -> ir.Value | None:
     transpose = _find(value, "Transpose")
     reshape = _find(_input(transpose), "Reshape")
     maps = _input(reshape)
-    if transpose is None or reshape is None or maps is None or maps.shape is None or len(maps.shape) != 4:
+    size = _map_size(maps)
+    if transpose is None or reshape is None or size is None:
+        return None
+    is_flat = _integers(reshape.inputs[1]) == [-1, *size]
+    order = transpose.attributes.get("perm")
+    return maps if is_flat and order is not None and list(order.as_ints()) == [0, 2, 1] else None
+
+
+def _map_size(maps: ir.Value | None) -> tuple[int, int] | None:
+    """C and H * W of feature maps [maps, C, H, W], where they are fixed."""
+    if maps is None or maps.shape is None or len(maps.shape) != 4:
         return None
     _, channels, height, width = maps.shape
     if not (isinstance(channels, int) and isinstance(height, int) and isinstance(width, int)):
         return None
-    is_flat = _integers(reshape.inputs[1]) == [-1, channels, height * width]
-    order = transpose.attributes.get("perm")
-    return maps if is_flat and order is not None and list(order.as_ints()) == [0, 2, 1] else None
+    return channels, height * width
 
 
 def _find(value: ir.Value | None, operator: str) -> ir.Node | None:
