@@ -37,7 +37,8 @@ from tools import Output, command
 
 FORMS = {"stages": "a node for each stage", "all": "one node for all stages"}
 CAPABILITY = 89
-# Launches of one call: the kernel, and the one that combines its partial sums (runtime/native/cuda/correlation.cu).
+# Launches of one call: the kernel, and the one that combines its partial sums. tests/native/cuda/test_cuda_results.py
+# counts them on the emulation.
 _LAUNCHES = 2
 _BYTES = {"Float": 4, "Half": 2, "BFloat16": 2}
 _TENSOR = re.compile(r"Name: ([^,]+), Dimensions: \[([\d,]*)\].*?Datatype: (\w+)")

@@ -114,6 +114,7 @@ def test_a_map_of_few_tiles_is_balanced_to_one_tile(emulator: Emulator) -> None:
     assert balance(emulator, 132, [(4, 784)]) == pytest.approx(700 / 132 / 6)
 
 
+LAUNCHES = 2
 STAGES = [(4, 196, 128), (4, 49, 128), (4, 130, 64), (2, 40, 72)]
 
 
@@ -123,7 +124,7 @@ STAGES = [(4, 196, 128), (4, 49, 128), (4, 130, 64), (2, 40, 72)]
 def test_a_group_of_clips_is_what_its_pairs_are(
     emulator: Emulator, dtype: str, with_mean_b: bool, sm_count: int
 ) -> None:
-    """Four stages of clips in one launch: two clips of three frames, and one clip of three."""
+    """Four stages of clips in one launch, and one that combines their sums, which docs/plugin.md counts."""
     words, data, expected = [], b"", []
     for seed, (n, p, c) in enumerate(STAGES):
         clips = np.random.default_rng(seed).standard_normal((n // 2, 3, p, c), dtype=np.float32)
@@ -134,6 +135,7 @@ def test_a_group_of_clips_is_what_its_pairs_are(
         expected.append((problem, a, b))
     run = emulator.run("group", DTYPES[dtype], sm_count, int(with_mean_b), *words, data=data)
     assert run.status == 0, run.stderr
+    assert run.line["launches"] == LAUNCHES
     rest = run.raw
     for problem, a, b in expected:
         size = 4 * problem.n * problem.p * (1 + with_mean_b)

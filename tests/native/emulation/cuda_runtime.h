@@ -132,6 +132,7 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (grid.x == 0 || grid.x > 0x7fffffffU || grid.y == 0 || grid.y > 65535 || grid.z != 1 || block.y != 1 ||
       block.z != 1)
     return cudaErrorInvalidConfiguration;
+  ++::emulation::statistics.launches;
   ::emulation::run_grid({grid.x, grid.y, 1}, block.x, [&] { kernel(arguments...); });
   return cudaSuccess;
 }

@@ -32,6 +32,7 @@ struct AccessCount {
   std::int64_t conflicts = 0;  // transactions beyond those that the width needs
 };
 struct Statistics {
+  std::int64_t launches = 0;
   std::int64_t blocks = 0;
   std::map<std::string, std::int64_t> sites;  // "barrier file.cuh:123": how often a thread came by
   std::map<std::string, AccessCount> shared;  // by kind of access to shared memory
