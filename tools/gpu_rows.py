@@ -93,6 +93,8 @@ def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurem
         case = {"scope": "model", "clips": row["clips"], "frames": row["frames"], "height": row["side"]}
         case |= {"width": row["side"], "audio": "audio_embedding"}
         for mode in ("eager", "graph"):
+            if mode == "graph" and not row.keys() & {"graph_ms", "graph_failed", "failed"}:
+                continue  # of a processor, which has no CUDA graphs
             label = ":".join((*key, mode))
             ran = Ran(
                 network=f"{row['network']}-{row['encoder']}",
