@@ -188,7 +188,9 @@ def _response(theta: Array, phi: Array) -> Array:
 
 def _missing(bundle: Bundle) -> dict[str, str]:
     variant = bundle.manifest.variant
-    record = NETWORKS[str(variant["network"])]
+    record = NETWORKS.get(str(variant["network"]))
+    if record is None:  # of another version, which may know more networks
+        return {}
     others = {kind: f"{record.title} has none" for kind in (GATE, ATTENTION) if kind not in record.maps}
     without = {
         GATE: ("audio", "the variant has no sound"),
