@@ -130,7 +130,8 @@ def test_every_verb(bundle_copy: Path, tmp_path: Path, monkeypatch: pytest.Monke
         result = run_avsbg(*shlex.split(line))
         assert result.code == 0, f"avsbg {line}\n{result.output}"
     made = {path.name for path in Path("out").iterdir()}
-    assert made == {"bundle", "verify.json", "masks", "maps", "bench", "verdicts.json", "report", "stream.jsonl", "run"}
+    kept = {"bundle", "verify.json", "masks", "models", "maps", "bench", "verdicts.json", "report", "stream.jsonl", "run"}
+    assert made == kept
     assert Bundle.open(Path("tiny")).manifest.engines
 
 
