@@ -15,6 +15,8 @@ from typing import Any
 
 import onnx
 
+from avsbg.export.operators import register_schemas
+
 # "Only 16 DLA loadables can be loaded concurrently per core."
 MAX_LOADABLES = 16
 _MAX_SIZE, _MAX_BATCH = 8192, 4096
@@ -63,6 +65,7 @@ class _Graph:
     """Shapes and constants of a graph for a batch of one."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
+        register_schemas()  # by which the shapes behind our operators are known
         inferred = onnx.shape_inference.infer_shapes(_with_batch(model, 1), data_prop=True)
         graph = inferred.graph
         values = (*graph.input, *graph.output, *graph.value_info)

@@ -41,7 +41,8 @@ def test_layers_that_a_dla_has(nodes: str) -> None:
 LINEAR = 's = Constant<value = float[4] {1.0, 1.0, 8.0, 8.0}>() y = Resize<mode = "linear">(x, , s)'
 NEAREST = "s = Constant<value = float[4] {1.0, 1.0, 1.5, 1.0}>() y = Resize(x, , s)"
 FLAT = "a = Constant<value = int64[2] {-1, 4}>() y = Reshape(x, a)"
-OUTPUTS = {LINEAR: "clips, 8, 128, 128", NEAREST: "clips, 8, 24, 16", FLAT: "512, 4"}
+VOLUME = "s = Constant<value = int64[3] {-1, 8, 256}>() r = Reshape(x, s) y = avsbg.CorrelationVolume(r, r)"
+OUTPUTS = {VOLUME: "clips, 8, 8", LINEAR: "clips, 8, 128, 128", NEAREST: "clips, 8, 24, 16", FLAT: "512, 4"}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ OUTPUTS = {LINEAR: "clips, 8, 128, 128", NEAREST: "clips, 8, 24, 16", FLAT: "512
         ("y = MaxPool<kernel_shape = [9, 1]>(x)", r"its window \[9, 1\] must lie between 1 and 8"),
         ("y = Transpose<perm = [1, 0, 2, 3]>(x)", "does not move the batch"),
         ("y = Cast<to = 10>(x)", "no such layer"),
-        ("y = avsbg.CorrelationVolume(x, x)", "a plugin runs on the GPU"),
+        (VOLUME, "a plugin runs on the GPU"),
         (LINEAR, "up to 4"),
         ('s = Constant<value = float[4] {1.0, 1.0, 8.0, 8.0}>() y = Resize<mode = "cubic">(x, , s)', "mode cubic"),
         (NEAREST, "whole numbers up to 32"),
@@ -92,7 +93,7 @@ def test_inspect_shows_what_a_dla_could_run(tiny: Bundle) -> None:
     shown = run_avsbg("inspect", tiny.path, "--dla", "clip")
     assert (
         shown.code == 0
-        and "clip: 1 of 17 layers could run on a DLA, in 1 piece." in shown.text
+        and "clip: 4 of 17 layers could run on a DLA, in 1 piece." in shown.text
         and "1 MeanCorrelation: a plugin runs on the GPU" in shown.text
     )
     document = json.loads(run_avsbg("inspect", tiny.path, "--dla", "clip", "--format", "json").out)
