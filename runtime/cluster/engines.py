@@ -174,8 +174,9 @@ def read_results(output: str) -> list[CollectionResult]:
         if is_address(output):
             import fsspec
 
+            # In this thread alone: one of pyarrow's that lets go of a Python file while the interpreter ends, aborts it.
             with fsspec.open(place, "rb") as stream:
-                table = parquet.read_table(stream)
+                table = parquet.ParquetFile(stream).read(use_threads=False)
         else:
             table = parquet.read_table(place)
     except FileNotFoundError:
