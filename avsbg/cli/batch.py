@@ -13,10 +13,13 @@ from avsbg.cli.options import (
     BundlePath,
     Device,
     Implementation,
+    Masks,
     Mode,
+    NoOverlay,
     NoSound,
     Overwrite,
     Precision,
+    RunLengths,
     Threads,
     Threshold,
 )
@@ -46,11 +49,9 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     precision: Precision = None,
     threshold: Threshold = 0.5,
     no_sound: NoSound = False,
-    masks: Annotated[
-        Literal["png", "video", "none"], Option(help="Masks as PNG files, as one video (masks.mkv), or not at all.")
-    ] = "png",
-    rle: Annotated[bool, Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")] = False,
-    no_overlay: Annotated[bool, Option("--no-overlay", help="Leave out overlay.mp4 and overlay.png.")] = False,
+    masks: Masks = "png",
+    rle: RunLengths = False,
+    no_overlay: NoOverlay = False,
     mode: Mode = None,
     device: Device = None,
     threads: Threads = None,

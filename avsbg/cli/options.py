@@ -89,6 +89,12 @@ Mode = Annotated[
 ]
 Threshold = Annotated[float, Option(metavar="P", help="A pixel sounds where its probability exceeds this.")]
 NoSound = Annotated[bool, Option("--no-sound", help="Give the network silence, not the sound track.")]
+Masks = Annotated[
+    Literal["png", "video", "none"],
+    Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all."),
+]
+RunLengths = Annotated[bool, Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")]
+NoOverlay = Annotated[bool, Option("--no-overlay", help="Leave out overlay.mp4 and overlay.png.")]
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace what is there already.")]
 Format = Annotated[Literal["text", "json"], Option("--format", help="Print a text for people, or JSON.")]
 DataRoot = Annotated[Path, Argument(help=DATA_HELP)]
