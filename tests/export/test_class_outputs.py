@@ -19,6 +19,7 @@ from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.streaming.frame_pair import StreamedClip
 from avsbg.runtime.verify.verify import verify_backend
+from fixtures.degenerate import compare_with_pytorch
 
 pytestmark = pytest.mark.slow
 
@@ -54,6 +55,12 @@ def test_outputs_are_pytorchs_and_labels_are_avss(exported):
     assert len(np.unique(found["classes"])) > 5
     np.testing.assert_allclose(found["class_probability"].sum(axis=2), 1, atol=1e-5)
     np.testing.assert_allclose(1 - found["class_probability"][:, :, 0], found["probability"], atol=1e-5)
+
+
+def test_silence_and_black_frames(exported):
+    bundle, module = exported
+    frames, embedding = make_clips(module.audio, bundle.manifest.clip, 1, seed=4, record=module.network.record).values()
+    compare_with_pytorch(bundle.path / bundle.graph("clip").file, module, frames, "audio_embedding", embedding)
 
 
 def test_a_stream_of_single_frames_is_the_clip(exported):

@@ -5,17 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
-import torch
 
 from avsbg.export.exporter import export_graphs
-from avsbg.export.graphs import AudioForm, ClipGraph
+from avsbg.export.graphs import AudioForm
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import NETWORKS, named_variant
-
-Array = np.ndarray
+from fixtures.degenerate import compare_with_pytorch
 
 pytestmark = pytest.mark.slow
 
@@ -30,22 +27,6 @@ CASES = {
     "3dc": {},
     "avsegformer": SMALL,
 }
-
-
-def compare_with_pytorch(graph: Path, module: ClipGraph, frames: Array, name: str, sound: Array) -> list[Array]:
-    """Run a graph on frames and sound, without one, the other, and both: PyTorch's finite numbers. Returns the last."""
-    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
-    for pixels, samples in ((frames, sound), (frames, 0 * sound), (0 * frames, sound), (0 * frames, 0 * sound)):
-        found = session.run(None, {"frames": pixels, name: samples})
-        with torch.inference_mode():
-            expected = [tensor.numpy() for tensor in module(torch.from_numpy(pixels), torch.from_numpy(samples))]
-        for array, wanted in zip(found, expected, strict=True):
-            assert np.isfinite(array).all()
-            if np.issubdtype(array.dtype, np.integer):
-                assert (array != wanted).mean() < 1e-2  # classes whose logits are as good as equal
-            else:
-                np.testing.assert_allclose(array, wanted, rtol=1e-4, atol=1e-3)
-    return found
 
 
 def test_graphs_that_ignore_the_sound(salient) -> None:
