@@ -21,7 +21,7 @@ GROUPED = "MeanCorrelations"
 # Where ONNX Runtime's TensorRT provider registers the plugins that it finds (its documentation, "TensorRT Plugins
 # Support"). TensorRT's parser knows plugins by their operator alone, so one file serves both.
 PLUGIN_DOMAIN = "trt.plugins"
-# kMostTasks of runtime/native/cuda/correlation.h.
+# AVSBG_CUDA_MOST_TASKS of runtime/native/cuda/avsbg_cuda.h.
 _MOST_STAGES = 4
 
 

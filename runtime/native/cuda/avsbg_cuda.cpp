@@ -1,6 +1,8 @@
 // The C interface over the launchers of correlation.h. No exception crosses it.
 #include "avsbg_cuda.h"
 
+#include <algorithm>
+#include <array>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -34,22 +36,28 @@ avsbg::CorrelationProblem problem_of(const avsbg_problem& problem) {
   return {problem.n, problem.p, problem.q, problem.c, static_cast<avsbg::DataType>(problem.dtype)};
 }
 
-// Checks that the kernels take the problem on the device, then calls `launch(problem, device)`.
-template <class Launch>
-avsbg_status run(const avsbg_problem* given, const avsbg_device* device, const Launch& launch) noexcept {
-  return guarded([&] {
-    if (given == nullptr) return report(AVSBG_FAILED, "problem is a null pointer");
-    const avsbg::CorrelationProblem problem = problem_of(*given);
-    avsbg::Device target;
-    if (device != nullptr) {
-      target = {device->compute_capability, device->sm_count};
-    } else if (const std::string reason = query_device(target); !reason.empty()) {
-      return report(AVSBG_FAILED, reason.c_str());
-    }
-    if (const std::string reason = why_declined(problem, target); !reason.empty())
-      return report(AVSBG_DECLINED, reason.c_str());
-    return status_of(AVSBG_FAILED, launch(problem, target));
+static_assert(AVSBG_CUDA_MOST_TASKS == avsbg::kMostTasks);
+using Tasks = std::array<avsbg::CorrelationTask, avsbg::kMostTasks>;
+
+// The tasks of a group; those beyond the most that it may have are left out, as it is declined by its number.
+Tasks tasks_of(const avsbg_task* given, std::int32_t count) {
+  Tasks tasks;
+  std::transform(given, given + std::clamp(count, 0, avsbg::kMostTasks), tasks.begin(), [](const avsbg_task& one) {
+    return avsbg::CorrelationTask{problem_of(one.problem), one.a, one.b, one.mean_a, one.mean_b, one.pairs_per_clip};
   });
+  return tasks;
+}
+
+// Calls `body(device)` with what is given, or else the current device.
+template <class Body>
+avsbg_status on_device(const avsbg_device* given, const Body& body) {
+  avsbg::Device device;
+  if (given != nullptr) {
+    device = {given->compute_capability, given->sm_count};
+  } else if (const std::string reason = query_device(device); !reason.empty()) {
+    return report(AVSBG_FAILED, reason.c_str());
+  }
+  return body(device);
 }
 
 }  // namespace
@@ -71,39 +79,70 @@ avsbg_status avsbg_cuda_query_device(avsbg_device* device) {
 }
 
 avsbg_status avsbg_cuda_check_problem(const avsbg_problem* problem, const avsbg_device* device) {
-  if (device != nullptr) return run(problem, device, [](const auto&, const auto&) { return std::string(); });
   return guarded([&] {
     if (problem == nullptr) return report(AVSBG_FAILED, "problem is a null pointer");
-    return status_of(AVSBG_DECLINED, why_declined(problem_of(*problem)));
+    if (device == nullptr) return status_of(AVSBG_DECLINED, why_declined(problem_of(*problem)));
+    const avsbg::Device target = {device->compute_capability, device->sm_count};
+    return status_of(AVSBG_DECLINED, why_declined(problem_of(*problem), target));
+  });
+}
+
+avsbg_status avsbg_cuda_group_workspace_size(const avsbg_task* tasks, int32_t count, int32_t with_mean_b,
+                                             size_t* bytes) {
+  return guarded([&] {
+    if (tasks == nullptr) return report(AVSBG_FAILED, "tasks is a null pointer");
+    if (bytes == nullptr) return report(AVSBG_FAILED, "bytes is a null pointer");
+    const Tasks group = tasks_of(tasks, count);
+    const avsbg_status status = status_of(AVSBG_DECLINED, why_declined(group.data(), count));
+    if (status == AVSBG_SUCCESS) *bytes = mean_correlations_workspace_size(group.data(), count, with_mean_b != 0);
+    return status;
+  });
+}
+
+avsbg_status avsbg_cuda_mean_correlations(const avsbg_task* tasks, int32_t count, const avsbg_device* device,
+                                          void* workspace, size_t workspace_size, void* stream) {
+  return guarded([&] {
+    if (tasks == nullptr) return report(AVSBG_FAILED, "tasks is a null pointer");
+    return on_device(device, [&](const avsbg::Device& target) {
+      const Tasks group = tasks_of(tasks, count);
+      if (const std::string reason = why_declined(group.data(), count, target); !reason.empty())
+        return report(AVSBG_DECLINED, reason.c_str());
+      const std::size_t needed = mean_correlations_workspace_size(group.data(), count, group[0].mean_b != nullptr);
+      if (workspace_size < needed) {
+        const std::string sizes = std::to_string(workspace_size) + " bytes, and " + std::to_string(needed);
+        return report(AVSBG_FAILED, ("the workspace has " + sizes + " are needed").c_str());
+      }
+      return status_of(AVSBG_FAILED, launch_mean_correlations(group.data(), count, target, workspace,
+                                                              static_cast<CUstream_st*>(stream)));
+    });
   });
 }
 
 avsbg_status avsbg_cuda_workspace_size(const avsbg_problem* problem, int32_t with_mean_b, size_t* bytes) {
-  return guarded([&] {
-    if (bytes == nullptr) return report(AVSBG_FAILED, "bytes is a null pointer");
-    const avsbg_status status = avsbg_cuda_check_problem(problem, nullptr);
-    if (status == AVSBG_SUCCESS) *bytes = mean_correlation_workspace_size(problem_of(*problem), with_mean_b != 0);
-    return status;
-  });
+  if (problem == nullptr) return report(AVSBG_FAILED, "problem is a null pointer");
+  const avsbg_task task = {*problem, 0, nullptr, nullptr, nullptr, nullptr};
+  return avsbg_cuda_group_workspace_size(&task, 1, with_mean_b, bytes);
 }
 
 avsbg_status avsbg_cuda_mean_correlation(const avsbg_problem* problem, const avsbg_device* device, const void* a,
                                          const void* b, float* mean_a, float* mean_b, void* workspace,
                                          size_t workspace_size, void* stream) {
-  return run(problem, device, [&](const auto& checked, const auto& target) {
-    const std::size_t needed = mean_correlation_workspace_size(checked, mean_b != nullptr);
-    if (workspace_size < needed)
-      return "the workspace has " + std::to_string(workspace_size) + " bytes, and " + std::to_string(needed) +
-             " are needed";
-    return launch_mean_correlation(checked, target, a, b, mean_a, mean_b, workspace,
-                                   static_cast<CUstream_st*>(stream));
-  });
+  if (problem == nullptr) return report(AVSBG_FAILED, "problem is a null pointer");
+  const avsbg_task task = {*problem, 0, a, b, mean_a, mean_b};
+  return avsbg_cuda_mean_correlations(&task, 1, device, workspace, workspace_size, stream);
 }
 
 avsbg_status avsbg_cuda_correlation_volume(const avsbg_problem* problem, const avsbg_device* device, const void* a,
                                            const void* b, float* volume, int32_t relu, void* stream) {
-  return run(problem, device, [&](const auto& checked, const auto& target) {
-    return launch_correlation_volume(checked, target, a, b, volume, relu != 0, static_cast<CUstream_st*>(stream));
+  return guarded([&] {
+    if (problem == nullptr) return report(AVSBG_FAILED, "problem is a null pointer");
+    return on_device(device, [&](const avsbg::Device& target) {
+      const avsbg::CorrelationProblem checked = problem_of(*problem);
+      if (const std::string reason = why_declined(checked, target); !reason.empty())
+        return report(AVSBG_DECLINED, reason.c_str());
+      return status_of(AVSBG_FAILED, launch_correlation_volume(checked, target, a, b, volume, relu != 0,
+                                                               static_cast<CUstream_st*>(stream)));
+    });
   });
 }
 

@@ -101,22 +101,31 @@ Task& add_task(CorrelateArguments& arguments, const CorrelationProblem& problem,
   return task;
 }
 
-int most_units(const CorrelationProblem* problems, int count) {
+// The kernel for all problems of a group.
+Schedule choose_group_schedule(const CorrelationTask* tasks, int count, const Device& device) {
   int units = 0;
-  for (int i = 0; i < count; ++i) units = std::max(units, row_units(problems[i]));
-  return units;
+  for (int i = 0; i < count; ++i) units = std::max(units, row_units(tasks[i].problem));
+  return choose_schedule(tasks[0].problem.dtype, units, false, device);
 }
 
-// Why these problems cannot be computed in one launch, or "".
-std::string bad_group(const CorrelationProblem* problems, int count) {
-  if (count < 1 || count > kMostTasks)
-    return std::to_string(count) + " problems in a group: must be 1 to " + std::to_string(kMostTasks);
+// Floats of a group's workspace, in this order.
+struct Partials {
+  std::int64_t rows = 0;
+  std::int64_t columns = 0;
+};
+
+Partials count_partials(const CorrelationTask* tasks, int count, const Schedule& schedule, bool with_mean_b) {
+  Partials partials;
+  std::int64_t tiles = 0;
+  bool shared = false;  // whether workers may share a query tile
   for (int i = 0; i < count; ++i) {
-    const std::string reason = why_declined(problems[i]);
-    if (!reason.empty()) return reason;
-    if (problems[i].dtype != problems[0].dtype) return "the problems of a group must have one dtype";
+    const CorrelationProblem& problem = tasks[i].problem;
+    tiles += count_tiles(problem, schedule.targets);
+    shared = shared || (problem.n > 0 && problem.q > schedule.targets);
+    partials.columns += with_mean_b ? column_partials(problem) : 0;
   }
-  return "";
+  if (shared) partials.rows = row_partials(tiles);
+  return partials;
 }
 
 }  // namespace
@@ -160,54 +169,51 @@ std::string why_declined(const CorrelationProblem& problem, const Device& device
   return "";
 }
 
-std::size_t mean_correlations_workspace_size(const CorrelationProblem* problems, int count, bool with_mean_b) {
-  if (!bad_group(problems, count).empty()) return 0;
-  const Schedule schedule = choose_schedule(problems[0].dtype, most_units(problems, count), false, {});
-  std::int64_t tiles = 0, columns = 0;
-  bool shared = false;  // whether workers may share a query tile
+std::string why_declined(const CorrelationTask* tasks, int count) {
+  if (count < 1 || count > kMostTasks)
+    return std::to_string(count) + " problems in a group: must be 1 to " + std::to_string(kMostTasks);
   for (int i = 0; i < count; ++i) {
-    tiles += count_tiles(problems[i], schedule.targets);
-    shared = shared || (problems[i].n > 0 && problems[i].q > schedule.targets);
-    columns += with_mean_b ? column_partials(problems[i]) : 0;
+    const std::string reason = why_declined(tasks[i].problem);
+    if (!reason.empty()) return reason;
+    if (tasks[i].problem.dtype != tasks[0].problem.dtype) return "the problems of a group must have one dtype";
   }
-  return sizeof(float) * static_cast<std::size_t>((shared ? row_partials(tiles) : 0) + columns);
+  return "";
 }
 
-std::size_t mean_correlation_workspace_size(const CorrelationProblem& problem, bool with_mean_b) {
-  return mean_correlations_workspace_size(&problem, 1, with_mean_b);
+std::string why_declined(const CorrelationTask* tasks, int count, const Device& device) {
+  std::string reason = why_declined(tasks, count);
+  for (int i = 0; i < count && reason.empty(); ++i) reason = why_declined(tasks[i].problem, device);
+  return reason;
+}
+
+std::size_t mean_correlations_workspace_size(const CorrelationTask* tasks, int count, bool with_mean_b) {
+  if (!why_declined(tasks, count).empty()) return 0;
+  const Partials partials = count_partials(tasks, count, choose_group_schedule(tasks, count, {}), with_mean_b);
+  return sizeof(float) * static_cast<std::size_t>(partials.rows + partials.columns);
 }
 
 std::string launch_mean_correlations(const CorrelationTask* tasks, int count, const Device& device, void* workspace,
                                      CUstream_st* stream) {
-  CorrelationProblem problems[kMostTasks];
-  for (int i = 0; i < std::min(count, kMostTasks); ++i) problems[i] = tasks[i].problem;
-  const std::string bad = bad_group(problems, count);
-  if (!bad.empty()) return bad;
+  const std::string declined = why_declined(tasks, count, device);
+  if (!declined.empty()) return declined;
   const bool with_mean_b = tasks[0].mean_b != nullptr;
-  const std::size_t workspace_size = mean_correlations_workspace_size(problems, count, with_mean_b);
-  const Schedule schedule = choose_schedule(problems[0].dtype, most_units(problems, count), false, device);
+  const Schedule schedule = choose_group_schedule(tasks, count, device);
+  const Partials partials = count_partials(tasks, count, schedule, with_mean_b);
 
   CombineArguments combined = {};
   CorrelateArguments& arguments = combined.of;
-  std::int64_t tiles = 0, combine_blocks = 0;
-  for (int i = 0; i < count; ++i) tiles += count_tiles(problems[i], schedule.targets);
+  std::int64_t combine_blocks = 0;
   arguments.row_partials = static_cast<float*>(workspace);
-  bool shared = false;
-  for (int i = 0; i < count; ++i) shared = shared || (problems[i].n > 0 && problems[i].q > schedule.targets);
-  float* columns = arguments.row_partials + (shared ? row_partials(tiles) : 0);
+  float* columns = arguments.row_partials + partials.rows;
   for (int i = 0; i < count; ++i) {
     const CorrelationTask& from = tasks[i];
-    const std::string reason = first_of({why_declined(from.problem, device),
-                                         from.pairs_per_clip < 0 ? "pairs_per_clip must not be negative" : "",
-                                         (from.mean_b != nullptr) != with_mean_b
-                                             ? "mean_b must be given for all problems of a group, or for none"
-                                             : ""});
-    if (!reason.empty()) return reason;
+    if (from.pairs_per_clip < 0) return "pairs_per_clip must not be negative";
+    if ((from.mean_b != nullptr) != with_mean_b) return "mean_b must be given for all problems of a group, or for none";
     if (from.problem.n == 0) continue;
     const std::string pointer =
         first_of({bad_pointer("a", from.a, 16), bad_pointer("b", from.b, 16), bad_pointer("mean_a", from.mean_a, 4),
                   with_mean_b ? bad_pointer("mean_b", from.mean_b, 4) : "",
-                  workspace_size > 0 ? bad_pointer("the workspace", workspace, 16) : ""});
+                  partials.rows + partials.columns > 0 ? bad_pointer("the workspace", workspace, 16) : ""});
     if (!pointer.empty()) return pointer;
     const int number = arguments.count;
     Task& task = add_task(arguments, from.problem, schedule, from.a, from.b);
@@ -227,7 +233,7 @@ std::string launch_mean_correlations(const CorrelationTask* tasks, int count, co
   arguments.workers = count_workers(arguments.tiles, schedule, device);
   if (combine_blocks > kMostBlocks) return "the sums of so many positions do not fit a launch: compute fewer pairs";
 
-  const DataType dtype = problems[0].dtype;
+  const DataType dtype = tasks[0].problem.dtype;
   const cudaError_t error = with_mean_b
                                 ? enqueue_correlate<Output::kRowsAndColumns>(dtype, schedule, arguments, stream)
                                 : enqueue_correlate<Output::kRows>(dtype, schedule, arguments, stream);
@@ -235,12 +241,6 @@ std::string launch_mean_correlations(const CorrelationTask* tasks, int count, co
   const bool overlaps = device.compute_capability >= 90;
   return words(enqueue(combine, combine_blocks, kCombineThreads, stream, combined, overlaps),
                "launching the combining kernel");
-}
-
-std::string launch_mean_correlation(const CorrelationProblem& problem, const Device& device, const void* a,
-                                    const void* b, float* mean_a, float* mean_b, void* workspace, CUstream_st* stream) {
-  const CorrelationTask task = {problem, a, b, mean_a, mean_b};
-  return launch_mean_correlations(&task, 1, device, workspace, stream);
 }
 
 std::string launch_correlation_volume(const CorrelationProblem& problem, const Device& device, const void* a,

@@ -7,13 +7,13 @@
 //     mean_a[n, p]    = 1/Q * sum over q of relu(volume[n, p, q])
 //     mean_b[n, q]    = 1/P * sum over p of relu(volume[n, p, q])
 //
-// launch_mean_correlation computes the two means without ever storing the volume; launch_correlation_volume stores it.
+// launch_mean_correlations computes the two means without ever storing the volume; launch_correlation_volume stores it.
 //
 // Layout.     Every tensor is dense and row-major, in device memory. a and b start on a 16-byte boundary.
 // Types.      a and b share one DataType. Products are accumulated in fp32 and every output is fp32, whatever the
 //             inputs are: a caller who wants another type casts the small result.
-// Groups.     launch_mean_correlations computes several problems of one data type in one launch: small ones then cost
-//             no launch of their own, and share the device's multiprocessors with the large ones.
+// Groups.     launch_mean_correlations computes up to kMostTasks problems of one data type in one launch: small ones then
+//             cost no launch of their own, and share the device's multiprocessors with the large ones.
 // Clips.      The pairs of neighbouring frames need no copies of the maps: with `pairs_per_clip` = T - 1, a is
 //             [B, T, P, C], b points to its second frame, and n = B * (T - 1).
 // Ranges.     C is a multiple of 8 from 8 to 512; P and Q are 1 to 2^24; N >= 0, N * max(P, Q) <= 2^36 and
@@ -67,7 +67,7 @@ struct Device {
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem);
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem, const Device& device);
 
-inline constexpr int kMostTasks = 4;  // problems of a group
+inline constexpr int kMostTasks = 4;  // of a group
 
 // A problem of a group with its tensors.
 struct CorrelationTask {
@@ -79,26 +79,23 @@ struct CorrelationTask {
   std::int64_t pairs_per_clip = 0;  // 0: each pair has maps of its own; T - 1: see "Clips"
 };
 
-// Bytes of scratch memory that launch_mean_correlation needs on any device: 4 * N * Q * ceil(P / 128) for mean_b where
-// P > 128, and at most 1 MiB for mean_a. It never decreases as N, P and Q grow, so that the size for the largest
-// shapes serves all smaller ones. 0 for a problem that is declined. The second form is that of a group.
-[[nodiscard]] std::size_t mean_correlation_workspace_size(const CorrelationProblem& problem, bool with_mean_b);
-[[nodiscard]] std::size_t mean_correlations_workspace_size(const CorrelationProblem* problems, int count,
-                                                           bool with_mean_b);
+// Why the kernels decline a group, one of whose problems they may decline, or "". No tensor is looked at.
+[[nodiscard]] std::string why_declined(const CorrelationTask* tasks, int count);
+[[nodiscard]] std::string why_declined(const CorrelationTask* tasks, int count, const Device& device);
 
-// Enqueues the means on `stream`. mean_a is [N, P] fp32; mean_b is [N, Q] fp32, or nullptr when it is not wanted.
-// `workspace` is 16-byte aligned device memory of at least mean_correlation_workspace_size bytes with any content; it
-// may be nullptr where that is 0. Returns "" or, in words, why nothing was enqueued or which launch failed.
-[[nodiscard]] std::string launch_mean_correlation(const CorrelationProblem& problem, const Device& device,
-                                                  const void* a, const void* b, float* mean_a, float* mean_b,
-                                                  void* workspace, CUstream_st* stream);
+// Bytes of scratch memory that launch_mean_correlations needs on any device: 4 * N * Q * ceil(P / 128) for each mean_b
+// where P > 128, and at most 1 MiB for all mean_a. It never decreases as N, P and Q grow, so that the size for the
+// largest shapes serves all smaller ones. 0 for a group that is declined. Of the tasks, the problems alone count.
+[[nodiscard]] std::size_t mean_correlations_workspace_size(const CorrelationTask* tasks, int count, bool with_mean_b);
 
-// The same for 1 to kMostTasks problems of one data type, whose maps may belong to clips.
+// Enqueues the means of a group on `stream`. mean_a is [N, P] fp32; mean_b is [N, Q] fp32, or nullptr when it is not
+// wanted. `workspace` is 16-byte aligned device memory of at least mean_correlations_workspace_size bytes with any
+// content; it may be nullptr where that is 0. Returns "" or, in words, why nothing was enqueued or which launch failed.
 [[nodiscard]] std::string launch_mean_correlations(const CorrelationTask* tasks, int count, const Device& device,
                                                    void* workspace, CUstream_st* stream);
 
 // Enqueues the volume, [N, P, Q] fp32 and 8-byte aligned, on `stream`: after ReLU if `relu`, as it is if not.
-// Needs no workspace. Returns as launch_mean_correlation.
+// Needs no workspace. Returns as launch_mean_correlations.
 [[nodiscard]] std::string launch_correlation_volume(const CorrelationProblem& problem, const Device& device,
                                                     const void* a, const void* b, float* volume, bool relu,
                                                     CUstream_st* stream);

@@ -49,22 +49,22 @@ bool is_in_rtx(void const* address) {
 }
 
 // How the kernels read inputs of a type.
-DataType read_type(TensorRTType type, bool tf32) {
+avsbg_dtype read_type(TensorRTType type, bool tf32) {
   switch (type) {
-    case TensorRTType::kFLOAT: return tf32 ? DataType::kTf32 : DataType::kFloat32;
-    case TensorRTType::kHALF: return DataType::kFloat16;
-    case TensorRTType::kBF16: return DataType::kBfloat16;
+    case TensorRTType::kFLOAT: return tf32 ? AVSBG_TF32 : AVSBG_FLOAT32;
+    case TensorRTType::kHALF: return AVSBG_FLOAT16;
+    case TensorRTType::kBF16: return AVSBG_BFLOAT16;
     default: throw std::invalid_argument("inputs of type " + type_name(type) + " are not supported");
   }
 }
 
-void check_accepted(std::string const& why_not) {
-  if (!why_not.empty()) {
-    throw std::invalid_argument(why_not);
+}  // namespace
+
+void check(avsbg_status status) {
+  if (status != AVSBG_SUCCESS) {
+    throw std::invalid_argument(avsbg_cuda_last_error());
   }
 }
-
-}  // namespace
 
 CorrelationPlugin::CorrelationPlugin(std::string node, Attributes attributes)
     : node_(std::move(node)), attributes_(std::move(attributes)) {}
@@ -158,8 +158,8 @@ std::int32_t CorrelationPlugin::configurePlugin(DynamicPluginTensorDesc const* i
     TensorRTType const type = inputs[0].desc.type;
     for (Tasks const& extreme : {tasks_for(type, [&](std::int32_t i) { return inputs[i].min; }),
                                  tasks_for(type, [&](std::int32_t i) { return inputs[i].max; })}) {
-      for (CorrelationTask const& task : extreme) {
-        check_accepted(why_declined(task.problem));
+      for (avsbg_task const& task : extreme) {
+        check(avsbg_cuda_check_problem(&task.problem, nullptr));
       }
     }
     return 0;
@@ -168,7 +168,7 @@ std::int32_t CorrelationPlugin::configurePlugin(DynamicPluginTensorDesc const* i
 
 std::size_t CorrelationPlugin::getWorkspaceSize(DynamicPluginTensorDesc const* inputs, std::int32_t,
                                                 DynamicPluginTensorDesc const*, std::int32_t) const noexcept {
-  // The size never decreases as shapes grow (correlation.h), so that of the largest shapes serves the whole profile.
+  // The size never decreases as shapes grow (avsbg_cuda.h), so that of the largest shapes serves the whole profile.
   return guarded("workspace size", std::size_t{0}, [&] {
     return workspace_size(tasks_for(inputs[0].desc.type, [&](std::int32_t i) { return inputs[i].max; }));
   });
@@ -179,9 +179,9 @@ std::int32_t CorrelationPlugin::onShapeChange(PluginTensorDesc const* inputs, st
   return guarded("new shapes", -1, [&] {
     check_counts(input_count, output_count);
     Tasks const announced = tasks_for(inputs[0].type, [&](std::int32_t i) { return inputs[i].dims; });
-    check_accepted(query_device(device_));
-    for (CorrelationTask const& task : announced) {
-      check_accepted(why_declined(task.problem, device_));
+    check(avsbg_cuda_query_device(&device_));
+    for (avsbg_task const& task : announced) {
+      check(avsbg_cuda_check_problem(&task.problem, &device_));
     }
     return 0;
   });
@@ -194,9 +194,9 @@ std::int32_t CorrelationPlugin::enqueue(PluginTensorDesc const* input_descriptio
     Tasks current =
         tasks_for(input_descriptions[0].type, [&](std::int32_t i) { return input_descriptions[i].dims; });
     if (device_.sm_count == 0) {  // TensorRT announces shapes first, other callers may not
-      check_accepted(query_device(device_));
+      check(avsbg_cuda_query_device(&device_));
     }
-    check_accepted(launch(current, device_, inputs, outputs, workspace, stream));
+    launch(current, device_, inputs, outputs, workspace, stream);
     return 0;
   });
 }

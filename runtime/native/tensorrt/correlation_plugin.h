@@ -1,7 +1,7 @@
 // What the correlation operators have in common as TensorRT plugins (IPluginV3, TensorRT 10.3 and later).
 //
 // All inputs share a type: fp32, fp16 or bf16. Outputs are fp32. Any dimension may be dynamic. The ranges, and what is
-// computed, are the contract of runtime/native/cuda/correlation.h.
+// computed, are the contract of runtime/native/cuda/correlation.h; the kernels are called through its C interface.
 #pragma once
 
 #include <NvInferRuntime.h>
@@ -11,12 +11,15 @@
 #include <vector>
 
 #include "attributes.h"
-#include "correlation.h"
+#include "avsbg_cuda.h"
 
 namespace avsbg::tensorrt {
 
 // The problems of a node, in the order of its outputs.
-using Tasks = std::vector<CorrelationTask>;
+using Tasks = std::vector<avsbg_task>;
+
+// Throws what the kernels' C interface says of a call that did not succeed.
+void check(avsbg_status status);
 
 class CorrelationPlugin : public nvinfer1::IPluginV3,
                           public nvinfer1::IPluginV3OneCore,
@@ -62,11 +65,10 @@ class CorrelationPlugin : public nvinfer1::IPluginV3,
   virtual nvinfer1::TensorFormat input_format(nvinfer1::DataType type, bool is_rtx) const = 0;
   virtual void set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs,
                                  nvinfer1::IExprBuilder& builder) const = 0;
-  virtual Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, DataType type) const = 0;
+  virtual Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, avsbg_dtype type) const = 0;
   virtual std::size_t workspace_size(Tasks const& tasks) const = 0;
-  // Returns "" or why nothing was enqueued.
-  virtual std::string launch(Tasks& tasks, Device const& device, void const* const* inputs, void* const* outputs,
-                             void* workspace, cudaStream_t stream) const = 0;
+  virtual void launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs, void* const* outputs,
+                      void* workspace, cudaStream_t stream) const = 0;
 
   std::int32_t value_of(char const* attribute) const;
 
@@ -79,7 +81,7 @@ class CorrelationPlugin : public nvinfer1::IPluginV3,
 
   std::string node_;
   Attributes attributes_;
-  Device device_;                              // set when TensorRT announces shapes, on the device that will run
+  avsbg_device device_{};                      // set when TensorRT announces shapes, on the device that will run
   std::vector<nvinfer1::PluginField> fields_;  // views of attributes_, for serialisation
   nvinfer1::PluginFieldCollection field_collection_{};
 };

@@ -3,8 +3,6 @@
 #include <new>
 #include <stdexcept>
 
-#include "plan.h"
-
 namespace avsbg::tensorrt {
 namespace {
 
@@ -48,6 +46,32 @@ void check_equal(char const* what, IDimensionExpr const* a, IDimensionExpr const
 
 std::string stage_name(std::int32_t stage) { return "of stage " + std::to_string(stage); }
 
+std::size_t means_workspace_size(Tasks const& tasks, bool with_mean_b) {
+  std::size_t bytes = 0;
+  auto const count = static_cast<std::int32_t>(tasks.size());
+  check(avsbg_cuda_group_workspace_size(tasks.data(), count, with_mean_b, &bytes));
+  return bytes;
+}
+
+// Launches the means of all tasks. Inputs and outputs are in the tasks' order; of a clip there is one input.
+void launch_means(Tasks& tasks, bool with_mean_b, avsbg_device const& device, void const* const* inputs,
+                  void* const* outputs, void* workspace, cudaStream_t stream) {
+  for (avsbg_task& task : tasks) {
+    task.a = *inputs++;
+    if (task.pairs_per_clip == 0) {
+      task.b = *inputs++;
+    } else {  // the second frame of the first clip
+      bool const narrow = task.problem.dtype == AVSBG_FLOAT16 || task.problem.dtype == AVSBG_BFLOAT16;
+      task.b = static_cast<char const*>(task.a) + task.problem.p * task.problem.c * (narrow ? 2 : 4);
+    }
+    task.mean_a = static_cast<float*>(*outputs++);
+    task.mean_b = with_mean_b ? static_cast<float*>(*outputs++) : nullptr;
+  }
+  // TensorRT says no size: the workspace has at least what getWorkspaceSize asked for these shapes or larger ones.
+  check(avsbg_cuda_mean_correlations(tasks.data(), static_cast<std::int32_t>(tasks.size()), &device, workspace,
+                                     means_workspace_size(tasks, with_mean_b), stream));
+}
+
 }  // namespace
 
 void PairPlugin::set_output_shapes(DimsExprs const* inputs, DimsExprs* outputs, nvinfer1::IExprBuilder&) const {
@@ -58,7 +82,7 @@ void PairPlugin::set_output_shapes(DimsExprs const* inputs, DimsExprs* outputs, 
   set_shapes(inputs, outputs);
 }
 
-Tasks PairPlugin::tasks(std::vector<Dims> const& inputs, DataType type) const {
+Tasks PairPlugin::tasks(std::vector<Dims> const& inputs, avsbg_dtype type) const {
   Dims const &a = inputs[0], &b = inputs[1];
   check_rank("a", a.nbDims, 3);
   check_rank("b", b.nbDims, 3);
@@ -86,14 +110,12 @@ void MeanCorrelation::set_shapes(DimsExprs const* inputs, DimsExprs* outputs) co
 }
 
 std::size_t MeanCorrelation::workspace_size(Tasks const& tasks) const {
-  return mean_correlation_workspace_size(tasks[0].problem, value_of("mean_b") != 0);
+  return means_workspace_size(tasks, value_of("mean_b") != 0);
 }
 
-std::string MeanCorrelation::launch(Tasks& tasks, Device const& device, void const* const* inputs,
-                                    void* const* outputs, void* workspace, cudaStream_t stream) const {
-  return launch_mean_correlation(tasks[0].problem, device, inputs[0], inputs[1], static_cast<float*>(outputs[0]),
-                                 value_of("mean_b") != 0 ? static_cast<float*>(outputs[1]) : nullptr, workspace,
-                                 stream);
+void MeanCorrelation::launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs,
+                             void* const* outputs, void* workspace, cudaStream_t stream) const {
+  launch_means(tasks, value_of("mean_b") != 0, device, inputs, outputs, workspace, stream);
 }
 
 // relu: negative entries are set to 0.
@@ -110,14 +132,14 @@ void CorrelationVolume::set_shapes(DimsExprs const* inputs, DimsExprs* outputs) 
 
 std::size_t CorrelationVolume::workspace_size(Tasks const&) const { return 0; }
 
-std::string CorrelationVolume::launch(Tasks& tasks, Device const& device, void const* const* inputs,
-                                      void* const* outputs, void*, cudaStream_t stream) const {
-  return launch_correlation_volume(tasks[0].problem, device, inputs[0], inputs[1], static_cast<float*>(outputs[0]),
-                                   value_of("relu") != 0, stream);
+void CorrelationVolume::launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs,
+                               void* const* outputs, void*, cudaStream_t stream) const {
+  check(avsbg_cuda_correlation_volume(&tasks[0].problem, &device, inputs[0], inputs[1],
+                                      static_cast<float*>(outputs[0]), value_of("relu"), stream));
 }
 
 Attributes MeanCorrelations::attributes() {
-  return {Attribute{"stages", 1, 1, kMostTasks}, Attribute{"frames", 0, 0, kMostFrames}, kMeanB, kTf32};
+  return {Attribute{"stages", 1, 1, AVSBG_CUDA_MOST_TASKS}, Attribute{"frames", 0, 0, kMostFrames}, kMeanB, kTf32};
 }
 
 std::int32_t MeanCorrelations::getNbOutputs() const noexcept {
@@ -164,7 +186,7 @@ void MeanCorrelations::set_output_shapes(DimsExprs const* inputs, DimsExprs* out
   }
 }
 
-Tasks MeanCorrelations::tasks(std::vector<Dims> const& inputs, DataType type) const {
+Tasks MeanCorrelations::tasks(std::vector<Dims> const& inputs, avsbg_dtype type) const {
   std::int32_t const frames = value_of("frames");
   if (frames == 1) {
     throw std::invalid_argument("attribute frames is 1; a clip has at least 2, and 0 means that partners are inputs");
@@ -183,7 +205,7 @@ Tasks MeanCorrelations::tasks(std::vector<Dims> const& inputs, DataType type) co
       throw std::invalid_argument("the input " + name + " is " + shape_text(a) + ", no whole number of clips of " +
                                   std::to_string(frames) + " frames");
     }
-    CorrelationTask task;
+    avsbg_task task{};
     task.problem = {a.d[0], a.d[2] * a.d[3], b.d[2] * b.d[3], a.d[1], type};
     if (frames > 0) {
       task.problem.n = a.d[0] / frames * (frames - 1);
@@ -195,27 +217,12 @@ Tasks MeanCorrelations::tasks(std::vector<Dims> const& inputs, DataType type) co
 }
 
 std::size_t MeanCorrelations::workspace_size(Tasks const& tasks) const {
-  std::vector<CorrelationProblem> problems;
-  for (CorrelationTask const& task : tasks) {
-    problems.push_back(task.problem);
-  }
-  return mean_correlations_workspace_size(problems.data(), static_cast<int>(problems.size()), value_of("mean_b") != 0);
+  return means_workspace_size(tasks, value_of("mean_b") != 0);
 }
 
-std::string MeanCorrelations::launch(Tasks& tasks, Device const& device, void const* const* inputs,
-                                     void* const* outputs, void* workspace, cudaStream_t stream) const {
-  for (CorrelationTask& task : tasks) {
-    task.a = *inputs++;
-    if (task.pairs_per_clip == 0) {
-      task.b = *inputs++;
-    } else {  // the second frame of the first clip
-      std::int64_t const bytes = task.problem.p * task.problem.c * element_size(task.problem.dtype);
-      task.b = static_cast<char const*>(task.a) + bytes;
-    }
-    task.mean_a = static_cast<float*>(*outputs++);
-    task.mean_b = value_of("mean_b") != 0 ? static_cast<float*>(*outputs++) : nullptr;
-  }
-  return launch_mean_correlations(tasks.data(), static_cast<int>(tasks.size()), device, workspace, stream);
+void MeanCorrelations::launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs,
+                              void* const* outputs, void* workspace, cudaStream_t stream) const {
+  launch_means(tasks, value_of("mean_b") != 0, device, inputs, outputs, workspace, stream);
 }
 
 }  // namespace avsbg::tensorrt

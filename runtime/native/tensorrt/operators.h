@@ -19,7 +19,7 @@ class PairPlugin : public CorrelationPlugin {
   }
   void set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs,
                          nvinfer1::IExprBuilder& builder) const override;
-  Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, DataType type) const override;
+  Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, avsbg_dtype type) const override;
   virtual void set_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs) const = 0;
 };
 
@@ -38,8 +38,8 @@ class MeanCorrelation final : public PairPlugin {
  protected:
   void set_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs) const override;
   std::size_t workspace_size(Tasks const& tasks) const override;
-  std::string launch(Tasks& tasks, Device const& device, void const* const* inputs, void* const* outputs,
-                     void* workspace, cudaStream_t stream) const override;
+  void launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs, void* const* outputs,
+              void* workspace, cudaStream_t stream) const override;
 };
 
 // (a, b) -> volume [N, P, Q]
@@ -57,8 +57,8 @@ class CorrelationVolume final : public PairPlugin {
  protected:
   void set_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs) const override;
   std::size_t workspace_size(Tasks const& tasks) const override;
-  std::string launch(Tasks& tasks, Device const& device, void const* const* inputs, void* const* outputs,
-                     void* workspace, cudaStream_t stream) const override;
+  void launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs, void* const* outputs,
+              void* workspace, cudaStream_t stream) const override;
 };
 
 // The means of up to four stages of feature maps in one launch, without copies: the maps are read channels-last, as
@@ -85,10 +85,10 @@ class MeanCorrelations final : public CorrelationPlugin {
   nvinfer1::TensorFormat input_format(nvinfer1::DataType type, bool is_rtx) const override;
   void set_output_shapes(nvinfer1::DimsExprs const* inputs, nvinfer1::DimsExprs* outputs,
                          nvinfer1::IExprBuilder& builder) const override;
-  Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, DataType type) const override;
+  Tasks tasks(std::vector<nvinfer1::Dims> const& inputs, avsbg_dtype type) const override;
   std::size_t workspace_size(Tasks const& tasks) const override;
-  std::string launch(Tasks& tasks, Device const& device, void const* const* inputs, void* const* outputs,
-                     void* workspace, cudaStream_t stream) const override;
+  void launch(Tasks& tasks, avsbg_device const& device, void const* const* inputs, void* const* outputs,
+              void* workspace, cudaStream_t stream) const override;
 
  private:
   std::int32_t inputs_per_stage() const { return value_of("frames") == 0 ? 2 : 1; }

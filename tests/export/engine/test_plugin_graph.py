@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from avsbg.export.engine.plugin_graph import PLUGIN_DOMAIN, write_plugin_graph
+from avsbg.export.engine.plugin_graph import _MOST_STAGES, PLUGIN_DOMAIN, write_plugin_graph
+from fixtures import ROOT
 from fixtures.operator_graphs import means
 
 CHANNELS = 8
@@ -185,3 +187,8 @@ def test_what_may_be_left_out_in_onnx_may_be_left_out(tmp_path: Path, attribute:
             del node.input[inputs:]
     (tmp_path / "graph.onnx").write_bytes(model.SerializeToString())
     assert not write_plugin_graph(tmp_path / "graph.onnx", tmp_path / "graph.plugin.onnx")
+
+
+def test_a_node_has_at_most_as_many_stages_as_a_launch_of_the_kernels() -> None:
+    header = (ROOT / "runtime/native/cuda/avsbg_cuda.h").read_text(encoding="utf-8")
+    assert re.findall(r"#define AVSBG_CUDA_MOST_TASKS (\d+)", header) == [str(_MOST_STAGES)]

@@ -86,6 +86,88 @@ class Struct(ctypes.Structure):
     _fields_ = [*((name, ctypes.c_int64) for name in "npqc"), ("dtype", ctypes.c_int32)]
 
 
+class Task(ctypes.Structure):
+    """avsbg_task."""
+
+    _fields_ = [
+        ("problem", Struct),
+        ("pairs_per_clip", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "mean_a", "mean_b")),
+    ]
+
+
+def load_group_functions(path: Path) -> ctypes.CDLL:
+    raw = ctypes.CDLL(str(path))
+    raw.avsbg_cuda_last_error.restype = ctypes.c_char_p
+    pointer, size = ctypes.c_void_p, ctypes.c_size_t
+    raw.avsbg_cuda_mean_correlations.argtypes = [pointer, ctypes.c_int32, pointer, pointer, size, pointer]
+    return raw
+
+
+@pytest.mark.parametrize("with_mean_b", [True, False])
+def test_a_group_of_clips_and_of_pairs(path: Path, with_mean_b: bool) -> None:
+    """Two stages of clips of three frames, and one whose pairs have maps of their own."""
+    raw = load_group_functions(path)
+    clips = [Problem("fp16", 4, p, p, c, flag=with_mean_b) for p, c in ((150, 64), (49, 128))]
+    problems = [*clips, Problem("fp16", 2, 40, 70, 64, flag=with_mean_b)]
+    inputs, kept, tasks = [], [], []
+    for problem in problems:
+        a, b = problem.inputs()
+        if problem in clips:  # [2, 3, P, C], and its pairs
+            maps = problem.store(np.random.default_rng(1).standard_normal((2, 3, problem.p, problem.c), np.float32))
+            shape = (problem.n, problem.p, problem.c)
+            a, b = (np.ascontiguousarray(part).reshape(shape) for part in (maps[:, :-1], maps[:, 1:]))
+            at, partner, each = maps.ctypes.data, maps.ctypes.data + maps[0, 0].nbytes, 2
+        else:
+            maps, at, partner, each = a, a.ctypes.data, b.ctypes.data, 0
+        means = [np.full((problem.n, size), np.nan, np.float32) for size in (problem.p, problem.q)]
+        inputs.append((a, b))
+        kept.append((maps, means))
+        struct = Struct(problem.n, problem.p, problem.q, problem.c, DTYPES["fp16"])
+        mean_b = means[1].ctypes.data if with_mean_b else None
+        tasks.append(Task(struct, each, at, partner, means[0].ctypes.data, mean_b))
+    group, needed = (Task * 3)(*tasks), ctypes.c_size_t()
+    assert raw.avsbg_cuda_group_workspace_size(group, 3, int(with_mean_b), ctypes.byref(needed)) == 0
+    workspace = np.full(needed.value // 4, np.nan, np.float32)
+    status = raw.avsbg_cuda_mean_correlations(group, 3, None, workspace.ctypes.data, needed.value, None)
+    assert status == 0, raw.avsbg_cuda_last_error()
+    for problem, (a, b), (_, means) in zip(problems, inputs, kept, strict=True):
+        results = b"".join(mean.tobytes() for mean in means[: 1 + with_mean_b])
+        assert wrong_elements(problem, a, b, Result(0, {}, results, "")) == 0
+
+
+def test_a_group_that_cannot_be_computed(path: Path) -> None:
+    raw = load_group_functions(path)
+    buffer, needed = np.zeros(1 << 16, np.float32), ctypes.c_size_t()
+    at = buffer.ctypes.data
+
+    def task(dtype: str = "fp16", c: int = 8, mean_b: int | None = at, pairs_per_clip: int = 0) -> Task:
+        return Task(Struct(1, 130, 40, c, DTYPES[dtype]), pairs_per_clip, at, at, at, mean_b)
+
+    calls: list[tuple[int, str, list[Task]]] = [
+        (1, "5 problems in a group: must be 1 to 4", [task()] * 5),
+        (1, "0 problems in a group", []),
+        (1, "C = 12 channels", [task(), task(c=12)]),
+        (1, "the problems of a group must have one dtype", [task(), task("bf16")]),
+        (2, "mean_b must be given for all problems of a group, or for none", [task(), task(mean_b=None)]),
+        (2, "pairs_per_clip must not be negative", [task(), task(pairs_per_clip=-1)]),
+    ]
+    for status, words, tasks in calls:
+        group, count = (Task * len(tasks))(*tasks), len(tasks)
+        if status == 1:
+            assert raw.avsbg_cuda_group_workspace_size(group, count, 1, ctypes.byref(needed)) == 1
+            assert words in raw.avsbg_cuda_last_error().decode()
+        assert raw.avsbg_cuda_mean_correlations(group, count, None, at, buffer.nbytes, None) == status
+        assert words in raw.avsbg_cuda_last_error().decode()
+    one = ctypes.byref(task("bf16"))
+    assert raw.avsbg_cuda_mean_correlations(one, 1, (ctypes.c_int32 * 2)(75, 40), at, buffer.nbytes, None) == 1
+    assert "bf16 needs compute capability 8.0" in raw.avsbg_cuda_last_error().decode()
+    assert raw.avsbg_cuda_mean_correlations(None, 1, None, at, buffer.nbytes, None) == 2
+    assert raw.avsbg_cuda_last_error() == b"tasks is a null pointer"
+    assert raw.avsbg_cuda_mean_correlations(one, 1, None, at, 3, None) == 2
+    assert b"the workspace has 3 bytes, and" in raw.avsbg_cuda_last_error()
+
+
 def test_statuses_and_their_words(path: Path) -> None:
     """1 where another implementation should compute the problem, 2 where the call is wrong."""
     raw = ctypes.CDLL(str(path))
@@ -159,7 +241,7 @@ def test_what_nvcc_built_exports_the_interface_and_reports_a_missing_driver() ->
         pytest.skip(str(error))
     raw = ctypes.CDLL(str(built))
     declared = set(re.findall(r"\b(avsbg_cuda_\w+)\(", HEADER.read_text()))
-    assert len(declared) == 7
+    assert len(declared) == 9
     assert all(hasattr(raw, name) for name in declared)
     if not torch.cuda.is_available():
         raw.avsbg_cuda_last_error.restype = ctypes.c_char_p

@@ -26,6 +26,7 @@
 namespace {
 
 using avsbg::CorrelationProblem;
+using avsbg::CorrelationTask;
 using avsbg::Device;
 
 // Its size is exactly what is asked for, so that AddressSanitizer sees the first byte beyond it.
@@ -90,10 +91,10 @@ int correlate(bool mean, char** words) {
   if (mean) {
     const auto mean_a = filled_with_nan<float>(problem.n * problem.p);
     const auto mean_b = filled_with_nan<float>(problem.n * problem.q);
+    const CorrelationTask task = {problem, a.get(), b.get(), mean_a.get(), flag ? mean_b.get() : nullptr};
     const auto workspace = filled_with_nan<unsigned char>(
-        static_cast<std::int64_t>(avsbg::mean_correlation_workspace_size(problem, flag)));
-    error = avsbg::launch_mean_correlation(problem, device, a.get(), b.get(), mean_a.get(),
-                                           flag ? mean_b.get() : nullptr, workspace.get(), nullptr);
+        static_cast<std::int64_t>(avsbg::mean_correlations_workspace_size(&task, 1, flag)));
+    error = avsbg::launch_mean_correlations(&task, 1, device, workspace.get(), nullptr);
     print_line(error);
     write(mean_a.get(), problem.n * problem.p);
     if (flag) write(mean_b.get(), problem.n * problem.q);
@@ -112,10 +113,9 @@ int correlate_group(int count, char** words) {
   const bool with_mean_b = std::atoi(words[2]) != 0;
   std::vector<std::unique_ptr<unsigned char[]>> maps;
   std::vector<std::unique_ptr<float[]>> means;
-  std::vector<avsbg::CorrelationTask> tasks;
-  std::vector<CorrelationProblem> problems;
+  std::vector<CorrelationTask> tasks;
   for (int i = 3; i + 4 < count; i += 5) {
-    avsbg::CorrelationTask task;
+    CorrelationTask task;
     auto& [n, p, q, c, type] = task.problem;
     n = std::atoll(words[i]), p = std::atoll(words[i + 1]), q = std::atoll(words[i + 2]), c = std::atoll(words[i + 3]);
     type = dtype;
@@ -136,11 +136,10 @@ int correlate_group(int count, char** words) {
     means.push_back(filled_with_nan<float>(n * q));
     task.mean_b = with_mean_b ? means.back().get() : nullptr;
     tasks.push_back(task);
-    problems.push_back(task.problem);
   }
   const int number = static_cast<int>(tasks.size());
-  const auto workspace = filled_with_nan<unsigned char>(static_cast<std::int64_t>(
-      avsbg::mean_correlations_workspace_size(problems.data(), number, with_mean_b)));
+  const auto workspace = filled_with_nan<unsigned char>(
+      static_cast<std::int64_t>(avsbg::mean_correlations_workspace_size(tasks.data(), number, with_mean_b)));
   const std::string error =
       avsbg::launch_mean_correlations(tasks.data(), number, device, workspace.get(), nullptr);
   print_line(error);
@@ -240,7 +239,8 @@ int main(int count, char** words) {
   }
   if (what == "workspace" && count == 8) {
     print_line("");
-    std::printf("%zu\n", avsbg::mean_correlation_workspace_size(problem_of(words + 2), std::atoi(words[7]) != 0));
+    const CorrelationTask task = {problem_of(words + 2)};
+    std::printf("%zu\n", avsbg::mean_correlations_workspace_size(&task, 1, std::atoi(words[7]) != 0));
     return 0;
   }
   std::fprintf(stderr, "usage: see the top of main.cpp\n");

@@ -126,9 +126,9 @@ int main(int count, char** words) {
   const std::size_t outputs = what == "mean" ? rows : rows * static_cast<std::size_t>(problem.q);
   Buffer first(outputs * sizeof(float) - (outputs > 0 ? kMissing : 0));
   Buffer second(what == "mean" && flag ? columns * sizeof(float) : 0);
-  Buffer workspace(what == "mean" ? avsbg::mean_correlation_workspace_size(problem, flag) : 0);
-  error = what == "mean" ? avsbg::launch_mean_correlation(problem, device, a.pointer, b.pointer, first.floats(),
-                                                          second.floats(), workspace.pointer, stream)
+  const avsbg::CorrelationTask task = {problem, a.pointer, b.pointer, first.floats(), second.floats()};
+  Buffer workspace(what == "mean" ? avsbg::mean_correlations_workspace_size(&task, 1, flag) : 0);
+  error = what == "mean" ? avsbg::launch_mean_correlations(&task, 1, device, workspace.pointer, stream)
                          : avsbg::launch_correlation_volume(problem, device, a.pointer, b.pointer, first.floats(), flag,
                                                             stream);
   check(cudaStreamSynchronize(stream), "the kernel");

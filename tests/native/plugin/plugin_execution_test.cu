@@ -15,21 +15,21 @@
 #include <utility>
 #include <vector>
 
+#include "check.h"
+
 namespace {
 
 using namespace nvinfer1;
 
-int failures = 0;
-
-#define CHECK(condition)                                                  \
-  do {                                                                    \
-    if (!(condition)) {                                                   \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition); \
-      ++failures;                                                         \
-    }                                                                     \
-  } while (false)
-
 constexpr int kChannels = 64, kWidth = 5;
+
+// How a node reads and multiplies its inputs.
+struct Precision {
+  DataType type;
+  bool tf32;
+
+  bool is_narrow() const { return type != DataType::kFLOAT; }
+};
 
 // A node: `maps` of each input, with the positions of a and of b in each stage.
 struct Node {
@@ -53,7 +53,7 @@ struct Buffer {
 using Buffers = std::vector<std::unique_ptr<Buffer>>;
 using Values = std::vector<float>;
 
-// Small multiples of 1/8: exact in fp16, and so are the products' sums in fp32.
+// Small multiples of 1/8: exact in every type, and so are the products' sums in fp32.
 Values values(int count, unsigned seed) {
   Values made;
   for (int i = 0; i < count; ++i) {
@@ -63,20 +63,20 @@ Values values(int count, unsigned seed) {
   return made;
 }
 
-// The bits of a number that fp16 holds exactly.
-std::uint16_t half_bits(float value) {
+// The bits of a number that fp16 and bf16 hold exactly.
+std::uint16_t narrow_bits(float value, DataType type) {
   std::uint32_t bits = 0;
   std::memcpy(&bits, &value, sizeof(bits));
-  if (value == 0.0F) return 0;
+  if (type == DataType::kBF16 || value == 0.0F) return static_cast<std::uint16_t>(bits >> 16);
   return static_cast<std::uint16_t>((bits >> 16 & 0x8000U) | ((bits >> 13 & 0x3ffffU) - (112U << 10)));
 }
 
-void upload(Buffer const& to, Values const& from, DataType type) {
-  std::vector<std::uint16_t> halves;
-  for (float const value : from) halves.push_back(half_bits(value));
-  bool const half = type == DataType::kHALF;
-  void const* const source = half ? static_cast<void const*>(halves.data()) : from.data();
-  CHECK(cudaMemcpy(to.pointer, source, from.size() * (half ? 2 : 4), cudaMemcpyHostToDevice) == cudaSuccess);
+void upload(Buffer const& to, Values const& from, Precision precision) {
+  std::vector<std::uint16_t> narrow;
+  for (float const value : from) narrow.push_back(narrow_bits(value, precision.type));
+  void const* const source = precision.is_narrow() ? static_cast<void const*>(narrow.data()) : from.data();
+  std::size_t const bytes = from.size() * (precision.is_narrow() ? 2 : 4);
+  CHECK(cudaMemcpy(to.pointer, source, bytes, cudaMemcpyHostToDevice) == cudaSuccess);
 }
 
 // The means over b of a stage's pairs, and then those over a.
@@ -118,14 +118,14 @@ PluginTensorDesc tensor(std::initializer_list<int> shape, DataType type, TensorF
 }
 
 // Of so many positions of each map. MeanCorrelations takes what are maps to TensorRT, channels last in memory.
-PluginTensorDesc input(Node const& node, int positions, DataType type) {
-  if (node.creator == 0) return tensor({node.maps, positions, kChannels}, type, TensorFormat::kLINEAR);
-  TensorFormat const format = type == DataType::kHALF ? TensorFormat::kHWC8 : TensorFormat::kHWC;
-  return tensor({node.maps, kChannels, positions / kWidth, kWidth}, type, format);
+PluginTensorDesc input(Node const& node, int positions, Precision precision) {
+  if (node.creator == 0) return tensor({node.maps, positions, kChannels}, precision.type, TensorFormat::kLINEAR);
+  TensorFormat const format = precision.is_narrow() ? TensorFormat::kHWC8 : TensorFormat::kHWC;
+  return tensor({node.maps, kChannels, positions / kWidth, kWidth}, precision.type, format);
 }
 
-std::unique_ptr<IPluginV3> load(IPluginCreatorV3One& creator, Node const& node) {
-  std::int32_t const numbers[] = {static_cast<std::int32_t>(node.stages.size()), node.frames, node.mean_b, 0};
+std::unique_ptr<IPluginV3> load(IPluginCreatorV3One& creator, Node const& node, bool tf32) {
+  std::int32_t const numbers[] = {static_cast<std::int32_t>(node.stages.size()), node.frames, node.mean_b, tf32};
   char const* const names[] = {"stages", "frames", "mean_b", "tf32"};
   std::vector<PluginField> stored;
   for (int i = node.creator == 0 ? 2 : 0; i < 4; ++i)
@@ -138,8 +138,8 @@ std::unique_ptr<IPluginV3> load(IPluginCreatorV3One& creator, Node const& node) 
   return std::unique_ptr<IPluginV3>{prototype.attachToContext(nullptr)};
 }
 
-void check_execution(IPluginCreatorV3One& creator, Node const& node, DataType type) {
-  std::unique_ptr<IPluginV3> const attached = load(creator, node);
+void check_execution(IPluginCreatorV3One& creator, Node const& node, Precision precision) {
+  std::unique_ptr<IPluginV3> const attached = load(creator, node, precision.tf32);
   auto& plugin = *static_cast<IPluginV3OneRuntime*>(attached->getCapabilityInterface(PluginCapabilityType::kRUNTIME));
   auto& build = *static_cast<IPluginV3OneBuild*>(attached->getCapabilityInterface(PluginCapabilityType::kBUILD));
 
@@ -149,7 +149,7 @@ void check_execution(IPluginCreatorV3One& creator, Node const& node, DataType ty
   std::vector<void const*> input_pointers;
   std::vector<void*> output_pointers;
   auto const add_input = [&](int positions) {
-    inputs.push_back(input(node, positions, type));
+    inputs.push_back(input(node, positions, precision));
     Dims const& shape = inputs.back().dims;
     ranges.push_back({inputs.back(), shape, shape, shape});
     sources.push_back(std::make_unique<Buffer>(std::size_t{4} * node.maps * positions * kChannels));
@@ -184,7 +184,7 @@ void check_execution(IPluginCreatorV3One& creator, Node const& node, DataType ty
       int count = 1;
       for (int d = 0; d < inputs[i].dims.nbDims; ++d) count *= static_cast<int>(inputs[i].dims.d[d]);
       contents[i] = values(count, ++seed);
-      upload(*sources[i], contents[i], type);
+      upload(*sources[i], contents[i], precision);
     }
   };
   auto const check = [&] {
@@ -240,6 +240,13 @@ int main(int count, char** words) {
   std::int32_t creators = 0;
   IPluginCreatorInterface* const* const all = get_creators(creators);
   CHECK(creators == 3);
+  int major = 0;
+  CHECK(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) == cudaSuccess);
+  std::vector<Precision> precisions = {{DataType::kFLOAT, false}, {DataType::kHALF, false}};
+  if (major >= 8) {
+    precisions.push_back({DataType::kFLOAT, true});
+    precisions.push_back({DataType::kBF16, false});
+  }
   std::vector<Node> const nodes = {{0, 0, 2, {{150, 70}}, true},
                                    {2, 3, 6, {{150, 150}, {40, 40}, {10, 10}, {5, 5}}, true},
                                    {2, 2, 4, {{40, 40}}, false},
@@ -247,7 +254,7 @@ int main(int count, char** words) {
   for (Node const& node : nodes) {
     auto& creator = *static_cast<IPluginCreatorV3One*>(all[node.creator]);
     CHECK(std::strcmp(creator.getPluginName(), node.creator == 0 ? "MeanCorrelation" : "MeanCorrelations") == 0);
-    for (DataType const type : {DataType::kFLOAT, DataType::kHALF}) check_execution(creator, node, type);
+    for (Precision const& precision : precisions) check_execution(creator, node, precision);
   }
   std::printf("%d failures\n", failures);
   return failures == 0 ? 0 : 1;

@@ -13,6 +13,8 @@
 #include <utility>
 #include <vector>
 
+#include "check.h"
+
 // The logger and its finder as TensorRT 10 and TensorRT 11 declare them; the headers at hand have only one form.
 // Outside any anonymous namespace, since what lies behind these interfaces is compiled elsewhere.
 namespace abi10 {
@@ -40,16 +42,6 @@ struct LoggerFinder : nvinfer1::IVersionedInterface {
 namespace {
 
 using namespace nvinfer1;
-
-int failures = 0;
-
-#define CHECK(condition)                                                      \
-  do {                                                                        \
-    if (!(condition)) {                                                       \
-      std::printf("%s:%d: failed: %s\n", __FILE__, __LINE__, #condition);     \
-      ++failures;                                                             \
-    }                                                                         \
-  } while (false)
 
 std::vector<std::string> messages;
 

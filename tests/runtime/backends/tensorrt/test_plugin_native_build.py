@@ -86,7 +86,7 @@ def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path
     assert "100% tests passed, 0 tests failed out of 5" in output
     assert (tmp_path / "runtime/lib/libavsbg_tensorrt.so").is_file()
     kernels = exports(tmp_path / "runtime/lib/libavsbg_cuda.so")
-    assert len(kernels) == 7 and all(name.startswith("avsbg_cuda_") for name in kernels)
+    assert len(kernels) == 9 and all(name.startswith("avsbg_cuda_") for name in kernels)
 
 
 @pytest.mark.slow
