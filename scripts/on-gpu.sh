@@ -268,7 +268,7 @@ SECONDS=0
 failed=()
 for name in "${STAGES[@]}"; do
   if ((${#only[@]})) && [[ " ${only[*]} " != *" $name "* ]]; then continue; fi
-  began=$SECONDS left=$((BUDGET - SECONDS))
+  began=$SECONDS left=$((BUDGET - SECONDS)) started=$(date -u +%Y-%m-%dT%H:%M:%S+00:00)
   [[ -n ${NO_BUDGET:-} || $here == 1 ]] && left=${SECONDS_OF[$name]}
   limit=$((left < SECONDS_OF[$name] ? left : SECONDS_OF[$name]))
   status=124
@@ -287,8 +287,8 @@ for name in "${STAGES[@]}"; do
   esac
   reason=$(sed -n 's/^SKIPPED: //p' "$out/$name.log" | tail -n 1)
   printf '%-11s %-12s %3d s  %s\n' "$name" "$result" $((SECONDS - began)) "$reason"
-  printf '{"stage": "%s", "result": "%s", "seconds": %d, "reason": "%s"}\n' "$name" "$result" $((SECONDS - began)) \
-    "${reason//\"/\'}" >"$out/$name.stage.json"
+  printf '{"stage": "%s", "result": "%s", "started": "%s", "seconds": %d, "reason": "%s"}\n' "$name" "$result" \
+    "$started" $((SECONDS - began)) "${reason//\"/\'}" >"$out/$name.stage.json"
   [[ $result == passed || $result == skipped ]] || tail -n 15 "$out/$name.log" | sed 's/^/    /'
 done
 { "$PYTHON" scripts/gpu/collect.py "$out" -o "$out/results.json" &&

@@ -46,7 +46,7 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     assert all(row["is_right"] for row in results["operator"])
     assert [row["operator"] for row in results["table7"]] == ["published", "composite"]
     assert all(row["eager_ms"]["p50"] > 0 for row in results["table7"])
-    rows = gpu_rows(results, datetime.now(timezone.utc))
+    rows = gpu_rows(results)
     assert {row.kind for row in rows} == {"gpu-stage", "gpu-operator", "latency"}
     assert next(row["ratio"].value for row in rows if row.kind == "latency") == 1
     page = (tmp_path / "results.md").read_text()
@@ -133,12 +133,15 @@ def test_a_stage_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None
         "python",
         f'case "$*" in *collect* | *tables*) exec {sys.executable} "$@" ;; esac; echo broken; exit 3',
     )
+    before = datetime.now(timezone.utc).replace(microsecond=0)
     done = run("--here", "--only", "machine", "--only", "operator", tmp_path / "out", PYTHON=str(tmp_path / "python"))
     assert done.returncode == 1
     assert "failed: machine operator" in done.stderr
     assert done.stdout.count("broken") == 2
     stages = json.loads((tmp_path / "out" / "results.json").read_text())["stages"]
     assert [stage["result"] for stage in stages] == ["failed", "failed"]
+    started = [datetime.fromisoformat(stage["started"]) for stage in stages]
+    assert before <= started[0] <= started[1] <= datetime.now(timezone.utc)
 
 
 def test_an_unknown_stage_and_a_missing_gpu_are_refused(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,31 +38,38 @@ _SCALE = {"us": 1e-6, "ms": 1e-3}
 _REFERENCE = ("avs-bg", "published", "fp32", "eager")
 
 
-def gpu_rows(results: dict[str, Any], finished: datetime) -> list[Measurement]:
-    """All that a run found, one measurement each; what failed or was skipped is one too.
+def gpu_rows(results: dict[str, Any]) -> list[Measurement]:
+    """All that a run found, one measurement each, with the start of its stage; what failed or was skipped is one too.
 
     A `BenchmarkError` where the results say of no machine what made them.
     """
     machine = results["machine"]
     if machine is None:
         raise BenchmarkError("the results do not say what machine they are of.", "Run the stage machine as well.")
-    shared = {"environment": _environment(machine), "run": _run(machine, finished)}
+    environment = _environment(machine)
     torch = {"backend": "torch", "version": machine["packages"].get("torch")}
     torch["device"] = "cuda" if machine["gpus"] else "cpu"
-    rows = [*_stages(results), *_operator(results), *_table7(results, torch), *_rates(results), *_counters(results)]
-    return [row.model_copy(update=shared) for row in rows]
+    rows = [(stage["stage"], _stage(stage)) for stage in results["stages"]]
+    rows += [("operator", row) for row in _operator(results)]
+    rows += [("table7", row) for row in _table7(results, torch)]
+    rows += [("operator", row) for row in _rates(results)]
+    rows += [("ncu", row) for row in _counters(results)]
+    started = {stage["stage"]: datetime.fromisoformat(stage["started"]) for stage in results["stages"]}
+    return [
+        row.model_copy(update={"environment": environment, "run": _run(machine, started.get(stage))})
+        for stage, row in rows
+    ]
 
 
-def _stages(results: dict[str, Any]) -> Iterator[Measurement]:
-    for stage in results["stages"]:
-        problems = () if stage["result"] == "passed" else (f"{stage['result']} {stage['reason']}".strip(),)
-        yield Measurement(
-            kind="gpu-stage",
-            label=stage["stage"],
-            case={"stage": stage["stage"], "result": stage["result"]},
-            metrics={"time": Metric(unit="s", value=stage["seconds"])},
-            problems=problems,
-        )
+def _stage(stage: dict[str, Any]) -> Measurement:
+    problems = () if stage["result"] == "passed" else (f"{stage['result']} {stage['reason']}".strip(),)
+    return Measurement(
+        kind="gpu-stage",
+        label=stage["stage"],
+        case={"stage": stage["stage"], "result": stage["result"]},
+        metrics={"time": Metric(unit="s", value=stage["seconds"])},
+        problems=problems,
+    )
 
 
 def _operator(results: dict[str, Any]) -> Iterator[Measurement]:
@@ -174,7 +181,7 @@ def _environment(machine: dict[str, Any]) -> Environment:
     )
 
 
-def _run(machine: dict[str, Any], finished: datetime) -> Run:
+def _run(machine: dict[str, Any], started: datetime | None) -> Run:
     gpu = None
     if machine["gpus"]:
         gpu = GpuState(
@@ -188,14 +195,13 @@ def _run(machine: dict[str, Any], finished: datetime) -> Run:
         )
     settings = {"reference": ":".join(_REFERENCE), "clocks": machine["clocks"], "cuda_driver": machine["cuda_driver"]}
     before = MachineState(cpu_mhz=None, resident=0, gpu=gpu)
-    return Run(started=finished, command=("scripts/on-gpu.sh",), settings=settings, before=before)
+    return Run(started=started, command=("scripts/on-gpu.sh",), settings=settings, before=before)
 
 
 @command
 def main(results: Annotated[Path, typer.Argument(help="results.json of a run.")], output: Output) -> None:
     """Write the rows, and say how many of each kind there are."""
-    finished = datetime.fromtimestamp(results.stat().st_mtime, timezone.utc).replace(microsecond=0)
-    rows = gpu_rows(json.loads(results.read_text(encoding="utf-8")), finished)
+    rows = gpu_rows(json.loads(results.read_text(encoding="utf-8")))
     write_rows(output, rows)
     for kind in dict.fromkeys(row.kind for row in rows):
         typer.echo(f"{kind}: {sum(row.kind == kind for row in rows)} rows")

@@ -12,7 +12,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.results.schema import read_rows, write_rows
 from tools.gpu_rows import gpu_rows
 
-FINISHED = datetime(2026, 11, 29, tzinfo=timezone.utc)
+DAY = "2026-11-29"
 MACHINE = {
     "gpus": [{"name": "NVIDIA H200", "compute_capability": 90}],
     "no_gpu": None,
@@ -46,8 +46,11 @@ def results(**changed: Any) -> dict[str, Any]:
     document = {
         "machine": MACHINE,
         "stages": [
-            {"stage": "kernels", "result": "passed", "seconds": 40, "reason": ""},
-            {"stage": "ncu", "result": "skipped", "seconds": 1, "reason": "this user may not"},
+            {"stage": "kernels", "result": "passed", "started": f"{DAY}T10:00:00+00:00", "seconds": 40, "reason": ""},
+            {
+                **{"stage": "ncu", "result": "skipped", "started": f"{DAY}T10:01:00+00:00", "seconds": 1},
+                "reason": "this user may not",
+            },
         ],
         "tests": {},
         "rates": [{"name": "mma.sync fp16", "tflops": 620.0}],
@@ -75,7 +78,7 @@ def results(**changed: Any) -> dict[str, Any]:
 
 
 def test_every_result_is_a_row_with_its_unit(tmp_path: Path) -> None:
-    rows = {f"{row.kind} {row.label}": row for row in gpu_rows(results(), FINISHED)}
+    rows = {f"{row.kind} {row.label}": row for row in gpu_rows(results())}
     assert len(rows) == 2 + 3 + 2 * 3 + 2 + 2
     ours = rows["gpu-operator avsbg:fp16"]
     assert ours["latency"].samples == pytest.approx((24e-6, 25e-6, 24.5e-6))
@@ -94,12 +97,17 @@ def test_every_result_is_a_row_with_its_unit(tmp_path: Path) -> None:
         assert row.environment is not None and row.environment.commit == "ab" * 20
         assert row.run.before is not None and row.run.before.gpu is not None
         assert row.run.before.gpu.name == "NVIDIA H200"
+    # Each row has the start of its own stage, as far as the results tell it.
+    starts = {key: row.run.started for key, row in rows.items()}
+    assert starts["gpu-stage kernels"] == datetime(2026, 11, 29, 10, tzinfo=timezone.utc)
+    assert starts["gpu-counter time"] == datetime(2026, 11, 29, 10, 1, tzinfo=timezone.utc)
+    assert starts["gpu-operator avsbg:fp16"] is None
     write_rows(tmp_path / "rows.jsonl", rows.values())
     assert read_rows(tmp_path / "rows.jsonl") == list(rows.values())
 
 
 def test_what_failed_is_a_row_that_says_why() -> None:
-    unstable = {f"{row.kind} {row.label}": row.problems for row in gpu_rows(results(), FINISHED) if not row.is_stable}
+    unstable = {f"{row.kind} {row.label}": row.problems for row in gpu_rows(results()) if not row.is_stable}
     assert unstable == {
         "gpu-stage ncu": ("skipped this user may not",),
         "gpu-operator triton:fp16": ("no Triton here",),
@@ -112,10 +120,10 @@ def test_what_failed_is_a_row_that_says_why() -> None:
 
 
 def test_without_the_reference_nothing_is_compared() -> None:
-    rows = gpu_rows(results(table7=[table7("native", "bf16", eager_ms=times(10.0))]), FINISHED)
+    rows = gpu_rows(results(table7=[table7("native", "bf16", eager_ms=times(10.0))]))
     assert {row.kind for row in rows if row.ran.network} == {"gpu-failure"}
 
 
 def test_results_of_no_machine_are_refused() -> None:
     with pytest.raises(BenchmarkError, match=r"do not say what machine.*the stage machine"):
-        gpu_rows(results(machine=None), FINISHED)
+        gpu_rows(results(machine=None))
