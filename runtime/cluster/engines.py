@@ -174,7 +174,7 @@ def read_results(output: str) -> list[CollectionResult]:
         if is_address(output):
             import fsspec
 
-            # In this thread alone: one of pyarrow's that lets go of a Python file while the interpreter ends, aborts it.
+            # In this thread alone: one of pyarrow's that drops a Python file while the interpreter ends, aborts it.
             with fsspec.open(place, "rb") as stream:
                 table = parquet.ParquetFile(stream).read(use_threads=False)
         else:
