@@ -110,7 +110,7 @@ networks: $(NATIVE)  ## measure all networks (a quiet machine!), build their eng
 	$(BIN)/python -m avsbg.benchmarks networks -o out/networks/rows.jsonl
 	$(BIN)/python -m avsbg.benchmarks network-engines -o out/networks/rows.jsonl
 	cp out/networks/rows.jsonl benchmarks/results/networks.jsonl
-	$(BIN)/python -m tools.docs_tables --page README.md --page docs/networks.md
+	$(BIN)/python -m tools.docs_tables --page README.md --page docs/networks.md --page docs/speed.md
 
 measure: report  ## make report on a quiet machine, and renew the README's table from its rows
 	cp $(TABLE7)/rows/rows.jsonl benchmarks/results/table7.jsonl
@@ -151,7 +151,7 @@ train-small: $(NATIVE)  ## train and ablate the small network; renew its weights
 	rm -rf $(SMALL).new && $(BIN)/python scripts/keep_trained.py $(TRAIN)/small/full-0 $(SMALL).new
 	mv $(SMALL).new/* $(SMALL)/ && rmdir $(SMALL).new
 	cp $(TRAIN)/small/rows.jsonl benchmarks/results/small.jsonl
-	$(BIN)/python -m tools.docs_tables --page docs/training.md --page $(SMALL)/README.md
+	$(BIN)/python -m tools.docs_tables --page docs/accuracy.md --page $(SMALL)/README.md
 	@echo "Commit the weights, then score them: make score-small"
 
 score-small: $(NATIVE)  ## score the kept small network through every backend, precision and stream
@@ -160,17 +160,17 @@ score-small: $(NATIVE)  ## score the kept small network through every backend, p
 	$(BIN)/avsbg quantize $(TRAIN)/bundle --precision int8 --calibrate $(TRAIN)/160:s4:val
 	$(BIN)/python -m tools.accuracy $(TRAIN)/bundle --data $(TRAIN)/160 --task s4 \
 	    -o benchmarks/results/accuracy.jsonl
-	$(BIN)/python -m tools.docs_tables --page docs/training.md
+	$(BIN)/python -m tools.docs_tables --page docs/accuracy.md
 
 STREAM := out/stream
-measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/streaming.md
+measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/speed-streams.md
 	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --overwrite
 	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --overwrite
 	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend onnxruntime:native --rows $(STREAM)/rows.jsonl --overwrite
 	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend openvino --rows $(STREAM)/rows.jsonl --append
 	$(BIN)/avsbg bench stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 --rows $(STREAM)/rows.jsonl --append
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
-	$(BIN)/python -m tools.docs_tables --page docs/streaming.md
+	$(BIN)/python -m tools.docs_tables --page docs/speed-streams.md
 
 lint: $(READY)  ## ruff, that tables of README and docs are those of the committed rows, and that the site's links lead somewhere
 	$(BIN)/ruff check .

@@ -171,7 +171,7 @@ def bound_table(path: Path, kernels_path: Path) -> str:
 
 
 def streaming_text(rows: Sequence[Measurement]) -> str:
-    """The rows of `avsbg bench stream` as the measured part of docs/streaming.md."""
+    """The rows of `avsbg bench stream` as the first part of docs/speed-streams.md."""
     environment = rows[0].environment
     assert environment is not None
     load = max(row.run.others for row in rows if row.run.others is not None)
@@ -194,30 +194,32 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/benchmarks.md", "limits", limit_table),
     Block("docs/benchmarks.md", "paper", paper_sentence),
     Block("docs/benchmarks.md", "coverage", interval_coverage.coverage_table, ("coverage.jsonl",)),
-    Block("docs/engines.md", "engines", engines.engine_table, ("engines.jsonl",)),
-    Block("docs/engines.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")),
+    Block("docs/engine-sizes.md", "engines", engines.engine_table, ("engines.jsonl",)),
+    Block(
+        "docs/engine-sizes.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")
+    ),
     Block("docs/export.md", "merges", merge_table, ("counts.json",)),
     Block("docs/networks.md", "networks", networks.network_table),
-    Block("docs/networks.md", "measured", _named(networks.measured_table, "networks.jsonl"), ("networks.jsonl",)),
+    Block("docs/speed.md", "measured", _named(networks.measured_table, "networks.jsonl"), ("networks.jsonl",)),
     Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
     Block("docs/operator.md", "changes", kernels.change_table, ("kernel_before.json", "kernel_static.json")),
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
     Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json", "kernel_static.json")),
-    Block("docs/plugin.md", "copies", operator_copies.copy_table, ("operator_copies.jsonl",)),
-    Block("docs/precision.md", "precision", precision.precision_table, ("precision.jsonl",)),
-    Block("docs/running.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
-    Block("docs/running.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
-    Block("docs/serving.md", "served-streams", serving.serving_table, ("serving.jsonl",)),
-    Block("docs/serving.md", "collection", serving.collection_text, ("serving.jsonl",)),
+    Block("docs/engine-sizes.md", "copies", operator_copies.copy_table, ("operator_copies.jsonl",)),
+    Block("docs/accuracy.md", "precision", precision.precision_table, ("precision.jsonl",)),
+    Block("docs/speed-streams.md", "front-end", decoding.front_end_table, ("front_end.jsonl",)),
+    Block("docs/speed-streams.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
+    Block("docs/speed-streams.md", "served-streams", serving.serving_table, ("serving.jsonl",)),
+    Block("docs/speed-streams.md", "collection", serving.collection_text, ("serving.jsonl",)),
     Block("docs/speed.md", "speed", _named(speed_tables.ladder, "speed.jsonl"), ("speed.jsonl",)),
-    Block("docs/streaming.md", "streaming", streaming_text, ("streaming.jsonl",)),
-    Block("docs/streaming.md", "spinning", spinning.spinning_table, ("spinning.jsonl",)),
+    Block("docs/speed-streams.md", "streaming", streaming_text, ("streaming.jsonl",)),
+    Block("docs/speed-streams.md", "spinning", spinning.spinning_table, ("spinning.jsonl",)),
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
-    Block("docs/training.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
-    Block("docs/training.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),
-    Block("docs/running.md", "mask-rates", mask_rates.mask_rate_table, ("mask_rates.jsonl",)),
-    Block("docs/training.md", "accuracy", training_tables.accuracy_table, ("accuracy.jsonl",)),
+    Block("docs/accuracy.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),
+    Block("docs/accuracy.md", "ablations", training_tables.ablation_table, ("ablations.jsonl",)),
+    Block("docs/accuracy.md", "mask-rates", mask_rates.mask_rate_table, ("mask_rates.jsonl",)),
+    Block("docs/accuracy.md", "accuracy", training_tables.accuracy_table, ("accuracy.jsonl",)),
 )
 
 # Figures that nobody measured, and why they stand by hand. Page -> the words around them, as they stand -> the reason.

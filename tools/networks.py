@@ -1,4 +1,4 @@
-"""The networks as docs/networks.md and the README list them: from their records, and measured beside AVS-BG."""
+"""The networks as docs/networks.md, docs/speed.md and the README show them: from their records, and measured."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _memory(row: Measurement) -> str:
 
 
 def measured_table(rows: Sequence[Measurement], source: str) -> str:
-    """Every network measured beside AVS-BG: the long table of docs/networks.md. Raises as `check_run`."""
+    """Every network measured beside AVS-BG: the long table of docs/speed.md. Raises as `check_run`."""
     lines, timed = _lines(rows)
 
     def engine(metric: str, factor: float = 1.0) -> Callable[[_Line], str]:

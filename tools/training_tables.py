@@ -1,4 +1,4 @@
-"""Tables of docs/training.md: ablations, the small network, and its scores on every backend."""
+"""Tables of docs/accuracy.md: ablations, the small network, and its scores on every backend."""
 
 from __future__ import annotations
 
