@@ -82,7 +82,6 @@ Model::Model(const std::string& path, const SessionOptions& given, bool clips, b
     check_pair(*encode, *decode);
   }
   if (clips) clip = std::make_unique<Session>(bundle, "clip", options);
-  bundle.check_unchanged();  // the sessions read their graphs by path
   nlohmann::json document = nlohmann::json::object();
   if (clip) document["clip"] = clip->description();
   if (encode) document["encode"] = encode->description();

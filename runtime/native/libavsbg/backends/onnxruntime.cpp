@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "backends/guard.h"
 #include "inference/backend_api.h"
 
 namespace {
@@ -71,7 +72,8 @@ class OrtSessionHolder {
                                                                                          api_.ReleaseSessionOptions);
     set_options(request, options, description);
     try {
-      runtime_.check(api_.CreateSession(env_, request.file, options, &session_));
+      add_external_data(request, options);
+      runtime_.check(api_.CreateSessionFromArray(env_, request.content.data, request.content.bytes, options, &session_));
     } catch (const std::runtime_error& error) {
       throw std::runtime_error("ONNX Runtime " + runtime_.version + " cannot load " + request.file + ": " + error.what());
     }
@@ -156,6 +158,21 @@ class OrtSessionHolder {
     runtime_.check(api_.RegisterCustomOpsLibrary_V2(options, operators.c_str()));
   }
 
+  // Weights beside the graph, from the memory whose hash was checked.
+  void add_external_data(const avsbg_session_request& request, OrtSessionOptions* options) const {
+    std::vector<const char*> names;
+    std::vector<char*> contents;
+    std::vector<std::size_t> sizes;
+    for (std::size_t i = 0; i < request.external_count; ++i) {
+      names.push_back(request.external_data[i].name);
+      contents.push_back(const_cast<char*>(static_cast<const char*>(request.external_data[i].data)));
+      sizes.push_back(request.external_data[i].bytes);
+    }
+    if (names.empty()) return;
+    runtime_.check(api_.AddExternalInitializersFromFilesInMemory(options, names.data(), contents.data(), sizes.data(),
+                                                                 names.size()));
+  }
+
   void append_cuda(OrtSessionOptions* options, int device) const {
     OrtCUDAProviderOptionsV2* cuda = nullptr;
     runtime_.check(api_.CreateCUDAProviderOptions(&cuda));
@@ -214,19 +231,6 @@ class OrtSessionHolder {
   OrtMemoryInfo* memory_ = nullptr;
   OrtSession* session_ = nullptr;
 };
-
-template <typename Work>
-std::int32_t guarded(avsbg_text* error, Work work) noexcept {
-  try {
-    work();
-    return 0;
-  } catch (const std::exception& caught) {
-    std::snprintf(error->data, sizeof error->data, "%s", caught.what());
-  } catch (...) {
-    std::snprintf(error->data, sizeof error->data, "an unknown exception");
-  }
-  return 1;
-}
 
 std::int32_t open_session(const avsbg_session_request* request, void** session, avsbg_text* description,
                           avsbg_text* error) {

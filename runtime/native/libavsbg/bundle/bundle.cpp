@@ -53,12 +53,6 @@ class Digest {
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
 };
 
-std::string sha256_of(const std::string& content) {
-  Digest digest;
-  digest.add(content.data(), content.size());
-  return digest.hex();
-}
-
 std::string read_content(const std::string& path, std::uint64_t most) {
   struct stat status {};
   if (stat(path.c_str(), &status) == 0 && static_cast<std::uint64_t>(status.st_size) > most) {
@@ -66,6 +60,7 @@ std::string read_content(const std::string& path, std::uint64_t most) {
                        std::to_string(most) + ".");
   }
   std::string text;
+  text.reserve(static_cast<std::size_t>(status.st_size));
   read_blocks(path, [&](const char* data, std::size_t count) {
     if (text.size() + count > most) throw bundle_error(path + " grew while it was read.");
     text.append(data, count);
@@ -112,6 +107,12 @@ bool is_known(const std::string& precision) {
 }
 
 }  // namespace
+
+std::string sha256_of(const std::string& content) {
+  Digest digest;
+  digest.add(content.data(), content.size());
+  return digest.hex();
+}
 
 std::string sha256(const std::string& path) {
   Digest digest;
@@ -169,6 +170,13 @@ const AccuracyRecord* Bundle::accuracy(const std::string& name) const {
   return found == manifest_.graphs.end() || !found->second.accuracy ? nullptr : &*found->second.accuracy;
 }
 
+std::string Bundle::read(const std::string& name) const {
+  const FileRecord& listed = manifest_.files.at(name);
+  std::string content = read_content(file(name), listed.bytes);
+  if (sha256_of(content) == listed.sha256) return content;
+  throw bundle_error(file(name) + " has changed since the bundle was opened.", kRestore);
+}
+
 Arrays Bundle::read_vectors(const VectorsRecord& record) const {
   std::map<std::string, TensorRecord> wanted;
   for (const TensorRecord& tensor : record.inputs) wanted["inputs." + tensor.name] = tensor;
@@ -179,15 +187,7 @@ Arrays Bundle::read_vectors(const VectorsRecord& record) const {
     throw bundle_error(path + " has " + std::to_string(listed.bytes) + " bytes; test vectors have at most " +
                        std::to_string(kMaxVectorBytes) + ".");
   }
-  const std::string content = read_content(path, listed.bytes);
-  if (sha256_of(content) != listed.sha256) throw bundle_error(path + " has changed since the bundle was opened.", kRestore);
-  return read_npz(content, path, wanted);
-}
-
-void Bundle::check_unchanged() const {
-  if (sha256(file("manifest.json")) != manifest_sha256_) {
-    throw bundle_error("the bundle " + path_ + " was changed while it was opened.", "Try again.");
-  }
+  return read_npz(read(record.file), path, wanted);
 }
 
 GraphName GraphName::parse(const std::string& text) {

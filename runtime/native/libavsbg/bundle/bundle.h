@@ -26,11 +26,10 @@ class Bundle {
   const GraphRecord& graph(const std::string& name) const;
   // What a graph's precision costs; of a stream's graphs that of the clip graph.
   const AccuracyRecord* accuracy(const std::string& name) const;
-  // The arrays of a file of test vectors, by `inputs.NAME` and `outputs.NAME`, held against the manifest. The file is
-  // read once: the bytes that are parsed are those whose hash was checked.
+  // The content of a file that the manifest lists: the bytes that are returned are those whose hash was checked.
+  std::string read(const std::string& name) const;
+  // The arrays of a file of test vectors, by `inputs.NAME` and `outputs.NAME`, held against the manifest.
   Arrays read_vectors(const VectorsRecord& record) const;
-  // Throws an Error of AVSBG_ERROR_BUNDLE if the manifest is no longer the one that was opened.
-  void check_unchanged() const;
 
  private:
   static Bundle open_once(const std::string& path);
@@ -41,6 +40,8 @@ class Bundle {
 
 // The SHA-256 of a file's content, in hexadecimal.
 std::string sha256(const std::string& path);
+// The SHA-256 of bytes in memory, in hexadecimal.
+std::string sha256_of(const std::string& content);
 
 // Names of a bundle's graphs: ROLE[.plain][.rest-REST][.PRECISION].
 struct GraphName {

@@ -170,7 +170,8 @@ class Reader {
     GraphRecord graph;
     graph.file = from["file"];
     use(graph.file);
-    for (const Json& file : from.value("external_data", Json::array())) use(file);
+    graph.external_data = from.value("external_data", Json::array()).get<std::vector<std::string>>();
+    for (const std::string& file : graph.external_data) use(file);
     if (!text(from, "unmerged").empty()) use(from["unmerged"]);
     graph.operator_form = from["operator"];
     graph.precision = from.value("precision", "fp32");
@@ -194,24 +195,19 @@ class Reader {
     engine.backend = from["backend"];
     engine.operator_form = from["operator"];
     engine.precision = from["precision"];
-    engine.has_rest = !text(from, "rest").empty();
     engine.accuracy = accuracy(from);
-    engine.compute_capabilities = from["device"]["compute_capabilities"].get<std::vector<int>>();
     for (const auto& [input, shapes] : from["profile"].items()) {
-      ProfileRecord profile{shapes["smallest"], shapes["optimal"], shapes["largest"]};
-      for (const auto& shape : {profile.smallest, profile.optimal, profile.largest}) {
-        const std::string wrong = shape_problem(shape);
+      for (const char* const end : {"smallest", "optimal", "largest"}) {
+        const std::string wrong = shape_problem(shapes[end].get<std::vector<std::int64_t>>());
         if (!wrong.empty()) problem("a shape of the profile " + wrong);
       }
-      engine.profile[input] = profile;
     }
     const bool has_plugin = from.contains("plugin") && !from["plugin"].is_null();
     if (has_plugin == (engine.operator_form == "plain")) {
       problem("an engine has a plugin record exactly if its operator is the plugin");
     }
     if (has_plugin) engine.plugin_sha256 = from["plugin"]["sha256"];
-    engine.versions = from["versions"].get<std::map<std::string, std::string>>();
-    engine.created = from["created"];
+    engine.document = from.dump();
     return engine;
   }
 

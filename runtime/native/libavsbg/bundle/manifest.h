@@ -35,6 +35,7 @@ struct AccuracyRecord {
 
 struct GraphRecord {
   std::string file, operator_form, precision;
+  std::vector<std::string> external_data;
   bool has_rest = false;  // a type for what a quantised graph does not quantise
   std::optional<AccuracyRecord> accuracy;
   std::vector<TensorRecord> inputs, outputs;
@@ -43,18 +44,11 @@ struct GraphRecord {
   const TensorRecord* output(const std::string& name) const;
 };
 
-struct ProfileRecord {
-  std::vector<std::int64_t> smallest, optimal, largest;
-};
-
 struct EngineRecord {
-  std::string file, graph, backend, operator_form, precision, created;
-  bool has_rest = false;
+  std::string file, graph, backend, operator_form, precision;
   std::optional<AccuracyRecord> accuracy;
-  std::vector<int> compute_capabilities;
-  std::map<std::string, ProfileRecord> profile;
   std::string plugin_sha256;  // "" without a plugin
-  std::map<std::string, std::string> versions;
+  std::string document;       // the whole record, JSON
 };
 
 struct VectorsRecord {

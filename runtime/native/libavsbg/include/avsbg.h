@@ -77,7 +77,7 @@ typedef struct avsbg_model_options {
   int32_t device;              /* number of the GPU */
   int32_t ignore_accuracy;     /* run a graph whose precision misses its accuracy threshold */
   int32_t trust;               /* execute engines of the bundle: they are native code of whoever made them */
-  const char *engine;          /* name of the engine; NULL: the newest that fits */
+  const char *engine;          /* name of the engine; NULL: the one that fits */
   const char *backend_folder;  /* of libavsbg_backend_*.so; NULL: beside libavsbg.so.1 */
   const char *runtime_library; /* the inference engine's library, e.g. libonnxruntime.so.1; NULL: as the loader finds it */
 } avsbg_model_options;

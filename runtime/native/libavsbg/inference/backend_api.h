@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define AVSBG_BACKEND_ABI 1
+#define AVSBG_BACKEND_ABI 2
 #define AVSBG_MAX_RANK 16
 
 /* A text that the callee writes. */
@@ -30,8 +30,19 @@ typedef struct avsbg_tensor {
   void *handle;
 } avsbg_tensor;
 
+/* A file of the bundle, read into memory before its hash was checked. */
+typedef struct avsbg_file {
+  const char *name; /* as the graph that refers to it has it */
+  const void *data;
+  size_t bytes;
+} avsbg_file;
+
 typedef struct avsbg_session_request {
-  const char *file;             /* the graph, or the engine */
+  const char *file;             /* the graph's or the engine's path, for messages */
+  avsbg_file content;           /* of it; valid during the call, as is all of the request */
+  const avsbg_file *external_data; /* of a graph */
+  size_t external_count;
+  const char *engine_record;    /* the manifest's record of an engine, in JSON; NULL for a graph */
   const char *backend;          /* as the user named it: onnxruntime, onnxruntime-cuda, tensorrt, tensorrt-rtx */
   const char *implementation;   /* of the operator: function, native, plain or plugin */
   const char *precision;
@@ -39,8 +50,7 @@ typedef struct avsbg_session_request {
   int32_t threads;              /* 0: the backend's choice */
   int32_t device;
   const char *runtime_library;  /* the engine's library; NULL: as the loader finds it */
-  const char *library_folder;   /* of the operator libraries */
-  const char *plugin_sha256;    /* that an engine was built with; NULL without one */
+  const char *library_folder;   /* of the operator libraries and of the plugin */
   const avsbg_tensor *inputs, *outputs; /* the contract */
   size_t input_count, output_count;
 } avsbg_session_request;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "error.h"
+#include "inference/engine.h"
 #include "inference/plugin.h"
 
 namespace avsbg {
@@ -108,27 +109,37 @@ Tensor::~Tensor() {
 
 Session::Session(const Bundle& bundle, const std::string& role, const SessionOptions& options) {
   const BackendSpec& spec = options.spec;
+  const EngineRecord* engine = nullptr;
+  std::string judged;
   if (spec.backend == "onnxruntime" || spec.backend == "onnxruntime-cuda") {
     if (!options.engine.empty()) throw backend_error("the backend " + spec.backend + " loads no engines.");
     const Choice choice = choose_graph(bundle, role, spec);
     graph_ = choice.graph;
     implementation_ = choice.implementation;
-    contract_ = &bundle.graph(graph_);
     accuracy_ = bundle.accuracy(graph_);
-    precision_ = contract_->precision;
-    const nlohmann::json judged = accuracy_ == nullptr
-                                      ? nlohmann::json::object()
-                                      : check_accuracy("the graph " + graph_, accuracy_, options.ignore_accuracy);
-    open(bundle, contract_->file, options, "");
-    description_.update(judged);
-    return;
+    precision_ = bundle.graph(graph_).precision;
+    judged = "the graph " + graph_;
+  } else if (spec.backend == "tensorrt") {
+    const std::string name = choose_engine(bundle, role, options);
+    engine = &bundle.manifest().engines.at(name);
+    graph_ = engine->graph;
+    implementation_ = engine->operator_form;
+    accuracy_ = engine->accuracy ? &*engine->accuracy : role == "clip" ? nullptr : bundle.accuracy(graph_);
+    precision_ = engine->precision;
+    judged = "the engine " + name;
+    description_["engine"] = name;
+  } else {
+    throw backend_error("unknown backend '" + spec.backend + "' of libavsbg.",
+                        "Choose one of: onnxruntime, onnxruntime-cuda, tensorrt.");
   }
-  throw backend_error("unknown backend '" + spec.backend + "' of libavsbg.",
-                      "Choose one of: onnxruntime, onnxruntime-cuda.");
+  contract_ = &bundle.graph(graph_);
+  if (accuracy_ != nullptr || engine != nullptr) {
+    description_.update(check_accuracy(judged, accuracy_, options.ignore_accuracy));
+  }
+  open(bundle, options, engine);
 }
 
-void Session::open(const Bundle& bundle, const std::string& file, const SessionOptions& options,
-                   const std::string& plugin_sha256) {
+void Session::open(const Bundle& bundle, const SessionOptions& options, const EngineRecord* engine) {
   if (options.threads < 0) throw backend_error("threads must be at least 1, not " + std::to_string(options.threads) + ".");
   const std::string own = library_folder();
   const std::string folder = options.backend_folder.empty() ? own : options.backend_folder;
@@ -137,9 +148,27 @@ void Session::open(const Bundle& bundle, const std::string& file, const SessionO
   library_ = plugin.library;
   table_ = plugin.table;
   const std::vector<avsbg_tensor> inputs = contract_of(contract_->inputs), outputs = contract_of(contract_->outputs);
-  const std::string path = bundle.file(file);
+  const std::string& file = engine != nullptr ? engine->file : contract_->file;
+  const std::string path = bundle.file(file), content = bundle.read(file);
+  const std::vector<std::string> names = engine != nullptr ? std::vector<std::string>() : contract_->external_data;
+  const std::string graph_folder = file.substr(0, file.rfind('/') + 1);  // npos + 1 is 0
+  std::vector<std::string> contents;
+  for (const std::string& name : names) contents.push_back(bundle.read(name));
+  std::vector<avsbg_file> external;
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    const bool beside = names[i].rfind(graph_folder, 0) == 0;
+    external.push_back({names[i].c_str() + (beside ? graph_folder.size() : 0), contents[i].data(), contents[i].size()});
+  }
+  if (engine != nullptr) {
+    check_engine(path, content, *engine, options.trust);
+    check_plugin(path, *engine, folder);
+  }
   avsbg_session_request request{};
   request.file = path.c_str();
+  request.content = {file.c_str(), content.data(), content.size()};
+  request.external_data = external.data();
+  request.external_count = external.size();
+  request.engine_record = engine == nullptr ? nullptr : engine->document.c_str();
   request.backend = backend.c_str();
   request.implementation = implementation_.c_str();
   request.precision = precision_.c_str();
@@ -148,14 +177,13 @@ void Session::open(const Bundle& bundle, const std::string& file, const SessionO
   request.device = options.device;
   request.runtime_library = text_or_null(options.runtime_library);
   request.library_folder = folder.c_str();
-  request.plugin_sha256 = text_or_null(plugin_sha256);
   request.inputs = inputs.data();
   request.outputs = outputs.data();
   request.input_count = inputs.size();
   request.output_count = outputs.size();
   const auto description = std::make_unique<avsbg_text>(), error = std::make_unique<avsbg_text>();
   if (table_->open(&request, &session_, description.get(), error.get()) != 0) throw backend_error(error->data);
-  description_ = nlohmann::json::parse(description->data);
+  description_.update(nlohmann::json::parse(description->data));
   description_["backend"] = backend;
   description_["graph"] = graph_;
   description_["operator"] = implementation_;

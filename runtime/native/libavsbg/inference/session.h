@@ -69,8 +69,7 @@ class Session {
 
  private:
   friend class Tensor;
-  void open(const Bundle& bundle, const std::string& file, const SessionOptions& options,
-            const std::string& plugin_sha256);
+  void open(const Bundle& bundle, const SessionOptions& options, const EngineRecord* engine);
 
   std::shared_ptr<void> library_;
   const avsbg_backend_table* table_ = nullptr;
