@@ -35,7 +35,11 @@ HEADERS = {
     "string": "namespace std { class string; }",
     "algorithm": "namespace std {"
     "template <class T> constexpr const T& min(const T& a, const T& b) { return b < a ? b : a; }"
-    "template <class T> constexpr const T& max(const T& a, const T& b) { return a < b ? b : a; } }",
+    "template <class T> constexpr const T& max(const T& a, const T& b) { return a < b ? b : a; }"
+    "template <class T> constexpr const T& clamp(const T& a, const T& low, const T& high)"
+    "{ return min(max(a, low), high); }"
+    "template <class T> constexpr T min(initializer_list<T> all)"
+    "{ T least = *all.begin(); for (T one : all) least = min(least, one); return least; } }",
     "cuda_runtime.h": "",
 }
 
@@ -53,11 +57,11 @@ def fetch() -> None:
 
 def kernel_names() -> list[str]:
     """The kernels that the launcher (correlation.cu) chooses from."""
-    outputs = ("kRows", "kRowsAndColumns", "kVolume")
-    kinds = [*itertools.product(("Fp16", "Bf16", "Tf32"), ("true", "false")), ("Fp32", "false")]
+    streamed = itertools.product(("Fp16", "Bf16", "Tf32", "Fp32"), (0,), ("kRows", "kRowsAndColumns", "kVolume"))
+    resident = itertools.product(("Fp16", "Bf16", "Tf32"), (4, 8, 16), ("kRows", "kRowsAndColumns"))
     return [
-        f"avsbg::correlate<avsbg::Correlation<avsbg::{operand}, {resident}, avsbg::Output::{output}>>"
-        for (operand, resident), output in itertools.product(kinds, outputs)
+        f"avsbg::correlate<avsbg::Correlation<avsbg::{operand}, {units}, avsbg::Output::{output}>>"
+        for operand, units, output in (*streamed, *resident)
     ] + ["avsbg::combine"]
 
 
@@ -93,7 +97,7 @@ def compile_sources() -> int:
     """Compile the C++ sources for aarch64; their number."""
     includes = [BUILD / "kernel_lens/include/tensorrt", *BUILD.glob("nvidia/*/include")]
     flags = [flag for include in includes for flag in ("-isystem", include)]
-    sources = sorted(SOURCES.glob("*.cpp"))
+    sources = [*sorted(SOURCES.glob("*.cpp")), KERNELS / "avsbg_cuda.cpp"]
     for source in sources:
         command = ["aarch64-linux-gnu-g++", "-std=c++17", "-O2", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{KERNELS}"]
         subprocess.run([*command, *flags, "-c", source, "-o", BUILD / f"{source.stem}.o"], check=True)
