@@ -62,6 +62,13 @@ def run(  # noqa: PLR0917  (each is an option by name)
             "overlay of a file as many as this machine makes in the video's own duration.",
         ),
     ] = "auto",
+    interpolate: Annotated[
+        bool,
+        Option(
+            "--interpolate",
+            help="Between masks, in the overlay and in masks.mkv: probabilities linear in time, no network's.",
+        ),
+    ] = False,
     mode: Mode = None,
     microphone: Annotated[
         str | None, Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
@@ -109,7 +116,9 @@ def run(  # noqa: PLR0917  (each is an option by name)
 
     tracks = video_track, audio_track
     chosen: Any = int(rate) if rate.isdecimal() else rate
-    options = Options(threshold, no_sound, masks, rle, probabilities, not no_overlay, *tracks, skip_damaged, chosen)
+    options = Options(
+        threshold, no_sound, masks, rle, probabilities, not no_overlay, *tracks, skip_damaged, chosen, interpolate
+    )
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:

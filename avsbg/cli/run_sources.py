@@ -146,6 +146,8 @@ def _tell(summary: dict[str, Any], source: Path | str, output: Path, *, again: b
         why = f"as many as this machine has time for; --rate {rate['masks']:g} would fix it"
         chosen = f" in the overlay, {why}" if rate["asked"] == "auto" and summary["settings"]["overlay"] else ""
         console.print(f"{source}: {summary['masks']} masks, {rate['masks']:g} a second{chosen}")
+    if (made := summary.get("interpolated_masks")) is not None:
+        console.print(f"{source}: {made} masks between those of the network are interpolated")
     if left_out := summary.get("masks_left_out"):
         lowest = f"down to {summary['lowest_rate']} a second"
         console.print(f"{source}: {left_out} masks were left out, {lowest}, since the network could not follow")

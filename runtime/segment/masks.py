@@ -43,7 +43,8 @@ def mask_writers(
         if masks == "png":
             writers.append(_png_writer(directory / "masks"))
         elif masks == "video":
-            writers.append(stack.enter_context(_video_writer(directory / MASK_VIDEO, video)))
+            write = stack.enter_context(mask_video(directory, video))
+            writers.append(lambda sample, mask: write(_time_in_video(sample), mask))
         if rle:
             writers.append(stack.enter_context(_coco_writer(directory, video, labels)))
         yield writers
@@ -63,21 +64,26 @@ def _grey(mask: Array) -> Array:
     return mask if mask.dtype == np.uint8 else mask.astype(np.uint8) * 255
 
 
-@contextmanager
-def _video_writer(path: Path, video: VideoInfo) -> Iterator[MaskWriter]:
-    """One lossless grey video (FFV1 in Matroska) of `_grey` pixels: a frame for each second, at that second.
+def _time_in_video(sample: Sample) -> Fraction:
+    """A mask's time in `masks.mkv`: its second; at several masks a second, the time of its frame."""
+    return Fraction(sample.number) if sample.place is None else sample.time
 
-    At several masks a second, a frame for each at the time of its frame; of several that fall on one, 1 ms apart.
+
+@contextmanager
+def mask_video(directory: Path, video: VideoInfo) -> Iterator[Callable[[Fraction, Array], None]]:
+    """Yield the writer of `masks.mkv`, one lossless grey video (FFV1 in Matroska), which takes times and masks.
+
+    Of several masks at one time each is 1 ms after the one before.
     """
+    path = directory / MASK_VIDEO
     with av.open(str(path.resolve()), "w", format="matroska") as target:
         stream = target.add_stream("ffv1", rate=1)
         stream.width, stream.height, stream.pix_fmt = video.width, video.height, "gray"
         stream.codec_context.time_base = MILLISECOND
         last = -1
 
-        def write(sample: Sample, mask: Array) -> None:
+        def write(time: Fraction, mask: Array) -> None:
             nonlocal last
-            time = Fraction(sample.number) if sample.place is None else sample.time
             last = max(last + 1, round(time / MILLISECOND))
             frame = av.VideoFrame.from_ndarray(_grey(mask), format="gray")
             frame.pts, frame.time_base = last, MILLISECOND

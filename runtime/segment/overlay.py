@@ -32,6 +32,7 @@ from avsbg.runtime.media.container import (
 )
 from avsbg.runtime.media.orientation import orientation_of
 from avsbg.runtime.media.places import Places
+from avsbg.runtime.segment.interpolation import InterpolatedMasks
 from avsbg.runtime.segment.palette import COLOURS, make_legend, show_legend
 
 Array = NDArray[Any]
@@ -128,8 +129,8 @@ class _CurrentMask:
         self._ended = False
         self.number = -1  # of the mask
 
-    def at(self, number: int) -> Array:
-        """The last mask by then; no earlier one is asked for afterwards."""
+    def at(self, _: Fraction, number: int) -> Array:
+        """The last mask by that number; no earlier one is asked for afterwards."""
         while self.number < number and not self._ended:
             self._coming = self._coming or next(self._masks, None)
             if self._coming is None or (self._coming[0] > number and self.number >= 0):
@@ -162,16 +163,30 @@ class Timetable:
         return found or [(begin, max(0, self._next - 1))]
 
 
+def show_masks(
+    video: VideoInfo, frames: Iterable[Any], masks: _CurrentMask | InterpolatedMasks, places: Places | None
+) -> Iterator[tuple[Any, Fraction, Fraction, Array | None]]:
+    """Frames and sound with when they begin and end, and a frame's mask; once for each mask while it is displayed."""
+    timetable = Timetable(places)
+    for frame, begin, end in _times(frames, video):
+        if isinstance(frame, av.AudioFrame):
+            yield frame, begin, end, None
+            continue
+        for (start, number), (stop, _) in pairwise([*timetable.pieces(begin, end), (end, 0)]):
+            yield frame, start, stop, masks.at(start, number)
+
+
 def write_overlay(
     video: VideoInfo,
     frames: Iterable[Any],
     output: Path,
-    masks: Masks,
+    masks: Masks | InterpolatedMasks,
     *,
     progress: Callable[[int], None],
     fragments: bool = False,
     labels: tuple[str, ...] = (),
     places: Places | None = None,
+    keep: Callable[[Fraction, Array], object] | None = None,
 ) -> None:
     """Write a video as H.264 with each second's mask tinted in during that second, and its sound as AAC.
 
@@ -183,11 +198,13 @@ def write_overlay(
         video: the video, of which `frames` are the decoded frames and sound, each with its time stamp.
         output: an .mp4 file.
         masks: (number, mask in the video's size, as of `tint`), numbers increasing; waited for. Numbers are of seconds,
-            or of `places`. One without a mask keeps the one before, and so does what follows the last one.
+            or of `places`. One without a mask keeps the one before, and so does what follows the last one. Or those
+            between the network's.
         progress: called with the number of seconds done.
         labels: names of the masks' classes, for the legend; none where masks are bool.
         fragments: write MP4 in fragments. Its index is then not held in memory; old players show no duration.
         places: of the masks, at several a second; None for a mask for each second.
+        keep: called with each time and mask as it is shown.
 
     Raises:
         MediaError: the video cannot be decoded, or the overlay not be encoded or written.
@@ -195,7 +212,7 @@ def write_overlay(
     try:
         options = {"movflags": "frag_keyframe+empty_moov+default_base_moof"} if fragments else {}
         with av.open(str(output.resolve()), "w", format="mp4", options=options) as target:
-            _write_overlay(video, frames, target, masks, progress, labels=labels, places=places)
+            _write_overlay(video, frames, target, masks, progress, labels=labels, places=places, keep=keep)
     except OSError:
         raise
     except (av.FFmpegError, ValueError) as error:
@@ -215,32 +232,37 @@ def _write_overlay(
     video: VideoInfo,
     frames: Iterable[Any],
     target: Any,
-    masks: Masks,
+    masks: Masks | InterpolatedMasks,
     progress: Callable[[int], None],
     *,
     labels: tuple[str, ...],
     places: Places | None,
+    keep: Callable[[Fraction, Array], object] | None,
 ) -> None:
     phases = 1 if places is None else places.phases
-    mask = _CurrentMask(video, masks, lambda number: progress(number // phases), labelled=bool(labels))
-    tinter, timetable, last = _Tinter(video, labels), Timetable(places), -1
+    shown: _CurrentMask | InterpolatedMasks
+    if isinstance(masks, InterpolatedMasks):
+        shown = masks
+    else:
+        shown = _CurrentMask(video, masks, lambda number: progress(number // phases), labelled=bool(labels))
+    tinter, last = _Tinter(video, labels), -1
     video_out, audio_out = _add_streams(target, video, tinter.colour)
-    for frame, begin, end in _times(frames, video):
-        if isinstance(frame, av.AudioFrame):
+    for frame, begin, end, mask in show_masks(video, frames, shown, places):
+        if mask is None:
             frame.pts = round(begin / (frame.time_base or Fraction(1, TICKS)))
             target.mux(audio_out.encode(frame))
             continue
-        # Once for each mask during which it is displayed.
-        for (start, number), (stop, _) in pairwise([*timetable.pieces(begin, end), (end, 0)]):
-            tinted = tinter(frame, mask.at(number))
-            # Encoders refuse times that stand still, which damaged files have.
-            last = max(last + 1, round(start * TICKS))
-            tinted.pts, tinted.time_base = last, Fraction(1, TICKS)
-            tinted.duration = max(1, round(stop * TICKS) - last)
-            target.mux(video_out.encode(tinted))
+        if keep is not None:
+            keep(begin, mask)
+        tinted = tinter(frame, mask)
+        # Encoders refuse times that stand still, which damaged files have.
+        last = max(last + 1, round(begin * TICKS))
+        tinted.pts, tinted.time_base = last, Fraction(1, TICKS)
+        tinted.duration = max(1, round(end * TICKS) - last)
+        target.mux(video_out.encode(tinted))
     for stream in filter(None, [video_out, audio_out]):
         target.mux(stream.encode(None))
-    progress(mask.number // phases + 1)
+    progress(shown.number // phases + 1)
 
 
 def _times(frames: Iterable[Any], video: VideoInfo) -> Iterator[tuple[Any, Fraction, Fraction]]:

@@ -21,8 +21,9 @@ from avsbg.runtime.media.container import VideoInfo
 from avsbg.runtime.media.places import EVERY_FRAME, MaskRate, Places, masks_a_second
 from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.media.tracks import TrackNumbers
-from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_writers, save_grey
-from avsbg.runtime.segment.overlay import ContactSheet, write_overlay
+from avsbg.runtime.segment.interpolation import InterpolatedMasks
+from avsbg.runtime.segment.masks import MaskFormat, MaskWriter, mask_video, mask_writers, save_grey
+from avsbg.runtime.segment.overlay import ContactSheet, show_masks, write_overlay
 from avsbg.runtime.segment.rate_control import RateControl
 from avsbg.runtime.segment.segmenter import Segmented, Segmenter, frame_mask
 from avsbg.runtime.threads import Channel, Policy, Prefetch, Worker
@@ -53,6 +54,7 @@ class Options:
     audio_track: int | None = None
     skip_damaged: bool = False  # pass over what cannot be decoded
     rate: RateOption = 1  # masks a second; `auto`: one, and in the overlay as many as this machine has time for
+    interpolate: bool = False  # in the overlay and the mask video, between masks: linear in time
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
@@ -61,6 +63,33 @@ class Options:
             masks_a_second(self.rate, None)
         elif self.rate not in (AUTO, EVERY_FRAME):
             raise MediaError(f"{self.rate!r} is no rate of masks.", f"Give a whole number, {EVERY_FRAME} or {AUTO}.")
+        if self.interpolate:
+            self._check_interpolation()
+
+    def _check_interpolation(self) -> None:
+        if self.rate == EVERY_FRAME:
+            raise MediaError(
+                f"at {EVERY_FRAME} nothing lies between masks that could be interpolated.", "Leave it out."
+            )
+        if not self.shows_frames:
+            hint = "Keep the overlay, or write a mask video (--masks video)."
+            raise MediaError("PNG files and run lengths are of the network's masks, with nothing between them.", hint)
+        if self.rate == AUTO and self.masks == "video":
+            problem = f"interpolated masks depend on the rate, and {AUTO} leaves that to the machine."
+            raise MediaError(problem, "Name a rate, or leave the mask video out.")
+
+    def check_classes(self, labels: tuple[str, ...]) -> None:
+        """Check that the options fit a network of several classes; a `MediaError` if not."""
+        decides = f"the network decides between {len(labels)} classes"
+        if self.threshold != Options.threshold:
+            raise MediaError(f"{decides}, and a threshold does not apply.", "Leave the threshold out.")
+        if self.interpolate:
+            raise MediaError(f"{decides}, and nothing lies between two of them.", "Do not interpolate.")
+
+    @property
+    def shows_frames(self) -> bool:
+        """Whether an output has all frames of the video, not only those of masks."""
+        return self.overlay or (self.interpolate and self.masks == "video")
 
     @property
     def track_numbers(self) -> TrackNumbers:
@@ -79,6 +108,7 @@ class Record:
     areas: int = 0
     dropped: int = 0  # seconds that the network had no time for
     left_out: dict[str, int] = field(default_factory=dict)  # of a rate that may fall: `RateControl.counters`
+    interpolated: int | None = None  # masks between two of the network's, where asked for
     # Seconds at work by step, without waiting; they overlap, `total` is the clock's.
     timings: dict[str, float] = field(default_factory=dict)
     # The most samples that lay between two steps.
@@ -116,27 +146,25 @@ def write_outputs(
     """
     report = progress or (lambda *_: None)
     labels = segmenter.bundle.manifest.labels
-    if labels and options.threshold != Options.threshold:
-        hint = "Leave the threshold out."
-        raise MediaError(f"the network decides between {len(labels)} classes, and a threshold does not apply.", hint)
+    if labels:
+        options.check_classes(labels)
     expected = None if video.duration is None else max(1, int(video.duration + Fraction(1, 2)))
     record, sheet, start, inference = Record(), ContactSheet(video.pixel_aspect, labels), time.perf_counter(), 0.0
     reached = 0  # seconds of the source
 
-    def encode(masks: Iterator[tuple[int, Array]]) -> None:
-        write_overlay(
-            video, frames, directory / OVERLAY, masks,
-            progress=lambda done: report("overlay", done, expected), fragments=packets is not None, labels=labels,
-            places=places,
+    def encode(masks: Iterator[Any]) -> None:
+        record.interpolated = _show_frames(
+            video, frames, directory, masks,
+            options=options, places=places, progress=lambda done: report("overlay", done, expected),
+            fragments=packets is not None, labels=labels,
         )  # fmt: skip
-        for _ in masks:  # those beyond the last frame, of phases that end in the middle of a second
-            pass
 
-    def hand_on(sample: Sample, mask: Array) -> None:
+    def hand_on(result: Segmented, mask: Array) -> None:
+        sample = result.sample
+        if options.overlay and sample.phase == 0:
+            sheet.add(sample.second, sample.pixels, mask)
         if overlay is not None:
-            if sample.phase == 0:
-                sheet.add(sample.second, sample.pixels, mask)
-            overlay.put((sample.number, mask))
+            overlay.put(result if options.interpolate else (sample.number, mask))
         report("segmenting", record.seconds, expected)
 
     def write(results: Iterator[Segmented]) -> None:
@@ -146,10 +174,11 @@ def write_outputs(
         )  # fmt: skip
 
     with ExitStack() as stack:
-        writers = stack.enter_context(mask_writers(directory, video, options.masks, options.rle, labels))
+        masks = "none" if options.interpolate and options.masks == "video" else options.masks
+        writers = stack.enter_context(mask_writers(directory, video, masks, options.rle, labels))
         reader, control = read_ahead(samples, policy, places)
         stack.enter_context(reader)
-        overlay = stack.enter_context(Worker(encode, AHEAD)) if options.overlay else None
+        overlay = stack.enter_context(Worker(encode, AHEAD)) if options.shows_frames else None
         writer = stack.enter_context(Worker(write, AHEAD))
         between = None if overlay is None else overlay.channel
         channels: list[Channel[Any] | None] = [reader.channel, writer.channel, between, packets]
@@ -172,13 +201,49 @@ def write_outputs(
         record.timings = {"decode": reader.busy, "inference": inference, "write_masks": writer.busy}
         if overlay is not None:
             overlay.finish()
-            sheet.save(directory / SHEET)
+            if options.overlay:
+                sheet.save(directory / SHEET)
             record.timings["overlay"] = overlay.busy
             record.timings["write_masks"] -= overlay.channel.blocked
     record.timings["total"] = time.perf_counter() - start
     record.most_waiting = {"read": reader.channel.most, "segmented": writer.channel.most}
     _count_dropped(record, reader.channel.dropped, reached, control)
     return record
+
+
+def _show_frames(
+    video: VideoInfo,
+    frames: Iterable[Any],
+    directory: Path,
+    masks: Iterator[Any],
+    *,
+    options: Options,
+    places: Places | None,
+    progress: Callable[[int], None],
+    fragments: bool,
+    labels: tuple[str, ...],
+) -> int | None:
+    """Write what has all frames of the video, its masks held or interpolated; returns how many were made."""
+    between: InterpolatedMasks | None = None
+    with ExitStack() as stack:
+        keep = None
+        if options.interpolate:
+            assert places is not None
+            between = InterpolatedMasks(masks, places, options.threshold, (video.width, video.height), progress)
+            if options.masks == "video":
+                keep = stack.enter_context(mask_video(directory, video))
+        if options.overlay:
+            write_overlay(
+                video, frames, directory / OVERLAY, between or masks,
+                progress=progress, fragments=fragments, labels=labels, places=places, keep=keep,
+            )  # fmt: skip
+        elif between is not None and keep is not None:
+            for _, begin, _, mask in show_masks(video, frames, between, places):
+                if mask is not None:
+                    keep(begin, mask)
+    for _ in masks:  # those beyond the last frame, of phases that end in the middle of a second
+        pass
+    return None if between is None else between.made
 
 
 def _count_dropped(record: Record, dropped: int, reached: int, control: RateControl | None) -> None:
@@ -198,7 +263,7 @@ def read_ahead(
     Args:
         samples, policy, places: as of `write_outputs`.
     """
-    if places is None or policy == "block":
+    if places is None or places.phases == 1 or policy == "block":
         return Prefetch(samples, AHEAD, policy), None
     control = RateControl(places.phases, lambda: len(reader.channel), AHEAD - 1)
     reader = Prefetch(control.passed(samples), AHEAD, policy)
@@ -213,7 +278,7 @@ def _write_results(
     options: Options,
     writers: list[MaskWriter],
     record: Record,
-    hand_on: Callable[[Sample, Array], None],
+    hand_on: Callable[[Segmented, Array], None],
     labels: tuple[str, ...],
 ) -> None:
     """Make masks in the video's size, bool or of classes, of what the network says; write, count, and hand them on."""
@@ -226,7 +291,7 @@ def _write_results(
             mask = frame_mask(result, options.threshold, (video.width, video.height)).mask
             record.masks += 1
             if options.rate == AUTO and sample.phase:  # for the overlay alone
-                hand_on(sample, mask)
+                hand_on(result, mask)
                 continue
             # Names, times and numbers of what is written do not depend on the rate that the machine reaches.
             written = replace(sample, number=sample.second, place=None) if options.rate == AUTO else sample
@@ -246,4 +311,4 @@ def _write_results(
             if sample.phase == 0:
                 record.seconds += 1
                 record.sounding += area > 0
-            hand_on(sample, mask)
+            hand_on(result, mask)

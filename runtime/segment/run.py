@@ -80,7 +80,7 @@ def segment_video(
     video = probe(path, options.track_numbers, Damage() if options.skip_damaged else None)
     rate = choose_rate(segmenter, options, video.rate or video.mean_rate)
     samples = read_samples(video, manifest, silent=options.silent, damage=damage, rate=rate.masks)
-    places = make_places(rate.masks, manifest, video.rate)
+    places = make_places(rate.masks, manifest, video.rate, always=options.interpolate)
     with output_directory(output, replace=replace) as directory:
         frames = decode_all(video, overlay_damage)
         record = write_outputs(
@@ -125,9 +125,11 @@ def choose_rate(segmenter: Segmenter, options: Options, frame_rate: Fraction | N
     return ChosenRate(max(Fraction(1), masks), AUTO, round(seconds, 6))
 
 
-def make_places(rate: Fraction, manifest: Manifest, frame_rate: Fraction | None) -> Places | None:
-    """The places of masks at several a second; None at one."""
-    if rate == 1:
+def make_places(
+    rate: Fraction, manifest: Manifest, frame_rate: Fraction | None, *, always: bool = False
+) -> Places | None:
+    """The places of masks at several a second; None at one, unless `always`."""
+    if rate == 1 and not always:
         return None
     return Places(rate, manifest.clip.frames, manifest.preprocessing.frame_offset, frame_rate)
 
@@ -179,7 +181,7 @@ def segment_live(
         if not reader.video.has_audio and manifest.uses_audio and not options.silent:
             hint = "Name a microphone with --microphone, or use --no-sound to run it with silence."
             raise MediaError(f"{source.name} has no sound, and the network uses audio.", hint)
-        packets: Channel[Any] | None = Channel(None) if options.overlay else None
+        packets: Channel[Any] | None = Channel(None) if options.shows_frames else None
         rate = ChosenRate(Fraction(1), AUTO)  # what a live source has time for shows while it runs
         if options.rate != AUTO:
             rate = choose_rate(segmenter, options, reader.video.mean_rate)
@@ -190,7 +192,7 @@ def segment_live(
                 record = write_outputs(
                     segmenter, reader.video, samples, frames, directory,
                     options=options, progress=progress, policy=policy, packets=packets,
-                    places=make_places(rate.masks, manifest, None),
+                    places=make_places(rate.masks, manifest, None, always=options.interpolate),
                 )  # fmt: skip
             except EmptySourceError as error:
                 raise reader.failure or error from None
@@ -259,6 +261,7 @@ def write_summary(
         **({} if rate.asked == 1 else {"rate": rate.to_dict()}),
         "seconds": record.seconds,
         "masks": record.masks,
+        **({} if record.interpolated is None else {"interpolated_masks": record.interpolated}),
         "sounding_seconds": record.sounding,
         "mean_mask_area": record.area / record.areas if record.areas else 0.0,
         "seconds_spent": {step: round(spent, 4) for step, spent in record.timings.items()},
@@ -273,6 +276,6 @@ def write_summary(
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
     """Settings of a run, as `summary.json` has them."""
     # What was not there in earlier versions is left out where it changes nothing: outputs of theirs are known again.
-    later = {"video_track": None, "audio_track": None, "skip_damaged": False, "rate": 1}
+    later = {"video_track": None, "audio_track": None, "skip_damaged": False, "rate": 1, "interpolate": False}
     chosen = {name: value for name, value in asdict(options).items() if name not in later or value != later[name]}
     return {**chosen, "target": segmenter.spec, "stream": segmenter.mode == "stream"}

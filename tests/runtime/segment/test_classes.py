@@ -151,6 +151,8 @@ def test_a_legend_names_what_is_there_by_area() -> None:
 def test_a_threshold_does_not_apply(bundle: Bundle, video: Path, tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="decides between 4 classes"):
         run(bundle, video, tmp_path / "out", threshold=0.3)
+    with pytest.raises(MediaError, match="nothing lies between two"):
+        run(bundle, video, tmp_path / "out", interpolate=True)
 
 
 def test_verify_compares_classes(bundle: Bundle) -> None:

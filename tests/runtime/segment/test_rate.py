@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 import avsbg
 from avsbg.runtime.backends import Backend, create
@@ -24,6 +25,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.places import Places
 from avsbg.runtime.media.samples import Sample, read_samples
+from avsbg.runtime.segment.interpolation import InterpolatedMasks
 from avsbg.runtime.segment.masks import MaskFormat
 from avsbg.runtime.segment.overlay import Timetable
 from avsbg.runtime.segment.pipeline import AUTO, Options, RateOption
@@ -290,3 +292,103 @@ def test_samples_of_a_place_know_their_phase(tiny: Bundle, tmp_path: Path) -> No
     assert [(sample.phase, sample.second) for sample in samples[:4]] == [(0, 0), (1, 0), (0, 1), (1, 1)]
     assert replace(samples[0], place=None).phase == 0
     assert samples[0].pixels.shape == (32, 48, 3) and samples[1].pixels.shape == samples[1].frame.shape
+
+
+def results_at(times: list[Fraction], seed: int = 0) -> list[Segmented]:
+    """Random probabilities for frames at these times, a mask a second."""
+    random = np.random.default_rng(seed)
+    pixels, silence = np.zeros((4, 6, 3), np.uint8), np.zeros(0, np.float32)
+    return [
+        Segmented(Sample(number, time, Fraction(1), pixels, pixels, silence), random.random((4, 6), np.float32))
+        for number, time in enumerate(times)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    steps=st.lists(st.fractions(Fraction(1, 20), 3, max_denominator=20), min_size=1, max_size=6),
+    shares=st.lists(st.fractions(0, 1, max_denominator=8), min_size=6, max_size=6),
+    seed=st.integers(0, 9),
+)
+def test_between_masks_probabilities_are_linear_in_time(
+    steps: list[Fraction], shares: list[Fraction], seed: int
+) -> None:
+    times = [sum(steps[: index + 1], Fraction(0)) for index in range(len(steps))]
+    results = results_at(times, seed)
+    reached: list[int] = []
+    masks = InterpolatedMasks(iter(results), Places(Fraction(1), 5, OFFSET, None), 0.5, (6, 4), reached.append)
+    maps = [result.probability for result in results]
+    assert np.array_equal(masks.at(Fraction(0), 0), maps[0] > 0.5)
+    for index, (begin, end) in enumerate(pairwise(times)):
+        assert np.array_equal(masks.at(begin, 0), maps[index] > 0.5)
+        share = float(shares[index])
+        exact = (1 - share) * maps[index].astype(float) + share * maps[index + 1].astype(float)
+        wrong = masks.at(begin + shares[index] * (end - begin), 0) != (exact > 0.5)
+        assert not wrong[np.abs(exact - 0.5) > 1e-6].any()
+    for time in (times[-1], times[-1] + 1, times[-1] + 9):
+        assert np.array_equal(masks.at(time, 0), maps[-1] > 0.5)
+    assert reached == list(range(len(times)))
+    assert masks.made == sum(0 < share < 1 for share in shares[: len(times) - 1])
+
+
+def test_further_places_of_a_frame_lie_at_their_deadlines() -> None:
+    results = results_at([Fraction(0), Fraction(0), Fraction(0), Fraction(5, 2)])
+    masks = InterpolatedMasks(iter(results), Places(Fraction(1), 5, OFFSET, None), 0.5, (6, 4), lambda _: None)
+    for number, time in enumerate([Fraction(0), Fraction(31, 16), Fraction(47, 16)][:2]):
+        assert np.array_equal(masks.at(time, 0), results[number].probability > 0.5)
+    assert masks.number == 1 and masks.made == 0
+
+
+def test_interpolated_outputs_have_a_mask_for_each_frame(tiny: Bundle, tmp_path: Path) -> None:
+    video = blinking(tmp_path / "blinking.mkv", rate=16)
+    found = {}
+    for name, more in (("both", ()), ("masks", ("--no-overlay",))):
+        outcome = run_avsbg(
+            "run", tiny.path, video, "-o", tmp_path / name, "--rate", 2, "--masks", "video", "--interpolate", *more
+        )
+        assert outcome.code == 0, outcome.err
+        with av.open(str(tmp_path / name / "masks.mkv")) as source:
+            found[name] = [
+                (round(float(frame.pts * frame.time_base), 3), frame.to_ndarray(format="gray") > 0)
+                for frame in source.decode(video=0)
+            ]
+    summary = json.loads((tmp_path / "both/summary.json").read_text())
+    assert summary["settings"]["interpolate"] is True
+    assert f"{summary['interpolated_masks']} masks between those of the network are interpolated" in outcome.out
+    times = [time for time, _ in found["both"]]
+    assert times == pytest.approx([index / 16 for index in range(48)], abs=0.001)
+    assert all(np.array_equal(one, other) for (_, one), (_, other) in zip(*found.values(), strict=True))
+    assert not (tmp_path / "masks/overlay.mp4").exists() and not (tmp_path / "masks/overlay.png").exists()
+    with avsbg.load(tiny.path, "onnxruntime") as model:
+        network = list(model.segment(video, rate=2))
+    stamps = [frame.time for frame in network]
+    distinct = np.flatnonzero(np.diff(stamps, prepend=-1) > 0)  # further ones of the last frame lie beyond the video
+    maps = np.stack([network[index].probability for index in distinct])
+    made = 0
+    for time, mask in found["both"]:
+        after = int(np.searchsorted([stamps[index] for index in distinct], time - 0.002))
+        low, high = max(0, after - 1), min(after, len(distinct) - 1)
+        begin, end = stamps[distinct[low]], stamps[distinct[high]]
+        share = 0.0 if end == begin else float(np.clip((time - begin) / (end - begin), 0, 1))
+        made += 0.02 < share < 0.98  # the file's times are in milliseconds
+        exact = np.float32(1 - share) * maps[low] + np.float32(share) * maps[high]
+        size = mask.shape[1], mask.shape[0]
+        wanted = np.asarray(Image.fromarray((exact > 0.5).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)) > 0
+        assert (mask != wanted).mean() < 0.01
+    assert made == summary["interpolated_masks"] > 20
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (("--rate", "every-frame"), "nothing lies between"),
+        (("--rate", "2", "--no-overlay", "--rle"), "with nothing between them"),
+        (("--rate", "auto", "--masks", "video"), "leaves that to the machine"),
+    ],
+)
+def test_interpolation_that_means_nothing_is_refused(
+    tiny: Bundle, tmp_path: Path, options: tuple[str, ...], problem: str
+) -> None:
+    outcome = run_avsbg("run", tiny.path, tmp_path / "video.mp4", "-o", tmp_path / "out", "--interpolate", *options)
+    assert outcome.code == 1
+    assert problem in outcome.paragraph and isinstance(outcome.error, MediaError)
