@@ -1,5 +1,5 @@
 // Threads that share models, each with streams of its own, through the C interface.
-// exercise CLIP_BUNDLE STREAM_BUNDLE BACKEND_FOLDER ONNXRUNTIME
+// exercise CLIP_BUNDLE STREAM_BUNDLE BACKEND_FOLDER RUNTIME_LIBRARY [BACKEND]
 #include <avsbg.hpp>
 #include <cstdio>
 #include <cstring>
@@ -51,12 +51,14 @@ std::vector<float> run_stream(const avsbg::Model& model, int frames) {
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 5) return 2;
+  if (count != 5 && count != 6) return 2;
   try {
     avsbg_model_options options = avsbg::init<avsbg_model_options>();
     options.backend_folder = arguments[3];
     options.runtime_library = arguments[4];
     options.threads = 1;
+    options.backend = arguments[5];  // the last is null
+    options.trust = 1;
     const avsbg::Model clips(arguments[1], options);
     options.uses = AVSBG_STREAMS;
     const avsbg::Model streams(arguments[2], options);

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,34 +15,11 @@ from fixtures import libavsbg
 pytestmark = pytest.mark.native
 
 
-SANITIZERS = {"address": "address,undefined", "thread": "thread"}
-
-
-def build(sanitizer: str) -> Path:
-    """The folder of the programs, which are linked with the library's objects."""
-    flags = f"-DCMAKE_CXX_FLAGS=-fsanitize={SANITIZERS[sanitizer]} -fno-sanitize-recover=all -g1"
-    prefix = libavsbg.build(sanitizer, flags, targets=(*libavsbg.TARGETS, "avsbg_exercise", "avsbg_fuzz"))
-    return prefix.parent / "runtime" / "native" / "libavsbg"
-
-
-def run(*command: str | Path) -> list[str]:
-    # ONNX Runtime is not instrumented: what its threads tell each other looks like a race, and some of its memory lives
-    # as long as the program.
-    environment = {
-        **os.environ,
-        "ASAN_OPTIONS": "detect_leaks=0",
-        "TSAN_OPTIONS": "ignore_noninstrumented_modules=1:halt_on_error=1",
-    }
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=environment)
-    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}\n{done.stderr[-8000:]}"
-    return done.stdout.split()
-
-
-@pytest.mark.parametrize("sanitizer", SANITIZERS)
+@pytest.mark.parametrize("sanitizer", libavsbg.SANITIZERS)
 def test_threads_that_share_a_model(tiny: Bundle, tiny_stream: Bundle, sanitizer: str) -> None:
-    folder = build(sanitizer)
+    folder = libavsbg.build_sanitized(sanitizer)
     library = libavsbg.onnxruntime_library()
-    told = run(folder / "avsbg_exercise", tiny.path, tiny_stream.path, folder, library)
+    told = libavsbg.run_sanitized(folder / "avsbg_exercise", tiny.path, tiny_stream.path, folder, library)
     # Three masks of 16 x 24 with a decision each; a stream's twelve masks and one refusal; all threads' are equal.
     assert told == [str(3 * (16 * 24 + 1)), "13", "1", "1"]
 
@@ -64,6 +40,7 @@ def test_files_and_options_changed_at_random_are_refused_and_nothing_else(tiny: 
     for number, text in enumerate((b"onnxruntime:native:fp16", b"onnxruntime::", b":" * 50, b"tensorrt:plugin")):
         (tmp_path / f"options{number}").write_bytes(bytes(20) + text)
     seconds = os.environ.get("AVSBG_FUZZ_SECONDS", "3")
-    runs, accepted = map(int, run(build("address") / "avsbg_fuzz", tmp_path, seconds))
+    program = libavsbg.build_sanitized("address") / "avsbg_fuzz"
+    runs, accepted = map(int, libavsbg.run_sanitized(program, tmp_path, seconds))
     assert runs > 50
     assert accepted >= 3  # the files that are valid, before any is changed
