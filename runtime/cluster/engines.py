@@ -17,7 +17,7 @@ from avsbg.atomic import atomic_file
 from avsbg.errors import first_line
 from avsbg.runtime.cluster.collection import CollectionItem, is_address
 from avsbg.runtime.cluster.worker import CollectionResult, CollectionWorker, Job, join_address
-from avsbg.runtime.errors import OutputError, WorkerError
+from avsbg.runtime.errors import MediaError, OutputError, WorkerError
 
 RESULTS = "results.parquet"
 # Rows of one call of the cluster; each is a task of its own, up to so many.
@@ -143,11 +143,19 @@ def collect(
 ) -> list[CollectionResult]:
     """Report each result as it comes, and write all of them as a table.
 
-    Where the work breaks off, the table keeps what an earlier one says of videos that were not reached.
+    Where the work breaks off, the table keeps what an earlier one says of videos that were not reached. The earlier
+    one, or an empty one, is written before any work begins.
 
     Raises:
+        MediaError: there is a `results.parquet` that is no table of results, or cannot be read.
         OutputError: the table cannot be written.
     """
+    try:
+        before = read_results(output)
+    except Exception as error:  # of the file system, of pyarrow, or for want of columns
+        problem = f"{join_address(output, RESULTS)} cannot be read as an earlier table of results: {first_line(error)}."
+        raise MediaError(problem, "Remove it, or choose another -o.") from error
+    write_results(before, output)
     found: list[CollectionResult] = []
     try:
         for result in results:
@@ -155,11 +163,10 @@ def collect(
             report(result)
     except BaseException:
         if found:
-            # The error that broke off the work is the one to tell; an earlier table that cannot be read stays.
+            # The error that broke off the work is the one to tell.
             with suppress(Exception):
                 reached = {result.output for result in found}
-                earlier = [result for result in read_results(output) if result.output not in reached]
-                write_results([*earlier, *found], output)
+                write_results([*(one for one in before if one.output not in reached), *found], output)
         raise
     write_results(found, output)
     return found
@@ -198,7 +205,9 @@ def write_results(results: Sequence[CollectionResult], output: str) -> None:
         if is_address(output):
             import fsspec
 
-            with fsspec.open(place, "wb") as stream:
+            files, path_there = fsspec.core.url_to_fs(place)
+            files.makedirs(path_there.rpartition("/")[0], exist_ok=True)
+            with files.open(path_there, "wb") as stream:
                 parquet.write_table(table, stream)
         else:
             with atomic_file(Path(place)) as path:

@@ -118,6 +118,8 @@ def _open_work(job: Job, progress: Progress) -> Iterator[Callable[[tuple[str, st
 
 def _segment(worker: VideoWorker, source: str, output: str, *, replace: bool) -> BatchResult:
     with ExitStack() as stack:
+        if is_address(output):
+            _find_place(output)  # an output in use is refused here, and not when the work is done
         path = Path(source)
         if is_address(source):
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="avsbg.")))
@@ -159,27 +161,40 @@ def _fetch_summary(output: str, target: Path) -> None:
     (target / SUMMARY).write_bytes(text)
 
 
-def _put(target: Path, output: str) -> None:
-    """Copy an output to an address; its summary, which says that it is complete, comes last.
+def _find_place(output: str) -> tuple[Any, str, bool]:
+    """The file system of an output at an address, its path there, and whether it holds an earlier run.
 
-    `frames.jsonl` comes first, by which a copy that was broken off is known as a run that may be replaced.
+    Raises:
+        MediaError: it holds anything else.
+        OutputError: it cannot be looked at.
     """
     import fsspec
 
     try:
         files, place = fsspec.core.url_to_fs(output)
-        if files.exists(place):
-            # An object store may hold a file of the same name as a folder: removing one would remove the other.
-            if files.isfile(place) or not any(files.exists(f"{place}/{name}") for name in (SUMMARY, FRAMES)):
-                problem = f"{output} exists and holds no earlier run, so it is not replaced."
-                raise MediaError(problem, "Choose another -o.")
+        if not files.exists(place):
+            return files, place, False
+        # An object store may hold a file of the same name as a folder: removing one would remove the other.
+        if not files.isfile(place) and any(files.exists(f"{place}/{name}") for name in (SUMMARY, FRAMES)):
+            return files, place, True
+    except Exception as error:  # each file system has errors of its own
+        raise OutputError(f"the output {output} cannot be looked at: {first_line(error)}.") from error
+    raise MediaError(f"{output} exists and holds no earlier run, so it is not replaced.", "Choose another -o.")
+
+
+def _put(target: Path, output: str) -> None:
+    """Copy an output to an address; its summary, which says that it is complete, comes last.
+
+    `frames.jsonl` comes first, by which a copy that was broken off is known as a run that may be replaced.
+    """
+    files, place, has_earlier = _find_place(output)
+    try:
+        if has_earlier:
             files.rm(place, recursive=True)
         paths = sorted(path for path in target.rglob("*") if path.is_file())
         for path in sorted(paths, key=lambda path: (path == target / SUMMARY, path != target / FRAMES)):
             name = f"{place}/{path.relative_to(target).as_posix()}"
             files.makedirs(name.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), name)
-    except MediaError:
-        raise
     except Exception as error:  # each file system has errors of its own
         raise OutputError(f"the output {output} cannot be written: {first_line(error)}.") from error

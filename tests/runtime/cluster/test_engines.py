@@ -42,6 +42,39 @@ for names, error in (("", KeyboardInterrupt("first")), ("b", KeyboardInterrupt("
 print(json.dumps(seen))
 """
 
+# In the same: collections whose table cannot be written, or would replace another's; work is noted.
+REFUSE = """
+import json, sys
+import pyarrow
+from pyarrow import parquet
+from avsbg.errors import AvsbgError
+from avsbg.runtime.cluster.engines import collect
+folder = sys.argv[1]
+open(f"{folder}/file", "w").close()
+parquet.write_table(pyarrow.table({"video": ["mine"]}), f"{folder}/results.parquet")
+told = []
+def results():
+    told.append("begun")
+    yield
+for scheme in ("", "file://"):
+    for output in (f"{folder}/file", folder):
+        try:
+            collect(results(), f"{scheme}{output}", lambda _: None)
+        except AvsbgError as error:
+            told.append(str(error))
+assert parquet.read_table(f"{folder}/results.parquet").to_pydict() == {"video": ["mine"]}
+print(json.dumps(told))
+"""
+
+
+def test_a_table_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) -> None:
+    done = run_there("services", "-c", REFUSE, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    assert len(told) == 4
+    for place, error in zip(["file/results.parquet", "results.parquet"] * 2, told, strict=True):
+        assert f"{tmp_path}/{place} cannot be " in error
+
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_an_interruption_keeps_what_was_not_reached(tmp_path: Path, scheme: str) -> None:

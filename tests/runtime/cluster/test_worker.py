@@ -7,7 +7,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from avsbg.runtime.cluster.worker import _fetch_summary, _put
+from avsbg.runtime.cluster.worker import _fetch_summary, _put, _segment
 from avsbg.runtime.errors import MediaError, OutputError
 
 
@@ -34,15 +34,21 @@ def test_an_earlier_run_is_replaced(target: Path, tmp_path: Path, earlier: str) 
     assert names(place) == names(target)
 
 
+def refuse_before_work(_: Path, output: str) -> None:
+    """A video whose work, and whose source, must not be reached."""
+    _segment(lambda _: pytest.fail("segmented"), "file:///nothing.mp4", output, replace=True)  # type: ignore[arg-type]
+
+
 def test_what_is_no_earlier_run_stays(target: Path, tmp_path: Path) -> None:
     video, folder = tmp_path / "a.mp4", tmp_path / "folder"
     video.write_text("the source itself")
     folder.mkdir()
     (folder / "notes.txt").write_text("mine")
     for place in (video, folder):
-        with pytest.raises(MediaError, match="exists and holds no earlier run") as caught:
-            _put(target, f"file://{place}")
-        assert not isinstance(caught.value, OutputError)
+        for use in (_put, refuse_before_work):
+            with pytest.raises(MediaError, match="exists and holds no earlier run") as caught:
+                use(target, f"file://{place}")
+            assert not isinstance(caught.value, OutputError)
     assert (video.read_text(), names(folder)) == ("the source itself", {"notes.txt"})
 
 
