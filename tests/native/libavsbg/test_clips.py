@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import Bundle, sha256
+from avsbg.runtime.bundle.manifest import MANIFEST
 from avsbg.runtime.media.samples import Sample, resize
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from avsbg.runtime.verify.verify import verify_backend
@@ -48,6 +51,33 @@ def test_masks_are_those_of_python(tiny: Bundle, library: Library, size: tuple[i
     with library.open(tiny.path) as model:
         masks = model.run_clip(frames, sound)
     assert [mask.index for mask in masks] == list(range(count))
+    np.testing.assert_array_equal(np.stack([mask.probability for mask in masks]), segment(tiny, frames, sound))
+
+
+def test_weights_in_a_file_beside_the_graph(tiny: Bundle, library: Library, bundle_copy: Path) -> None:
+    """ONNX Runtime is given the memory of both, with whose hash the manifest agrees."""
+    weights = bundle_copy / "weights.bin"
+    graph = onnx.load(bundle_copy / "clip.onnx")
+    for node in [node for node in graph.graph.node if node.op_type == "Constant"]:
+        # Shapes stay in the graph, as in what is exported.
+        (attribute,) = node.attribute
+        if attribute.name == "value_float" or attribute.t.data_type == onnx.TensorProto.FLOAT:
+            value = attribute.f if attribute.name == "value_float" else onnx.numpy_helper.to_array(attribute.t)
+            constant = onnx.numpy_helper.from_array(np.asarray(value, np.float32), node.output[0])
+            graph.graph.initializer.append(constant)
+            graph.graph.node.remove(node)
+    assert graph.graph.initializer
+    onnx.save(graph, bundle_copy / "clip.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+    assert weights.stat().st_size > 0
+    document = json.loads((bundle_copy / MANIFEST).read_text())
+    document["graphs"]["clip"]["external_data"] = ["weights.bin"]
+    for name in ("clip.onnx", "weights.bin"):
+        path = bundle_copy / name
+        document["files"][name] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    (bundle_copy / MANIFEST).write_text(json.dumps(document))
+    frames, sound = clip_of(5, (16, 24))
+    with library.open(bundle_copy) as model:
+        masks = model.run_clip(frames, sound)
     np.testing.assert_array_equal(np.stack([mask.probability for mask in masks]), segment(tiny, frames, sound))
 
 
