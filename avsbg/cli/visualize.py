@@ -41,6 +41,14 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
         Option(metavar="SECOND", help="Begin with the clip that holds this second; by default that of --frame."),
     ] = None,
     limit: Annotated[int, Option(min=1, metavar="CLIPS", help="How many clips of T seconds.")] = 1,
+    backend: Annotated[
+        str,
+        Option(
+            metavar="NAME",
+            help="onnxruntime, with function or plain and a precision (onnxruntime:plain:fp16). Other backends keep "
+            "the maps inside.",
+        ),
+    ] = "onnxruntime",
     precision: Precision = None,
     graph: Annotated[str | None, Option(hidden=True, help="A graph by its name, e.g. clip.plain.fp16.")] = None,
     threshold: Threshold = 0.5,
@@ -57,9 +65,8 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
-    from avsbg.runtime.bundle.graph_name import GraphName
 
-    graph = graph or str(GraphName("clip", precision=precision or "fp32"))
+    graph = graph or _graph(backend, precision)
     options = VisualizeOptions(
         graph,
         start,
@@ -78,6 +85,25 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
         summary = visualize_video(opened, video, folder, options, replace=overwrite, progress=bars)
     warn_of_accuracy(graph, summary["graph"])
     _tell(summary, folder)
+
+
+def _graph(backend: str, precision: str | None) -> str:
+    """The name of the graph to read the maps from; a `VisualizeError` if the backend does not give them."""
+    from avsbg.export.visualize.maps import VisualizeError
+    from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
+    from avsbg.runtime.bundle.graph_name import GraphName
+
+    spec = BackendSpec.parse(backend)
+    plain = OperatorImplementation.PLAIN
+    if spec.backend != "onnxruntime" or spec.operator not in (None, OperatorImplementation.FUNCTION, plain):
+        raise VisualizeError(
+            f"{backend} does not give attention maps: they are tensors inside a graph, which only onnxruntime:function "
+            "and onnxruntime:plain return.",
+            "Leave --backend out. `avsbg verify` compares the outputs of other backends with PyTorch's.",
+        )
+    if precision and spec.precision not in (None, precision):
+        raise VisualizeError(f"--backend {backend} and --precision {precision} name two precisions.", "Name one.")
+    return str(GraphName("clip", spec.operator == plain, spec.precision or precision or "fp32", spec.rest))
 
 
 def _pixel(text: str) -> tuple[int, int]:

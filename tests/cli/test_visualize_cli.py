@@ -22,6 +22,10 @@ def test_mistakes_are_a_paragraph(tiny: Bundle, tmp_path: Path) -> None:
     assert result.code == 1 and "the pixel 64,0 is outside of" in result.paragraph
     result = run_avsbg("visualize", tiny.path, video)
     assert result.code == 1 and "tiny has no attention maps" in result.paragraph
+    result = run_avsbg("visualize", tiny.path, video, "--backend", "openvino")
+    assert result.code == 1 and "openvino does not give attention maps" in result.paragraph
+    result = run_avsbg("visualize", tiny.path, video, "--backend", "onnxruntime:plain:fp16")
+    assert result.code == 1 and "clip.plain.fp16" in result.paragraph  # the graph that it chose, which tiny lacks
     assert sorted(path.name for path in tmp_path.iterdir()) == ["video.mkv"]
 
 
