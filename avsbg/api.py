@@ -143,7 +143,11 @@ def verify(
     everything = list_cases(found.bundle, read_cuda_driver())
     for name in engines:
         find_engine(found.bundle, name)  # or an error that names those there are
-        chosen.append(next(case for case in everything if case.options.get("engine") == name))
+        case = next((case for case in everything if case.options.get("engine") == name), None)
+        if case is None:
+            problem = f"the engine {name} cannot be verified alone."
+            raise BackendError(problem, "An engine of a stream's graph needs the other graph's: build that one too.")
+        chosen.append(case)
     for case in chosen or everything:
         if not chosen and case.why_not is not None:
             found.not_run[case.label] = case.why_not

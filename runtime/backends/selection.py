@@ -141,12 +141,8 @@ def list_candidates(
     if problem is not None:
         passed_over.update(dict.fromkeys((cuda.backend, *_ENGINES), problem))
     else:
-        try:
-            native = [native_library(library) for library in ("onnxruntime", "cuda")] and needs_operator
-            found.append(replace(cuda, operator=OperatorImplementation.NATIVE if native else implementation))
-        except NativeLibraryError as error:
-            passed_over["onnxruntime-cuda:native"] = str(error)
-            found.append(cuda)
+        libraries = ("onnxruntime", "cuda")
+        found.append(replace(cuda, operator=_best_implementation(cuda.backend, implementation, libraries, passed_over)))
         found += _engine_specs(bundle, asked.precision or "fp32", passed_over)
     if asked.operator is not None:
         found = [replace(spec, operator=asked.operator) for spec in found]
@@ -163,13 +159,7 @@ def _add_processor_backends(
     passed_over: dict[str, str],
 ) -> None:
     """Add ONNX Runtime with the best implementation of our operator that is there, and OpenVINO."""
-    operator = implementation
-    if implementation is not None:
-        try:
-            native_library("onnxruntime")
-            operator = OperatorImplementation.NATIVE
-        except NativeLibraryError as error:
-            passed_over["onnxruntime:native"] = str(error)
+    operator = _best_implementation("onnxruntime", implementation, ("onnxruntime",), passed_over)
     found.append(BackendSpec("onnxruntime", operator))
     graphs = bundle.manifest.graphs
     plain = [name if graphs[name].operator == "plain" else str(GraphName.parse(name).plain()) for name in names]
@@ -179,6 +169,21 @@ def _add_processor_backends(
         passed_over["openvino"] = f"the bundle has no graph {missing[0]}"
     else:
         found.append(BackendSpec("openvino"))
+
+
+def _best_implementation(
+    backend: str, implementation: OperatorImplementation | None, libraries: Iterable[str], passed_over: dict[str, str]
+) -> OperatorImplementation | None:
+    """Our kernel, where the graph has our operator and the libraries are there; otherwise `implementation`."""
+    if implementation is None:
+        return None
+    try:
+        for library in libraries:
+            native_library(library)
+    except NativeLibraryError as error:
+        passed_over[f"{backend}:native"] = str(error)
+        return implementation
+    return OperatorImplementation.NATIVE
 
 
 def _engine_specs(bundle: Bundle, precision: Precision, passed_over: dict[str, str]) -> list[BackendSpec]:
@@ -234,7 +239,9 @@ def _key(bundle: Bundle, candidates: list[str], role: str, options: Mapping[str,
     for package in _PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    machine = [platform.machine(), _processor(), len(usable_cores()), [gpu.name for gpu in read_cuda_driver().gpus]]
+    driver = read_cuda_driver()
+    gpus = [driver.version, *(gpu.name for gpu in driver.gpus)]
+    machine = [platform.machine(), _processor(), len(usable_cores()), gpus]
     given = {name: value for name, value in options.items() if value}
     document = [bundle.manifest_sha256, role, candidates, versions, machine, given, _native_libraries()]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -101,9 +101,8 @@ def write_model(repository: Path, config: dict[str, Any], fill: Any, *, replace:
         hint = "Choose another --name, or replace it with --overwrite."
         raise OutputError(f"the repository has a model {folder.name} already.", hint) from error
     except OSError as error:
-        raise OutputError(
-            f"the model {folder} cannot be written: {error.strerror}.", "Make room, or see -o."
-        ) from error
+        problem = f"the model {folder} cannot be written: {error.strerror or error}."
+        raise OutputError(problem, "Make room, or choose a folder for -o that you may write to.") from error
     return folder
 
 
