@@ -40,10 +40,13 @@ native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the
 
 # Programs that tests start and whose needs contradict those of the rest, each in an environment of its own. Where one
 # cannot be made, its tests are skipped, which CI does not allow.
-environments: .environments/triton/.ready .environments/services/.ready  ## make the environments of the servers that tests start
+environments: .environments/triton/.ready .environments/services/.ready .environments/aarch64/.ready  ## make the environments of servers that tests start, and for aarch64
 .environments/%/.ready: tests/environments/%.txt
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	sed -n 's/^# install: //p' $< | xargs -t $(@D)/bin/pip install --disable-pip-version-check --quiet -c $<
+	touch $@
+.environments/aarch64/.ready: scripts/aarch64-root.sh $(READY)
+	$< $(@D)
 	touch $@
 
 # The pretrained small network on real photographs with real sounds; the clip is described in NOTICE and tools/demo_clip.py.

@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from avsbg.runtime.bundle import Bundle
@@ -12,6 +13,10 @@ from fixtures import skips, stream_bundle, tiny_bundle
 # Nothing is measured where a test does not ask for it: what `auto` takes is tested on its own.
 os.environ.setdefault("AVSBG_BACKEND", "onnxruntime")
 os.environ.setdefault("AVSBG_RATE", "1")
+
+# A busy machine is no fault of what is tested.
+hypothesis.settings.register_profile("avsbg", deadline=None)
+hypothesis.settings.load_profile("avsbg")
 
 SLOW_MARKERS = ("engine", "native", "slow")
 # They export or train a network.

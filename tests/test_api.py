@@ -86,9 +86,11 @@ def test_a_program_that_is_too_slow_for_a_live_source_loses_the_oldest_seconds(
         frames = model.segment("lavfi:color=white:size=64x48:rate=4:duration=40[out0];sine=duration=40[out1]")
         times = [next(frames).time]
         (thread,) = read_threads()
-        thread.join(60)
+        thread.join(300)
+        assert not thread.is_alive()
         times += [frame.time for frame in frames]
-        assert len(times) == tiny.manifest.clip.frames + AHEAD and times == sorted(times)
+        # The first clip's seconds may be lost too, where the reader is done before they are taken.
+        assert AHEAD <= len(times) <= tiny.manifest.clip.frames + AHEAD and times == sorted(times)
         assert times[-4:] == pytest.approx([36.75, 37.75, 38.75, 39.75])
         endless = model.segment("lavfi:color=white:size=64x48:rate=4[out0];sine[out1]", rate=2)
         assert next(endless).time == pytest.approx(0.75)

@@ -6,18 +6,11 @@ if(NOT EXISTS "$ENV{AVSBG_AARCH64_CUDART}/libcudart_static.a")
   message(FATAL_ERROR "The environment variable AVSBG_AARCH64_CUDART=$ENV{AVSBG_AARCH64_CUDART} does not name a folder "
     "with libcudart_static.a; scripts/cross-build-jetson.sh fetches it and sets the variable")
 endif()
-set(CMAKE_SYSTEM_NAME Linux)
-set(CMAKE_SYSTEM_PROCESSOR aarch64)
-set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+include(${CMAKE_CURRENT_LIST_DIR}/aarch64.cmake)
+# Whatever else was fetched for this processor: what needs the device's own libraries is built on the device.
+set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
 set(CMAKE_CUDA_HOST_COMPILER aarch64-linux-gnu-g++)
 # nvcc would take headers and libraries from the toolkit's folder for aarch64, which an x86-64 toolkit lacks. The headers
 # are the same; of the libraries, the linker skips the toolkit's and takes the other folder's.
 set(CMAKE_CUDA_FLAGS "--target-directory x86_64-linux -L$ENV{AVSBG_AARCH64_CUDART}" CACHE STRING "nvcc's flags")
 set(CMAKE_MODULE_LINKER_FLAGS_INIT "-L$ENV{AVSBG_AARCH64_CUDART}")
-# The tests run in emulation, with the cross compiler's own C library.
-set(CMAKE_CROSSCOMPILING_EMULATOR "qemu-aarch64;-L;/usr/aarch64-linux-gnu")
-# Programs come from this machine; libraries and headers of this machine are of no use for the other.
-set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
-set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)
-set(CMAKE_FIND_ROOT_PATH_MODE_LIBRARY ONLY)
-set(CMAKE_FIND_ROOT_PATH_MODE_INCLUDE ONLY)

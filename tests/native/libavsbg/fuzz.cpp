@@ -1,6 +1,7 @@
 // Manifests, archives of test vectors and options of whoever wrote the file: no input may do more than be refused.
 // With clang's -fsanitize=fuzzer this is its target (AVSBG_LIBFUZZER); by itself it mutates the files of a folder:
 // fuzz FOLDER SECONDS, whose files are named manifest*, npz* or options*.
+#include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <cstring>
@@ -76,9 +77,10 @@ int main(int count, char** arguments) {
     const char first = entry.path().filename().string()[0];
     corpus.emplace_back(first == 'm' ? 0 : first == 'n' ? 1 : 2, std::string(std::istreambuf_iterator<char>(file), {}));
   }
+  std::sort(corpus.begin(), corpus.end());  // a folder has no order, and a failure is to be had again
   std::mt19937 chance(16);
-  long runs = 0, accepted = 0;
-  for (const auto& [kind, content] : corpus) accepted += accepts(kind, content);
+  long runs = 0, valid = 0, accepted = 0;
+  for (const auto& [kind, content] : corpus) valid += accepts(kind, content);
   const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(std::atof(arguments[2]));
   while (std::chrono::steady_clock::now() < end) {
     auto [kind, content] = corpus[chance() % corpus.size()];
@@ -97,7 +99,7 @@ int main(int count, char** arguments) {
     accepted += accepts(kind, content);
     ++runs;
   }
-  std::printf("%ld %ld\n", runs, accepted);
+  std::printf("%ld %ld %ld\n", runs, valid, accepted);
   return 0;
 }
 #endif

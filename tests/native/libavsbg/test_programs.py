@@ -35,16 +35,24 @@ def compile_with_pkg_config(compiler: str, source: Path, prefix: Path, target: P
     return target
 
 
-def test_the_example_in_c_writes_the_masks(tiny: Bundle, prefix: Path, library: Library, tmp_path: Path) -> None:
-    program = compile_with_pkg_config("cc", EXAMPLE, prefix, tmp_path / "segment_raw", "-std=c99")
+@pytest.mark.parametrize("machine", ["this", "aarch64"])
+def test_the_example_in_c_writes_the_masks(tiny: Bundle, library: Library, tmp_path: Path, machine: str) -> None:
+    """On aarch64 in emulation, with that processor's ONNX Runtime: the masks are those of this machine."""
+    if machine == "aarch64":
+        build, compiler = libavsbg.build_for_aarch64(), "aarch64-linux-gnu-gcc"
+    else:
+        build, compiler = libavsbg.Build(library.prefix, libavsbg.onnxruntime_library()), "cc"
+    program = compile_with_pkg_config(
+        compiler, EXAMPLE, build.prefix, tmp_path / "segment_raw", "-std=c99", *build.flags
+    )
     random = np.random.default_rng(3)
     frames = random.integers(0, 256, (7, 48, 64, 3), dtype=np.uint8)
     sound = random.uniform(-1, 1, 7 * tiny_bundle.SAMPLE_RATE).astype(np.float32)
     frames.tofile(tmp_path / "frames.rgb")
     sound.tofile(tmp_path / "sound.f32")
     told = run(
-        program, tiny.path, "64", "48", "frames.rgb", "sound.f32",
-        cwd=tmp_path, ONNXRUNTIME=str(libavsbg.onnxruntime_library()),
+        *build.emulator, program, tiny.path, "64", "48", "frames.rgb", "sound.f32",
+        cwd=tmp_path, ONNXRUNTIME=str(build.onnxruntime),
     )  # fmt: skip
     assert told.split() == [f"{number:05d}.pgm" for number in range(7)]
     with library.open(tiny.path) as model:

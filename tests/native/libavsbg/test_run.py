@@ -198,7 +198,7 @@ def test_a_full_disk_is_an_error_wherever_it_fills(tiny: Bundle, program: Path, 
     video, disk = write_video(tmp_path / "a.mkv", times=steady(5, 20), sound=tone(4)), tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", disk], capture_output=True, check=False).returncode != 0:
-        pytest.skip("file systems can be mounted by root alone")
+        pytest.skip("only root may mount a small disk, and not everywhere")
     command = [program, tiny.path, video, "-o", disk / "out", "--no-overlay", "--rle"]
     command += ["--runtime-library", libavsbg.onnxruntime_library()]
     statuses = []
