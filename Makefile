@@ -41,7 +41,7 @@ native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the
 # Programs that tests start and whose needs contradict those of the rest, each in an environment of its own. Where one
 # cannot be made, its tests are skipped, which CI does not allow.
 environments: .environments/triton/.ready .environments/services/.ready .environments/aarch64/.ready  ## make the environments of servers that tests start, and for aarch64
-.environments/%/.ready: tests/environments/%.txt
+.environments/%/.ready: tests/environments/%.txt pyproject.toml
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
 	sed -n 's/^# install: //p' $< | xargs -t $(@D)/bin/pip install --disable-pip-version-check --quiet -c $<
 	touch $@
