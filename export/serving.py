@@ -30,9 +30,8 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.errors import BackendError
-from avsbg.runtime.serving.config import END, START, Fields, ServeOptions, clip_config, parameters, stream_config
+from avsbg.runtime.serving.config import END, START, VALID, Fields, ServeOptions, clip_config, parameters, stream_config
 from avsbg.runtime.serving.repository import VERSION, write_model
-from avsbg.runtime.serving.triton import VALID
 
 # The feature maps of a stream's last frame, of the frame before it, and what precedes their names as outputs.
 LAST, BEFORE, NEW = "last", "before", "new_"

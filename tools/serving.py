@@ -22,7 +22,7 @@ import typer
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.report.tables import markdown_of
-from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, read_rows, write_rows
+from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, replace_rows
 from avsbg.runtime.bundle import Bundle
 from tools import Output
 
@@ -191,13 +191,6 @@ def _busy(rows: Sequence[Measurement]) -> str:
     return f" Times are provisional: up to {most:.1f} programs waited for {cores} cores before." if most > cores else ""
 
 
-def _update(output: Path, rows: Sequence[Measurement]) -> None:
-    """Write rows in place of the earlier ones of their kind."""
-    kinds = {row.kind for row in rows}
-    kept = [row for row in read_rows(output) if row.kind not in kinds] if output.exists() else []
-    write_rows(output, [*kept, *rows])
-
-
 @app.command()
 def streams(
     bundle: Annotated[Path, typer.Argument(help="A bundle with the graphs of a stream.")],
@@ -207,7 +200,7 @@ def streams(
 ) -> None:
     """Measure 1, 2, 4 and 8 streams through Triton."""
     rows = measure_streams(bundle, frames, threads)
-    _update(output, rows)
+    replace_rows(output, rows, lambda row: row.kind)
     typer.echo(serving_table(rows))
 
 
@@ -223,7 +216,7 @@ def collection(
         for number in range(count):
             shutil.copy(video, Path(folder) / f"{number:04}{video.suffix}")
         row = measure_collection(bundle, Path(folder))
-    _update(output, [row])
+    replace_rows(output, [row], lambda row: row.kind)
     typer.echo(collection_text([row]))
 
 

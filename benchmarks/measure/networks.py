@@ -12,7 +12,7 @@ from avsbg.benchmarks.measure.flops import count_flops
 from avsbg.benchmarks.measure.runner import compare
 from avsbg.benchmarks.measure.sampling import Settings
 from avsbg.benchmarks.measure.workloads import Workload
-from avsbg.benchmarks.results.schema import Measurement, read_rows, write_rows
+from avsbg.benchmarks.results.schema import Measurement, replace_rows
 from avsbg.model import NETWORKS, Variant, named_variant
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import Bundle
@@ -108,16 +108,9 @@ def measure_networks(
 
 def write_latency_rows(path: Path, rows: Sequence[Measurement]) -> None:
     """Write a run in place of the one in the file; rows of engines in it stay."""
-    kept = [row for row in read_rows(path) if row.kind != "latency"] if path.is_file() else []
-    write_rows(path, [*rows, *kept])
+    replace_rows(path, rows, lambda row: row.kind == "latency")
 
 
 def add_engine_rows(path: Path, rows: Sequence[Measurement]) -> None:
     """Write rows of engines into the file, in place of those of the same network and precision."""
-
-    def key(row: Measurement) -> tuple[object, ...]:
-        return row.kind != "latency", row.ran.network, row.case.get("precision")
-
-    renewed = {key(row) for row in rows}
-    kept = [row for row in read_rows(path) if key(row) not in renewed] if path.is_file() else []
-    write_rows(path, [*kept, *rows])
+    replace_rows(path, rows, lambda row: (row.kind != "latency", row.ran.network, row.case.get("precision")))

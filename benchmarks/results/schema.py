@@ -9,7 +9,7 @@ lacks one is not made and not read. Parameters, settings and what a backend says
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -211,6 +211,15 @@ def write_rows(path: Path, rows: Iterable[Measurement]) -> None:
     lines = [{"format": 2, **row.model_dump(mode="json", exclude_defaults=True)} for row in rows]
     with atomic_file(path) as temporary:
         temporary.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+
+
+def replace_rows(path: Path, rows: Sequence[Measurement], key: Callable[[Measurement], object]) -> None:
+    """Write rows into a file, where the first stood that has a key of theirs, or at its end; the others stay."""
+    renewed = {key(row) for row in rows}
+    earlier = read_rows(path) if path.is_file() else []
+    place = next((number for number, row in enumerate(earlier) if key(row) in renewed), len(earlier))
+    kept = [row for row in earlier[place:] if key(row) not in renewed]
+    write_rows(path, [*earlier[:place], *rows, *kept])
 
 
 def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:

@@ -22,8 +22,8 @@ IDLE_SECONDS = 60
 WARM_UP, FLAGS = "warmup", {"false": bytes(1), "true": bytes([1])}
 # The inputs by which the server says where a stream begins and ends, and which it is.
 START, END, SEQUENCE = "START", "END", "CORRID"
-# The outputs that say which frame a mask is of; that there is one says `VALID`.
-FRAME, TIMESTAMP = "frame", "timestamp"
+# The outputs that say whether a mask came with the answer, and which frame it is of.
+VALID, FRAME, TIMESTAMP = "valid", "frame", "timestamp"
 
 _TYPES = {"uint8": "UINT8", "int32": "INT32", "int64": "INT64", "bool": "BOOL"} | {
     "float64": "FP64",

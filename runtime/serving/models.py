@@ -18,9 +18,8 @@ from avsbg.errors import AvsbgError
 from avsbg.runtime import backends
 from avsbg.runtime.backends import BackendSpec
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.serving.config import END, FRAME, SEQUENCE, START, TIMESTAMP
+from avsbg.runtime.serving.config import END, FRAME, SEQUENCE, START, TIMESTAMP, VALID
 from avsbg.runtime.serving.sequences import SequenceMask, SequenceRequest, SequenceSegmenter
-from avsbg.runtime.serving.triton import VALID
 from avsbg.runtime.streaming.frame_pair import create_streamed_clip
 
 BUNDLE = "bundle"  # the folder that holds it, beside `model.py`

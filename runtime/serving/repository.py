@@ -17,6 +17,7 @@ from avsbg.runtime.serving.config import (
     FLAGS,
     FRAME,
     TIMESTAMP,
+    VALID,
     WARM_UP,
     ServeOptions,
     clip_config,
@@ -25,7 +26,6 @@ from avsbg.runtime.serving.config import (
     stream_config,
 )
 from avsbg.runtime.serving.models import BUNDLE
-from avsbg.runtime.serving.triton import VALID
 
 VERSION = "1"
 _TOLD = (

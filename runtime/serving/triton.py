@@ -21,14 +21,13 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
 from avsbg.runtime.errors import BackendError
+from avsbg.runtime.serving.config import VALID
 from avsbg.runtime.streaming.frame_pair import frame_inputs
 
 SYNTAX = "triton:grpc://HOST:PORT/MODEL or, encrypted, triton:grpcs://HOST:PORT/MODEL"
 TIMEOUT = 60.0  # seconds
 # What must not stand in a command line: a token, and the files of TLS in PEM form.
 TOKEN, ROOTS, KEY, CHAIN = (f"AVSBG_TRITON_{name}" for name in ("TOKEN", "CA", "KEY", "CERTIFICATE"))
-# The output that says whether a mask came with the answer.
-VALID = "valid"
 _MODEL = re.compile(r"[\w.-]+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")
 
