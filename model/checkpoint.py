@@ -18,8 +18,8 @@ from avsbg.model.published import canonical_key, ignored_keys, published_keys
 
 # Where training scripts put the state dict among their other things, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model", "generator")
-# Put in front of each key by DataParallel and by torch.compile.
-_WRAPPERS = ("module.", "_orig_mod.")
+# Put in front of each key by DataParallel, by torch.compile and by training frameworks that keep a network as `model`.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
 _RESAVE = "Save it again where it was made, as .safetensors or with torch.save(network.state_dict(), FILE)."
 _DOWNLOAD = "Download the file itself: open the address in a browser, or use the host's own download command."
 
@@ -60,8 +60,8 @@ class LoadReport:
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The names and tensors of a `.safetensors` file or of a state dict, never unpickled.
 
-    A state dict one level down (`state_dict`, `model_state_dict`, `model`, `generator`) and keys with `module.` or
-    `_orig_mod.` in front are read as if saved alone.
+    A state dict one level down (`state_dict`, `model_state_dict`, `model`, `generator`) and keys with `module.`,
+    `_orig_mod.` or `model.` in front are read as if saved alone.
 
     Raises:
         CheckpointError: the file is missing, cannot be read, holds anything else, or a value is NaN or infinite.
@@ -72,7 +72,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The tensors, and what was taken off around them."""
     if not path.is_file():
-        raise CheckpointError(f"the checkpoint {path} does not exist.", "Give the path of a .pth or .safetensors file.")
+        what = "is a folder" if path.is_dir() else "does not exist"
+        raise CheckpointError(f"the checkpoint {path} {what}.", "Give the path of a .pth or .safetensors file.")
     if (kind := _foreign_kind(path)) is not None:
         raise CheckpointError(f"the checkpoint {path} is {kind[0]}.", kind[1])
     try:
@@ -93,6 +94,9 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
         raise CheckpointError(message, "Is it complete, and a .pth or .safetensors file?") from error
     tensors, unwrapped = _unwrap(content, path)
     for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_complex():
+            stored = str(tensor.dtype if tensor.layout == torch.strided else tensor.layout).removeprefix("torch.")
+            raise CheckpointError(f"the checkpoint {path} holds {name} as {stored}, not as plain numbers.", _RESAVE)
         if tensor.is_floating_point() and not (finite := torch.isfinite(tensor.float())).all():
             where = f"{name}, in {int((~finite).sum())} of {tensor.numel()} values"
             hint = "Its training diverged, or the file is damaged; take an earlier checkpoint."
@@ -224,7 +228,7 @@ def assign_tensors(
         misfit, hint: of the error: what does not fit what, and how to go on.
 
     Raises:
-        CheckpointError: tensors are missing, unexpected or of another shape.
+        CheckpointError: tensors are missing, unexpected, of another shape or of whole numbers.
     """
     own = module.state_dict()
     # Older files may lack the batch norms' step counters, which inference does not use.
@@ -236,9 +240,20 @@ def assign_tensors(
         for key, name in source.items()
         if name in tensors and tensors[name].shape != own[key].shape
     }
-    if missing or unexpected or misshaped:
+    # Copied into weights, whole numbers would be taken for rounded ones.
+    whole = [
+        f"{name} as {str(tensors[name].dtype).removeprefix('torch.')}"
+        for key, name in source.items()
+        if name in tensors and own[key].is_floating_point() and not tensors[name].is_floating_point()
+    ]
+    if missing or unexpected or misshaped or whole:
         shapes = [f"{key} {list(found)} instead of {list(needed)}" for key, (found, needed) in misshaped.items()]
-        parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        parts = (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+            ("not of real numbers", whole),
+        )
         message = " ".join([misfit, *(_listed(label, names) for label, names in parts if names)])
         keys = {"missing": tuple(missing), "unexpected": tuple(unexpected)}
         raise CheckpointError(message, hint, misshaped=misshaped, **keys)

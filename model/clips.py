@@ -35,10 +35,14 @@ def check_frames(frames: Tensor, *, min_frames: int = 1, multiple: int = SIZE_MU
         raise ClipShapeError(f"height and width must be multiples of {multiple}, not {height} x {width}.")
 
 
-def check_sound(frames: Tensor, sound: Tensor) -> None:
-    """Check spectrograms `[B, S, ...]` of as many sounds as frames, or one for all; else raise a `ClipShapeError`."""
-    if sound.dim() != 4 or sound.shape[1] not in (1, frames.shape[1]):
-        wanted = f"[B, S, rows, columns] with S = 1 or the frames' T = {frames.shape[1]}"
+def check_sound(frames: Tensor, sound: Tensor, *, rows: int | None = None, columns: int | None = None) -> None:
+    """Check spectrograms `[B, S, rows, columns]` of the frames, or one for all; else a `ClipShapeError`.
+
+    `rows` or `columns` is the number of frequencies, by the axis that has them; the other, of times, has any length.
+    """
+    fits = sound.dim() == 4 and rows in (None, sound.shape[2]) and columns in (None, sound.shape[3])
+    if not fits or sound.shape[1] not in (1, frames.shape[1]):
+        wanted = f"[B, S, {rows or 'rows'}, {columns or 'columns'}] with S = 1 or the frames' T = {frames.shape[1]}"
         raise ClipShapeError(f"spectrograms must be {wanted}, not {list(sound.shape)}.")
 
 

@@ -97,7 +97,7 @@ class Lvs(Network):
     def forward_stages(self, frames: Tensor, sound: Tensor) -> LvsStages:
         """As `forward`, with everything computed on the way."""
         check_frames(frames)
-        check_sound(frames, sound)
+        check_sound(frames, sound, rows=257)
         visual = self.imgnet(frames.flatten(0, 1))
         audio = self.audnet(sound.flatten(0, 1)[:, None])
         pooled = audio[-1].amax(dim=(2, 3))

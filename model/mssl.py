@@ -124,7 +124,7 @@ class Mssl(Network):
     def forward_stages(self, frames: Tensor, sound: Tensor) -> MsslStages:
         """As `forward`, with everything computed on the way."""
         check_frames(frames)
-        check_sound(frames, sound)
+        check_sound(frames, sound, columns=64)
         visual = self.vision(frames.flatten(0, 1))
         audio = self.audio(sound.flatten(0, 1)[:, None])
         class_map = F.relu(self.class_a(audio[-1]))

@@ -61,6 +61,8 @@ class Variant:
         choices = {"encoder": record.encoders, "form": FORMS, "classes": record.classes}
         for name, values in choices.items():
             if (value := getattr(self, name)) not in values or isinstance(value, bool):
+                if name == "classes" and tuple(values) == (1,):
+                    raise VariantError(f"{self.network} has no classes, so not {value!r} of them.", "Leave them out.")
                 hint = f"Choose one of: {', '.join(sorted(map(str, values)))}."
                 raise VariantError(f"unknown {name} {value!r}.", hint)
         for name, part in _SWITCHES.items():

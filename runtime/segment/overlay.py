@@ -320,7 +320,9 @@ class ContactSheet:
         if self._pixel_aspect != 1:
             image = image.resize(self._squared(*image.size))
         image.thumbnail((self.TILE_WIDTH, self.TILE_WIDTH))
-        ImageDraw.Draw(image).text((6, 4), f"{second} s", fill="white", stroke_width=2, stroke_fill="black")
+        # In the corner that a legend of classes leaves free.
+        place = image.width - 6, 4
+        ImageDraw.Draw(image).text(place, f"{second} s", "white", anchor="ra", stroke_width=2, stroke_fill="black")
         self._tiles.append((second, image))
         if len(self._tiles) > self.MOST_TILES:
             self._step *= 2

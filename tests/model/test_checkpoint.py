@@ -168,7 +168,7 @@ def test_what_lies_beside_the_tensors_is_named(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module._orig_mod.", "_orig_mod.module."])
 @pytest.mark.parametrize("nest", [None, "state_dict", "model", "model_state_dict", "generator"])
 def test_wrapped_state_dicts_are_read_as_if_saved_alone(tmp_path, small, prefix, nest):
     state = {prefix + key: value for key, value in _published_state(small).items()}
@@ -185,6 +185,21 @@ def test_a_part_that_was_compiled_is_read(tmp_path, small):
     fresh = create_network("avs-bg", **SMALL)
     assert load_checkpoint(fresh, tmp_path / "a.pth").unwrapped == ("._orig_mod",)
     assert _equal(small, fresh)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda one: one.int(), r"1 not of real numbers: corr_atten\.2\.weight as int32"),
+        (lambda one: one.to(torch.complex64), r"holds corr_atten\.2\.weight as complex64, not as plain numbers"),
+        (lambda one: one.to_sparse(), r"holds corr_atten\.2\.weight as sparse_coo, not as plain numbers"),
+    ],
+)
+def test_weights_that_are_no_real_numbers_are_refused_by_name(tmp_path, small, change, message):
+    state = _published_state(small)
+    torch.save(state | {"corr_atten.2.weight": change(state["corr_atten.2.weight"])}, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=message):
+        load_checkpoint(create_network("avs-bg", **SMALL), tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])

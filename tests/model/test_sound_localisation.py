@@ -118,13 +118,15 @@ def test_what_the_networks_refuse(name):
     network = create_network(name)
     with pytest.raises(ClipShapeError, match="S = 1 or the frames' T = 3"):
         network(torch.zeros(1, 3, 3, 32, 32), torch.zeros(1, 2, 257, 671))
+    with pytest.raises(ClipShapeError, match="257, columns" if name == "lvs" else "rows, 64"):
+        network(torch.zeros(1, 3, 3, 32, 32), torch.zeros(1, 1, 64, 257))
     with pytest.raises(ClipShapeError, match="multiples of 32"):
         network(torch.zeros(1, 3, 3, 48, 32), torch.zeros(1, 1, 257, 671))
     for switches, message in (
         ({"audio": False}, "not defined without its use of sound"),
         ({"motion": True}, "has no correlation attention"),
         ({"encoder": "resnet50"}, "unknown encoder 'resnet50'"),
-        ({"classes": 71}, "unknown classes 71"),
+        ({"classes": 71}, "has no classes"),
     ):
         with pytest.raises(VariantError, match=message):
             create_network(name, **switches)
