@@ -20,6 +20,7 @@ from avsbg.benchmarks.measure.streaming import synthetic_clip
 from avsbg.benchmarks.report.tables import Columns, markdown, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.benchmarks.results.statistics import paired_ratio
+from avsbg.native_library import native_library
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.streaming.frame_pair import frame_inputs
 from tools import Output, command
@@ -81,6 +82,7 @@ def _session(bundle: Bundle, graph: str, entries: dict[str, str]) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.register_custom_ops_library(str(native_library("onnxruntime").path))
     for name, value in entries.items():
         options.add_session_config_entry(name, value)
     file = str(bundle.file(bundle.graph(graph).file))

@@ -39,6 +39,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "stream-rate": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
     "stream-pairs": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
     "stream-difference": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
+    "stream-profile": (*_GRAPHS, *_BACKENDS, "benchmarks/measure/profile.py", "tools/stream_profile.py"),
     "spinning": (*_GRAPHS, "tools/spinning.py"),
     "stream-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "benchmarks/measure/streaming.py"),
     "run-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "runtime/segment", "tools/soak.py"),

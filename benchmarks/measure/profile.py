@@ -25,6 +25,7 @@ from avsbg.benchmarks.measure.workloads import Workload, random_inputs
 from avsbg.benchmarks.results.schema import Measurement, Metric
 from avsbg.progress import Progress
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.bundle import Bundle
 
 WARMUP, RUNS = 2, 5
 _SLOWEST = 20
@@ -154,20 +155,28 @@ class _ProfiledOnnxRuntime(OnnxRuntimeBackend):
 
 
 def _onnxruntime(case: BenchmarkCase, clips: int) -> _Profiled:
+    described, runs = profile_onnxruntime(case.bundle, GRAPH, case.options, clips)
+    return "the profiler of ONNX Runtime", described, runs
+
+
+def profile_onnxruntime(
+    bundle: Bundle, graph: str, options: Mapping[str, Any], count: int
+) -> tuple[dict[str, Any], list[list[Layer]]]:
+    """The backend's description, and the kernels of each run of a graph on so many clips or frames."""
     import onnx
 
     with tempfile.TemporaryDirectory() as folder:
-        backend = _ProfiledOnnxRuntime(case.bundle, GRAPH, **case.options)
+        backend = _ProfiledOnnxRuntime(bundle, graph, **options)
         backend.folder = Path(folder)
         with backend:
-            inputs = random_inputs(backend.contract.inputs, clips)
+            inputs = random_inputs(backend.contract.inputs, count)
             for _ in range(WARMUP + RUNS):
                 backend.run(inputs)
             described = backend.describe()
             trace = json.loads(backend.finish().read_text(encoding="utf-8"))
-    graph = onnx.load(case.bundle.file(case.bundle.graph(backend.graph).file), load_external_data=False).graph
-    origin = {output: node.name for node in graph.node for output in node.output}
-    return "the profiler of ONNX Runtime", described, read_trace(trace, origin)[WARMUP:]
+    nodes = onnx.load(bundle.file(bundle.graph(backend.graph).file), load_external_data=False).graph.node
+    origin = {output: node.name for node in nodes for output in node.output}
+    return described, read_trace(trace, origin)[WARMUP:]
 
 
 def read_trace(events: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -> list[list[Layer]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -173,17 +174,28 @@ class StreamBench:
         return self.row("stream-rate", metrics, case={"rate": rate, "latency_mode": latency}, others=load.share())
 
     def pairs(self, samples: int, warmup: int = 3) -> Measurement:
-        """Time clip mode and streaming in turn, per new frame; `samples` pairs after `warmup` that are dropped."""
+        """Time clip mode and streaming in turn; `samples` pairs after `warmup` that are dropped.
+
+        A sample of the stream is its time per new frame over as many frames as a clip has, without a pause between
+        them: both take as long, so that waking the cores up costs both the same.
+        """
+        frames = self.bundle.manifest.clip.frames
         with self._create("clip", self.target.operator) as clip, self.stream() as stream:
             scene = self.scene(sys.maxsize)
             stream.push(*next(scene))
             load = OtherLoad()
+
+            def push_frames() -> None:
+                for frame, sound in islice(scene, frames):
+                    _expect_one(stream.push(frame, sound))
+
             calls: dict[str, Callable[[], object]] = {
                 "clip": lambda: clip.run(self.clip_inputs, ["probability"]),
-                "stream": lambda: _expect_one(stream.push(*next(scene))),
+                "stream": push_frames,
             }
             seconds = interleave(calls, warmup=warmup, samples=samples, pause=PAUSE)
             others = load.share()
+        seconds["stream"] = [one / frames for one in seconds["stream"]]
         problems = {name: find_problems(values, others=others) for name, values in seconds.items()}
         metrics = {name: Metric(unit="s", samples=tuple(values)) for name, values in seconds.items()}
         metrics["ratio"] = Metric.of(paired_ratio(seconds["stream"], seconds["clip"]))

@@ -39,6 +39,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "stream-soak": (set(), {"frames", "masks", "lost", "dropped", "resident"}),
     "served-streams": ({"streams", "frames", "backend"}, {"latency", "masks", "duration"}),
     "collection": ({"videos", "nodes", "killed"}, {"done", "most_results", "files", "differing"}),
+    "stream-profile": ({"frames", "weight_bytes"}, {"clip", "encode", "decode"}),
     "spinning": ({"setting", "frames"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),

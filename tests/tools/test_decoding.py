@@ -1,17 +1,18 @@
-"""The rows of the front end and of the soak: what they hold, not how fast anything was."""
+"""The rows of the front end, of a stream's operators and of the soak: what they hold, not how fast anything was."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import SimpleNamespace
 
+import onnx
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import sampling
 from avsbg.runtime.bundle import Bundle
 from fixtures.videos import steady, tone, write_video
-from tools import decoding, soak
+from tools import decoding, soak, stream_profile
 
 
 def test_front_end_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,6 +29,18 @@ def test_front_end_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.Monkey
     # The network's threads, which spin for a while after it has answered, are not counted as the front end's.
     assert rests == [0.001] * 6
     assert "| v.mp4, 64 x 48, 25 fps |" in decoding.front_end_table([row])
+
+
+def test_a_streams_operators_beside_those_of_its_clip(tiny_stream: Bundle) -> None:
+    row = stream_profile.measure(tiny_stream.path)
+    for graph in ("clip", "encode", "decode"):
+        nodes = onnx.load(tiny_stream.file(tiny_stream.graph(graph).file)).graph.node
+        assert row[graph].parts and set(row[graph].parts) <= {node.op_type for node in nodes}
+        assert row[graph].number == pytest.approx(sum(row[graph].parts.values()))
+    weights = [tiny_stream.file(file) for file in tiny_stream.graph("encode").external_data]
+    assert row.case["weight_bytes"] == sum(file.stat().st_size for file in weights)
+    table = stream_profile.profile_table([row])
+    assert "once for 3 frames" in table and "| **together** |" in table
 
 
 def test_soak_counts_what_came_out(tiny: Bundle, tmp_path: Path) -> None:

@@ -64,6 +64,28 @@ def test_rows_survive_their_file(bench: StreamBench, tmp_path: Path) -> None:
     assert f"| 50 | {rows[0]['masks'].number / rows[0]['duration'].number:.2f} |" in streaming_text(rows)
 
 
+def test_a_pair_is_a_clip_and_as_many_frames_of_a_stream(bench: StreamBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded: list[Any] = []
+    original = type(bench.encode)._run
+
+    def count(self: Any, *arguments: Any) -> Any:
+        encoded.extend([self] * (self is bench.encode))
+        return original(self, *arguments)
+
+    def time_once(calls: dict[str, Any], **_: Any) -> dict[str, list[float]]:
+        for call in calls.values():
+            call()
+        return {name: [6.0, 6.0, 6.0] for name in calls}
+
+    monkeypatch.setattr(type(bench.encode), "_run", count)
+    monkeypatch.setattr(streaming, "interleave", time_once)
+    row = bench.pairs(3)
+    frames = row.case["frames"]
+    assert len(encoded) == 1 + frames  # one before the first that completes a mask
+    assert row["stream"].samples == pytest.approx([6.0 / frames] * 3) and row["clip"].samples == (6.0, 6.0, 6.0)
+    assert row["ratio"].number == pytest.approx(1 / frames) and "reaches 1.00 of its rate" in describe_stream(row)
+
+
 def test_a_step_completes_one_mask() -> None:
     streaming._expect_one([object()])
     with pytest.raises(BenchmarkError, match="completed 0 masks"):
