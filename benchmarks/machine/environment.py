@@ -13,7 +13,7 @@ from pathlib import Path
 
 from avsbg import __version__
 from avsbg.benchmarks.results.schema import Environment
-from avsbg.runtime.device.jetson import read_text
+from avsbg.runtime.device.system_files import processor_name, read_cpuinfo, read_text
 from avsbg.runtime.threads import usable_cores
 
 # Packages whose version can change a figure.
@@ -40,7 +40,7 @@ def describe_environment() -> Environment:
         commit=_commit(),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
-        processor=_processor(),
+        processor=processor_name(),
         flags=processor_flags(),
         physical_cores=psutil.cpu_count(logical=False),
         logical_cores=psutil.cpu_count(),
@@ -110,19 +110,9 @@ def _commit() -> str | None:
     return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no") else commit
 
 
-def _processor() -> str:
-    board = read_text(Path("/proc/device-tree/model"))  # Jetson and other boards
-    names = [line.partition(":")[2].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return board or (names[0] if names else platform.processor() or platform.machine())
-
-
 def processor_flags() -> tuple[str, ...]:
     """The instruction sets that matrix kernels choose between, as the processor names them."""
-    for line in _cpuinfo():
+    for line in read_cpuinfo():
         if line.startswith(("flags", "Features")):
             return tuple(sorted(flag for flag in line.partition(":")[2].split() if flag.startswith(_FLAGS)))
     return ()
-
-
-def _cpuinfo() -> list[str]:
-    return (read_text(Path("/proc/cpuinfo")) or "").splitlines()

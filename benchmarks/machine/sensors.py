@@ -14,15 +14,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avsbg.benchmarks.results.schema import GpuState, MachineState, Metric
-from avsbg.runtime.device.jetson import (
-    ROOT,
-    find_rails,
-    gpu_frequency_folder,
-    overcurrent_events,
-    read_jetson,
-    read_number,
-    read_text,
-)
+from avsbg.runtime.device.jetson import ROOT, find_rails, gpu_frequency_folder, overcurrent_events, read_jetson
+from avsbg.runtime.device.system_files import read_cpuinfo, read_number, read_text
 
 # nvmlDeviceGetCurrentClocksEventReasons (NVML API reference): bit -> why the clock is not the highest. Idle and the
 # setting of application clocks are no throttling.
@@ -78,8 +71,7 @@ def cpu_frequencies(root: Path = ROOT) -> tuple[float, ...] | None:
     set_by_governor = [read_number(core / "cpufreq/scaling_cur_freq") for core in cores]
     if set_by_governor and None not in set_by_governor:
         return tuple(kilohertz / 1e3 for kilohertz in set_by_governor if kilohertz is not None)
-    lines = (read_text(root / "proc/cpuinfo") or "").splitlines()
-    return tuple(float(line.partition(":")[2]) for line in lines if line.startswith("cpu MHz")) or None
+    return tuple(float(line.partition(":")[2]) for line in read_cpuinfo(root) if line.startswith("cpu MHz")) or None
 
 
 def _temperatures(root: Path) -> dict[str, float]:

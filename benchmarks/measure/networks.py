@@ -13,6 +13,7 @@ from avsbg.benchmarks.measure.runner import compare
 from avsbg.benchmarks.measure.sampling import Settings
 from avsbg.benchmarks.measure.workloads import Workload
 from avsbg.benchmarks.results.schema import Measurement, replace_rows
+from avsbg.export.network import AudioInput, export_network
 from avsbg.model import NETWORKS, Variant, named_variant
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import Bundle
@@ -30,9 +31,9 @@ class System:
     variant: Variant
 
     @property
-    def audio(self) -> str:
+    def audio(self) -> AudioInput:
         """The form of sound that reaches the network itself, so that no front end is timed."""
-        return "SPECTROGRAM" if NETWORKS[self.variant.network].spectrogram else "EMBEDDING"
+        return "spectrogram" if NETWORKS[self.variant.network].spectrogram else "embedding"
 
 
 def list_systems(only: Sequence[str] = ()) -> list[System]:
@@ -57,18 +58,14 @@ def list_systems(only: Sequence[str] = ()) -> list[System]:
 def export_system(system: System, path: Path, progress: Progress, *, frames: int = 5, size: int = 224) -> None:
     """Export a network with random weights to the bundle `path`, unless it is there already.
 
-    Raises as `Bundle.open` and `export_bundle`; a `BenchmarkError` if the bundle that is there is of something else.
+    Raises as `Bundle.open` and `export_network`; a `BenchmarkError` if the bundle that is there is of something else.
     """
-    from avsbg.export.bundle_writer import export_bundle
-    from avsbg.export.graphs import AudioForm
-    from avsbg.export.shape import ClipShape
-    from avsbg.export.weights import from_seed
-
     if not (path / MANIFEST).is_file():
         progress(f"exporting {system.name}", 0, None)
-        graph, weights = from_seed(system.variant, AudioForm[system.audio], SEED)
-        shape = ClipShape(frames, size, size, NETWORKS[system.variant.network].min_frames)
-        export_bundle(graph, path, weights=weights, shape=shape, replace_existing=path.exists())
+        export_network(
+            system.variant.network, path, seed=SEED, encoder=system.variant.encoder,
+            audio=system.audio, frames=frames, size=str(size), overwrite=path.exists(),
+        )  # fmt: skip
     manifest = Bundle.open(path).manifest
     found = (manifest.variant, manifest.clip.frames, manifest.clip.height, manifest.clip.width)
     if found != (system.variant.to_dict(), frames, size, size):

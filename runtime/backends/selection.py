@@ -33,6 +33,7 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.device.gpu import read_cuda_driver
+from avsbg.runtime.device.system_files import processor_name
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.threads import usable_cores
 
@@ -241,7 +242,7 @@ def _key(bundle: Bundle, candidates: list[str], role: str, options: Mapping[str,
             versions[package] = importlib.metadata.version(package)
     driver = read_cuda_driver()
     gpus = [driver.version, *(gpu.name for gpu in driver.gpus)]
-    machine = [platform.machine(), _processor(), len(usable_cores()), gpus]
+    machine = [platform.machine(), processor_name(), len(usable_cores()), gpus]
     given = {name: value for name, value in options.items() if value}
     document = [bundle.manifest_sha256, role, candidates, versions, machine, given, _native_libraries()]
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
@@ -256,15 +257,6 @@ def _native_libraries() -> dict[str, Any]:
             status = library.path.stat()
             found[name] = [library.built_with, status.st_size, status.st_mtime_ns]
     return found
-
-
-def _processor() -> str:
-    """The processor's model, as the system names it."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("model name", "Model")):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 def _read(path: Path, candidates: list[str]) -> dict[str, Any] | None:

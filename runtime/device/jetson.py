@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from avsbg.runtime.device.gpu import jetpack_version, jetson_release, module_name, power_mode
+from avsbg.runtime.device.system_files import read_number, read_text
 
 ROOT = Path("/")
 
@@ -169,20 +170,6 @@ def overcurrent_events(root: Path = ROOT) -> dict[str, int]:
     counters = sorted((root / "sys/class/hwmon").glob("hwmon*/oc*_event_cnt"))
     counts = {file.name.removesuffix("_event_cnt"): read_number(file) for file in counters}
     return {name: int(count) for name, count in counts.items() if count is not None}
-
-
-def read_text(path: Path) -> str | None:
-    """A small file of the system without what surrounds its text; None where it is empty or cannot be read."""
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace").strip("\0\n ") or None
-    return None
-
-
-def read_number(path: Path) -> float | None:
-    """The number that a file of the system holds; None where it holds none or cannot be read."""
-    with suppress(OSError, ValueError):
-        return float(path.read_text(encoding="ascii"))
-    return None
 
 
 def _ask_nvpmodel() -> str:
