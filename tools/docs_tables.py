@@ -98,7 +98,7 @@ def merge_table(path: Path) -> str:
 
 
 def limit_table() -> str:
-    """The limits of a stable row as docs/benchmarks.md shows them."""
+    """The limits of a stable row as docs/benchmark-method.md shows them."""
     limits = {
         "samples": f"fewer than {LIMITS.samples}",
         "coefficient of variation": f"above {LIMITS.variation:.0%}",
@@ -191,18 +191,18 @@ def streaming_text(rows: Sequence[Measurement]) -> str:
 BLOCKS: tuple[Block, ...] = (
     Block("README.md", "table7", _named(speed_tables.table7, "table7.jsonl"), ("table7.jsonl",)),
     Block("README.md", "systems", networks.short_table, ("networks.jsonl",)),
-    Block("docs/benchmarks.md", "limits", limit_table),
+    Block("docs/benchmark-method.md", "limits", limit_table),
     Block("docs/benchmarks.md", "paper", paper_sentence),
-    Block("docs/benchmarks.md", "coverage", interval_coverage.coverage_table, ("coverage.jsonl",)),
+    Block("docs/benchmark-method.md", "coverage", interval_coverage.coverage_table, ("coverage.jsonl",)),
     Block("docs/engine-sizes.md", "engines", engines.engine_table, ("engines.jsonl",)),
     Block(
         "docs/engine-sizes.md", "live", activation_memory.activation_table, ("activation_memory.jsonl", "engines.jsonl")
     ),
-    Block("docs/export.md", "merges", merge_table, ("counts.json",)),
+    Block("docs/speed.md", "merges", merge_table, ("counts.json",)),
     Block("docs/networks.md", "networks", networks.network_table),
     Block("docs/speed.md", "measured", _named(networks.measured_table, "networks.jsonl"), ("networks.jsonl",)),
-    Block("docs/operator.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
-    Block("docs/operator.md", "changes", kernels.change_table, ("kernel_before.json", "kernel_static.json")),
+    Block("docs/operator-roofline.md", "kernels", kernels.kernel_table, ("kernel_static.json",)),
+    Block("docs/operator-roofline.md", "changes", kernels.change_table, ("kernel_before.json", "kernel_static.json")),
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
     Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json", "kernel_static.json")),

@@ -1,6 +1,6 @@
 """The TensorRT backends on a real GPU: `pytest -m gpu tests/gpu`. Builds small engines, so it needs the extra `export`.
 
-What these tests execute for the first time is listed in docs/runtime-tensorrt.md.
+What these tests execute for the first time is listed in docs/tensorrt.md.
 """
 
 from __future__ import annotations
