@@ -63,8 +63,8 @@ def unstable_lines(rows: Sequence[Measurement]) -> list[str]:
         return legend
     return [
         *legend,
-        f"**The times of {len(unstable)} of {len(rows)} rows are unstable** and are not shown. Ratios are judged by "
-        "their own pairs; parameters, operations and memory do not depend on it.",
+        f"**The times of {len(unstable)} of {len(rows)} rows are unstable** and are not shown. A ratio is judged by "
+        "its own pairs of samples; parameters, operations and memory do not depend on times.",
         "",
         *(f"* {network_title(row.ran.variant)}, {way_title(row)}: {'; '.join(row.problems)}." for row in unstable),
         "",
@@ -93,8 +93,8 @@ def ladder(rows: Sequence[Measurement], source: str) -> str:
         (network_title(first.ran.variant), way_title),
         ("precision", mixed_precision),
         ("ms per clip\np50 / p90", time_cell),
-        (f"as published: 1\n{INTERVAL}", lambda row: _speedup(first, row)),
-        (f"the step before: 1\n{INTERVAL}", lambda row: _speedup(before.get(row.label), row)),
+        (f"speed, as published = 1\n{INTERVAL}", lambda row: _speedup(first, row)),
+        (f"speed, the step before = 1\n{INTERVAL}", lambda row: _speedup(before.get(row.label), row)),
         ("GFLOP", scaled("operations", 1e9, ".1f")),
         ("bound, ms", lambda row: None if (bound := find_bound(row)) is None else f"{1e3 * bound:.0f}"),
         ("share of the bound", share_of_bound),
@@ -133,7 +133,7 @@ def _reached(rows: Sequence[Measurement]) -> list[str]:
         gains = {row.label: ratio_to(first, row) for row in of_aim}
         told = {label: gain.interval for label, gain in gains.items() if gain.trust != "contradictory"}
         if not told:
-            lines.append(f"* {name}: the aim is {aim:g}x; no row says.")
+            lines.append(f"* {name}: the aim is {aim:g}x; no ratio can be shown.")
             continue
         label, ratio = max(told.items(), key=lambda item: item[1].value)
         assert ratio.low is not None and ratio.high is not None
