@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
+from inspect import cleandoc
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ class VerbGroup(TyperGroup):
     """A group of verbs: ordered by task, old names read as the new ones, no type beside a flag in the help."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names of the verbs, by task."""
+        """List the names of the verbs, by task."""
 
         def task(name: str) -> int:
             panel = getattr(self.commands[name], "rich_help_panel", None)
@@ -35,12 +36,12 @@ class VerbGroup(TyperGroup):
         return sorted(super().list_commands(ctx), key=task)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The verb of that name, or None."""
-        return _without_flag_types(super().get_command(ctx, cmd_name), ctx)
+        """Look up the verb of that name; None if there is none."""
+        return _tidy_help(super().get_command(ctx, cmd_name), ctx)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments, of which old names are replaced first."""
-        _without_flag_types(self, ctx)
+        _tidy_help(self, ctx)
         if ctx.parent is None:
             args, met = aliases.rename(args)
             if not ctx.resilient_parsing:  # as completion does
@@ -48,10 +49,15 @@ class VerbGroup(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-def _without_flag_types(command: Any, ctx: Any) -> Any:
-    for parameter in [] if command is None else command.get_params(ctx):
+def _tidy_help(command: Any, ctx: Any) -> Any:
+    """Leave out the type beside a flag, and join the lines of a paragraph: Typer breaks them as the source does."""
+    if command is None:
+        return None
+    for parameter in command.get_params(ctx):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+    paragraphs = cleandoc(command.help or "").split("\n\n")
+    command.help = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
     return command
 
 
@@ -69,7 +75,7 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _verbs(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version, and end.")
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
     ] = False,
 ) -> None:
     """Audio-visual segmentation networks, from a PyTorch checkpoint to an NVIDIA edge device."""

@@ -36,14 +36,21 @@ def batch(  # noqa: PLR0917  (each is an option by name)
         ),
     ],
     output: Annotated[str, Option("-o", "--output", metavar="DIR", help="A folder, or an address (s3://...).")],
-    engine: Annotated[Literal["local", "ray"], Option(help="This machine, or a cluster by Ray Data.")] = "local",
+    engine: Annotated[
+        Literal["local", "ray"], Option(help="local: this machine. ray: a cluster, with Ray Data.")
+    ] = "local",
     address: Annotated[
-        str | None, Option(metavar="ADDRESS", help="Of a Ray cluster that runs; by default one is begun here.")
+        str | None,
+        Option(metavar="ADDRESS", help="Address of a running Ray cluster. By default one is started on this machine."),
     ] = None,
-    workers: Annotated[int | None, Option(min=1, metavar="N", help="At most; by default as many as fit.")] = None,
-    cpus: Annotated[float, Option(min=0, metavar="N", help="Processors of each worker.")] = 1.0,
-    gpus: Annotated[float, Option(min=0, metavar="N", help="GPUs of each worker; 0.5 lets two share one.")] = 0.0,
-    column: Annotated[str, Option(metavar="NAME", help="Of a table, the column of paths and addresses.")] = "video",
+    workers: Annotated[
+        int | None, Option(min=1, metavar="N", help="The most workers. By default as many as fit.")
+    ] = None,
+    cpus: Annotated[float, Option(min=0, metavar="N", help="Processor cores for each worker.")] = 1.0,
+    gpus: Annotated[float, Option(min=0, metavar="N", help="GPUs for each worker; 0.5 lets two share one.")] = 0.0,
+    column: Annotated[
+        str, Option(metavar="NAME", help="The column of a table that holds paths and addresses.")
+    ] = "video",
     backend: Backend = "auto",
     implementation: Implementation = None,
     precision: Precision = None,
@@ -57,10 +64,10 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Segment many videos; results.parquet says what became of each.
+    """Segment a large collection of videos; results.parquet has a row for each.
 
-    Each has a directory in DIR, as `avsbg run --rate 1` writes it. What is complete is not done again. A video that
-    fails, or ends the process that works on it, is tried once more; then its reason is in the results.
+    Each video has a directory in DIR, as `avsbg run --rate 1` writes it. Complete ones are skipped. A video that fails,
+    or crashes the process that works on it, is tried once more; then the results table has the reason.
     """
     from functools import partial
 

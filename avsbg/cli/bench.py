@@ -33,52 +33,48 @@ def run(  # noqa: PLR0917  (each is an option by name)
         Literal["model", "end-to-end"],
         Option(help="model: clips and audio embeddings in memory. end-to-end: from a video file."),
     ] = "model",
-    video: Annotated[Path | None, Option(metavar="FILE", help="What end-to-end decodes.")] = None,
+    video: Annotated[Path | None, Option(metavar="FILE", help="The video for end-to-end.")] = None,
     batch: Annotated[int, Option(metavar="N", help="Clips per call (scope model).")] = 1,
-    samples: Annotated[int, Option(metavar="N", help="Samples of each row, at the least.")] = 30,
-    seconds: Annotated[float, Option(metavar="X", help="Time to sample for, all rows together, at the least.")] = 3.0,
-    patience: Annotated[
-        int, Option(metavar="ROUNDS", help="Go on for so many rounds at most while a row is unstable.")
-    ] = 0,
+    samples: Annotated[int, Option(metavar="N", help="At least this many samples for each row.")] = 30,
+    seconds: Annotated[float, Option(metavar="X", help="Sample for at least this time, all rows together.")] = 3.0,
+    patience: Annotated[int, Option(metavar="ROUNDS", help="Up to this many more rounds while a row is unstable.")] = 0,
     interval: Annotated[
-        float | None, Option(metavar="SHARE", help="Go on until each ratio's interval is no wider, as 0.05 of it.")
+        float | None,
+        Option(metavar="SHARE", help="Go on until every ratio's interval is at most this share of it, e.g. 0.05."),
     ] = None,
-    budget: Annotated[float, Option(metavar="SECONDS", help="How long the rounds for --interval may take.")] = 600.0,
+    budget: Annotated[float, Option(metavar="SECONDS", help="The most time for the rounds of --interval.")] = 600.0,
     resume: Annotated[
         bool,
-        Option("--resume", help="Add rounds to the results in DIR, if it has some."),
+        Option("--resume", help="Add rounds to the results in DIR, if there are any."),
     ] = False,
-    warmup: Annotated[int, Option(metavar="N", help="Rounds that are dropped first.")] = 3,
+    warmup: Annotated[int, Option(metavar="N", help="Warm-up rounds, which do not count.")] = 3,
     threads: Threads = None,
     device: Device = None,
     trust: Trust = False,
     reference: Annotated[
-        str | None, Option(metavar="LABEL", help="The row that ratios refer to; by default the first.")
+        str | None, Option(metavar="LABEL", help="The row that ratios refer to. By default the first.")
     ] = None,
     no_memory: Annotated[
-        bool, Option("--no-memory", help="Leave out the peak memory of each row, which takes a process of its own.")
+        bool, Option("--no-memory", help="Do not measure peak memory, which needs another process for each row.")
     ] = False,
     profile: Annotated[
-        bool, Option("--profile", help="Also time the stages of each network, after the samples (scope model).")
+        bool, Option("--profile", help="Also time the parts of each network, after the samples (scope model).")
     ] = False,
     output: Annotated[
-        Path | None, Option("-o", "--output", metavar="DIR", help="By default a new directory under out/.")
+        Path | None,
+        Option("-o", "--output", metavar="DIR", help="The directory to create. By default a new one under out/."),
     ] = None,
     overwrite: Overwrite = False,
-    allow_unstable: Annotated[
-        bool, Option("--allow-unstable", help="Exit with 0 even if a row is too unstable to be a result.")
-    ] = False,
+    allow_unstable: Annotated[bool, Option("--allow-unstable", help="Exit with 0 even if a row is unstable.")] = False,
 ) -> None:
     """Compare networks and backends: parameters, operations, latency, memory.
 
-    Each row is a bundle on a backend. All rows are loaded side by side and
-    called in turn, so that the i-th samples form pairs. DIR receives the rows
-    with every raw sample (rows.jsonl) and their distributions as a picture;
-    `avsbg bench report` makes a page of them, `avsbg bench compare` compares two
-    runs.
+    Each row is a bundle on a backend. All are loaded in one process and take turns, so that samples of one round form
+    pairs. DIR receives the rows with every raw sample (rows.jsonl) and a picture of their distributions. `avsbg bench
+    report` makes a page of them; `avsbg bench compare` compares two runs.
 
-    The exit code is 3 if a row is unstable: too few samples, too much variation
-    or drift, a machine busy with other work, or logits that are not PyTorch's.
+    The exit code is 3 if a row is unstable: too few samples, too much variation or drift, a machine busy with other
+    work, or logits that are not PyTorch's.
     """
     from rich.console import Console
 

@@ -16,7 +16,7 @@ from avsbg.cli.output import plain_console
 @bench.command("stream")
 def stream(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="A bundle that `avsbg export --stream` made.")],
-    rows_file: Annotated[Path, Option("--rows", metavar="FILE", help="The file of rows to write, as JSON Lines.")],
+    rows_file: Annotated[Path, Option("--rows", metavar="FILE", help="The file to write, JSON Lines.")],
     backend: Backend = "onnxruntime",
     implementation: Implementation = None,
     precision: Precision = None,
@@ -24,21 +24,21 @@ def stream(  # noqa: PLR0917  (each is an option by name)
         list[str] | None,
         Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),
     ] = None,
-    seconds: Annotated[float, Option(metavar="X", min=0.1, help="How long frames come at each rate.")] = 30.0,
-    samples: Annotated[int, Option(metavar="N", min=2, help="Pairs of clip mode and streaming.")] = 30,
+    seconds: Annotated[float, Option(metavar="X", min=0.1, help="How long to measure each rate.")] = 30.0,
+    samples: Annotated[int, Option(metavar="N", min=2, help="Pairs of samples of clip mode and stream.")] = 30,
     device: Device = None,
     threads: Threads = None,
     soak: Annotated[
         int | None,
-        Option(min=8, metavar="FRAMES", help="Only this: as many frames through at full speed, memory watched."),
+        Option(min=8, metavar="FRAMES", help="Measure only the memory while this many frames pass at full speed."),
     ] = None,
     append: Annotated[bool, Option("--append", help="Add the rows to those in FILE.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
-    """Measure a stream: latency, jitter, missed frames, load, memory; and clip mode against it, in pairs.
+    """Measure a stream: latency, jitter, missed frames, load and memory; and compare it with clip mode, in pairs.
 
-    Latency runs from the arrival of the frame that completes a mask to the mask; a frame that finds another one
-    waiting replaces it, and the one replaced is missed.
+    Latency is the time from the arrival of the frame that completes a mask to the mask. One frame may wait for the
+    network; a newer one replaces it, and the replaced frame is missed.
     """
     from avsbg.benchmarks.errors import BenchmarkError
     from avsbg.benchmarks.machine.environment import default_threads

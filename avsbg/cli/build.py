@@ -32,54 +32,56 @@ def build(  # noqa: PLR0917  (each is an option by name)
         str | None,
         Option(
             metavar="NAME",
-            help="Of the correlation operator: plugin (our kernels; the default) or plain (standard operators).",
+            help="How to compute the correlation operator: plugin (our kernels, the default) or plain (standard ones).",
         ),
     ] = None,
     precision: Annotated[
         str | None,
         Option(
             metavar="NAME",
-            help="Required, here or in --backend: the type of matrix products and convolutions, fp32, tf32, fp16 or "
-            "bf16; int8 or fp8 after `avsbg quantize`.",
+            help="The type of matrix products and convolutions: fp32, tf32, fp16 or bf16; int8 or fp8 after `avsbg "
+            "quantize`. Required, here or in --backend.",
         ),
     ] = None,
     rest: Annotated[
-        str | None, Option(help="With int8 and fp8, the type of what is not quantised: fp16, or fp32 (the default).")
+        str | None,
+        Option(help="For int8 and fp8: the type of everything that is not quantized, fp16 or fp32 (the default)."),
     ] = None,
     graph: Annotated[
-        str, Option(help="clip; or encode and decode, the two graphs of a stream (encode with --implementation plain).")
+        str, Option(help="clip; or encode or decode, the two graphs of a stream (encode with --implementation plain).")
     ] = "clip",
     batch_range: Annotated[
-        tuple[int, int, int], Option(metavar="MIN OPT MAX", help="The batches that the engine takes, in clips.")
+        tuple[int, int, int],
+        Option(metavar="MIN OPT MAX", help="The batch sizes of the engine, in clips: smallest, best, largest."),
     ] = (1, 1, 4),
     compute_capability: Annotated[
-        list[int] | None, Option(metavar="N", help="With tensorrt-rtx: what to build for, 86 for 8.6. May be repeated.")
+        list[int] | None,
+        Option(metavar="N", help="With tensorrt-rtx: the GPUs to build for, 86 for 8.6. May be repeated."),
     ] = None,
-    workspace: Annotated[int | None, Option(metavar="MB", help="The most scratch memory of a layer.")] = None,
+    workspace: Annotated[int | None, Option(metavar="MB", help="The most scratch memory that a layer may use.")] = None,
     aux_streams: Annotated[
         int | None,
-        Option(
-            metavar="N", help="CUDA streams beside the engine's own that branches may run on: 0 takes the least memory."
-        ),
+        Option(metavar="N", help="Additional CUDA streams that branches may run on: 0 needs the least memory."),
     ] = None,
     version_compatible: Annotated[
-        bool, Option("--version-compatible", help="Runs on later versions of TensorRT too, 10's engines on 11.")
+        bool,
+        Option("--version-compatible", help="Build an engine that later versions of TensorRT can load (10's in 11)."),
     ] = False,
     strip_weights: Annotated[
-        bool, Option("--strip-weights", help="Leave the weights out; a refit from the ONNX file restores them.")
+        bool, Option("--strip-weights", help="Build without weights; a refit from the ONNX file restores them.")
     ] = False,
     timing_cache: Annotated[
-        Path | None, Option(metavar="FILE", help="Tactics measured earlier, read if there, and written.")
+        Path | None, Option(metavar="FILE", help="Cache of tactics: read if it exists, then written.")
     ] = None,
     plugin: Annotated[
-        Path | None, Option(metavar="FILE", help="The plugin library; by default the one installed with avsbg.")
+        Path | None, Option(metavar="FILE", help="The plugin library. By default the one installed with avsbg.")
     ] = None,
     allow_precision_fallback: Annotated[
-        bool, Option("--allow-precision-fallback", help="Keep an engine that computes in another precision.")
+        bool, Option("--allow-precision-fallback", help="Keep the engine even if it computes in another precision.")
     ] = False,
     verbose: Annotated[bool, Option("--verbose", help="Show TensorRT's messages.")] = False,
 ) -> None:
-    """Build an engine, check the precision that it really has, and add both to the bundle."""
+    """Build a TensorRT engine, check the precision that it really has, and add it to the bundle."""
     from avsbg.export.engine.request import BuildError, EngineRequest
     from avsbg.runtime.backends.spec import BackendSpec
 

@@ -13,15 +13,18 @@ from avsbg.cli.output import write_json
 
 @bench.command()
 def compare(
-    first: Annotated[Path, Argument(metavar="A", help="A directory of `avsbg bench`, or a file of rows.")],
-    second: Annotated[Path, Argument(metavar="B", help="Another; its rows are compared with A's.")],
-    json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Write the comparisons as JSON.")] = None,
+    first: Annotated[
+        Path, Argument(metavar="A", help="The directory of a run of `avsbg bench run`, or its rows.jsonl.")
+    ],
+    second: Annotated[Path, Argument(metavar="B", help="The run to compare with A.")],
+    json_file: Annotated[
+        Path | None, Option("--json", metavar="FILE", help="Also write the comparisons as JSON.")
+    ] = None,
 ) -> None:
-    """Say for each row of two runs whether B is faster, slower, or cannot be told from A.
+    """Compare two runs: for each row, is B faster than A, slower, or can it not be told?
 
-    Rows are matched by their labels. The two runs were not sampled in turn, so
-    what changed on the machine between them is part of the difference. An
-    unstable row, another machine or another workload: cannot tell.
+    Rows are matched by name. The two runs did not take turns, so a change of the machine between them is part of the
+    difference. The answer is "cannot tell" if a row is unstable, or if machine or workload differ.
     """
     from dataclasses import asdict
 

@@ -59,7 +59,7 @@ def _make_files(
 def convert_avsbench(root: DataRoot, task: Task, overwrite: Overwrite = False) -> None:
     """Convert AVSBench's pickled log-mel patches to .npy files beside them.
 
-    The only command that reads pickles; its unpickler knows tensors and nothing else, so that no code in a file runs.
+    This is the only command that reads pickles. Its unpickler accepts only tensors, so no code in a file runs.
     """
     from avsbg.model.training.preparation import convert_log_mels
 
@@ -71,7 +71,7 @@ def convert_avsbench(root: DataRoot, task: Task, overwrite: Overwrite = False) -
 def prepare(root: DataRoot, task: Task, size: Size = 224, overwrite: Overwrite = False) -> None:
     """Make frames, WAV files and log-mel patches from the raw videos.
 
-    Goes on where an earlier run stopped. The frame rule, the resizing and the sound are AVSBench's own.
+    It continues where an earlier run stopped. Choice of frames, resizing and sound are AVSBench's own.
     """
     from avsbg.model.training.preparation import prepare_clips
 
@@ -112,9 +112,9 @@ def show(
     task: Task,
     picture: Annotated[Path, Option(metavar="FILE", help="The picture to write, .png or .jpg.")],
     split: Annotated[SplitName, Option(help="The split to show.")] = "train",
-    limit: Annotated[int, Option(min=1, metavar="CLIPS", help="How many clips, spread over the split.")] = 8,
+    limit: Annotated[int, Option(min=1, metavar="CLIPS", help="The number of clips, spread over the split.")] = 8,
 ) -> None:
-    """Draw clips as a contact sheet: a row each, what sounds outlined."""
+    """Draw clips as a contact sheet: one row for each, with the sounding object outlined."""
     from avsbg.model.training.contact_sheet import write_contact_sheet
     from avsbg.model.training.data import AvsBenchDataset
 
@@ -127,15 +127,10 @@ def video(
     root: DataRoot,
     task: Task,
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The folder that receives the videos.")],
-    split: Annotated[SplitName, Option(help="Whose clips.")] = "test",
-    limit: Annotated[
-        int | None, Option(min=1, metavar="CLIPS", help="How many, from the first on; all by default.")
-    ] = None,
+    split: Annotated[SplitName, Option(help="The split to write.")] = "test",
+    limit: Annotated[int | None, Option(min=1, metavar="CLIPS", help="Only the first N clips. By default all.")] = None,
 ) -> None:
-    """Write clips as videos with their sound, one frame a second, as `avsbg run` takes them.
-
-    The sound comes from the WAV files.
-    """
+    """Write clips as videos for `avsbg run`, one frame a second, with the sound of the WAV files."""
     from avsbg.model.training.data import AvsBenchDataset
     from avsbg.model.training.media import read_sound, write_clip_video
 
@@ -156,18 +151,20 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
     task: Task,
     split_sizes: ClipCounts = (800, 100, 200),
     size: Size = 224,
-    seed: Annotated[int, Option(metavar="N", min=0, help="Of everything random.")] = 0,
+    seed: Annotated[int, Option(metavar="N", min=0, help="Seed of all random choices.")] = 0,
     held_out: Annotated[
         Literal["scenes", "classes"],
-        Option(help="scenes: splits share classes, not backgrounds; classes: they share no class either."),
+        Option(help="scenes: splits share classes but no background. classes: they share no class either."),
     ] = "scenes",
-    stamps: Annotated[Path | None, Option(help="Where tuxpaint-stamps-default put its stamps.")] = None,
-    backgrounds: Annotated[Path | None, Option(help="Where the background packages put theirs.")] = None,
+    stamps: Annotated[Path | None, Option(help="The stamps of tuxpaint-stamps-default, if they are elsewhere.")] = None,
+    backgrounds: Annotated[
+        Path | None, Option(help="The images of the background packages, if they are elsewhere.")
+    ] = None,
 ) -> None:
     """Compose clips in AVSBench's format from photo cut-outs with real recordings on real backgrounds.
 
     The media come from Debian: apt-get install tuxpaint-stamps-default mate-backgrounds lomiri-wallpapers-16.04.
-    SOURCES.json records every file with its hash and licence, and what the splits share in spite of everything.
+    SOURCES.json records every source file with its hash and licence, and what the splits still share.
     """
     from avsbg.model.training.layout import SPLITS
     from avsbg.model.training.sounding_stamps import generate

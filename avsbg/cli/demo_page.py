@@ -14,18 +14,18 @@ from avsbg.cli.options import BundlePath
 def demo_page(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
     host: Annotated[
-        str, Option(metavar="ADDRESS", help="Where it listens: by default for this machine alone.")
+        str, Option(metavar="ADDRESS", help="The address to listen on. By default only this machine can reach it.")
     ] = "127.0.0.1",
-    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="Its port.")] = 7860,
-    megabytes: Annotated[int, Option(min=1, metavar="N", help="The largest file.")] = 100,
-    seconds: Annotated[int, Option(min=1, metavar="N", help="The longest video.")] = 60,
-    patience: Annotated[int, Option(min=1, metavar="SECONDS", help="How long one video may take.")] = 600,
-    workers: Annotated[int, Option(min=1, metavar="N", help="Videos that are worked on at the same time.")] = 2,
-    minutes: Annotated[int, Option(min=1, metavar="N", help="How long files are kept.")] = 10,
+    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="The port.")] = 7860,
+    megabytes: Annotated[int, Option(min=1, metavar="N", help="The largest upload, in megabytes.")] = 100,
+    seconds: Annotated[int, Option(min=1, metavar="N", help="The longest video, in seconds.")] = 60,
+    patience: Annotated[int, Option(min=1, metavar="SECONDS", help="The most time for one video.")] = 600,
+    workers: Annotated[int, Option(min=1, metavar="N", help="Videos processed at the same time.")] = 2,
+    minutes: Annotated[int, Option(min=1, metavar="N", help="Minutes that files are kept.")] = 10,
 ) -> None:
-    """Show a page in the browser: a video or the camera in, the overlay with its sound, masks and attention maps out.
+    """Open a page in the browser: a video or the camera in; overlay with sound, masks and attention maps out.
 
-    It has no accounts: on another address than this machine's own, put a reverse proxy before it (docs/serving.md).
+    The page has no accounts. Before you open it to other machines, put a reverse proxy in front (docs/serving.md).
     """
     from functools import partial
 

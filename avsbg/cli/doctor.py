@@ -10,7 +10,7 @@ from avsbg.cli.options import Format
 
 @app.command(rich_help_panel=CHECK)
 def doctor(output_format: Format = "text") -> None:
-    """Show what this machine has, what each verb can do with it, and how to install what is missing."""
+    """List what this machine can do, and how to install what is missing."""
     import json
     from dataclasses import asdict
 

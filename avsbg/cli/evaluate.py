@@ -39,20 +39,24 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     model: Annotated[
         Path, Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")
     ],
-    data: Annotated[Path, Option(help=f"{DATA_HELP[:-1]}; of avss the one with metadata.csv.")],
+    data: Annotated[Path, Option(help=f"{DATA_HELP[:-1]}; for avss, the folder that holds metadata.csv.")],
     task: Annotated[
         Literal["s4", "ms3", "avss"], Option(help="s4: one sounding object; ms3: several; avss: objects of 71 classes.")
     ],
     split: Annotated[SplitName, Option(help="The split to score.")] = "test",
     backend: Annotated[
-        str | None, Option(metavar="NAME", help=f"Of a bundle: {BACKEND_HELP}.", rich_help_panel=PANEL)
+        str | None, Option(metavar="NAME", help=f"For a bundle: {BACKEND_HELP}.", rich_help_panel=PANEL)
     ] = None,
     implementation: Implementation = None,
     precision: Precision = None,
-    variant: Annotated[str | None, Option(help="Of a checkpoint: avs-bg, avsbench-resnet50 ...")] = None,
-    encoder: Annotated[str | None, Option(help="Of a checkpoint, where it is not the variant's own.")] = None,
-    classes: Annotated[int | None, Option(metavar="N", help="Of a checkpoint that has several, as 71 of AVSS.")] = None,
-    vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights; a bundle has its own.")] = None,
+    variant: Annotated[str | None, Option(help="For a checkpoint, its network: avs-bg, avsbench-resnet50, ...")] = None,
+    encoder: Annotated[
+        str | None, Option(help="For a checkpoint, its encoder, if it is not the variant's own.")
+    ] = None,
+    classes: Annotated[
+        int | None, Option(metavar="N", help="For a checkpoint of several classes, e.g. the 71 of AVSS.")
+    ] = None,
+    vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights, for a checkpoint.")] = None,
     batch: Annotated[int, Option(metavar="N", min=1, help="Clips scored together for the per-batch figures.")] = 4,
     threads: Threads = None,
     device: Device = None,
@@ -60,20 +64,20 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     trust: Trust = False,
     mode: Mode = None,
     json_file: Annotated[
-        Path | None, Option("--json", metavar="FILE", help="Also write the scores, of each clip too, here.")
+        Path | None, Option("--json", metavar="FILE", help="Also write the scores, with those of each clip, as JSON.")
     ] = None,
     picture: Annotated[
-        Path | None, Option(metavar="FILE", help="Also draw clips, what is marked tinted and the annotation outlined.")
+        Path | None, Option(metavar="FILE", help="Also draw clips, with the mask tinted and the annotation outlined.")
     ] = None,
     picture_clips: Annotated[
-        int, Option(min=1, metavar="N", help="How many clips --picture draws, spread over the split.")
+        int, Option(min=1, metavar="N", help="The number of clips in the picture, spread over the split.")
     ] = 8,
 ) -> None:
     """Score masks against a split of AVSBench, or of data in its layout.
 
-    Two averages are printed. Per clip: each clip is scored by itself, as AVS-BG's published figures. Per batch: several
-    clips are scored together, as AVSBench's script does with four; the F-score's best threshold is then theirs jointly.
-    With avss each class has both scores, over the frames that it occurs in.
+    Two averages are printed. Per clip: each clip is scored by itself, as AVS-BG's published scores. Per batch: several
+    clips are scored together and share the F-score's best threshold, as AVSBench's script does with four. With avss,
+    each class has IoU and F-score over the frames in which it occurs.
     """
     from avsbg.model.training.contact_sheet import write_contact_sheet
     from avsbg.model.training.data import AvsBenchDataset

@@ -18,7 +18,7 @@ def export(  # noqa: PLR0917  (each is an option by name)
     network: Annotated[
         str,
         Argument(
-            help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench, lvs ... (a wrong name lists them); "
+            help="A network or a variant: avs-bg, avs-bg-without-motion, avsbench, lvs, ... (a wrong name lists them); "
             "or a folder that `avsbg train` wrote, with its weights."
         ),
     ],
@@ -28,25 +28,28 @@ def export(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     seed: Annotated[
         int | None,
-        Option(metavar="N", min=0, help="Random weights instead of a checkpoint: for timing, not for masks."),
+        Option(metavar="N", min=0, help="Random weights in place of a checkpoint, to measure speed."),
     ] = None,
     vggish: Annotated[
-        Path | None, Option(metavar="FILE", help="VGGish's weights; needed with --checkpoint unless --audio embedding.")
+        Path | None,
+        Option(metavar="FILE", help="VGGish's weights. Needed with --checkpoint, unless --audio embedding is given."),
     ] = None,
     audio_weights: Annotated[
-        Path | None, Option(metavar="FILE", help="Weights of the compact audio encoder, trained in VGGish's place.")
+        Path | None,
+        Option(metavar="FILE", help="Weights of the compact audio encoder, if it was trained in place of VGGish."),
     ] = None,
     encoder: Annotated[
-        str | None, Option(help="Another encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0.")
+        str | None,
+        Option(help="Another visual encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0."),
     ] = None,
     classes: Annotated[
-        int | None, Option(metavar="N", help="Classes of a network that has them, as avsegformer's 71 of AVSS.")
+        int | None, Option(metavar="N", help="The number of classes, for avsegformer: 71 for AVSS.")
     ] = None,
     audio: Annotated[
         Literal["waveform", "log-mel", "embedding", "spectrogram"],
         Option(
-            help="What the graph takes as sound; what leads from there to the network is part of it. Log-mel and "
-            "embeddings are VGGish's, a spectrogram is a network's own."
+            help="The graph's input of sound; the steps from there to the network are part of the graph. log-mel and "
+            "embedding are VGGish's, spectrogram is for networks with a front end of their own."
         ),
     ] = "waveform",
     frames: Annotated[int, Option(metavar="N", help="Frames per clip, one per second.")] = 5,
@@ -54,30 +57,29 @@ def export(  # noqa: PLR0917  (each is an option by name)
         str | None,
         Option(
             metavar="N|HxW",
-            help="Height and width of the frames, multiples of 32; by default 224, or what a run was trained on.",
+            help="Height and width of the frames, multiples of 32. By default 224, or the size of the training run.",
         ),
     ] = None,
     stream: Annotated[
         bool,
         Option(
             "--stream",
-            help="Also export the graphs of a stream, encode and decode, which pay for one new frame at a time.",
+            help="Also export the graphs of a stream, encode and decode, which compute one new frame at a time.",
         ),
     ] = False,
     no_merge: Annotated[
         bool,
         Option(
             "--no-merge",
-            help="Keep neighbouring convolutions that are otherwise merged, exactly, into smaller ones (the manifest "
-            "lists them).",
+            help="Do not merge neighbouring convolutions into smaller ones (the manifest lists the merges).",
         ),
     ] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Export a network to a bundle: ONNX graphs, weights, a manifest and test vectors.
 
-    The bundle appears only when ONNX Runtime has reproduced PyTorch's outputs from it. It says where its weights come
-    from: give exactly one of --checkpoint and --seed, or the folder of a training run.
+    The weights come from exactly one of --checkpoint, --seed, and the folder of a training run. The bundle appears only
+    when ONNX Runtime has reproduced PyTorch's outputs from it.
     """
     from avsbg.export.network import export_network
 

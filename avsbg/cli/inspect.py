@@ -19,11 +19,14 @@ def inspect(
     bundle: BundlePath,
     dla: Annotated[
         str | None,
-        Option(metavar="GRAPH", help="Show which layers of this graph a Jetson's deep learning accelerator can run."),
+        Option(
+            metavar="GRAPH",
+            help="Show instead which layers of this graph a Jetson's deep learning accelerator (DLA) can run.",
+        ),
     ] = None,
     output_format: Format = "text",
 ) -> None:
-    """Check a bundle's files against its manifest and show what it holds."""
+    """Check a bundle's files against its manifest, and show its contents."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

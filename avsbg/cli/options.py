@@ -21,7 +21,7 @@ Backend = Annotated[
     Option(
         metavar="NAME",
         envvar="AVSBG_BACKEND",
-        help=f"auto, the fastest that can run here, measured once and told; or {BACKEND_HELP}.",
+        help=f"auto: the fastest that can run here, measured once and printed. Or {BACKEND_HELP}.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -32,9 +32,9 @@ Implementation = Annotated[
     str | None,
     Option(
         metavar="NAME",
-        help="Of the correlation operator. ONNX Runtime: native (our kernel), function (the graph's own body) or plain "
-        "(standard operators). PyTorch: efficient, published, on a GPU native. TensorRT: plugin or plain. "
-        "onnxruntime-tensorrt: plugin, function or plain.",
+        help="How to compute the correlation operator. ONNX Runtime: native (our kernel), function (the ONNX function "
+        "in the graph) or plain (standard operators). PyTorch: efficient, published, or native on a GPU. TensorRT: "
+        "plugin or plain. onnxruntime-tensorrt: plugin, function or plain.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -42,8 +42,8 @@ Precision = Annotated[
     str | None,
     Option(
         metavar="NAME",
-        help="fp32, or one that `avsbg quantize` or `avsbg build` made: fp16, bf16, int8, fp8. OpenVINO and PyTorch "
-        "have bf16 without.",
+        help="fp32, or one that `avsbg quantize` or `avsbg build` added: fp16, bf16, int8, fp8. OpenVINO and PyTorch "
+        "have bf16 without these verbs.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -51,21 +51,24 @@ Device = Annotated[
     str | None,
     Option(
         metavar="DEVICE",
-        help="cpu, cuda or cuda:N (the GPU N). PyTorch takes the processor by default.",
+        help="cpu, cuda, or cuda:N for GPU N. PyTorch uses the processor by default.",
         rich_help_panel=PANEL,
     ),
 ]
 Composite = Annotated[
-    bool, Option("--composite", help="On a GPU: correlate with PyTorch's own operators, not with our CUDA kernels.")
+    bool,
+    Option(
+        "--composite", help="On a GPU: compute the correlation with PyTorch's own operators, not with our CUDA kernels."
+    ),
 ]
 Engine = Annotated[
-    str | None, Option(metavar="NAME", help="The engine to load, where several would fit.", rich_help_panel=PANEL)
+    str | None, Option(metavar="NAME", help="Name of the engine to load, if several fit.", rich_help_panel=PANEL)
 ]
 Trust = Annotated[
     bool,
     Option(
         "--trust",
-        help="Load an engine that was not built by you on this machine: it is native code.",
+        help="Load an engine that you did not build on this machine. An engine is native code: it can do anything.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -78,25 +81,28 @@ AllowFailedAccuracy = Annotated[
     ),
 ]
 Threads = Annotated[
-    int | None, Option(min=1, metavar="N", help="By default the backend's choice.", rich_help_panel=PANEL)
+    int | None,
+    Option(min=1, metavar="N", help="Processor threads. By default the backend decides.", rich_help_panel=PANEL),
 ]
 Mode = Annotated[
     Literal["clip", "stream"] | None,
     Option(
         help="clip: the network sees T frames at a time. stream: each frame is encoded once, with the graphs of "
-        "`avsbg export --stream`. By default clips; live sources are streamed if the bundle can be."
+        "`avsbg export --stream`. By default clip for files, and stream for live sources if the bundle has the graphs."
     ),
 ]
 Threshold = Annotated[float, Option(metavar="P", help="A pixel sounds where its probability exceeds this.")]
-NoSound = Annotated[bool, Option("--no-sound", help="Give the network silence, not the sound track.")]
+NoSound = Annotated[bool, Option("--no-sound", help="Give the network silence in place of the sound track.")]
 Masks = Annotated[
     Literal["png", "video", "none"],
     Option(help="Masks as PNG files, as one lossless video (masks.mkv), or not at all."),
 ]
-RunLengths = Annotated[bool, Option("--rle", help="Also write masks.coco.json: COCO's run lengths.")]
-NoOverlay = Annotated[bool, Option("--no-overlay", help="Leave out overlay.mp4 and overlay.png.")]
-Overwrite = Annotated[bool, Option("--overwrite", help="Replace what is there already.")]
-Format = Annotated[Literal["text", "json"], Option("--format", help="Print a text for people, or JSON.")]
+RunLengths = Annotated[
+    bool, Option("--rle", help="Also write masks.coco.json: a COCO annotation file with run lengths.")
+]
+NoOverlay = Annotated[bool, Option("--no-overlay", help="Do not write overlay.mp4 and overlay.png.")]
+Overwrite = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
+Format = Annotated[Literal["text", "json"], Option("--format", help="Print text, or JSON.")]
 DataRoot = Annotated[Path, Argument(help=DATA_HELP)]
 DataFolder = Annotated[Path, Option(help=DATA_HELP)]
 Task = Annotated[TaskName, Option(metavar="TASK", help="s4: one sounding object; ms3: several.")]

@@ -18,33 +18,36 @@ def package(  # noqa: PLR0917  (each is an option by name)
     target: Annotated[str, Option(help="jetpack6, jetpack7 or x86_64-cuda13.")],
     output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The .tar.zst to write.")],
     runtime: Annotated[
-        Literal["python", "native", "both"], Option(help="What runs the bundle there: Python's packages, C++, or both.")
+        Literal["python", "native", "both"], Option(help="The runtime on the device: Python, C++ (native), or both.")
     ] = "python",
     precision: Annotated[
         list[str] | None,
-        Option(metavar="NAME", help="Of the engines that the device builds, the default first. By default fp16."),
+        Option(
+            metavar="NAME",
+            help="A precision that the device can build engines in. May be repeated, the default first. By default fp16.",
+        ),
     ] = None,
     wheels: Annotated[
         Path | None,
-        Option(metavar="DIR", help="A folder with the packages that the target pins, so that no network is needed."),
+        Option(metavar="DIR", help="A folder with the target's Python packages, so that the device needs no network."),
     ] = None,
     wheel: Annotated[
-        Path | None, Option(metavar="FILE", help="The wheel of avsbg; by default it is built from the checkout.")
+        Path | None, Option(metavar="FILE", help="The wheel of avsbg. By default it is built from the checkout.")
     ] = None,
     libraries: Annotated[
         Path | None,
-        Option(metavar="DIR", help="Compiled native libraries for the target; by default the device builds them."),
+        Option(metavar="DIR", help="Compiled native libraries for the target. By default the device builds them."),
     ] = None,
     native: Annotated[
-        Path | None, Option(metavar="DIR", help="Where the C++ runtime was installed, compiled for the target.")
+        Path | None, Option(metavar="DIR", help="The folder of an installed C++ runtime, compiled for the target.")
     ] = None,
-    video: Annotated[Path | None, Option(metavar="FILE", help="What the benchmark on the device decodes.")] = None,
+    video: Annotated[Path | None, Option(metavar="FILE", help="A video for the measurement on the device.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Pack a bundle for a device: runtime, plugin, scripts that install, verify and measure, a service.
+    """Pack a bundle for a device: runtime, plugin, and scripts that install, verify and measure it.
 
-    The same bundle, options and versions give the same file, byte for byte. On the device, unpack it and run
-    install.sh, which builds the engine there and writes one report. docs/device.md.
+    On the device, unpack the file and run install.sh: it builds the engine there and writes a report (docs/device.md).
+    The same bundle, options and versions give the same file, byte for byte.
     """
     from avsbg.export.package.package import PackageRequest, make_package
     from avsbg.export.package.targets import PackageError

@@ -22,33 +22,38 @@ def quantize(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the graphs go there.")],
     precision: Annotated[str, Option(help="fp16, bf16, int8 or fp8.")],
     rest: Annotated[
-        str | None, Option(help="For int8 and fp8, the type of what is not quantised: fp16, or fp32 (the default).")
+        str | None,
+        Option(help="For int8 and fp8: the type of everything that is not quantized, fp16 or fp32 (the default)."),
     ] = None,
     calibrate: Annotated[
         str | None,
         Option(
             metavar="FOLDER",
-            help="For int8 and fp8: a folder of videos, or AVSBench's (FOLDER:s4:val for another split than train); or "
-            "the word vectors for the bundle's synthetic test vectors. By default what was calibrated earlier.",
+            help="For int8 and fp8, the clips to calibrate on: a folder of videos; data in AVSBench's layout "
+            "(FOLDER:s4:val names task and split); or the word vectors, for the bundle's synthetic test vectors. By "
+            "default the earlier calibration.",
         ),
     ] = None,
     calibration_clips: Annotated[int, Option(metavar="N", help="The most clips to calibrate on.")] = 16,
-    seed: Annotated[int, Option(metavar="N", help="Of the choice among the folder's clips.")] = 0,
+    seed: Annotated[int, Option(metavar="N", help="Seed of the choice of clips.")] = 0,
     accuracy: Annotated[
         str | None,
         Option(
             metavar="FOLDER",
-            help="Clips to measure the accuracy on, named as for --calibrate; by default the synthetic test vectors, "
+            help="Clips to measure the accuracy on, named as for --calibrate. By default the synthetic test vectors, "
             "in which a trained network may mark next to nothing.",
         ),
     ] = None,
     accuracy_clips: Annotated[int, Option(metavar="N", help="The most clips to measure the accuracy on.")] = 32,
     min_miou: Annotated[
         float | None,
-        Option(metavar="MIOU", help="The accuracy threshold: what the masks' mean IoU with PyTorch's must reach."),
+        Option(
+            metavar="MIOU",
+            help="The accuracy threshold: the least mean IoU with PyTorch's masks. By default the precision's own.",
+        ),
     ] = None,
 ) -> None:
-    """Add the graphs in a precision to the bundle, and measure what it costs."""
+    """Add the bundle's graphs in another precision, and measure what that costs in accuracy."""
     with phase_bar() as (_, progress):
         from avsbg.export.precision.calibrate import ClipSource
         from avsbg.export.precision.graphs import convert_bundle

@@ -14,23 +14,24 @@ from avsbg.cli.options import Overwrite
 
 @bench.command()
 def report(  # noqa: PLR0917  (each is an option by name)
-    rows: Annotated[list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench`, or rows.jsonl files.")],
-    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="Where the report goes.")],
+    rows: Annotated[
+        list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench run`, or rows.jsonl files.")
+    ],
+    output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The directory to create.")],
     scores: Annotated[
-        Path | None, Option(metavar="FILE", help="Scores as JSON lines; those with the label of a row are plotted.")
+        Path | None, Option(metavar="FILE", help="Scores as JSON Lines; those with the name of a row are plotted.")
     ] = None,
     class_scores: Annotated[
-        list[Path] | None, Option(metavar="FILE", help="Scores of classes, of `avsbg eval --json`; may be repeated.")
+        list[Path] | None, Option(metavar="FILE", help="Scores of classes, from `avsbg eval --json`. May be repeated.")
     ] = None,
-    streaming: Annotated[Path | None, Option(metavar="FILE", help="Rows of the streaming benchmark.")] = None,
+    streaming: Annotated[Path | None, Option(metavar="FILE", help="Rows of `avsbg bench stream`.")] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Make a page of rows: report.html, one file that needs no network, and report.md.
 
-    It shows Table 7 beside the paper's figures, latency distributions, where the
-    time goes, the distance to the machine's bound, memory, bounds for devices
-    that were not measured, the environment, and how to repeat each row. A row
-    whose times are unstable is marked, and shows its ratio where the pairs agree.
+    It shows Table 7 beside the paper's figures, latency distributions, time by part of the network, the distance to the
+    machine's peak rate, memory, bounds for devices that were not measured, the environment, and how to repeat each row.
+    A row whose times are unstable is marked, and shows its ratio if the pairs agree.
     """
     from avsbg.benchmarks.report.page import HTML, MARKDOWN, gather, write_report
 

@@ -37,8 +37,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
         list[str],
         Argument(
             metavar="SOURCE...",
-            help="Videos, anything that FFmpeg reads, and folders of them; or one live source: an address "
-            "(rtsp://, udp://, http://, ...), a camera (v4l2:/dev/video0).",
+            help="Videos in any format that FFmpeg reads, and folders of them; or one live source: an address "
+            "(rtsp://, udp://, http://, ...) or a camera (v4l2:/dev/video0).",
         ),
     ],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The directory to create.")],
@@ -51,49 +51,49 @@ def run(  # noqa: PLR0917  (each is an option by name)
     rle: RunLengths = False,
     no_overlay: NoOverlay = False,
     probabilities: Annotated[
-        bool, Option("--probabilities", help="Also write the network's probabilities as grey PNG files.")
+        bool, Option("--probabilities", help="Also write the network's probabilities, as grey PNG files.")
     ] = False,
     rate: Annotated[
         str,
         Option(
             metavar="R|every-frame|auto",
             envvar="AVSBG_RATE",
-            help="Masks a second, each exact for its frame and the second of sound around it. auto: one, and in the "
-            "overlay of a file as many as this machine makes in the video's own duration.",
+            help="Masks per second. auto: one; in the overlay of a file as many as this machine computes in the "
+            "video's duration.",
         ),
     ] = "auto",
     interpolate: Annotated[
         bool,
         Option(
             "--interpolate",
-            help="Between masks, in the overlay and in masks.mkv: probabilities linear in time, no network's.",
+            help="Interpolate probabilities between masks, in the overlay and in masks.mkv.",
         ),
     ] = False,
     mode: Mode = None,
     microphone: Annotated[
-        str | None, Option(metavar="SOURCE", help="Where a camera's sound comes from, e.g. alsa:default.")
+        str | None, Option(metavar="SOURCE", help="The sound of a camera, e.g. alsa:default.")
     ] = None,
     duration: Annotated[
-        float | None, Option(min=1, metavar="SECONDS", help="End a live source after so many seconds.")
+        float | None, Option(min=1, metavar="SECONDS", help="Stop a live source after this time.")
     ] = None,
     policy: Annotated[
         Literal["block", "drop-oldest"] | None,
         Option(
-            help="What a live source that is too fast does: wait, or lose seconds. By default cameras and datagrams "
-            "lose, and what can wait waits."
+            help="If a live source is faster than the network: block it, or drop seconds. By default cameras and "
+            "datagrams (udp, rtp) drop, other sources are blocked."
         ),
     ] = None,
     video_track: Annotated[
         int | None,
-        Option(min=0, metavar="N", help="Take the video track N, from 0 on. By default the one that players show."),
+        Option(min=0, metavar="N", help="Use video track N, counted from 0. By default the one that players show."),
     ] = None,
     audio_track: Annotated[
         int | None,
-        Option(min=0, metavar="N", help="Take the sound track N, from 0 on. By default the one that players play."),
+        Option(min=0, metavar="N", help="Use sound track N, counted from 0. By default the one that players play."),
     ] = None,
     skip_damaged: Annotated[
         bool,
-        Option("--skip-damaged", help="Pass over frames and sound that cannot be decoded, and count them."),
+        Option("--skip-damaged", help="Skip and count frames and sound that cannot be decoded."),
     ] = False,
     device: Device = None,
     threads: Threads = None,
@@ -104,10 +104,10 @@ def run(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Segment what sounds in videos and live sources.
 
-    DIR receives masks/ (a PNG per second in the video's size, 255 where it sounds), overlay.mp4 (the video with the
-    masks tinted in, sound kept), overlay.png (the seconds at a glance), frames.jsonl and summary.json. For several
-    videos each has such a directory in DIR. One appears only when complete, and what is complete is not done again.
-    A live source ends with Ctrl-C; what had come is completed and kept.
+    DIR receives masks/ (a PNG per second in the video's size, 255 where it sounds), overlay.mp4 (the video with its
+    sound and the masks tinted in), overlay.png (all seconds on one sheet), frames.jsonl and summary.json. With several
+    videos, each has such a directory in DIR. A directory appears only when it is complete; the same command again
+    skips complete ones. Ctrl-C ends a live source, and what was received until then is completed and kept.
     """
     from avsbg.cli.run_sources import open_segmenter, run_files, run_live
     from avsbg.runtime.errors import MediaError

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Option, Typer
 
-from avsbg.cli import RUN, app
+from avsbg.cli import RUN, VerbGroup, app
 from avsbg.cli.options import BundlePath, Overwrite, Threads
 
-serve = Typer(no_args_is_help=True, help="Serve a bundle to many clients and streams.")
+serve = Typer(cls=VerbGroup, no_args_is_help=True, help="Serve a bundle to many clients and streams.")
 app.add_typer(serve, name="serve", rich_help_panel=RUN)
 
 
@@ -18,40 +18,43 @@ app.add_typer(serve, name="serve", rich_help_panel=RUN)
 def triton(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
     output: Annotated[
-        Path, Option("-o", "--output", metavar="REPOSITORY", help="The model repository; it may hold other models.")
+        Path, Option("-o", "--output", metavar="REPOSITORY", help="The model repository. It may contain other models.")
     ],
     backend: Annotated[
         str,
         Option(
             metavar="python|onnxruntime|tensorrt",
-            help="Triton's backend: python, which needs avsbg on the server, or one that takes graphs or engines.",
+            help="Triton's backend: python (needs avsbg on the server), onnxruntime (graphs) or tensorrt (engines).",
         ),
     ] = "python",
     implementation: Annotated[
         str | None,
         Option(
             metavar="NAME",
-            help="Of the correlation operator: native (onnxruntime) and plugin (tensorrt) bring our library; plain, "
-            "the default, and function need none.",
+            help="How to compute the correlation operator: native (onnxruntime) and plugin (tensorrt) use our library; "
+            "plain, the default, and function need none.",
         ),
     ] = None,
-    precision: Annotated[str | None, Option(metavar="NAME", help="Of the graphs that are served.")] = None,
+    precision: Annotated[str | None, Option(metavar="NAME", help="The precision of the graphs.")] = None,
     execute_with: Annotated[
-        str | None, Option(metavar="NAME", help="What the Python backend executes the bundle with.")
+        str | None,
+        Option(metavar="NAME", help="The backend inside Triton's Python backend, e.g. onnxruntime:native:fp16."),
     ] = None,
-    name: Annotated[str | None, Option(help="The models' name, to which -clip and -stream are added.")] = None,
-    max_batch: Annotated[int, Option(min=1, help="Clips of one call.")] = 8,
-    max_streams: Annotated[int, Option(min=1, help="Streams that are open at the same time.")] = 64,
-    delay: Annotated[float, Option(min=0, metavar="SECONDS", help="How long a request may wait for others.")] = 0.002,
-    instances: Annotated[int, Option(min=1, help="Copies of each model that work at the same time.")] = 1,
-    gpu: Annotated[int | None, Option(min=0, metavar="N", help="The GPU that runs them; else the processor.")] = None,
+    name: Annotated[str | None, Option(help="The name of the models; -clip and -stream are added.")] = None,
+    max_batch: Annotated[int, Option(min=1, help="The most clips in one call.")] = 8,
+    max_streams: Annotated[int, Option(min=1, help="The most streams that are open at the same time.")] = 64,
+    delay: Annotated[
+        float, Option(min=0, metavar="SECONDS", help="How long a request may wait for others to form a batch.")
+    ] = 0.002,
+    instances: Annotated[int, Option(min=1, help="Copies of each model that run at the same time.")] = 1,
+    gpu: Annotated[int | None, Option(min=0, metavar="N", help="Run on GPU N. By default on the processor.")] = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a bundle as a model repository of NVIDIA's Triton Inference Server.
 
-    NAME-clip takes whole clips and computes those that wait in one batch. NAME-stream takes a frame of a stream with
-    each request and returns the mask of the frame before; it is written if the bundle has the graphs (export --stream).
+    The model NAME-clip takes whole clips, and batches those that wait. NAME-stream takes one frame of a stream per
+    request and returns the mask of the frame before; it needs the graphs of `avsbg export --stream`.
     """
     from avsbg.cli.backends import join_names
     from avsbg.cli.output import plain_console

@@ -34,34 +34,41 @@ def _list_recipes(wanted: bool) -> None:
 
 @app.command(rich_help_panel=TRAIN)
 def train(  # noqa: PLR0917  (each is an option by name)
-    recipe: Annotated[str, Argument(help="s4/avs-bg, ms3/avsbench-resnet50 ...; --list shows them all.")],
+    recipe: Annotated[str, Argument(help="s4/avs-bg, ms3/avsbench-resnet50, ...; --list shows them all.")],
     data: DataFolder,
     output: Annotated[Path, Option("-o", "--output", metavar="RUN", help="The run's folder.")],
     vggish: Annotated[Path | None, Option(metavar="FILE", help="VGGish's weights, which stay frozen.")] = None,
     encoder_weights: Annotated[
-        str, Option(metavar="SOURCE", help="The visual encoder's start: imagenet (fetched by timm), random, or a file.")
+        str,
+        Option(
+            metavar="SOURCE",
+            help="The visual encoder's initial weights: imagenet (downloaded by timm), random, or a file.",
+        ),
     ] = "imagenet",
     init: Annotated[
         Path | None,
         Option(metavar="PATH", help="Start from a checkpoint of the whole network, or from a run's folder."),
     ] = None,
-    resume: Annotated[bool, Option("--resume", help="Go on with the run in RUN; give the same options.")] = False,
+    resume: Annotated[bool, Option("--resume", help="Continue the run in RUN. Give the same options.")] = False,
     encoder: Annotated[
-        str | None, Option(help="Another encoder: pvt_v2_b0 to pvt_v2_b5, resnet50, tf_efficientnet_lite0.")
+        str | None,
+        Option(help="Another visual encoder than the recipe's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0."),
     ] = None,
     audio_encoder: Annotated[
         Literal["vggish", "compact"] | None,
-        Option(help="vggish is frozen; compact is small and learns with the network."),
+        Option(help="vggish: pretrained and frozen. compact: small, and trained with the network."),
     ] = None,
-    epochs: Annotated[int | None, Option(metavar="N", help="Instead of the recipe's.")] = None,
-    batch: Annotated[int | None, Option(metavar="N", help="Clips per step, instead of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, Option(metavar="X", help="Instead of the recipe's.")] = None,
-    seed: Annotated[int | None, Option(metavar="N", min=0, help="Instead of the recipe's.")] = None,
+    epochs: Annotated[int | None, Option(metavar="N", help="In place of the recipe's.")] = None,
+    batch: Annotated[int | None, Option(metavar="N", help="Clips per step, in place of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, Option(metavar="X", help="In place of the recipe's.")] = None,
+    seed: Annotated[int | None, Option(metavar="N", min=0, help="In place of the recipe's.")] = None,
     micro_batch: Annotated[
         int | None,
         Option(metavar="N", min=1, help="Clips computed at once; gradients are added up over the step's batch."),
     ] = None,
-    precision: Annotated[Literal["fp32", "bf16", "fp16"], Option(help="Of the forward and backward pass.")] = "fp32",
+    precision: Annotated[
+        Literal["fp32", "bf16", "fp16"], Option(help="The precision of the forward and backward pass.")
+    ] = "fp32",
     device: Annotated[
         Literal["cpu", "cuda"] | None, Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
     ] = None,
@@ -70,7 +77,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
     save_every: Annotated[int, Option(metavar="N", min=1, help="Steps between two saved states.")] = 100,
     select_on: Annotated[
         Literal["val", "test"],
-        Option(help="The split that chooses the best epoch. AVS-BG's release chooses on test, as its figures do."),
+        Option(help="The split that chooses the best epoch. AVS-BG's release chooses on test."),
     ] = "val",
     list_: Annotated[  # noqa: ARG001
         bool, Option("--list", callback=_list_recipes, is_eager=True, help="List the recipes and exit.")
@@ -78,8 +85,8 @@ def train(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Train a network on AVSBench, or on data in its layout.
 
-    RUN receives run.json, log.jsonl, best.safetensors, last.safetensors and the state from which --resume goes on;
-    Ctrl-C saves it. On several GPUs: torchrun --nproc-per-node N --no-python avsbg train ...
+    RUN receives run.json, log.jsonl, best.safetensors, last.safetensors, and the state from which --resume continues.
+    Ctrl-C saves that state too. On several GPUs: torchrun --nproc-per-node N --no-python avsbg train ...
     """
     from avsbg.model.training.recipes import named_recipe
 

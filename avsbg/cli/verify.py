@@ -25,32 +25,36 @@ def verify(  # noqa: PLR0917  (each is an option by name)
     implementation: Implementation = None,
     precision: Precision = None,
     engine: Annotated[
-        list[str] | None, Option(metavar="NAME", help="An engine of the bundle. May be repeated.")
+        list[str] | None, Option(metavar="NAME", help="Name of an engine of the bundle. May be repeated.")
     ] = None,
     batch: Annotated[
         list[int] | None,
         Option(metavar="CLIPS", help="Only the test vectors with this number of clips. May be repeated."),
     ] = None,
     tolerance: Annotated[
-        float, Option(metavar="X", min=0.0, help="In fp32: the largest absolute difference of an output that passes.")
+        float, Option(metavar="X", min=0.0, help="For fp32: the largest absolute difference that passes.")
     ] = 1e-3,
     locate: Annotated[
-        bool, Option("--locate", help="Where one fails: find the first tensor that differs (ONNX Runtime).")
+        bool, Option("--locate", help="If one fails: find the first tensor that differs, in ONNX Runtime.")
     ] = False,
     trust: Trust = False,
     device: Device = None,
     threads: Threads = None,
-    json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Also write the result here.")] = None,
+    json_file: Annotated[Path | None, Option("--json", metavar="FILE", help="Also write the result as JSON.")] = None,
     picture: Annotated[
         Path | None,
-        Option("--picture", metavar="FILE", help="Masks side by side as a PNG: PyTorch's, each one's, the flips."),
+        Option(
+            "--picture",
+            metavar="FILE",
+            help="Also write a PNG with the masks of PyTorch and of each backend, and the pixels that differ.",
+        ),
     ] = None,
 ) -> None:
     """Run each graph and engine on the bundle's test vectors and compare with what PyTorch returned.
 
-    In fp32, each output must be within the tolerance. A lower precision is judged as the task sees it: by the mean IoU
-    between its masks and PyTorch's, which must reach the threshold in the manifest. Exits with 1 if one fails. What
-    cannot run on this machine is listed as not run, and never as passed.
+    In fp32, each output must be within the tolerance. In a lower precision, the mean IoU between its masks and
+    PyTorch's must reach the accuracy threshold in the manifest. Whatever cannot run on this machine is listed as not
+    run, never as passed. The exit code is 1 if one fails.
     """
     from pydantic_core import to_json
     from rich.console import Console

@@ -17,36 +17,36 @@ from avsbg.cli.output import plain_console
 @app.command(rich_help_panel=RUN)
 def visualize(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
-    video: Annotated[Path, Argument(help="A video with sound, anything that FFmpeg reads.")],
+    video: Annotated[Path, Argument(help="A video with sound, in any format that FFmpeg reads.")],
     output: Annotated[
         Path | None,
-        Option("-o", "--output", metavar="FOLDER", help="The folder to create; by default VIDEO-visualized."),
+        Option("-o", "--output", metavar="FOLDER", help="The folder to create. By default VIDEO-visualized."),
     ] = None,
     pixel: Annotated[
         list[str] | None,
         Option(
             metavar="X,Y",
-            help="Also show this pixel's correlations with every position of the neighbouring frame, in the video's "
-            "pixels from the upper left. May be repeated.",
+            help="Also show the correlation of this pixel with every position of the neighbouring frame. In pixels of "
+            "the video, from the upper left. May be repeated.",
         ),
     ] = None,
     frame: Annotated[
-        int | None, Option(min=0, metavar="SECOND", help="The second whose frame the pixel is in.")
+        int | None, Option(min=0, metavar="SECOND", help="The second whose frame contains the pixel.")
     ] = None,
     stage: Annotated[
-        int | None, Option(metavar="N", help="The stage to correlate at, 0 the finest; by default all.")
+        int | None, Option(metavar="N", help="The stage of the correlation, 0 the finest. By default all.")
     ] = None,
     start: Annotated[
         int | None,
-        Option(metavar="SECOND", help="Begin with the clip that holds this second; by default that of --frame."),
+        Option(metavar="SECOND", help="Begin with the clip that contains this second. By default that of --frame."),
     ] = None,
-    limit: Annotated[int, Option(min=1, metavar="CLIPS", help="How many clips of T seconds.")] = 1,
+    limit: Annotated[int, Option(min=1, metavar="CLIPS", help="The number of clips of T seconds.")] = 1,
     backend: Annotated[
         str,
         Option(
             metavar="NAME",
-            help="onnxruntime, with function or plain and a precision (onnxruntime:plain:fp16). Other backends keep "
-            "the maps inside.",
+            help="onnxruntime, with function or plain and a precision (onnxruntime:plain:fp16). Other backends do not "
+            "return the maps.",
         ),
     ] = "onnxruntime",
     precision: Precision = None,
@@ -58,9 +58,9 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Show what a network attends to: its attention maps as heat maps over the frames (the paper's Figure 6).
 
-    FOLDER receives, for each clip, sheet.png (frames, masks, and the fusion gate and correlation attention of each
-    stage), a picture of each map, and maps.npz; for each --pixel a picture of its slice of the correlation volume; and
-    visualize.json. The maps are read from inside the bundle's graph in ONNX Runtime; PyTorch is not needed.
+    For each clip FOLDER receives sheet.png (frames, masks, and the maps of each stage), a picture of each map, and
+    maps.npz; for each --pixel a picture of its slice of the correlation volume; and visualize.json. The maps are read
+    from inside the bundle's graph in ONNX Runtime; PyTorch is not needed.
     """
     from avsbg.export.visualize.video import VisualizeOptions, visualize_video
     from avsbg.progress import ProgressBars
