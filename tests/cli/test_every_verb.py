@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -75,9 +76,13 @@ def test_the_list_is_complete() -> None:
 
 
 def test_help_fits_80_columns() -> None:
+    """No line is longer, no option cut off, and no sentence broken before the end of a line."""
     for verb, command in _verbs(typer.main.get_command(app)):
         text = run_avsbg(*verb.split(), "--help", columns=80).out
         assert max(map(len, text.splitlines())) <= 80
+        description = [line.strip() for line in text.split("╭")[0].splitlines()]
+        broken = [line for line, after in pairwise(description) if line and after and len(f"{line} {after.split()[0]}") < 78]
+        assert not broken, f"avsbg {verb} --help breaks a line early"
         for option in (option for parameter in command.params if not parameter.hidden for option in parameter.opts):
             assert option in text or not option.startswith("-"), f"avsbg {verb} --help cuts {option} off"
 
