@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-# What a temporary folder holds: its lock, what is made, and what that replaces.
+# Contents of a temporary folder: its lock, the new output, and the output that it replaces.
 _LOCK, _NEW, _OLD = "lock", "new", "old"
 _SUFFIX = ".partial"
 # Bytes of a name that a folder beside it may repeat; file systems allow 255 in all.

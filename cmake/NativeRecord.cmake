@@ -1,4 +1,4 @@
-# What was built and what was not, and why: printed at the end of the configuration, and installed as
+# Record of what was built and what was not, with reasons: printed at the end of the configuration, and installed as
 # runtime/lib/native.json, from which Python tells a user why a library is missing.
 
 # avsbg_record_built(NAME FILE [KEY VALUE]...): the library NAME (FILE in runtime/lib) will be built.

@@ -22,9 +22,9 @@ from avsbg.runtime.verify.verify import select_vectors
 
 Report = Callable[[str], None]
 
-# A tensor of PyTorch's and that of a graph which is right.
+# Largest relative difference between a tensor of PyTorch's and the same one of a correct graph.
 _SAME = 1e-3
-# How much is looked at in one run.
+# Bytes of tensors that are compared in one run.
 _BYTES_PER_RUN = 256 * 2**20
 
 

@@ -18,7 +18,7 @@ from avsbg.export.editor import GraphEditor
 
 # The optimiser's patterns take a constant this close to 0 or 1 for it: `x / (s + 1e-10)` would become `x / s`.
 _ABSOLUTE, _RELATIVE = 1e-8, 1e-5
-# Where the exporter notes the modules that a node comes from: outermost first, the node's own name last.
+# Metadata in which the exporter notes the modules of a node: outermost first, the node's own name last.
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 

@@ -123,7 +123,7 @@ class TorchBackend(Backend):
         if threads is not None and threads < 1:
             raise BackendError(f"threads must be at least 1, not {threads}.")
         try:
-            # What only training needs is not in the graph.
+            # Parameters that only training needs are not in the graph.
             variant = replace(Variant.from_dict(bundle.manifest.variant), bidirectional=False)
             self._operator = self._choose(self._check_operator(operator), variant)
             is_published = self._operator is OperatorImplementation.PUBLISHED

@@ -16,7 +16,7 @@ from avsbg.atomic import atomic_file
 from avsbg.errors import AvsbgError, first_line
 from avsbg.model.published import canonical_key, ignored_keys, published_keys
 
-# Where training scripts put the state dict among their other things, most specific first.
+# Keys under which training scripts save the state dict, most specific first.
 _NESTED = ("state_dict", "model_state_dict", "model", "generator")
 # Put in front of each key by DataParallel, by torch.compile and by training frameworks that keep a network as `model`.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")

@@ -28,7 +28,7 @@ openssl=$(apt-cache "${settings[@]}" depends libssl-dev | sed -n 's/^ *Depends: 
 for package in "$folder"/packages/*.deb; do
   dpkg-deb -x "$package" "$folder/root"
 done
-# Where /lib is a link to /usr/lib, and links lead within the root.
+# If /lib is a link to /usr/lib, and links lead within the root.
 cp -a "$folder/root/lib/." "$folder/root/usr/lib"
 rm -r "$folder/root/lib"
 find "$folder/root" -type l -lname '/*' | while read -r link; do

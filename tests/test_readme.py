@@ -15,7 +15,7 @@ import pytest
 from fixtures import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-# What makes an export take seconds; everything else runs as written.
+# Options that make an export take seconds; everything else runs as written.
 SMALL = ["--encoder", "pvt_v2_b0", "--size", "64", "--frames", "2"]
 
 

@@ -32,7 +32,7 @@ from avsbg.benchmarks.results.statistics import paired_ratio
 from tools import Output, command
 
 CHANNELS = 128  # of scripts/gpu/operator_speed.py
-# What a rate of results.json is in, and how much of our unit that is.
+# Units of rates in results.json, each as a multiple of our unit.
 _RATES = {"tflops": ("FLOP/s", 1e12), "gigabytes_per_second": ("B/s", 1e9), "us": ("s", 1e-6)}
 _SCALE = {"us": 1e-6, "ms": 1e-3}
 _REFERENCE = ("avs-bg", "published", "fp32", "eager")

@@ -47,7 +47,7 @@ RATES: tuple[int, ...] = (1, 2, 5, 10)
 FRAME_RATE = Fraction(25)
 # A scene counts where the sounding object crosses this share of the frame's side in the clip.
 LEAST_WAY = 0.2
-# Where in a second the networks see its frame: there a drawn scene is as the data set's frame of that second.
+# The networks see the frame at this part of a second: there a drawn scene equals the data set's frame.
 OFFSET = 15 / 16
 PICTURED, PICTURED_RATES = 6, (1, 10)  # frames and rates of the comparison
 

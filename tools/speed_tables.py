@@ -11,7 +11,7 @@ from avsbg.benchmarks.report.tables import Columns, markdown, with_interval
 from avsbg.benchmarks.results.schema import Measurement
 from avsbg.benchmarks.results.trust import ratio_to
 
-# How many times as fast as published: the aims of the project.
+# The project's aims: speed, as published = 1.
 AIMS = {"fp32": 1.4, "a reduced precision": 3.0}
 
 

@@ -273,7 +273,7 @@ def _graph_metrics(made: Bundle, name: str, precision: Precision, rest: Precisio
     from avsbg.export.precision.graphs import expected_types, kept_higher
 
     record, files = made.graph(name), made.manifest.files
-    # What is float32 in the graph, a tf32 engine rounds as it multiplies.
+    # A tf32 engine rounds float32 values of the graph as it multiplies.
     types = expected_types(made, GRAPH, precision, rest).values()
     products = Counter("tf32" if precision == "tf32" else kind for kind in types)
     higher = Counter(kept_higher(made, GRAPH, precision, rest).values())

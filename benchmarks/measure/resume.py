@@ -8,7 +8,7 @@ from typing import Any
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.results.schema import Environment, Facts, Measurement, Metric, Ran
 
-# What must not have changed; the load average and the kernel's release may.
+# Fields that must not have changed; the load average and the kernel's release may.
 _SAME = ("avsbg", "commit", "processor", "flags", "cores", "memory", "packages", "variables")
 _HINT = "Measure anew with --overwrite in place of --resume."
 

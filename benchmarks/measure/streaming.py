@@ -33,7 +33,7 @@ from avsbg.runtime.streaming.threaded import ThreadedStream
 Array = NDArray[Any]
 Report = Callable[[str], None]
 
-# What may wait for the network before a frame is dropped: one, since older ones are stale.
+# Frames that may wait for the network before one is dropped: one, since older ones are stale.
 CAPACITY = 1
 _SCENE = 16  # different frames, which repeat
 

@@ -10,7 +10,7 @@ cmake_path(SET root NORMALIZE ${CMAKE_CURRENT_LIST_DIR}/../../.environments/aarc
 set(CMAKE_FIND_ROOT_PATH /usr/aarch64-linux-gnu)
 if(EXISTS ${root})
   list(PREPEND CMAKE_FIND_ROOT_PATH ${root})
-  # Where Debian has headers that differ between processors.
+  # Debian's folder of headers that differ between processors.
   set(CMAKE_CXX_FLAGS_INIT "-isystem ${root}/usr/include/aarch64-linux-gnu")
 endif()
 set(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)

@@ -35,7 +35,7 @@ from avsbg.runtime.bundle.record_types import validate_shape
 
 # Called with a phase's name, the steps done and the steps there are; done equals all when the phase ends.
 Progress = Callable[[str, int, int], None]
-# How the parser's log begins the line that names the plugin which a node asks for.
+# Beginning of the parser's log line that names the plugin a node asks for.
 _CHECKING = "Checking if node can be treated as plugin: "
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from avsbg.export.engine.request import EngineRequest
 from avsbg.runtime.bundle.engine_record import ProfileRecord
 
-# Where the libraries are on the user's machine is theirs to know (`avsbg doctor --format json` prints it). Polygraphy
+# The user fills in the path of the libraries (`avsbg doctor --format json` prints it). Polygraphy
 # only opens a library, which then has to register its operators itself.
 PLUGIN_FILE = "/path/to/libavsbg_tensorrt.so"
 REGISTERING_FILE = "/path/to/libavsbg_tensorrt_register.so"

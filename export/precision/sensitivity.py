@@ -131,7 +131,7 @@ def select_excluded_layers(
         progress(what, done, len(groups))
         costs[name] = measure(members, CLIPS)
     progress(what, len(groups), len(groups))
-    # What misses the threshold alone stays out in any case; of the rest, what costs most goes first.
+    # Groups that miss the threshold alone stay out in any case; of the others, the costliest goes first.
     queue = sorted(groups, key=lambda name: (costs[name][1] < min_miou, costs[name][0]), reverse=True)
     least = sum(costs[name][1] < min_miou for name in groups)
     trials: list[TrialRecord] = []

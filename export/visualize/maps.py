@@ -27,9 +27,9 @@ from avsbg.runtime.bundle.graph_name import GraphName
 Array = NDArray[Any]
 
 GATE, ATTENTION, TPAVI = "fusion_gate", "correlation_attention", "tpavi_response"
-# What each map is, for people.
+# Titles of the maps, for people.
 TITLES = {GATE: "fusion gate", ATTENTION: "correlation attention", TPAVI: "TPAVI response"}
-# What a tensor in fp32 may differ by from PyTorch's stage, as a share of that stage's largest value.
+# Largest difference of an fp32 tensor from PyTorch's stage, as a share of that stage's largest value.
 TOLERANCE = 1e-3
 _OPSET, _IR_VERSION = 20, 10
 _MEAN, _FEATURES = "mean_correlation", "fused"

@@ -25,7 +25,7 @@ from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
-# Where the work is: the layers whose precision decides the time. The names are those of the compiled graph.
+# The layers that take most of the time, whose precision decides it. The names are those of the compiled graph.
 _PRODUCTS = ("Convolution", "GroupConvolution", "FullyConnected", "MatMul", "Deconvolution")
 
 

@@ -54,7 +54,7 @@ class Bundle:
     path: Path  # another process may replace the directory by an updated bundle at any time
     manifest: Manifest
     manifest_sha256: str = ""  # of the file as it was opened; "" if the object was not made by `open`
-    # Where hashes are checked when files are first used: the checks that were begun, by file.
+    # If hashes are checked when files are first used: the checks that were begun, by file.
     _checks: dict[str, Future[None]] | None = field(default=None, compare=False, repr=False)
 
     @classmethod
@@ -121,7 +121,7 @@ class Bundle:
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")
         if self._checks is not None:
-            # What TensorRT parses of a graph names the graph's own external data.
+            # TensorRT's parser reads the graph's own external data.
             parsed = {engine.graph for engine in self.manifest.engines.values() if engine.parsed_file == name}
             graphs = (one for key, one in self.manifest.graphs.items() if one.file == name or key in parsed)
             needed = {name}.union(*(graph.external_data for graph in graphs))

@@ -25,7 +25,7 @@ TOLERANCE = Fraction(1, 10)
 ROUNDING = Fraction(1, 500)
 # A longer gap is more likely a damaged time stamp than silence.
 LONGEST_GAP = 3600
-# How far sound that is decoded ahead may be ahead.
+# Most sound that may be decoded ahead.
 SECONDS_AHEAD = 4
 # Planes of an FFmpeg frame that PyAV reads safely.
 PLANES = 8

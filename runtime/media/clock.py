@@ -27,7 +27,7 @@ class Clock:
     """Seconds to add to the time stamps of each track, a value for each stretch between two of its steps."""
 
     offsets: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)  # by stream
-    # When those after the first begin, on the one clock, seconds.
+    # Beginnings of all parts but the first, on the common clock, in seconds.
     begins: Mapping[int, tuple[Fraction, ...]] = field(default_factory=dict)
 
     @property

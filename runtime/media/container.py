@@ -50,7 +50,7 @@ class VideoInfo:
     tracks: Tracks  # that are read
     orientation: Orientation = UPRIGHT  # of frames that carry no display matrix of their own
     clock: Clock = field(default=Clock(), compare=False)
-    # When the frames end, in seconds of the file's own clock, and whether that is said of all tracks together.
+    # End of the frames, in seconds of the file's own clock, and whether the file states it for all tracks together.
     stated_end: Fraction | None = field(default=None, compare=False)
     end_is_of_file: bool = field(default=False, compare=False)
     # Whether the file's header tells all that FFmpeg must know to decode it.

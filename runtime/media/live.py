@@ -38,7 +38,7 @@ TIMEOUT = (10.0, 10.0)
 PACKETS = 400
 # Packets on their way from a camera and a microphone that are read at the same time.
 MERGED = 64
-# How long a frame waits for its sound, in time stamps of the frames, until silence stands for it.
+# Time that a frame waits for its sound, by the frames' time stamps, until silence takes its place.
 SOUND_PATIENCE = 1
 # A greater step of the time stamps is a source that began anew.
 LARGEST_STEP = 60
@@ -317,7 +317,7 @@ class _SampleAssembler:
         audio, self._audio = self._audio[:count], self._audio[count:]
         if self._aligner is not None and len(audio) < count:
             self._is_late = True
-            # What comes too late is dropped, so that what follows stays with its frame.
+            # Sound that comes too late is dropped, so that later sound stays with its frame.
             self._aligner.skip(count - len(audio))
         self._heard += count
         return np.pad(audio, (0, count - len(audio)))

@@ -26,7 +26,7 @@ from avsbg.runtime.threads import usable_cores
 MOST_THREADS = 16
 # Decoders that heed a change of `skip_frame` between packets, and that know which frames no other one refers to.
 SKIPPING_DECODERS = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video"}
-# What a packet may carry beside its frame that concerns those after it.
+# Side data of a packet that concern the packets after it.
 PERSISTENT_DATA = ("palette", "new_extradata", "param_change")
 # Packets of a second and a bit, at any frame rate that a camera has.
 MOST_WAITING = 1000
@@ -70,7 +70,7 @@ def choose_frames(
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
         number, limit, last = 0, 0, None
-        # Where phases overlap, some of them may need the last frame whatever the first of them does.
+        # If phases overlap, some of them may need the last frame even if the first one does not.
         needs_end = sys.maxsize if places.phases > 1 else least
         skipper = FrameSkipper(stream.codec_context, video.start, lambda wanted: places[wanted].deadline, needs_end)
         packets = skipper.needed(media.packets_of(container, video, stream, damage=damage))

@@ -76,7 +76,7 @@ def segment_video(
     # Sound that the network does not get is no reason to refuse a file: the overlay goes without what is damaged of it.
     unheard = None if manifest.uses_audio and not options.silent else Damage(tolerated=("audio",))
     overlay_damage = Damage() if options.skip_damaged else unheard
-    # What is passed over here is met again, and counted, where the file is read.
+    # Damage that is skipped here is met again, and counted, when the file is read.
     video = probe(path, options.track_numbers, Damage() if options.skip_damaged else None)
     rate = choose_rate(segmenter, options, video.rate or video.mean_rate)
     samples = read_samples(video, manifest, silent=options.silent, damage=damage, rate=rate.masks)
@@ -275,7 +275,7 @@ def write_summary(
 
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
     """Settings of a run, as `summary.json` has them."""
-    # What was not there in earlier versions is left out where it changes nothing: outputs of theirs are known again.
+    # Settings that earlier versions lacked are left out if they have no effect, so that older outputs are recognised.
     later = {"video_track": None, "audio_track": None, "skip_damaged": False, "rate": 1, "interpolate": False}
     chosen = {name: value for name, value in asdict(options).items() if name not in later or value != later[name]}
     return {**chosen, "target": segmenter.spec, "stream": segmenter.mode == "stream"}

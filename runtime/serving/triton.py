@@ -26,7 +26,7 @@ from avsbg.runtime.streaming.frame_pair import frame_inputs
 
 SYNTAX = "triton:grpc://HOST:PORT/MODEL or, encrypted, triton:grpcs://HOST:PORT/MODEL"
 TIMEOUT = 60.0  # seconds
-# What must not stand in a command line: a token, and the files of TLS in PEM form.
+# Secrets that must not be in a command line: a token, and the files of TLS in PEM form.
 TOKEN, ROOTS, KEY, CHAIN = (f"AVSBG_TRITON_{name}" for name in ("TOKEN", "CA", "KEY", "CERTIFICATE"))
 _MODEL = re.compile(r"[\w.-]+")
 _LOOPBACK = re.compile(r"localhost|127(\.\d+){3}|::1")

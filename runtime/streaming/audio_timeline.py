@@ -17,7 +17,7 @@ Array = NDArray[Any]
 # A chunk whose timestamp is this close to the end of the one before follows it without a gap: capture devices stamp
 # their buffers with a jitter of this order.
 JITTER = 0.1
-# How much sound is held for frames that have not come yet.
+# Seconds of sound that are kept for frames that have not come yet.
 HELD_SECONDS = 60.0
 
 

@@ -33,7 +33,7 @@ __all__ = ["Latency", "Spacing", "Stream", "StreamCounters", "StreamMask", "open
 Array = NDArray[Any]
 Spacing = Literal["timestamp", "published"]
 
-# How long a frame waits for its sound, on the frames' own clock, before silence stands for what is missing.
+# Seconds that a frame waits for its sound, on the frames' own clock, before silence replaces what is missing.
 PATIENCE = 2.0
 
 

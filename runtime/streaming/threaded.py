@@ -22,7 +22,7 @@ from avsbg.runtime.threads import Aborted, Channel, ChannelCounters, Policy
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# How many chunks of sound may wait. They are small, and at 10 ms a chunk this is half a minute.
+# Chunks of sound that may wait. They are small, and at 10 ms a chunk this is half a minute.
 SOUND_CAPACITY = 3000
 
 _Work = Callable[[], list[StreamMask]]

@@ -19,7 +19,7 @@ from avsbg.model.operators import composite
 
 CHANNELS = 128
 Means = tuple[Tensor, Tensor]
-# What a mean may be off by, relative to the largest: ours, with fp32 sums; and rivals, which may round the volume.
+# Largest error of a mean, relative to the largest mean: ours, with fp32 sums; and rivals, which may round the volume.
 BOUNDS = {"fp32": 1e-5, "tf32": 2e-3, "fp16": 1e-5, "bf16": 1e-5}
 RIVALS_BOUND = 2e-2
 STORAGE = {"fp32": torch.float32, "tf32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

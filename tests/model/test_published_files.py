@@ -20,7 +20,7 @@ NETWORKS = {
     "lgvt": {},
     "avsegformer": {"encoder": "resnet50"},
 }
-# What publications save beside the state dict, and in front of each key.
+# Entries that publications save beside the state dict, and prefixes of its keys.
 LAYOUTS = {"lvs": ("model_state_dict", "module."), "3dc": ("model", "")}
 
 

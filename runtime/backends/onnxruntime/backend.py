@@ -35,7 +35,7 @@ from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 
-# Where a provider keeps arrays; any other keeps them in the host's memory.
+# Memory in which a provider keeps arrays; any other keeps them in the host's memory.
 _DEVICES: dict[str, Literal["cuda"]] = {providers.CUDA: "cuda", providers.TENSORRT: "cuda"}
 # Buffers that were returned and wait for the next run, by device, dtype and shape.
 _Pool = defaultdict[tuple[str, str, tuple[int, ...]], list[Any]]
@@ -198,7 +198,7 @@ class OnnxRuntimeBackend(Backend):
         options.log_severity_level = 3
         providers.request_node_assignment(options, self._provider)
         if self.contract.rest is not None:
-            # What ONNX Runtime (1.32) makes of QuantizeLinear and DequantizeLinear around float16 computes other
+            # ONNX Runtime's (1.32) fusion of QuantizeLinear and DequantizeLinear around float16 computes other
             # numbers than the graph says: with AVS-BG, PVT-v2-b5, an error of 0.13 in the logits in place of 0.05.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
         if GraphName.parse(self.graph).role in ("encode", "decode"):

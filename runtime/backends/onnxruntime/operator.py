@@ -9,7 +9,7 @@ from typing import Any
 from avsbg.native_library import NativeLibraryError, native_library
 
 OPERATOR = "MeanCorrelation"  # what graphs with a custom node hold; the domain has CorrelationVolume too
-# What graphs for TensorRT's plugin hold, one or the other; the provider's option that names libraries of plugins.
+# Node types of graphs for TensorRT's plugin, one or the other; the provider's option that names plugin libraries.
 PLUGIN_OPERATORS = ("MeanCorrelation", "MeanCorrelations")
 PLUGIN_PATHS = "trt_extra_plugin_lib_paths"
 # The first ONNX Runtime whose TensorRT provider looks for plugins of our kind (microsoft/onnxruntime#24211).

@@ -149,7 +149,7 @@ def test_types_are_read_from_the_builders_log() -> None:
     assert types == {"a/MatMul": ("fp16",), "c/Conv": ("fp32",), "d/MatMul": ()}
     assert count_types(types) == {"fp16": 1, "fp32": 1, "unknown": 1}
     expected = dict.fromkeys(types, "fp16")
-    # What the log says is another type is told from what it does not say.
+    # A type that the log states as another is told apart from one that it does not state.
     assert compare_types(layers, expected) == (("c/Conv: fp32",), ("d/MatMul: no layer names it",))
 
 

@@ -117,7 +117,7 @@ def test_metrics(case):
 def test_precision_and_recall_at_every_threshold():
     golden = load("metrics_u1")
     precision, recall = precision_recall(*_metric_case("mixed"))
-    # Where the mask is empty the released code divides by 1e-20 in float32; both give 0 there.
+    # If the mask is empty, the released code divides by 1e-20 in float32; both give 0 there.
     np.testing.assert_allclose(precision, golden["mixed.precision"], atol=1e-6)
     np.testing.assert_allclose(recall, golden["mixed.recall"], atol=1e-6)
 

@@ -149,7 +149,7 @@ def pieces(*parts: tuple[str, np.ndarray], unit: Fraction = Fraction(1, 48000)) 
 def test_sound_keeps_to_its_time_stamps(parts: tuple[tuple[str, float], ...], loud: list[tuple[float, float]]) -> None:
     sounds = [(begin, np.full((1, round(length * 48000)), 0.5, np.float32)) for begin, length in parts]
     heard = np.concatenate(list(align_audio(pieces(*sounds), "test", Fraction(0), 16000)))
-    # Where a time stamp is not the number of a sample, each is held against the clock.
+    # If a time stamp is not the number of a sample, each is compared with the clock.
     finer = pieces(*sounds, unit=Fraction(1, 96000))
     np.testing.assert_array_equal(np.concatenate(list(align_audio(finer, "test", Fraction(0), 16000))), heard)
     expected = np.zeros(round(loud[-1][1] * 16000))

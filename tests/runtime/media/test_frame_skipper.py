@@ -240,7 +240,7 @@ def test_opening_by_the_header_tells_the_same(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         container.av, "open", lambda *args, **named: opened.append(named.get("format")) or original(*args, **named)
     )
-    # What a fragmented file lists in its header is not all of it, so it is opened again, and then at once.
+    # A fragmented file's header does not list all of it, so it is opened again, and then at once.
     by_header = kind != "fragments"
     assert probe(path).header_suffices == by_header
     assert opened == (["mp4"] if by_header else ["mp4", None])

@@ -78,7 +78,7 @@ def test_people_upload_play_download_and_are_told_what_is_wrong(shown: Shown, tm
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads((tmp_path / "seen.json").read_text())
     assert "Choose a video" in seen["nothing"]
-    # What sounds at 0.5 does not at 0.95: each of the two people has the answer to their own question.
+    # Pixels that sound at 0.5 do not at 0.95: each of the two people has the answer to their own question.
     assert all(re.search(r"^3 masks in .* masks per second\.", one) for one in seen["statuses"])
     assert seen["statuses"][0] != seen["statuses"][1]
     assert "Not done" in seen["broken"] and str(tmp_path) not in seen["broken"]

@@ -90,7 +90,7 @@ def test_a_lower_precision_is_judged_by_its_masks(tiny: Bundle) -> None:
         flipped = replace(vectors[1], outputs={**vectors[1].outputs, "probability": probability})
         bad = verify_backend(backend, [flipped], precision="fp16", accuracy=AccuracyRecord(**passed(1.0, 0.95)))
         assert not bad.passed and bad.min_miou == 0.95
-        # Where other clips decided, the vectors must give about what they gave then: 0.99, less 0.05.
+        # If other clips decided, the vectors must give about what they gave then: 0.99, less 0.05.
         elsewhere = AccuracyRecord(**passed(1.0, 0.95), vectors_miou=0.99)
         assert not verify_backend(backend, [flipped], precision="fp16", accuracy=elsewhere).passed
         elsewhere = elsewhere.model_copy(update={"vectors_miou": 0.98})

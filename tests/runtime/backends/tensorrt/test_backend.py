@@ -291,7 +291,7 @@ def test_an_engine_of_another_graph(
     assert device.closed
 
 
-# Which engine -----------------------------------------------------------------------------------------------------
+# Choice of engine -----------------------------------------------------------------------------------------------------
 
 
 def test_none_fits(machine: None, bundle: Bundle) -> None:
