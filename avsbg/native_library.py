@@ -45,7 +45,7 @@ def native_library(name: str) -> NativeLibrary:
         if not path.is_file():
             raise NativeLibraryError(f"the native library {path} was built but is no longer there.", "Reinstall avsbg.")
         return NativeLibrary(name, path, built)
-    reason = record["skipped"].get(name, "The record of the build does not know it: build them anew (`make native`).")
+    reason = record["skipped"].get(name, "The record of the build does not know it: build them again (`make native`).")
     raise NativeLibraryError(f"the native library {name} was not built when avsbg was installed.", reason)
 
 

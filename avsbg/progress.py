@@ -69,7 +69,7 @@ class ProgressBars:
 
 @contextmanager
 def phase_bar() -> Iterator[tuple[RichProgress, Progress]]:
-    """Show one bar for whatever is going on, gone at the end; yield it, and what changes it."""
+    """Show one bar for the present phase, removed at the end; yield it and the function that updates it."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as RichProgress

@@ -143,7 +143,7 @@ def _name_nodes(nodes: Iterable[ir.Node]) -> None:
 
 
 def _clear_metadata(model: ir.Model) -> None:
-    """Remove stack traces with local paths, and whatever else the exporter and the optimiser noted."""
+    """Remove stack traces with local paths, and other notes of the exporter and the optimiser."""
     ir.passes.common.ClearMetadataAndDocStringPass()(model)
     for values in (model.graph.inputs, model.graph.initializers.values(), *(node.outputs for node in model.graph)):
         for value in values:

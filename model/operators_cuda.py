@@ -53,7 +53,7 @@ class CudaLibrary:
             ) from error
         if version != _ABI_VERSION:
             message = f"{path} has version {version} of its interface, and {_ABI_VERSION} is needed."
-            raise NativeLibraryError(message, "Build it anew: make native")
+            raise NativeLibraryError(message, "Build it again: make native")
         self._library.avsbg_cuda_last_error.restype = ctypes.c_char_p
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         self._library.avsbg_cuda_workspace_size.argtypes = [pointer, ctypes.c_int32, pointer]

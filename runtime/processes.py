@@ -1,4 +1,4 @@
-"""Work in a process of its own, which may crash without taking along whoever waits for it."""
+"""Work in a separate process, whose crash does not end the one that waits for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PATIENCE = 10.0
 class IsolatedWorker(Generic[Argument, Result]):
     """A function in a process of its own, called for one piece of work after the other. Use it as a context manager.
 
-    The process is started anew after a crash. An exception of the function is raised here, as of any function.
+    The process is started again after a crash. An exception of the function is raised here, as of any function.
 
     Args:
         open_work: a function that can be pickled; called in the process, once.
@@ -68,7 +68,7 @@ class IsolatedWorker(Generic[Argument, Result]):
         return result
 
     def stop(self) -> None:
-        """End the process, from another thread; whoever waits for its work is told that it ended."""
+        """End the process, from another thread; a waiting caller gets an error that says so."""
         if self._process is not None:
             self._process.terminate()
 
@@ -101,7 +101,7 @@ def _describe_exit(code: int) -> str:
     if code >= 0:
         return f"ended with code {code}"
     name = signal.Signals(-code).name
-    return f"was killed ({name}), perhaps for want of memory" if name == "SIGKILL" else f"crashed ({name})"
+    return f"was killed ({name}), perhaps out of memory" if name == "SIGKILL" else f"crashed ({name})"
 
 
 def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:

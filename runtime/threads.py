@@ -132,7 +132,7 @@ class Channel(Generic[Item]):
             return item
 
     def close(self, error: BaseException | None = None, *, discard: bool = False) -> None:
-        """Take no more; whoever waits is woken. What is in it can still be taken out, unless it is to be discarded.
+        """Take no more items, and wake all waiting threads. Items in it can still be taken out, unless discarded.
 
         Producers, and consumers of the empty channel, get `error` instead of its end; the first one stays.
         """

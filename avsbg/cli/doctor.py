@@ -27,7 +27,7 @@ def doctor(output_format: Format = "text") -> None:
     _print_section("Works here", "green", ((one.use.removeprefix("avsbg "),) for one in possible))
     _print_section("Missing, and how to get it", "yellow", ((one.name, one.remedy or one.why or "") for one in missing))
     wanting = ((one.use.removeprefix("avsbg "), (one.why_not or "").removeprefix("needs ")) for one in impossible)
-    _print_section("Does not work here, for want of", "yellow", wanting)
+    _print_section("Does not work here, and what is missing", "yellow", wanting)
     if missing:
         print("The reasons: avsbg doctor --format json")
 

@@ -23,7 +23,7 @@ class Interruption:
 
     Attributes:
         number: the first signal that came, or None.
-        stop: set by the first signal while `graceful`; whoever reads an endless source then ends it.
+        stop: set by the first signal while `graceful`; the reader of an endless source then ends it.
         graceful: whether the first signal only sets `stop`.
     """
 

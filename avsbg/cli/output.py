@@ -45,7 +45,7 @@ def tolerate_closed_pipes() -> None:
 
 def _tolerant(stream: TextIO) -> TextIO:
     if stream not in (sys.__stdout__, sys.__stderr__) or not isinstance(stream, io.TextIOWrapper):
-        return stream  # replaced by whoever runs us inside a program, or absent
+        return stream  # replaced by a program that embeds us, or absent
     buffering, encoding, errors = stream.line_buffering, stream.encoding, stream.errors
     return _PipeTolerantOutput(stream.detach(), encoding=encoding, errors=errors, line_buffering=buffering)
 

@@ -10,7 +10,7 @@ from avsbg.benchmarks.results.schema import Environment, Facts, Measurement, Met
 
 # Fields that must not have changed; the load average and the kernel's release may.
 _SAME = ("avsbg", "commit", "processor", "flags", "cores", "memory", "packages", "variables")
-_HINT = "Measure anew with --overwrite in place of --resume."
+_HINT = "Measure again, with --overwrite in place of --resume."
 
 
 def check_resumable(

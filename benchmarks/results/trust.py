@@ -1,4 +1,4 @@
-"""Trust in a paired ratio: whether the pairs of a run agree, whatever the machine did to the times themselves.
+"""Trust in a paired ratio: whether the pairs of a run agree, even if the times themselves are unstable.
 
 A shared machine slows both halves of a pair alike, so a ratio can stand where neither time does. What can be held
 against it is in its pairs alone, and is read from them here.

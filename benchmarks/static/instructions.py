@@ -1,4 +1,4 @@
-"""Instructions of the CPU operator by path, counted by callgrind: the same on every run, whatever the machine does."""
+"""Instructions of the CPU operator by path, counted by callgrind: independent of system load."""
 
 from __future__ import annotations
 

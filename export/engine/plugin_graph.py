@@ -71,7 +71,7 @@ def write_plugin_graph(source: Path, target: Path) -> dict[str, tuple[str, ...]]
 
 
 def count_single_stages(path: Path) -> int:
-    """Count the stages in a written graph that no node of several took, for want of the pattern."""
+    """Count the stages in a written graph that are in no node of several, since the pattern was not found."""
     return sum(node.op_type == "MeanCorrelation" for node in ir.load(path).graph)
 
 

@@ -20,7 +20,7 @@ from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.writer import copy_bundle
 
 Runtime = Literal["python", "native", "both"]
-# The digest of a base image: whoever builds the container puts that of the image which was checked.
+# The digest of a base image: the builder of the container fills in that of the image that was checked.
 DIGEST = "sha256:DIGEST"
 
 

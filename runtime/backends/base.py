@@ -28,8 +28,8 @@ class DeviceTensor(ABC):
     """An output that stays where its backend computed it (`Backend.run(..., device_outputs=...)`).
 
     It may be an input of another backend of the same class on the same device, without a copy to the host. `release`
-    returns its buffer, and later runs write to returned buffers before they allocate new ones: whoever holds at most
-    two at a time makes two alternate. A tensor that was `released` can no longer be read or passed on.
+    returns its buffer, and later runs write to returned buffers before they allocate new ones: a caller that holds at
+    most two at a time makes two alternate. A tensor that was `released` can no longer be read or passed on.
     """
 
     def __init__(self, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:

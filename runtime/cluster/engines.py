@@ -103,7 +103,7 @@ def _work_through(job: Job, items: Sequence[CollectionItem], options: ClusterOpt
         if waiting.pop(result.output, None) is not None:
             yield result
     for output, item in waiting.items():
-        reason = "no result came: its worker died twice, perhaps for want of memory, or never began. See Ray's log."
+        reason = "no result came: its worker died twice, perhaps out of memory, or never started. See Ray's log."
         yield CollectionResult(item.source, output, "failed", reason, attempts=2)
 
 

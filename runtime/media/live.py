@@ -40,7 +40,7 @@ PACKETS = 400
 MERGED = 64
 # Time that a frame waits for its sound, by the frames' time stamps, until silence takes its place.
 SOUND_PATIENCE = 1
-# A greater step of the time stamps is a source that began anew.
+# A larger step of the time stamps means that the source was restarted.
 LARGEST_STEP = 60
 
 
@@ -259,7 +259,7 @@ class _SampleAssembler:
         time = time_of(frame, self._video.path) - self._video.start
         if self._last is not None and not -1 < time - self._time < LARGEST_STEP:
             step = f"step from {float(self._time):.2f} to {float(time):.2f} s"
-            hint = "It was probably started anew; start this anew as well."
+            hint = "It was probably restarted; restart this command as well."
             raise MediaError(f"the time stamps of {self._video.path} {step}.", hint)
         while self._last is not None and time > self._places[self._number].deadline:
             self._choose(Fraction(1))
@@ -355,5 +355,5 @@ def _open(source: LiveSource) -> Any:
         reason = getattr(error, "strerror", None) or error
         hint = "Check that the device is there, that you may read it, and that nobody else does."
         if source.device is None:
-            hint = "Check the address, and that whoever sends is there."
+            hint = "Check the address, and that the sender is running."
         raise MediaError(f"{source.name} cannot be opened: {reason}.", hint) from error

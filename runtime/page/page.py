@@ -48,7 +48,7 @@ def open_page(
         backends: what can execute it, the first one chosen.
         open_work: opens what works on requests, in a process of its own.
         limits: of each request.
-        host, port: where it listens.
+        host, port: the address of the page.
         shows_attention: whether attention maps can be made.
         decides_classes: whether the network tells classes apart, and a threshold does not apply.
 

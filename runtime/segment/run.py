@@ -59,7 +59,7 @@ def segment_video(
         options: the outputs asked for.
         replace: replace `output` if it is an earlier run's.
         content: the file's SHA-256, where it is known.
-        key: goes into the summary, for whoever wants to know whether this was done before.
+        key: goes into the summary, to recognise work that was done before.
         progress: called as work goes on, from several threads.
 
     Returns:

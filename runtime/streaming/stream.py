@@ -135,7 +135,7 @@ class Stream:
         time = following if timestamp is None else float(timestamp)
         if not math.isfinite(time) or (self._newest is not None and time <= self._newest):
             problem = f"a frame's timestamp must be later than that of the frame before, {self._newest}, not {time}."
-            raise MediaError(problem, "Where the clock begins anew, call cut() first.")
+            raise MediaError(problem, "If the clock starts again, call cut() first.")
         pixels = self._checked_frame(frame)
         embedding = None
         if self._uses_audio and not self.takes_waveform:

@@ -93,6 +93,6 @@ class ThreadedStream:
             self._masks.close()
         except Aborted:
             return
-        except BaseException as error:  # handed to whoever waits, in their threads
+        except BaseException as error:  # raised in the threads that wait
             self._work.close(error)
             self._masks.close(error)

@@ -53,7 +53,7 @@ def test_a_crash_costs_one_piece_of_work() -> None:
         assert worker(6) == (other, 2.0), "an error is no crash"
         with pytest.raises(WorkerError, match="code 7"):
             worker(98)
-        with pytest.raises(WorkerError, match=r"killed \(SIGKILL\), perhaps for want of memory"):
+        with pytest.raises(WorkerError, match=r"killed \(SIGKILL\), perhaps out of memory"):
             worker(97)
     assert [number for _, number, _ in told] == [2, 99, 4, 7, 0, 6, 98, 97]
     with pytest.raises(ProcessLookupError):
