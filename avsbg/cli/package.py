@@ -24,7 +24,7 @@ def package(  # noqa: PLR0917  (each is an option by name)
         list[str] | None,
         Option(
             metavar="NAME",
-            help="A precision of the engines that the device builds; may be repeated, the default first. By default fp16.",
+            help="Precision of the engine that the device builds: fp16 by default. May be repeated, the default first.",
         ),
     ] = None,
     wheels: Annotated[

@@ -18,8 +18,8 @@ import onnx_ir.passes.common
 from avsbg.export.operators import DOMAIN, PLUGIN_ATTRIBUTES
 
 GROUPED = "MeanCorrelations"
-# The domain in which ONNX Runtime's TensorRT provider registers the plugins that it finds (its documentation, "TensorRT Plugins
-# Support"). TensorRT's parser knows plugins by their operator alone, so one file serves both.
+# The domain in which ONNX Runtime's TensorRT provider registers the plugins that it finds (its documentation,
+# "TensorRT Plugins Support"). TensorRT's parser knows plugins by their operator alone, so one file serves both.
 PLUGIN_DOMAIN = "trt.plugins"
 # AVSBG_CUDA_MOST_TASKS of runtime/native/cuda/avsbg_cuda.h.
 _MOST_STAGES = 4

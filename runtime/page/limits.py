@@ -61,7 +61,9 @@ def check_video(path: Path, most_seconds: int, most_megabytes: int) -> None:
         raise MediaError(problem, "Cut it, or record it again.")
     if video.duration is None or video.duration > most_seconds:
         length = "of unknown length" if video.duration is None else f"{float(video.duration):.1f} s long"
-        raise MediaError(f"the video is {length}; this page takes up to {most_seconds} s.", "Cut it, or record it again.")
+        raise MediaError(
+            f"the video is {length}; this page takes up to {most_seconds} s.", "Cut it, or record it again."
+        )
     if video.width * video.height > MOST_PIXELS:
         frames = f"{video.width} x {video.height}"
         raise MediaError(f"the video's frames are {frames}; this page takes up to 3840 x 2160.", "Make them smaller.")

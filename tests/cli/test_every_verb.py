@@ -81,7 +81,9 @@ def test_help_fits_80_columns() -> None:
         text = run_avsbg(*verb.split(), "--help", columns=80).out
         assert max(map(len, text.splitlines())) <= 80
         description = [line.strip() for line in text.split("╭")[0].splitlines()]
-        broken = [line for line, after in pairwise(description) if line and after and len(f"{line} {after.split()[0]}") < 78]
+        broken = [
+            line for line, after in pairwise(description) if line and after and len(f"{line} {after.split()[0]}") < 78
+        ]
         assert not broken, f"avsbg {verb} --help breaks a line early"
         for option in (option for parameter in command.params if not parameter.hidden for option in parameter.opts):
             assert option in text or not option.startswith("-"), f"avsbg {verb} --help cuts {option} off"
