@@ -1,6 +1,6 @@
 """Writing files and directories so that an interrupted run leaves no half-written output.
 
-A leaf module: every part may import it, it imports nothing of ours.
+A leaf module: every part may import it, and it imports no other part.
 """
 
 from __future__ import annotations

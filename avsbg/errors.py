@@ -1,6 +1,6 @@
 """The one exception family that the command line turns into a paragraph and an exit code.
 
-A leaf module: every part may import it, it imports nothing of ours.
+A leaf module: every part may import it, and it imports no other part.
 """
 
 

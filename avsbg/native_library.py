@@ -1,6 +1,6 @@
 """The native libraries of this installation: where they are and what they were built with, or why they are missing.
 
-A leaf module: every part may import it, it imports nothing of ours but `avsbg.errors`.
+A leaf module: every part may import it, and it imports only `avsbg.errors`.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ class StreamGraph(ClipGraph):
 
 
 class EncodeGraph(StreamGraph):
-    """A frame and its sound to what `decode` makes its mask of: of AVS-BG the fused features of the four stages."""
+    """From a frame and its sound to the input of `decode`: for AVS-BG the fused features of the four stages."""
 
     def __init__(self, clip: ClipGraph) -> None:
         super().__init__(clip)

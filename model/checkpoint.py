@@ -105,7 +105,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
 
 
 def _foreign_kind(path: Path) -> tuple[str, str] | None:
-    """A sentence's end that says of a file that is no checkpoint what it is, and what to do; None if it may be one."""
+    """End of an error message: what a file is that is no checkpoint, and what to do; None if it may be one."""
     with path.open("rb") as file:
         head = file.read(512)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()

@@ -21,7 +21,7 @@ class Stages:
 
 
 class Network(nn.Module):
-    """A network whose masks need no other frame than their own; those that mix frames override what does not fit.
+    """A network in which each mask needs only its own frame; networks that mix frames override the methods that differ.
 
     `forward(frames, sound)` takes normalised frames `[B, T, 3, H, W]` and the sound in the form that its record names,
     with a time axis of T, or of 1 where the clip shares it; without sound in its record, `forward(frames)`. It returns

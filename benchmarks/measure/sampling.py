@@ -32,7 +32,7 @@ PAUSE = 0.05
 
 @dataclass(frozen=True)
 class CaseSamples:
-    """One case's share of a run: seconds of each round's call, what the backend says of itself, and further metrics.
+    """Samples of one case: seconds of each round's call, the backend's description, and further metrics.
 
     These are `logit_difference` and `miou` (see `mask_agreement`) where they are known, and the energy where the
     machine has a meter.
@@ -184,7 +184,7 @@ def sample(
 
 
 def _count_processor_time(call: Callable[[], object], counted: list[float]) -> Callable[[], object]:
-    """The call, which adds the processor time of each time that it is made to `counted`."""
+    """Wrap the call so that each one appends its processor time to `counted`."""
 
     def counting() -> object:
         begin = time.process_time()

@@ -133,12 +133,12 @@ def make_sections(report: Report) -> list[Section]:
         Section(
             "table7",
             "Table 7, measured",
-            "As published and with each network's own algebra used; same threads, called in turn in one process.",
+            "As published and in efficient form; all rows take turns in one process, with the same threads.",
             _per_run(report, _table7),
         ),
         Section("latency", "Latency", "", _per_run(report, _latency)),
         Section("parts", "Where the time goes", "", _per_run(report, _profile)),
-        Section("bound", "Distance to the bound", "", _per_run(report, _bound)),
+        Section("bound", "Distance to the machine's peak rate", "", _per_run(report, _bound)),
         Section("memory", "Memory", "", _per_run(report, lambda run: [Part(table=speed.memory_table(run.rows))])),
         Section("accuracy", "Accuracy", "", _accuracy(report)),
         Section(

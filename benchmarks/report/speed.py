@@ -25,7 +25,7 @@ _Function = Callable[[Measurement], object]
 
 
 def network_cell(row: Measurement) -> Cell:
-    """The network, and what ran it below."""
+    """The network, and on a second line what ran it."""
     return Cell(network_title(row.ran.variant), detail=f"{way_title(row)}, {precision(row)}")
 
 

@@ -47,7 +47,7 @@ class Table:
 
     @property
     def has_numbers(self) -> tuple[bool, ...]:
-        """Of each column, whether it is one of numbers, by its first cell."""
+        """Whether each column holds numbers, by its first cell."""
         return tuple(cell.mark in ("number", "rough", "unstable") for cell in self.rows[0]) if self.rows else ()
 
 

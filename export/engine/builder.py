@@ -162,7 +162,7 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
 
 
 def _check_plugin_layers(trt: Any, network: Any, onnx_file: Path) -> None:
-    """The parser takes an operator's function body where it may, and says nothing: count what it took."""
+    """Count what the parser took: it uses an operator's function body where it may, and does not say so."""
     model = onnx.load(str(onnx_file), load_external_data=False)
     nodes = sum(node.domain in {DOMAIN, PLUGIN_DOMAIN} for node in model.graph.node)
     layers = [network.get_layer(index).type for index in range(network.num_layers)]

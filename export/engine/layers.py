@@ -102,7 +102,7 @@ def _inspector_tensors(tensors: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _operand_types(inputs: list[tuple[str, str]], constants: list[tuple[str, str]]) -> tuple[str, ...]:
-    """The types of what a layer combines, from (shape, type) of its inputs and constants.
+    """The types of the operands of a layer, from (shape, type) of its inputs and constants.
 
     Left out is what scales or shifts the result: constants of one number, and where both operands are quantised, those
     of one number for each channel. (With one quantised operand, such a constant may be the other.)

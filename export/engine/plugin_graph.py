@@ -127,7 +127,7 @@ def _read_stage(node: ir.Node) -> _Stage | None:
 
 
 def _read_clips(node: ir.Node, a: ir.Value, b: ir.Value) -> _Stage | None:
-    """The stage whose a are the clips' frames but the last, and whose b are those but the first."""
+    """The stage whose `a` are all frames of the clips except the last, and whose `b` are all except the first."""
     pairs = [_find(value, "Reshape") for value in (a, b)]
     cut = [_find(_input(reshape), "Slice") for reshape in pairs]
     if cut[0] is None or cut[1] is None or cut[0].inputs[0] is not cut[1].inputs[0]:

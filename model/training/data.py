@@ -41,7 +41,7 @@ class ClipFiles(Protocol):
 
     @property
     def category(self) -> str:
-        """Of what sounds, where the data set says it."""
+        """The category of the sounding object, if the data set states it."""
 
     @property
     def wav(self) -> Path:
