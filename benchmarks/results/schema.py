@@ -232,9 +232,9 @@ def read_rows(path: Path, *kinds: Kind) -> list[Measurement]:
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise BenchmarkError(f"{path} cannot be read: {error}.", "Make rows with `avsbg bench`.") from error
+        raise BenchmarkError(f"{path} cannot be read: {error}.", "Make rows with `avsbg bench run`.") from error
     if not lines:
-        raise BenchmarkError(f"{path} holds no rows.", "Make some with `avsbg bench`.")
+        raise BenchmarkError(f"{path} holds no rows.", "Make some with `avsbg bench run`.")
     rows = []
     for number, line in enumerate(lines, start=1):
         try:
