@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import shlex
 from collections.abc import Iterator
@@ -62,11 +63,18 @@ def _verbs(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from _verbs(one, full) if hasattr(one, "commands") else [(full, one)]
 
 
+def _has_command(file: Path, verb: str) -> bool:
+    """Whether a list or a call in a file of tests has the verb among its words."""
+    nodes = [node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.List | ast.Call)]
+    words = [word for node in nodes for word in (node.elts if isinstance(node, ast.List) else node.args)]
+    return any(isinstance(word, ast.Constant) and word.value == verb for word in words)
+
+
 def test_the_list_is_complete() -> None:
     verbs = {name for name, _ in _verbs(typer.main.get_command(app)) if not name.startswith("data ")}
     lines = {line.replace("data check", "data") for line in _lines()}
     verbs -= set(ELSEWHERE)
-    assert all((ROOT / path).read_text().count(f'"{verb}"') for verb, path in ELSEWHERE.items())
+    assert all(_has_command(ROOT / path, verb) for verb, path in ELSEWHERE.items())
     assert {
         next(verb for verb in (*verbs, "data") if line.startswith(f"{verb} ") or line == verb) for line in lines
     } == {

@@ -24,8 +24,9 @@ def _equal(first, second):
     return all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def small():
+    """A network that tests do not change."""
     network = create_network("avs-bg", **SMALL)
     fill_from_seed(network, 1)
     return network

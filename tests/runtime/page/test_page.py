@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -21,7 +20,7 @@ import pytest
 
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
-from fixtures.environments import PATIENCE, environment, free_port, run_there
+from fixtures.environments import PATIENCE, environment, environment_variables, free_port, run_there
 from fixtures.videos import steady, tone, write_video
 
 pytestmark = pytest.mark.slow
@@ -44,7 +43,7 @@ def shown(tiny: Bundle, tmp_path: Path) -> Iterator[Shown]:
     temporary.mkdir()
     command = [python, "-c", "from avsbg.cli import main; main()", "demo-page", tiny.path, "--port", str(port)]
     command += ["--megabytes", "2", "--seconds", "10", "--patience", "100"]
-    environ = {**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
+    environ = {**environment_variables(), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
     with (tmp_path / "log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=tmp_path)
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE

@@ -316,7 +316,10 @@ def test_udp_and_a_sender_that_falls_silent(tiny: Bundle, tmp_path: Path, monkey
     path = write_video(tmp_path / "v.ts", times=steady(25, 100), sound=tone(4), encoder={"g": "5"})
 
     def send() -> None:
-        """The file at four times its speed, twice, since a listener may come late."""
+        """The file at four times its speed, once somebody listens."""
+        deadline, tables = time.monotonic() + 60, [Path("/proc/net") / name for name in ("udp", "udp6")]
+        while f":{port:04X} " not in "".join(map(Path.read_text, tables)) and time.monotonic() < deadline:
+            time.sleep(0.02)
         content = path.read_bytes()
         packets = [content[start : start + 1316] for start in range(0, len(content), 1316)]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -324,7 +327,7 @@ def test_udp_and_a_sender_that_falls_silent(tiny: Bundle, tmp_path: Path, monkey
                 sender.sendto(packet, ("127.0.0.1", port))
                 time.sleep(1.0 / len(packets))
 
-    sender = threading.Thread(target=lambda: (time.sleep(0.5), send()))
+    sender = threading.Thread(target=send)
     sender.start()
     summary, failure = run(tiny, f"udp://127.0.0.1:{port}", tmp_path / "out")
     sender.join()
