@@ -166,13 +166,19 @@ score-small: $(NATIVE)  ## score the kept small network through every backend, p
 	$(BIN)/python -m tools.docs_tables --page docs/accuracy.md
 
 STREAM := out/stream
-measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/speed-streams.md
+RATES := --rate 1 --rate 5 --rate 10 --rate max --seconds 20
+measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/speed-streams.md (20 minutes)
 	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --overwrite
+	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(STREAM)/small --overwrite
 	$(BIN)/avsbg export avs-bg --seed 2 --stream --encoder pvt_v2_b0 --size 64 -o $(STREAM)/tiny --overwrite
-	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend onnxruntime:native --rows $(STREAM)/rows.jsonl --overwrite
-	$(BIN)/avsbg bench stream $(STREAM)/avs-bg --backend openvino --rows $(STREAM)/rows.jsonl --append
+	rm -f $(STREAM)/rows.jsonl
+	for network in avs-bg small; do for backend in onnxruntime:native openvino; do \
+	    $(BIN)/avsbg bench stream $(STREAM)/$$network --backend $$backend $(RATES) --rows $(STREAM)/rows.jsonl --append \
+	    || exit; done; done
 	$(BIN)/avsbg bench stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 --rows $(STREAM)/rows.jsonl --append
+	$(BIN)/python -m tools.stream_profile $(STREAM)/avs-bg $(STREAM)/small -o $(STREAM)/profile.jsonl
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
+	cp $(STREAM)/profile.jsonl benchmarks/results/stream_profile.jsonl
 	$(BIN)/python -m tools.docs_tables --page docs/speed-streams.md
 
 lint: $(READY)  ## ruff, that tables of README and docs are those of the committed rows, and that the site's links lead somewhere

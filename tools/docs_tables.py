@@ -179,12 +179,17 @@ def streaming_text(rows: Sequence[Measurement]) -> str:
         f"{environment.processor}, {environment.physical_cores} cores. Other programs used up to {load:.0%} of the "
         "processor meanwhile; nothing is dropped from the samples."
     ]
-    parts += [streaming.describe_stream(row) for row in rows if row.kind == "stream-pairs"]
+    pairs = [row for row in rows if row.kind == "stream-pairs"]
+    parts += ["Medians of pairs, a clip and as many frames of a stream in turn; ~ marks a time that is not stable:"]
+    parts += [to_markdown(streaming.pairs_table(pairs))]
     rated = [row for row in rows if row.kind == "stream-rate"]
     for title in dict.fromkeys(map(streaming.stream_title, rated)):
         own = [row for row in rated if streaming.stream_title(row) == title]
         parts += [f"{title}, exact masks:", to_markdown(streaming.rate_table(own))]
-    parts += [streaming.describe_stream(row) for row in rows if row.kind in ("stream-difference", "stream-soak")]
+    # A backend changes no mask by as much as a missing neighbour does: one row of each network tells.
+    differences = {row.ran.network: row for row in reversed(rows) if row.kind == "stream-difference"}
+    soaks = [row for row in rows if row.kind == "stream-soak"]
+    parts += map(streaming.describe_stream, [*reversed(differences.values()), *soaks])
     return "\n\n".join(parts)
 
 

@@ -36,6 +36,23 @@ def rate_table(rows: Sequence[Measurement]) -> Table:
     return make_table(rows, columns)
 
 
+def pairs_table(rows: Sequence[Measurement]) -> Table:
+    """Clip mode and streaming in pairs; a time is marked where its samples are not stable."""
+
+    def milliseconds(row: Measurement, name: str) -> str:
+        doubt = " ~" if any(problem.startswith(f"{name}:") for problem in row.problems) else ""
+        return f"{1e3 * row[name].summary.p50:.0f}{doubt}"
+
+    columns: Columns[Measurement] = [
+        ("stream", stream_title),
+        ("new frame in a stream, ms", lambda row: number(milliseconds(row, "stream"))),
+        ("its clip again, ms", lambda row: number(milliseconds(row, "clip"))),
+        ("frame to clip [95% interval]", lambda row: with_interval(row["ratio"])),
+        ("rate per frame, clip mode: 1", lambda row: number(f"{1 / (row.case['frames'] * row['ratio'].number):.2f}")),
+    ]
+    return make_table(rows, columns)
+
+
 def describe_stream(row: Measurement) -> str:
     """A row of `avsbg bench stream` as a line or a sentence."""
     if row.kind == "stream-rate":
@@ -75,7 +92,7 @@ def _describe_difference(row: Measurement) -> str:
     trained = row.ran.weights.get("seed") is None
     weights = "trained weights" if trained else "random weights, so it shows the size of the effect and no accuracy"
     return (
-        f'Without latency (`latency="zero"`), on {row["frames"].number} frames of {row.case["input"]}: probabilities '
+        f'{network_title(row.ran.variant)} without latency (`latency="zero"`), on {row["frames"].number} frames of {row.case["input"]}: probabilities '
         f"differ from the exact ones by {row['mean'].number:.2g} on average and {row['largest'].number:.2g} at most, "
         f"and {row['flipped'].number:.2%} of the pixels change sides ({weights})."
     )
