@@ -92,8 +92,9 @@ def _describe_difference(row: Measurement) -> str:
     trained = row.ran.weights.get("seed") is None
     weights = "trained weights" if trained else "random weights, so it shows the size of the effect and no accuracy"
     return (
-        f'{network_title(row.ran.variant)} without latency (`latency="zero"`), on {row["frames"].number} frames of {row.case["input"]}: probabilities '
-        f"differ from the exact ones by {row['mean'].number:.2g} on average and {row['largest'].number:.2g} at most, "
+        f'{network_title(row.ran.variant)} without latency (`latency="zero"`), on {row["frames"].number} frames of '
+        f"{row.case['input']}: probabilities differ from the exact ones by {row['mean'].number:.2g} on average and "
+        f"{row['largest'].number:.2g} at most, "
         f"and {row['flipped'].number:.2%} of the pixels change sides ({weights})."
     )
 
