@@ -14,7 +14,7 @@ struct FreeOutput {
   }
 };
 
-// How the pixels of a video are to be read, and their shape.
+// The colour space of a video's pixels, and their shape.
 struct Appearance {
   AVColorPrimaries primaries = AVCOL_PRI_UNSPECIFIED;
   AVColorTransferCharacteristic transfer = AVCOL_TRC_UNSPECIFIED;

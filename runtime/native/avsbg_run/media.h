@@ -20,7 +20,7 @@ extern "C" {
 
 namespace avsbg_run {
 
-// What is wrong with a source or an output, and what to do about it.
+// An error of a source or an output, and what to do about it.
 class MediaError : public std::runtime_error {
  public:
   explicit MediaError(const std::string& message, const std::string& hint = "")
@@ -41,7 +41,7 @@ template <typename T>
 using Owned = std::unique_ptr<T, FreeAv>;
 using FramePtr = std::shared_ptr<AVFrame>;
 
-// How frames are displayed: transposed first, then flipped.
+// The display of frames: transposed first, then flipped.
 struct Orientation {
   bool transposed = false, flipped_x = false, flipped_y = false;
 };

@@ -1,7 +1,6 @@
 #include "outputs.h"
 
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <png.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -11,6 +10,8 @@
 #include <cstring>
 #include <filesystem>
 #include <random>
+
+#include "libavsbg/bundle/sha256.h"
 
 namespace avsbg_run {
 namespace fs = std::filesystem;
@@ -24,26 +25,6 @@ struct CloseFile {
   throw MediaError("the output " + path + " cannot be written: " + reason + "; nothing of it was kept.",
                    "Make room, or choose a directory elsewhere with -o.");
 }
-
-class Digest {
- public:
-  Digest() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) { EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr); }
-  void add(const char* data, std::size_t count) { EVP_DigestUpdate(context_.get(), data, count); }
-  std::string hex() {
-    unsigned char bytes[EVP_MAX_MD_SIZE];
-    unsigned length = 0;
-    EVP_DigestFinal_ex(context_.get(), bytes, &length);
-    std::string text;
-    for (unsigned i = 0; i < length; ++i) {
-      text += "0123456789abcdef"[bytes[i] >> 4];
-      text += "0123456789abcdef"[bytes[i] & 15];
-    }
-    return text;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
 
 }  // namespace
 
@@ -223,16 +204,10 @@ std::string dump_sorted(const Json& value) {
   return value.dump(-1, ' ', true);
 }
 
-std::string sha256_of_text(const std::string& text) {
-  Digest digest;
-  digest.add(text.data(), text.size());
-  return digest.hex();
-}
-
 std::string sha256_of_file(const std::string& path) {
   const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
   if (!file) throw MediaError(path + " cannot be read: " + std::strerror(errno) + ".");
-  Digest digest;
+  avsbg::Sha256 digest;
   std::vector<char> block(1 << 20);
   while (const std::size_t count = std::fread(block.data(), 1, block.size(), file.get())) digest.add(block.data(), count);
   if (std::ferror(file.get()) != 0) throw MediaError(path + " cannot be read to its end: " + std::strerror(errno) + ".");

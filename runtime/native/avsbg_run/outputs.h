@@ -57,6 +57,5 @@ void write_text(const std::string& path, const std::string& text);
 std::string dump_sorted(const Json& value);
 
 std::string sha256_of_file(const std::string& path);
-std::string sha256_of_text(const std::string& text);
 
 }  // namespace avsbg_run

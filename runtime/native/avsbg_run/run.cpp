@@ -8,6 +8,7 @@
 #include <set>
 
 #include "channel.h"
+#include "libavsbg/bundle/sha256.h"
 #include "overlay.h"
 
 namespace avsbg_run {
@@ -278,7 +279,7 @@ std::vector<Item> find_videos(const std::vector<std::string>& sources, const std
 Json segment_video(const avsbg::Model& model, const Options& options, const Item& item, bool& finished_before) {
   if (!fs::is_regular_file(item.video)) throw MediaError("there is no video at " + item.video + ".");
   const std::string content = sha256_of_file(item.video), manifest = avsbg_model_manifest_sha256(model.get());
-  const std::string key = sha256_of_text(
+  const std::string key = avsbg::sha256_of(
       dump_sorted({{"video", content}, {"bundle", manifest}, {"options", settings(options)}}));
   finished_before = false;
   if (fs::exists(item.output + "/summary.json") && !options.overwrite) {

@@ -1,4 +1,4 @@
-// What the handles of the C interface stand for.
+// The objects behind the handles of the C interface.
 #pragma once
 
 #include <atomic>
@@ -24,7 +24,7 @@ struct Model {
   const Manifest& manifest() const { return bundle.manifest(); }
   const TensorRecord& audio_input() const;  // of the encoder, else of the clip graph
   bool takes_waveform() const;
-  // What masks hold: probability, of several classes also their numbers, and on request logits.
+  // The outputs that masks hold: probability, of several classes also their numbers, and on request logits.
   std::vector<std::string> outputs(bool logits) const;
 };
 

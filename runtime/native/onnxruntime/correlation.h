@@ -40,7 +40,7 @@ struct Problem {
   const void* b = nullptr;
 };
 
-// What the caller lends: a way to run task(0) .. task(count - 1) in any order on its threads, returning when all are
+// Lent by the caller: a way to run task(0) .. task(count - 1) in any order on its threads, returning when all are
 // done, and scratch memory.
 struct Resources {
   std::function<void(std::size_t count, const std::function<void(std::size_t)>& task)> parallel_for;

@@ -1,4 +1,4 @@
-// Which paths were built and which of them this CPU can run.
+// The paths that were built, and those of them that this CPU can run.
 #pragma once
 
 #include <string>

@@ -27,7 +27,7 @@ void register_operators(OrtSessionOptions* raw_options, unsigned api_version) {
 
 extern "C" {
 
-// What ONNX Runtime calls when the library is registered. Headers of a later API than the runtime's are fine: its
+// Called by ONNX Runtime when the library is registered. Headers of a later API than the runtime's are fine: its
 // version says which part of them it knows.
 __attribute__((visibility("default"))) OrtStatus* RegisterCustomOps(OrtSessionOptions* options,
                                                                     const OrtApiBase* base) {

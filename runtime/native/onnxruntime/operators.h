@@ -1,4 +1,4 @@
-// What the operators of the domain avsbg have in common, whatever computes them: names, types, shapes, registration.
+// The common part of the operators of the domain avsbg, whatever computes them: names, types, shapes, registration.
 #pragma once
 
 #include <array>
@@ -47,7 +47,7 @@ OrtStatusPtr guarded(const Body& body) noexcept {
   refuse(std::string(name) + " takes float, float16 and bfloat16, not element type " + std::to_string(type));
 }
 
-// What a node is given: a [n, p, c] and b [n, q, c].
+// The inputs of a node: a [n, p, c] and b [n, q, c].
 struct Descriptors {
   std::int64_t n, p, q, c;
   ONNXTensorElementDataType type;
@@ -102,7 +102,7 @@ using SymbolicShape = Ort::ShapeInferContext::Shape;
 
 inline bool known(const Dimension& dimension) { return dimension.IsInt() && dimension.AsInt() >= 0; }
 
-// What the wrapper's SetOutputShape does, with -1 for a symbol: later runtimes refuse the wrapper's -2. A dimension
+// As the wrapper's SetOutputShape, with -1 for a symbol: later runtimes refuse the wrapper's -2. A dimension
 // with neither number nor name leaves the output's shape unsaid, since there is no way to say only a part of it.
 inline void set_output_shape(OrtShapeInferContext* context, std::size_t index, const SymbolicShape& shape) {
   std::vector<std::int64_t> numbers;
@@ -174,7 +174,7 @@ class Operator : public Ort::CustomOpBase<Operator<Kernel>, Kernel, true> {
   const Target& target_;
 };
 
-// What one registration adds. It must outlive the sessions, of which the library hears nothing.
+// The operators of one registration. They must outlive the sessions, of which the library learns nothing.
 template <class MeanKernel, class VolumeKernel>
 class Registration {
  public:

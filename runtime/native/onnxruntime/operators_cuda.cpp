@@ -6,7 +6,7 @@
 #include "avsbg_cuda.h"
 #include "operators.h"
 
-// Where the kernels run: another value for a build that is tested on the emulated CUDA.
+// The execution provider of the kernels: another value for a build that is tested on the emulated CUDA.
 #ifndef AVSBG_CUDA_PROVIDER
 #define AVSBG_CUDA_PROVIDER "CUDAExecutionProvider"
 #endif

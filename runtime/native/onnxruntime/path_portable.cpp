@@ -1,4 +1,4 @@
-// What every CPU can run: vectors of four, which the compiler maps to what its target has.
+// The path that every CPU can run: vectors of four, which the compiler maps to what its target has.
 #include "kernel.h"
 
 namespace avsbg::cpu {

@@ -48,7 +48,7 @@ bool is_in_rtx(void const* address) {
   return std::strstr(slash == nullptr ? library.dli_fname : slash + 1, "tensorrt_rtx") != nullptr;
 }
 
-// How the kernels read inputs of a type.
+// The kernels' way to read inputs of a type.
 avsbg_dtype read_type(TensorRTType type, bool tf32) {
   switch (type) {
     case TensorRTType::kFLOAT: return tf32 ? AVSBG_TF32 : AVSBG_FLOAT32;

@@ -1,4 +1,4 @@
-// What the correlation operators have in common as TensorRT plugins (IPluginV3, TensorRT 10.3 and later).
+// The common part of the correlation operators as TensorRT plugins (IPluginV3, TensorRT 10.3 and later).
 //
 // All inputs share a type: fp32, fp16 or bf16. Outputs are fp32. Any dimension may be dynamic. The ranges, and what is
 // computed, are the contract of runtime/native/cuda/correlation.h; the kernels are called through its C interface.
@@ -59,7 +59,7 @@ class CorrelationPlugin : public nvinfer1::IPluginV3,
   nvinfer1::PluginFieldCollection const* getFieldsToSerialize() noexcept override;
 
  protected:
-  // What the operators differ in. The inputs are as many as asked for; what is wrong with them is thrown.
+  // The differences between the operators. The inputs are as many as asked for; what is wrong with them is thrown.
   virtual std::int32_t input_count() const = 0;
   virtual std::string input_names() const = 0;  // for messages
   virtual nvinfer1::TensorFormat input_format(nvinfer1::DataType type, bool is_rtx) const = 0;

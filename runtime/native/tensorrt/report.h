@@ -1,4 +1,4 @@
-// Where the plugin's messages go.
+// The plugin's messages.
 #pragma once
 
 namespace avsbg::tensorrt {

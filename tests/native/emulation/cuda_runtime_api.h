@@ -1,4 +1,4 @@
-// What TensorRT's headers want of CUDA.
+// The part of CUDA that TensorRT's headers need.
 #pragma once
 
 #include "cuda_runtime.h"

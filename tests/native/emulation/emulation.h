@@ -17,7 +17,7 @@ struct Index3 {
 // Of the running thread.
 extern Index3 thread_index, block_index;
 
-// Which thread runs first changes what a missing barrier lets a thread see.
+// The order of threads, which changes what a missing barrier lets a thread see.
 enum class Order { kForward, kReverse, kInterleaved };
 
 struct Options {
@@ -26,7 +26,7 @@ struct Options {
 };
 extern Options options;
 
-// What happened since the program started.
+// Counts since the program started.
 struct AccessCount {
   std::int64_t accesses = 0;   // of a warp
   std::int64_t conflicts = 0;  // transactions beyond those that the width needs

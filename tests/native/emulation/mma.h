@@ -7,7 +7,7 @@
 
 namespace emulation {
 
-// What a lane brings to a warp-wide instruction.
+// A lane's part in a warp-wide instruction.
 struct WarpOperand {
   const void* row = nullptr;  // ldmatrix
   float value = 0;            // shuffle

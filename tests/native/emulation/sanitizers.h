@@ -1,4 +1,4 @@
-// What AddressSanitizer and ThreadSanitizer must be told about fibers and about accesses that they cannot see.
+// Notes for AddressSanitizer and ThreadSanitizer about fibers and about accesses that they cannot see.
 // Without a sanitizer, all of it is empty.
 #pragma once
 

@@ -1,4 +1,4 @@
-// What the plugin's test programs count: checks that do not hold are printed, with their place, and the program goes on.
+// Checks of the plugin's test programs: those that do not hold are printed, with their place, and the program goes on.
 #pragma once
 
 #include <cstdio>

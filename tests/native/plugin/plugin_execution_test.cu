@@ -23,7 +23,7 @@ using namespace nvinfer1;
 
 constexpr int kChannels = 64, kWidth = 5;
 
-// How a node reads and multiplies its inputs.
+// The types in which a node reads and multiplies its inputs.
 struct Precision {
   DataType type;
   bool tf32;

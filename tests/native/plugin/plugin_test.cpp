@@ -150,7 +150,7 @@ void check_names(IPluginCreatorV3One& creator, char const* name, std::vector<std
   CHECK(std::strcmp(core(plugin).getPluginNamespace(), "") == 0);
 }
 
-// What the build phase stores, the run-time phase reads back, through clones and contexts, for every value.
+// The run-time phase reads back what the build phase stores, through clones and contexts, for every value.
 void check_round_trip(IPluginCreatorV3One& creator, std::vector<std::string> const& names) {
   for (int bits = 0; bits < 1 << names.size(); ++bits) {
     Fields values;

@@ -1,4 +1,4 @@
-// What every function of the C interface goes through: exceptions become a status, and the thread's last error.
+// The guard of every function of the C interface: exceptions become a status, and the thread's last error.
 #pragma once
 
 #include <cstddef>

@@ -132,8 +132,8 @@ class OrtSessionHolder {
     };
     runtime_.check(api_.SetSessionLogSeverityLevel(options, ORT_LOGGING_LEVEL_ERROR));
     if (request.threads > 0) runtime_.check(api_.SetIntraOpNumThreads(options, request.threads));
-    // What ONNX Runtime makes of quantised nodes around float16 computes other numbers than the graph says, and one of
-    // its optimisations breaks off on fp8: as in runtime/backends/onnxruntime.
+    // As in runtime/backends/onnxruntime: ONNX Runtime's fusion of quantised nodes around float16 computes other numbers
+    // than the graph says, and one of its optimisations breaks off on fp8.
     if (request.has_rest) entry("session.disable_quant_qdq", "1");
     if (std::strcmp(request.precision, "fp8") == 0) entry("optimization.disable_specified_optimizers", "ClipQuantRewrite");
     const bool on_gpu = std::strcmp(request.backend, "onnxruntime-cuda") == 0;

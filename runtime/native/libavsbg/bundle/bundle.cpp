@@ -1,6 +1,5 @@
 #include "bundle/bundle.h"
 
-#include <openssl/evp.h>
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "bundle/sha256.h"
 #include "error.h"
 
 namespace avsbg {
@@ -30,28 +30,6 @@ void read_blocks(const std::string& path, const std::function<void(const char*, 
   while (file && (count = std::fread(block.data(), 1, kBlock, file.get())) > 0) take(block.data(), count);
   if (!file || std::ferror(file.get())) throw bundle_error(path + " cannot be read: " + std::strerror(errno) + ".");
 }
-
-class Digest {
- public:
-  Digest() : context_(EVP_MD_CTX_new(), EVP_MD_CTX_free) {
-    if (!context_ || EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr) != 1) throw std::bad_alloc();
-  }
-  void add(const char* data, std::size_t count) { EVP_DigestUpdate(context_.get(), data, count); }
-  std::string hex() {
-    unsigned char bytes[EVP_MAX_MD_SIZE];
-    unsigned length = 0;
-    EVP_DigestFinal_ex(context_.get(), bytes, &length);
-    std::string text;
-    for (unsigned i = 0; i < length; ++i) {
-      text += "0123456789abcdef"[bytes[i] >> 4];
-      text += "0123456789abcdef"[bytes[i] & 15];
-    }
-    return text;
-  }
-
- private:
-  std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context_;
-};
 
 std::string read_content(const std::string& path, std::uint64_t most) {
   struct stat status {};
@@ -108,14 +86,8 @@ bool is_known(const std::string& precision) {
 
 }  // namespace
 
-std::string sha256_of(const std::string& content) {
-  Digest digest;
-  digest.add(content.data(), content.size());
-  return digest.hex();
-}
-
 std::string sha256(const std::string& path) {
-  Digest digest;
+  Sha256 digest;
   read_blocks(path, [&](const char* data, std::size_t count) { digest.add(data, count); });
   return digest.hex();
 }

@@ -24,7 +24,7 @@ class Bundle {
   std::string file(const std::string& name) const { return path_ + "/" + name; }
   // The record of a graph; an Error if the bundle has none of that name.
   const GraphRecord& graph(const std::string& name) const;
-  // What a graph's precision costs; of a stream's graphs that of the clip graph.
+  // The accuracy of a graph's precision; of a stream's graphs that of the clip graph.
   const AccuracyRecord* accuracy(const std::string& name) const;
   // The content of a file that the manifest lists: the bytes that are returned are those whose hash was checked.
   std::string read(const std::string& name) const;
@@ -40,8 +40,6 @@ class Bundle {
 
 // The SHA-256 of a file's content, in hexadecimal.
 std::string sha256(const std::string& path);
-// The SHA-256 of bytes in memory, in hexadecimal.
-std::string sha256_of(const std::string& content);
 
 // Names of a bundle's graphs: ROLE[.plain][.rest-REST][.PRECISION].
 struct GraphName {

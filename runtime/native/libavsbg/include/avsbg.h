@@ -56,7 +56,7 @@ AVSBG_API const char *avsbg_version(void);
 /* The name of a status, e.g. "bundle". */
 AVSBG_API const char *avsbg_status_name(avsbg_status status);
 
-/* What the calling thread's last failed call failed with, and what to do about it; "" if there was none. */
+/* The error of the calling thread's last failed call, and what to do about it; "" if there was none. */
 AVSBG_API const char *avsbg_last_error(void);
 AVSBG_API const char *avsbg_last_hint(void);
 
@@ -66,7 +66,7 @@ typedef struct avsbg_model avsbg_model;
 typedef struct avsbg_stream avsbg_stream;
 typedef struct avsbg_mask avsbg_mask;
 
-/* Which of a bundle's graphs a model opens. */
+/* The graphs of a bundle that a model opens. */
 enum { AVSBG_CLIPS = 1, AVSBG_STREAMS = 2 };
 
 typedef struct avsbg_model_options {
@@ -104,7 +104,7 @@ AVSBG_API avsbg_status avsbg_model_get_info(const avsbg_model *model, avsbg_mode
 /* The bundle's name and the SHA-256 of its manifest. */
 AVSBG_API const char *avsbg_model_name(const avsbg_model *model);
 AVSBG_API const char *avsbg_model_manifest_sha256(const avsbg_model *model);
-/* What runs, as one JSON object: versions, graphs, implementation of the operator, threads. */
+/* A description of what runs, one JSON object: versions, graphs, implementation of the operator, threads. */
 AVSBG_API const char *avsbg_model_describe(const avsbg_model *model);
 /* The name of a class; NULL beyond the last. */
 AVSBG_API const char *avsbg_model_label(const avsbg_model *model, int32_t number);
@@ -133,7 +133,7 @@ typedef struct avsbg_mask_view {
 
 AVSBG_API avsbg_mask *avsbg_mask_retain(avsbg_mask *mask);
 AVSBG_API void avsbg_mask_release(avsbg_mask *mask);
-/* What a mask holds; the pointers stay valid until it is released. */
+/* The content of a mask; the pointers stay valid until it is released. */
 AVSBG_API avsbg_status avsbg_mask_get(const avsbg_mask *mask, avsbg_mask_view *view);
 /* Writes 255 where the probability exceeds the threshold, else 0, or the numbers of classes, in any size, `out` being
  * [height][width]: each pixel has the decision of the nearest one of the mask. */

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <fstream>
 
+#include "bundle/sha256.h"
 #include "error.h"
 
 namespace avsbg {

@@ -10,7 +10,7 @@ namespace {
 
 // A chunk this close to the end of the one before follows it without a gap, seconds.
 constexpr double kJitter = 0.1;
-// How much sound is held for frames that have not come yet, seconds.
+// The length of the sound that is held for frames that have not come yet, seconds.
 constexpr double kHeld = 60.0;
 
 // To the nearest, halves to even, as Python's round.
