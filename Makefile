@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 EXTRAS := cpu,openvino,export,bench,rtx,train,package,docs,dev
 READY  := $(VENV)/.ready
 TORCH  := $(shell grep '^torch==' constraints.txt)
+# Modules are compiled when they are first imported, which most never are.
+INSTALL := install --disable-pip-version-check --quiet --no-compile
 
-.PHONY: wheel native environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
+.PHONY: wheel native environments possible-environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -15,9 +17,9 @@ $(READY): pyproject.toml constraints.txt
 	@echo "whose build for Linux in the package index brings CUDA's libraries; a build for the CPU alone is taken where the"
 	@echo "index has one and there is no NVIDIA driver here."
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@command -v nvidia-smi > /dev/null || $(BIN)/pip install --disable-pip-version-check --quiet $(TORCH)+cpu 2> /dev/null \
+	@command -v nvidia-smi > /dev/null || $(BIN)/pip $(INSTALL) $(TORCH)+cpu 2> /dev/null \
 	    || echo "The index has no $(TORCH)+cpu."
-	$(BIN)/pip install --disable-pip-version-check --quiet -c constraints.txt -e '.[$(EXTRAS)]'
+	$(BIN)/pip $(INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
 # The native parts, for this checkout: runtime/lib. Where a compiler is missing, a record there says so.
@@ -30,20 +32,22 @@ $(NATIVE): $(READY) CMakeLists.txt $(shell find runtime/native cmake -type f)
 
 wheel:  ## a wheel and an sdist in dist/, looked at by auditwheel and tried in an empty environment
 	rm -rf dist build/wheel && $(PYTHON) -m venv build/wheel
-	build/wheel/bin/pip install --disable-pip-version-check --quiet auditwheel build
+	build/wheel/bin/pip $(INSTALL) auditwheel build
 	build/wheel/bin/python -m build --sdist --wheel -o dist .
 	build/wheel/bin/auditwheel show dist/avsbg-*.whl
-	build/wheel/bin/pip install --disable-pip-version-check --quiet "$$(echo dist/avsbg-*.whl)[cpu]"
+	build/wheel/bin/pip $(INSTALL) "$$(echo dist/avsbg-*.whl)[cpu]"
 	cd build && env -u PYTHONPATH wheel/bin/avsbg doctor
 
 native: $(NATIVE)  ## build the native parts: the operator for ONNX Runtime, the TensorRT plugin
 
 # Programs that tests start and whose needs contradict those of the rest, each in an environment of its own. Where one
-# cannot be made, its tests are skipped, which CI does not allow.
+# cannot be made, its tests are skipped, which CI does not allow of all.
+possible-environments: $(READY)
+	$(MAKE) -k environments || echo "NOT MADE: an environment that tests start servers in; they are skipped."
 environments: .environments/triton/.ready .environments/services/.ready .environments/aarch64/.ready  ## make the environments of servers that tests start, and for aarch64
 .environments/%/.ready: tests/environments/%.txt pyproject.toml
 	rm -rf $(@D) && $(PYTHON) -m venv $(@D)
-	sed -n 's/^# install: //p' $< | xargs -t $(@D)/bin/pip install --disable-pip-version-check --quiet -c $<
+	sed -n 's/^# install: //p' $< | xargs -t $(@D)/bin/pip $(INSTALL) -c $<
 	touch $@
 .environments/aarch64/.ready: scripts/aarch64-root.sh $(READY)
 	$< $(@D)
@@ -199,12 +203,11 @@ TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loa
 test-fast: $(NATIVE)  ## every verb once, and all tests that take a moment: two minutes
 	$(TESTS) -m "not (gpu or slow or native or engine)"
 
-test: $(NATIVE)  ## the test suite
-	$(MAKE) -k environments || echo "NOT MADE: an environment that tests start servers in; they are skipped."
+test: $(NATIVE) possible-environments  ## the test suite
 	$(TESTS) -m "not gpu" --durations=15
 
 bench-smoke: $(NATIVE)  ## counts (nodes, operations, bytes, instructions) against the committed ones; needs valgrind
-	$(BIN)/python -m avsbg.benchmarks counts
+	$(BIN)/python -m avsbg.benchmarks counts $(COUNTS)
 
 check: lint typecheck test bench-smoke  ## what CI runs
 
