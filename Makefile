@@ -65,10 +65,10 @@ demo: $(NATIVE)  ## the pretrained network finds what sounds: export, verify, ru
 	$(BIN)/avsbg verify $(DEMO)/small
 	$(call step,3,segment a clip in which a rooster then an elephant then a fire engine sounds)
 	$(BIN)/avsbg run $(DEMO)/small $(CLIP) -o $(DEMO)/run --overwrite
-	$(call step,4,segment scenes that no training saw)
+	$(call step,4,segment scenes that the network was not trained on)
 	@mkdir -p out; scripts/stamps_media.sh out/media > out/media.options; status=$$?; \
 	if [ $$status -eq 0 ]; then $(MAKE) --no-print-directory demo-scenes; \
-	elif [ $$status -eq 3 ]; then echo "Left out, for want of the photos and recordings that they are composed of."; \
+	elif [ $$status -eq 3 ]; then echo "Left out: the photos and recordings that they are composed of are not available."; \
 	else exit $$status; fi
 	$(call step,5,time it against PyTorch)
 	$(BIN)/avsbg bench run $(DEMO)/small --backend torch --backend onnxruntime --samples 10 --allow-unstable \
