@@ -31,7 +31,7 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     sources: Annotated[
         list[str],
         Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Videos, addresses of videos (https://, s3://), folders, lists (.txt), tables (.csv, .parquet).",
         ),
     ],

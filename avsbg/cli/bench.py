@@ -25,7 +25,7 @@ app.add_typer(bench, name="bench", rich_help_panel=MEASURE)
 
 @bench.command()
 def run(  # noqa: PLR0917  (each is an option by name)
-    bundles: Annotated[list[Path], Argument(metavar="BUNDLE...", help="Bundles made by `avsbg export`.")],
+    bundles: Annotated[list[Path], Argument(metavar="BUNDLE", help="Bundles made by `avsbg export`.")],
     backend: Backends = None,
     implementation: Implementation = None,
     precision: Precision = None,

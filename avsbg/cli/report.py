@@ -15,7 +15,7 @@ from avsbg.cli.options import Overwrite
 @bench.command()
 def report(  # noqa: PLR0917  (each is an option by name)
     rows: Annotated[
-        list[Path], Argument(metavar="ROWS...", help="Directories of `avsbg bench run`, or rows.jsonl files.")
+        list[Path], Argument(metavar="ROWS", help="Directories of `avsbg bench run`, or rows.jsonl files.")
     ],
     output: Annotated[Path, Option("-o", "--output", metavar="DIR", help="The directory to create.")],
     scores: Annotated[

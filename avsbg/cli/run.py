@@ -36,7 +36,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     sources: Annotated[
         list[str],
         Argument(
-            metavar="SOURCE...",
+            metavar="SOURCE",
             help="Videos in any format that FFmpeg reads, and folders of them; or one live source: an address "
             "(rtsp://, udp://, http://, ...) or a camera (v4l2:/dev/video0).",
         ),

@@ -23,7 +23,7 @@ def triton(  # noqa: PLR0917  (each is an option by name)
     backend: Annotated[
         str,
         Option(
-            metavar="python|onnxruntime|tensorrt",
+            metavar="NAME",
             help="Triton's backend: python (needs avsbg on the server), onnxruntime (graphs) or tensorrt (engines).",
         ),
     ] = "python",
@@ -38,15 +38,17 @@ def triton(  # noqa: PLR0917  (each is an option by name)
     precision: Annotated[str | None, Option(metavar="NAME", help="The precision of the graphs.")] = None,
     execute_with: Annotated[
         str | None,
-        Option(metavar="NAME", help="The backend inside Triton's Python backend, e.g. onnxruntime:native:fp16."),
+        Option(metavar="NAME", help="The backend inside Triton's Python backend, e.g. onnxruntime:native."),
     ] = None,
     name: Annotated[str | None, Option(help="The name of the models; -clip and -stream are added.")] = None,
-    max_batch: Annotated[int, Option(min=1, help="The most clips in one call.")] = 8,
-    max_streams: Annotated[int, Option(min=1, help="The most streams that are open at the same time.")] = 64,
+    max_batch: Annotated[int, Option(min=1, metavar="N", help="The most clips in one call.")] = 8,
+    max_streams: Annotated[
+        int, Option(min=1, metavar="N", help="The most streams that are open at the same time.")
+    ] = 64,
     delay: Annotated[
         float, Option(min=0, metavar="SECONDS", help="How long a request may wait for others to form a batch.")
     ] = 0.002,
-    instances: Annotated[int, Option(min=1, help="Copies of each model that run at the same time.")] = 1,
+    instances: Annotated[int, Option(min=1, metavar="N", help="Copies of each model that run at the same time.")] = 1,
     gpu: Annotated[int | None, Option(min=0, metavar="N", help="Run on GPU N. By default on the processor.")] = None,
     threads: Threads = None,
     overwrite: Overwrite = False,

@@ -58,10 +58,10 @@ def train(  # noqa: PLR0917  (each is an option by name)
         Literal["vggish", "compact"] | None,
         Option(help="vggish: pretrained and frozen. compact: small, and trained with the network."),
     ] = None,
-    epochs: Annotated[int | None, Option(metavar="N", help="In place of the recipe's.")] = None,
+    epochs: Annotated[int | None, Option(metavar="N", help="Epochs, in place of the recipe's.")] = None,
     batch: Annotated[int | None, Option(metavar="N", help="Clips per step, in place of the recipe's.")] = None,
-    learning_rate: Annotated[float | None, Option(metavar="X", help="In place of the recipe's.")] = None,
-    seed: Annotated[int | None, Option(metavar="N", min=0, help="In place of the recipe's.")] = None,
+    learning_rate: Annotated[float | None, Option(metavar="X", help="Learning rate, in place of the recipe's.")] = None,
+    seed: Annotated[int | None, Option(metavar="N", min=0, help="Seed, in place of the recipe's.")] = None,
     micro_batch: Annotated[
         int | None,
         Option(metavar="N", min=1, help="Clips computed at once; gradients are added up over the step's batch."),
