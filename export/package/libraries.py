@@ -15,7 +15,12 @@ _SOURCES = (
     *("CMakeLists.txt", "LICENSE", "NOTICE", "scripts/build-on-device.sh"),
     *("cmake", "runtime/native", "tests/native/plugin", "third_party"),
 )
-_NATIVE_RUNTIME = ("bin/avsbg-run", "lib/libavsbg.so.1")
+# The command of the C++ runtime, its library, and the backends that this opens.
+_NATIVE_RUNTIME = (
+    *("bin/avsbg-run", "lib/libavsbg.so.1"),
+    *("lib/libavsbg_backend_onnxruntime.so", "lib/libavsbg_backend_tensorrt.so"),
+)
+PLUGIN = "libavsbg_tensorrt.so"
 
 
 def find_machine(file: Path) -> str | None:
@@ -82,7 +87,7 @@ def collect_sources() -> dict[str, Path]:
 def collect_native_runtime(folder: Path | None, target: Target) -> dict[str, Path]:
     """The C++ runtime of `folder`, a prefix that it was installed to, by the names in the package.
 
-    A `PackageError` where a part is missing or for another processor.
+    A `PackageError` where the command, its library or a backend is missing, or one is for another processor.
     """
     build = (
         f"For {target.architecture}: cmake --install BUILD --component sdk --prefix DIR; see docs/native-runtime.md."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -12,7 +12,7 @@ from typing import Any, Literal, get_args
 import avsbg
 from avsbg.atomic import atomic_file
 from avsbg.export.package.archive import write_archive
-from avsbg.export.package.libraries import collect_libraries, collect_native_runtime, collect_sources
+from avsbg.export.package.libraries import PLUGIN, collect_libraries, collect_native_runtime, collect_sources
 from avsbg.export.package.targets import DEVICE_FILES, PackageError, Target, find_target
 from avsbg.export.package.wheels import build_own_wheel, choose_wheels, read_pins
 from avsbg.runtime.bundle import Bundle, sha256
@@ -77,11 +77,13 @@ def make_package(
         contents = _Contents()
         if request.runtime != "python":
             contents.files.update(collect_native_runtime(request.native, target))
-        if request.runtime != "native":
+        libraries = {} if request.libraries is None else collect_libraries(request.libraries, target)
+        if request.runtime == "native":
+            _add_opened_libraries(contents, libraries)
+        else:
             _add_python(contents, request, target, folder, report)
-            plugin = collect_sources() if request.libraries is None else collect_libraries(request.libraries, target)
-            contents.files.update(plugin)
-            contents.facts["plugin"] = "sources" if request.libraries is None else "compiled"
+            contents.files.update(libraries or collect_sources())
+        contents.facts["plugin"] = "compiled" if libraries or request.runtime == "native" else "sources"
         report("copying the bundle")
         copy = copy_bundle(bundle, folder / "bundle", graphs=graphs)
         contents.files.update({f"bundle/{name}": copy.path / name for name in (*copy.manifest.files, "manifest.json")})
@@ -111,6 +113,18 @@ def choose_graphs(bundle: Bundle, precisions: tuple[str, ...]) -> list[str]:
             raise PackageError(f"{bundle.path} has no graph in {precision}, which needs calibration.", hint)
     kept = {"fp32", *precisions}
     return [name for name, graph in bundle.manifest.graphs.items() if graph.precision in kept]
+
+
+def _add_opened_libraries(contents: _Contents, libraries: Mapping[str, Path]) -> None:
+    """Add what the backends of the C++ runtime open beside themselves, unless it was installed with them."""
+    for file in libraries.values():
+        if file.suffix == ".so":
+            contents.files.setdefault(f"native/lib/{file.name}", file)
+    if f"native/lib/{PLUGIN}" not in contents.files:
+        raise PackageError(
+            f"the native runtime has no {PLUGIN}, the plugin that its backend for TensorRT opens.",
+            "Build it for the target (docs/plugin.md), and give its folder with --libraries DIR.",
+        )
 
 
 def _add_python(

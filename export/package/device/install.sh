@@ -157,6 +157,7 @@ if [[ $RUNTIME != python ]]; then
   cat >"$prefix/bin/avsbg-run" <<END
 #!/bin/sh
 export LD_LIBRARY_PATH=$prefix/native/lib\${LD_LIBRARY_PATH:+:\$LD_LIBRARY_PATH}
+export XDG_STATE_HOME=$XDG_STATE_HOME
 exec $prefix/native/bin/avsbg-run "\$@"
 END
   chmod 755 "$prefix/bin/avsbg-run"
@@ -180,6 +181,8 @@ if [[ -n $libraries && $RUNTIME != native ]]; then
   mkdir -p "$package/runtime/lib"
   cp "$libraries"/* "$package/runtime/lib/"
   printf '%s\n' "$package"/runtime/lib/* | tee -a "$report"
+  # Engines hold the hash of the plugin that they are built with, so both runtimes need the same one.
+  [[ $RUNTIME == python ]] || cp "$libraries/libavsbg_tensorrt.so" "$prefix/native/lib/"
 fi
 
 if ! $engine; then
@@ -201,6 +204,7 @@ else
   fi
   step "Verification"
   run "$avsbg" verify "$prefix/bundle" --backend "$spec"
+  [[ $RUNTIME == python ]] || run "$prefix/bin/avsbg-run" verify "$prefix/bundle" --backend "$spec"
   step "Benchmark"
   shopt -s nullglob
   packed=("$here"/benchmark.*)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -148,6 +149,33 @@ def test_pins_are_what_avsbg_asks_for_and_what_the_tests_run_with() -> None:
 def _listed(text: str, name: str) -> list[Requirement]:
     section = text.partition(f"\n{name} = [")[2].partition("]")[0]
     return [Requirement(one) for one in re.findall(r'"(.+?)"', section)]
+
+
+def test_the_native_runtime_brings_what_its_backends_open(tiny: Bundle, tmp_path: Path) -> None:
+    prefix, libraries, output = tmp_path / "prefix", tmp_path / "libraries", tmp_path / "tiny.tar.zst"
+    request = PackageRequest("x86_64-cuda13", runtime="native", native=prefix)
+    parts = ("bin/avsbg-run", "lib/libavsbg.so.1")
+    for name in (*parts, "lib/libavsbg_backend_onnxruntime.so", "lib/libavsbg_backend_tensorrt.so"):
+        with pytest.raises(PackageError, match=f"holds no {name}"):
+            make_package(tiny, request, output)
+        (prefix / name).parent.mkdir(parents=True, exist_ok=True)
+        (prefix / name).touch()
+    with pytest.raises(PackageError, match=r"no libavsbg_tensorrt\.so, the plugin") as raised:
+        make_package(tiny, request, output)
+    assert "--libraries DIR" in str(raised.value.hint)
+    libraries.mkdir()
+    for name in ("libavsbg_tensorrt.so", "libavsbg_onnxruntime.so", "libavsbg.so.1"):
+        (libraries / name).write_text("of the libraries")
+    codes = " ".join(map(str, TARGETS["x86_64-cuda13"].capabilities))
+    built = {"tensorrt": {"file": "libavsbg_tensorrt.so", "architectures": codes}}
+    (libraries / "native.json").write_text(json.dumps({"built": built, "skipped": {}}))
+    assert make_package(tiny, dataclasses.replace(request, libraries=libraries), output)["plugin"] == "compiled"
+    found = members(output)
+    opened = ("libavsbg_backend_onnxruntime.so", "libavsbg_backend_tensorrt.so", "libavsbg_onnxruntime.so")
+    assert {name for name in found if name.startswith("native/lib/")} == {
+        f"native/lib/{name}" for name in ("libavsbg.so.1", "libavsbg_tensorrt.so", *opened)
+    }
+    assert found["native/lib/libavsbg.so.1"][1] == b""  # what was installed goes before
 
 
 def test_compiled_libraries_are_checked_against_the_target(tiny: Bundle, some_wheel: Path, tmp_path: Path) -> None:
