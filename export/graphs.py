@@ -55,8 +55,8 @@ def check_form(record: NetworkRecord, audio: AudioForm) -> None:
     """Raise an ExportError for a form of sound that a network does not have."""
     forms = [AudioForm.WAVEFORM, *((AudioForm.SPECTROGRAM,) if record.spectrogram else _OF_VGGISH)]
     if audio not in forms:
-        names = ", ".join(form.name.lower().replace("_", "-") for form in forms)
-        raise ExportError(f"{record.name} takes no sound as {audio.value}.", f"Choose --audio from: {names}.")
+        asked, *names = (form.name.lower().replace("_", "-") for form in (audio, *forms))
+        raise ExportError(f"{record.name} takes no sound as {asked}.", f"Choose --audio from: {', '.join(names)}.")
 
 
 _OF_VGGISH = (AudioForm.LOG_MEL, AudioForm.EMBEDDING)

@@ -73,13 +73,15 @@ def export_network(
     report("loading PyTorch")  # which takes seconds
     try:
         from avsbg.export.bundle_writer import export_bundle
-        from avsbg.export.graphs import AudioForm
+        from avsbg.export.graphs import AudioForm, check_form
         from avsbg.export.weights import load_weights
     except ModuleNotFoundError as error:
         hint = "Install what it needs with `pip install 'avsbg[export,cpu]'`."
         raise ExportError(f"exporting needs {error.name}, which is not installed.", hint) from error
 
-    graph, weights = load_weights(source, AudioForm[audio.replace("-", "_").upper()], report=report)
+    form = AudioForm[audio.replace("-", "_").upper()]
+    check_form(record, form)  # before random weights are made, which takes longer
+    graph, weights = load_weights(source, form, report=report)
     return export_bundle(
         graph, Path(output),
         weights=weights, shape=shape, stream=stream, merging=merging, replace_existing=overwrite, report=report,

@@ -13,7 +13,7 @@ MIN_FRAMES = 2
 
 
 class ClipShapeError(AvsbgError, ValueError):
-    """Frames or audio embeddings whose shape the networks cannot work with."""
+    """Frames or audio embeddings whose shape or type the networks cannot work with."""
 
 
 def check_clip(frames: Tensor, audio: Tensor, *, min_frames: int = MIN_FRAMES) -> None:
@@ -28,6 +28,8 @@ def check_frames(frames: Tensor, *, min_frames: int = 1, multiple: int = SIZE_MU
     """Check frames `[B, T, 3, H, W]`, or raise a `ClipShapeError`."""
     if frames.dim() != 5 or frames.shape[2] != 3:
         raise ClipShapeError(f"frames must be [B, T, 3, H, W], not {list(frames.shape)}.")
+    if not frames.is_floating_point():
+        raise ClipShapeError(f"frames must be scaled and normalised floating-point numbers, not {frames.dtype}.")
     height, width = frames.shape[3:]
     if frames.shape[1] < min_frames:
         raise ClipShapeError(f"a clip needs at least {min_frames} frames, not {frames.shape[1]}.")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from avsbg.model.record import NetworkRecord
 from avsbg.model.registry import NETWORKS
-from avsbg.model.variants import Variant
+from avsbg.model.variants import Variant, VariantError
 
 
 @dataclass
@@ -53,8 +53,11 @@ class Network(nn.Module):
     def encode(self, *inputs: Any, **_: Any) -> list[Tensor]:
         """Compute, of single frames of a stream, what `decode` makes masks of; here the logits, with an axis more.
 
-        The arguments are those of `forward` without their axes of time: frames `[N, 3, H, W]`, sound `[N, ...]`.
+        The arguments are those of `forward` without their axes of time: frames `[N, 3, H, W]`, sound `[N, ...]`. A
+        `VariantError` of a network that mixes all frames of a clip.
         """
+        if self.record.mixes_frames is not None:
+            raise VariantError(f"{self.record.name} encodes no frame by itself: {self.record.mixes_frames}.")
         return [self(*(one[:, None] for one in inputs))]
 
     def decode(self, features: list[Tensor], partner: list[Tensor] | None) -> Tensor:

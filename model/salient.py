@@ -141,8 +141,8 @@ class SalientNetwork(Network):
         batch, length = frames.shape[:2]
         if latent is None:
             latent = frames.new_zeros(batch, length, self.latent_width)
-        if latent.dim() != 3 or latent.shape[1] != length or latent.shape[2] != self.latent_width:
-            wanted = f"[B, T, {self.latent_width}] with the frames' T = {length}"
+        elif latent.shape != (batch, length, self.latent_width):
+            wanted = f"[B, T, {self.latent_width}] with the frames' B = {batch} and T = {length}"
             raise ClipShapeError(f"latents must be {wanted}, not {list(latent.shape)}.")
         stages = self.segment(_resize(frames.flatten(0, 1), (SIDE, SIDE)), latent.flatten(0, 1))
         stages.logits = _resize(stages.logits, (frames.shape[3], frames.shape[4])).unflatten(0, (-1, length))[:, :, 0]

@@ -60,7 +60,8 @@ class Variant:
         record = find_network(self.network)
         choices = {"encoder": record.encoders, "form": FORMS, "classes": record.classes}
         for name, values in choices.items():
-            if (value := getattr(self, name)) not in values or isinstance(value, bool):
+            value = getattr(self, name)
+            if value not in values or type(value) is not type(values[0]):  # 1.0 and True are equal to 1
                 if name == "classes" and tuple(values) == (1,):
                     raise VariantError(f"{self.network} has no classes, so not {value!r} of them.", "Leave them out.")
                 hint = f"Choose one of: {', '.join(sorted(map(str, values)))}."

@@ -72,6 +72,6 @@ def test_keys_shapes_and_parameter_counts_are_the_published_ones():
 def test_a_latent_of_another_shape_is_refused():
     with torch.device("meta"):
         network = create_network("igan")
-    for shape in ((1, 2, 32), (1, 3, 18), (2, 18)):
-        with pytest.raises(ClipShapeError, match=r"\[B, T, 18\] with the frames' T = 2"):
+    for shape in ((1, 2, 32), (1, 3, 18), (2, 18), (2, 2, 18)):
+        with pytest.raises(ClipShapeError, match=r"\[B, T, 18\] with the frames' B = 1 and T = 2"):
             network(torch.zeros(1, 2, 3, 40, 50), latent=torch.zeros(shape))

@@ -52,6 +52,8 @@ def test_what_is_not_a_variant():
         named_variant("avsbench", motion=True)
     with pytest.raises(VariantError, match="audio"):
         named_variant("avs-bg", audio="no")
+    with pytest.raises(VariantError, match=r"unknown classes 71\.0"):
+        named_variant("avsegformer", classes=71.0)
     with pytest.raises(VariantError, match="fields"):
         Variant.from_dict({"network": "avs-bg"})
 
@@ -71,6 +73,22 @@ def test_shapes_that_the_networks_refuse(frames, audio, message):
     for name in ("avs-bg", "avsbench"):
         with pytest.raises(ClipShapeError, match=message):
             create_network(name, encoder="pvt_v2_b0")(torch.zeros(frames), torch.zeros(audio))
+
+
+@pytest.mark.parametrize("name", ["avs-bg", "3dc", "igan"])
+def test_frames_of_bytes_are_refused(name):
+    with torch.device("meta"):
+        network = create_network(name)
+    with pytest.raises(ClipShapeError, match=r"normalised floating-point numbers, not torch\.uint8"):
+        network(torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8), *[torch.zeros(1, 2, 128)] * (name == "avs-bg"))
+
+
+@pytest.mark.parametrize("name", ["avsbench", "3dc"])
+def test_a_network_that_mixes_all_frames_encodes_none_by_itself(name):
+    with torch.device("meta"):
+        network = create_network(name)
+    with pytest.raises(VariantError, match=f"{name} encodes no frame by itself: .*frame"):
+        network.encode(torch.zeros(1, 3, 64, 64), torch.zeros(1, 128))
 
 
 def test_waveforms_that_the_front_end_refuses():
