@@ -79,8 +79,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     policy: Annotated[
         Literal["block", "drop-oldest"] | None,
         Option(
-            help="If a live source is faster than the network: block it, or drop seconds. By default cameras and "
-            "datagrams (udp, rtp) drop, other sources are blocked."
+            help="If a live source is faster than the network: block it, or drop seconds. By default http, https, tcp "
+            "and lavfi block, all others drop."
         ),
     ] = None,
     video_track: Annotated[
