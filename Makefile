@@ -180,9 +180,8 @@ measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew doc
 	    $(BIN)/avsbg bench stream $(STREAM)/$$network --backend $$backend $(RATES) --rows $(STREAM)/rows.jsonl --append \
 	    || exit; done; done
 	$(BIN)/avsbg bench stream $(STREAM)/tiny --backend onnxruntime:native --soak 3600 --rows $(STREAM)/rows.jsonl --append
-	$(BIN)/python -m tools.stream_profile $(STREAM)/avs-bg $(STREAM)/small -o $(STREAM)/profile.jsonl
+	$(BIN)/python -m tools.stream_profile $(STREAM)/avs-bg $(STREAM)/small
 	cp $(STREAM)/rows.jsonl benchmarks/results/streaming.jsonl
-	cp $(STREAM)/profile.jsonl benchmarks/results/stream_profile.jsonl
 	$(BIN)/python -m tools.docs_tables --page docs/speed-streams.md
 
 lint: $(READY)  ## ruff, that tables of README and docs are those of the committed rows, and that the site's links lead somewhere
