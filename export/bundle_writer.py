@@ -1,4 +1,4 @@
-"""Exporting a network to a bundle that has been checked against PyTorch before anyone sees it."""
+"""Exporting a network to a bundle, which appears only when it has been checked against PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README's speed chart, from the committed rows: `python -m tools.speed_chart` draws it anew."""
+"""The README's speed chart, from the committed rows: `python -m tools.speed_chart` draws it again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Output of the verbs: consoles, tables and JSON, to a reader that may have gone (`avsbg run ... | head -1`)."""
+"""Output of the verbs: consoles, tables and JSON, also when the reader ends early (`avsbg run ... | head -1`)."""
 
 from __future__ import annotations
 

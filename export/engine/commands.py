@@ -1,4 +1,4 @@
-"""Command lines of NVIDIA's own tools for the same build, so that nobody depends on us to repeat it.
+"""Command lines of NVIDIA's own tools for the same build, to repeat it without avsbg.
 
 They are TensorRT's: for an engine of TensorRT for RTX, they make its counterpart on a device with TensorRT.
 """

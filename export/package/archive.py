@@ -1,4 +1,4 @@
-"""Archives that are the same byte for byte whenever, wherever and by whom they are made."""
+"""Reproducible archives: the same bytes at any time, on any machine, for any user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clock of a file: where its time stamps start anew or jump, they are joined to one clock, as players do it.
+"""The clock of a file: if its time stamps start again or jump, they are joined to one clock, as players do.
 
 Transport streams that are written one after the other and recordings of a broadcast have such places; FFmpeg marks
 their formats, and joins them by the same limits. In any other format it is a damaged file.

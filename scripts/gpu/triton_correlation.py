@@ -1,4 +1,4 @@
-"""The mean correlation as a Triton kernel: a fair rival, written as a user of Triton would."""
+"""The mean correlation as a Triton kernel: a baseline, written as a user of Triton would."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outputs that stay on the GPU: the pool of their buffers, and the order of who writes and reads."""
+"""Outputs that stay on the GPU: the pool of their buffers, and the order of writes and reads."""
 
 from __future__ import annotations
 
