@@ -23,12 +23,14 @@ from onnx import TensorProto, helper
 
 from avsbg.export.editor import check_model, describe_model
 from avsbg.export.external_data import check_external_data
+from avsbg.export.plugin_graph import write_plugin_graph
 from avsbg.native_library import native_library
 from avsbg.runtime.backends import BackendSpec, OperatorImplementation
 from avsbg.runtime.backends.base import converted_graph
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import TensorRecord
+from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.serving.config import END, START, VALID, Fields, ServeOptions, clip_config, parameters, stream_config
 from avsbg.runtime.serving.repository import VERSION, write_model
@@ -102,6 +104,7 @@ def build_step(bundle: Bundle, encode: str, decode: str) -> StepGraph:
         [*first.graph.input, *flags, *states],
         [*second.graph.output, valid, *news],
         [*first.graph.initializer, *second.graph.initializer],
+        value_info=[*first.graph.value_info, *first.graph.output, *second.graph.input, *second.graph.value_info],
     )
     for value in graph.output:  # of two graphs that name the same dimension
         value.type.tensor_type.shape.dim[0].dim_param = batch
@@ -230,23 +233,26 @@ def _write(
         folder.mkdir()
         for name in external_data:
             shutil.copyfile(bundle.file(name), folder / name)
+        file = folder / "model.onnx"
+        file.write_bytes(model.SerializeToString())
+        check_model(file)
         if is_engine and libraries:
-            del model.functions[:]  # or the parser would take them in place of the plugin
-        (folder / "model.onnx").write_bytes(model.SerializeToString())
-        check_model(folder / "model.onnx")
+            write_plugin_graph(file, file)
         if libraries:
             (version.parent / "lib").mkdir()
         for library in libraries:
             shutil.copy(library, version.parent / "lib" / library.name)
         if is_engine:
             script = version.parent / BUILD
-            script.write_text(_build_script(config, model, libraries), encoding="utf-8")
+            script.write_text(_build_script(config, model, libraries, spec.precision), encoding="utf-8")
             script.chmod(0o755)
 
     return write_model(repository, config, fill, replace=replace)
 
 
-def _build_script(config: Fields, model: onnx.ModelProto, libraries: Sequence[Path]) -> str:
+def _build_script(
+    config: Fields, model: onnx.ModelProto, libraries: Sequence[Path], precision: Precision | None
+) -> str:
     """A shell script that makes the engine of a model on the device, with trtexec of the server's TensorRT."""
     largest = int(config["max_batch_size"])
     shapes: dict[str, list[int | None]] = {}
@@ -258,7 +264,7 @@ def _build_script(config: Fields, model: onnx.ModelProto, libraries: Sequence[Pa
         "--onnx=graph/model.onnx",
         f"--saveEngine={VERSION}/model.plan",
         "--stronglyTyped",
-        "--noTF32",
+        *(() if precision == "tf32" else ("--noTF32",)),
     ]
     for flag, batch in (("min", 1), ("opt", max(1, largest // 2)), ("max", largest)):
         texts = [f"{name}:{'x'.join(str(size or batch) for size in sizes)}" for name, sizes in shapes.items()]

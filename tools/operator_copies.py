@@ -28,7 +28,7 @@ from avsbg.benchmarks.results.schema import Measurement, Metric, Ran, write_rows
 from avsbg.export.engine.api import import_tensorrt
 from avsbg.export.engine.builder import parse_onnx
 from avsbg.export.engine.layers import LOG_LINE, NODE
-from avsbg.export.engine.plugin_graph import write_plugin_graph
+from avsbg.export.plugin_graph import write_plugin_graph
 from avsbg.export.precision.graphs import add_graph
 from avsbg.runtime.backends.tensorrt.engine import load_plugin
 from avsbg.runtime.backends.tensorrt.logger import message_log

@@ -23,6 +23,7 @@ from avsbg.model import NETWORKS
 from tools import command
 
 _GRAPHS = ("export/graphs.py", "export/exporter.py", "export/merges.py", "export/optimise.py", "export/editor.py")
+_ENGINES = ("export/engine", "export/plugin_graph.py", "export/precision", "runtime/native/tensorrt")
 _TIMED = ("benchmarks/measure/runner.py", "benchmarks/measure/sampling.py", "benchmarks/measure/workloads.py")
 _BACKENDS = ("runtime/backends", "runtime/native/onnxruntime")
 # Kind of rows -> files and folders that decide on their figures, beside the network's own file and its operators.
@@ -35,7 +36,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
         "benchmarks/measure/operator_cases.py",
     ),
     "operator-clip": ("runtime/native/onnxruntime", "benchmarks/measure/operator.py"),
-    "operator-copies": (*_GRAPHS, "export/operators.py", "tools/operator_copies.py"),
+    "operator-copies": (*_GRAPHS, "export/operators.py", "export/plugin_graph.py", "tools/operator_copies.py"),
     "stream-rate": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
     "stream-pairs": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
     "stream-difference": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "benchmarks/measure/streaming.py"),
@@ -49,8 +50,8 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "accuracy": (*_GRAPHS, "export/precision", *_BACKENDS, "model/training/metrics.py", "model/trained"),
     "interval-coverage": ("benchmarks/results/trust.py", "benchmarks/results/statistics.py"),
     "ablation": ("model/training", "tools/ablations.py"),
-    "engine": (*_GRAPHS, "export/engine", "export/precision", "runtime/native/tensorrt"),
-    "engine-failure": (*_GRAPHS, "export/engine", "export/precision", "runtime/native/tensorrt"),
+    "engine": (*_GRAPHS, *_ENGINES),
+    "engine-failure": (*_GRAPHS, *_ENGINES),
     "activation-memory": (*_GRAPHS, "export/precision", "tools/activation_memory.py"),
     **dict.fromkeys(
         ("gpu-counter", "gpu-failure", "gpu-operator", "gpu-rate", "gpu-stage"), ("runtime/native/cuda", "scripts/gpu")

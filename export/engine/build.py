@@ -13,9 +13,9 @@ from avsbg.export.engine.api import choose_device, import_tensorrt, validate_bui
 from avsbg.export.engine.builder import Progress, build_engine
 from avsbg.export.engine.commands import command_lines
 from avsbg.export.engine.layers import compare_types, count_types, name_sources, realised_types
-from avsbg.export.engine.plugin_graph import count_single_stages, write_plugin_graph
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.external_data import check_external_data
+from avsbg.export.plugin_graph import count_single_stages, write_plugin_graph
 from avsbg.export.precision.accuracy import measure_accuracy
 from avsbg.export.precision.graphs import add_graph, expected_types, quantized_graph
 from avsbg.native_library import native_library

@@ -18,9 +18,9 @@ import onnx
 from avsbg.errors import AvsbgError
 from avsbg.export.engine.api import TensorRT, configure, save_timing_cache
 from avsbg.export.engine.layers import Layer, layers_from_inspector, layers_from_log
-from avsbg.export.engine.plugin_graph import PLUGIN_DOMAIN
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.export.operators import DOMAIN
+from avsbg.export.plugin_graph import PLUGIN_DOMAIN
 from avsbg.runtime.backends.tensorrt.engine import (
     PLUGIN_NAMESPACE,
     PLUGIN_OPERATORS,

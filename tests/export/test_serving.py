@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
+from avsbg.export.plugin_graph import PLUGIN_DOMAIN
 from avsbg.export.precision.graphs import add_graph
 from avsbg.native_library import NativeLibraryError
 from avsbg.runtime.backends import BackendSpec
@@ -175,6 +177,13 @@ def test_configurations_are_those_of_the_servers_schema(export_once: Callable, t
         assert {"libavsbg_tensorrt.so", "libavsbg_tensorrt_register.so"} <= {
             one.name for one in (clip / "lib").iterdir()
         }
+        # As of `avsbg build`: no function bodies, and one node of the plugin, which takes the maps of all stages.
+        for folder, maps in ((clip, 4), (stream, 8)):
+            model = onnx.load(str(folder / "graph/model.onnx"), load_external_data=False)
+            ours = [node for node in model.graph.node if node.domain == PLUGIN_DOMAIN]
+            assert not model.functions and [node.op_type for node in ours] == ["MeanCorrelations"]
+            assert len(ours[0].input) == maps
+        assert list(ours[0].input) == [f"decode/{map_}.{n}" for n in range(4) for map_ in ("fused", "partner")]
 
 
 def test_the_script_that_builds_an_engine_names_every_input(export_once, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from avsbg.export.engine.plugin_graph import _MOST_STAGES, PLUGIN_DOMAIN, write_plugin_graph
+from avsbg.export.plugin_graph import _MOST_STAGES, PLUGIN_DOMAIN, write_plugin_graph
 from fixtures import ROOT
 from fixtures.operator_graphs import means
 
