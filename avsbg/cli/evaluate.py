@@ -198,11 +198,13 @@ def _torch_predictor(
     predict = checkpoint_predictor(
         variant, weights, audio_encoder=audio_encoder, audio_weights=audio_weights, device=device
     )
+    on_kernels = device.type == "cuda" and variant.motion and variant.form == "efficient" and not options["composite"]
+    ran = {"version": torch.__version__, "device": str(device), "operator": "native" if on_kernels else variant.form}
     description = {
         "variant": variant.to_dict(),
         "weights": str(weights),
         "audio_encoder": audio_encoder,
-        "backend": {"backend": "torch", "version": torch.__version__, "device": str(device), "precision": "fp32"},
+        "backend": {"backend": "torch", **ran, "precision": "fp32"},
     }
     with composite() if options["composite"] else nullcontext():
         yield predict, description

@@ -22,12 +22,12 @@ EVERYTHING: dict[str, Any] = {
 
 @pytest.mark.parametrize("options", [{}, {"precision": "tf32", "operator": "plain"}, EVERYTHING])
 def test_polygraphy_takes_the_command(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    """Its own parser, up to where TensorRT would be needed; it ends with an error at an option that it does not have."""
+    """Its own parser, up to where TensorRT would be needed; an option that it does not have is an error."""
     from polygraphy.tools._main import main
     from polygraphy.tools.convert.convert import Convert
 
     asked: list[Any] = []
-    monkeypatch.setattr(Convert, "run_impl", lambda self, arguments: asked.append(arguments))
+    monkeypatch.setattr(Convert, "run_impl", lambda _, arguments: asked.append(arguments))
     request = EngineRequest(**{"backend": "tensorrt", "precision": "fp16", **options})
     program, *arguments = shlex.split(command_lines(request, "clip.onnx", PROFILE)["polygraphy"])
     assert program == "polygraphy" and not main(arguments)

@@ -129,12 +129,13 @@ def test_the_loss_falls_and_the_best_epoch_is_kept(data, tmp_path):
     scores = [row["miou"] for row in rows if row["kind"] == "epoch"]
     assert result.score.miou == max(scores)
     assert scores[result.epoch - 1] == max(scores)
-    command = ["eval", str(tmp_path / "run"), "--data", str(data), "--task", "s4", "--split", "val"]
+    command = ["eval", str(tmp_path / "run"), "--data", str(data), "--task", "s4", "--split", "val", "--device", "cpu"]
     scored = run_avsbg(*command, "--json", tmp_path / "scores.json")
     assert scored.code == 0, scored.output
-    assert json.loads((tmp_path / "scores.json").read_text())["per_clip"]["miou"] == pytest.approx(
-        max(scores), abs=1e-6
-    )
+    document = json.loads((tmp_path / "scores.json").read_text())
+    assert document["per_clip"]["miou"] == pytest.approx(max(scores), abs=1e-6)
+    ran, form = document["model"]["backend"], document["model"]["variant"]["form"]
+    assert (ran["device"], ran["operator"]) == ("cpu", form)
 
 
 def _gradients(data, micro_batch, tmp_path):
