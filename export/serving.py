@@ -181,7 +181,7 @@ def write_graph_repository(
             spec=spec, libraries=libraries, replace=replace,
         )
     ]  # fmt: skip
-    if {"encode", "decode"} <= set(bundle.manifest.graphs):
+    if bundle.manifest.has_stream:
         encode = _graph(bundle, "encode", spec, implementation)
         step = build_step(bundle, encode, _graph(bundle, "decode", spec, implementation))
         config = stream_config(step.inputs, step.outputs, options, executed, step.states, keeps_streams=False)

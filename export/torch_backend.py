@@ -167,8 +167,8 @@ class TorchBackend(Backend):
         encoder = create_audio_encoder(self.bundle.manifest.weights.audio_encoder) if needed else None
         module = ClipGraph(build(self._variant), audio, encoder)
         # A stream's graphs hold a part of the weights each, the clip's all of them.
-        streams = GraphName.parse(self.graph).role in ("encode", "decode")
-        load_graph_weights(module, read_graph_weights(self.bundle, "clip" if streams else self.graph))
+        graph = "clip" if GraphName.parse(self.graph).is_of_stream else self.graph
+        load_graph_weights(module, read_graph_weights(self.bundle, graph))
         self._module = graph_module(module, self.graph).to(self._device)
         if self._threads is not None:
             torch.set_num_threads(self._threads)

@@ -30,7 +30,7 @@ from avsbg.native_library import NativeLibraryError, native_library
 from avsbg.runtime.backends.base import Backend, Inputs
 from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.graph_name import STREAM_ROLES, GraphName
 from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.device.gpu import read_cuda_driver
 from avsbg.runtime.device.system_files import processor_name
@@ -129,7 +129,7 @@ def list_candidates(
 ) -> tuple[list[BackendSpec], dict[str, str]]:
     """The backends that may be able to run a bundle here, and the reason for each that cannot."""
     graphs = bundle.manifest.graphs
-    names = ("encode", "decode") if role == "stream" else ("clip",)
+    names = STREAM_ROLES if role == "stream" else ("clip",)
     needs_operator = any(graphs[name].operator == "custom" for name in names if name in graphs)
     # A graph without our operator is plain, and no implementation is to be named.
     implementation = OperatorImplementation.FUNCTION if needs_operator else None

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from avsbg.runtime.bundle.precision import PRECISIONS
 from avsbg.runtime.bundle.record_types import Precision
 
-ROLES = ("clip", "encode", "decode")
+STREAM_ROLES = ("encode", "decode")
+ROLES = ("clip", *STREAM_ROLES)
 _PLAIN = "plain"
 REST = "rest-"
 
@@ -38,6 +39,11 @@ class GraphName:
         rest = f"{REST}{self.rest}" if self.rest else ""
         parts = [self.role, _PLAIN if self.is_plain else "", rest, "" if self.precision == "fp32" else self.precision]
         return ".".join(filter(None, parts))
+
+    @property
+    def is_of_stream(self) -> bool:
+        """Whether it is one of a stream's graphs."""
+        return self.role in STREAM_ROLES
 
     @property
     def file(self) -> str:

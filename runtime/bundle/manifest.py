@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from avsbg.runtime.bundle.engine_record import AccuracyRecord, EngineRecord
+from avsbg.runtime.bundle.graph_name import STREAM_ROLES
 from avsbg.runtime.bundle.quantisation_record import QuantisationRecord
 from avsbg.runtime.bundle.record_types import (
     Count,
@@ -220,6 +221,11 @@ class Manifest(Record):
         """Whether masks depend on sound: not those of a variant without audio, nor of graphs that take none."""
         inputs = {tensor.name for graph in self.graphs.values() for tensor in graph.inputs}
         return self.variant.get("audio") is not False and self.clip.audio in inputs
+
+    @property
+    def has_stream(self) -> bool:
+        """Whether there are the graphs of a stream."""
+        return self.graphs.keys() >= set(STREAM_ROLES)
 
     @model_validator(mode="after")
     def _files_are_listed(self) -> Manifest:

@@ -43,7 +43,6 @@ from avsbg.runtime.streaming.stream import Spacing, Stream
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-STREAM_GRAPHS = frozenset({"encode", "decode"})
 logger = logging.getLogger("avsbg.model")
 
 
@@ -92,7 +91,7 @@ class Model:
     @property
     def has_stream(self) -> bool:
         """Whether the bundle has the graphs of a stream."""
-        return self.bundle.manifest.graphs.keys() >= STREAM_GRAPHS
+        return self.bundle.manifest.has_stream
 
     @cached_property
     def clip_backend(self) -> Backend:

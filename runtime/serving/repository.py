@@ -67,7 +67,7 @@ def write_python_repository(
     BackendSpec.parse(backend)
     executed = {"backend": "python", "parameters": parameters(backend=backend, threads=threads)}
     configs = [("ClipModel", clip_config(bundle.graph("clip"), options, executed))]
-    if {"encode", "decode"} <= set(bundle.manifest.graphs):
+    if bundle.manifest.has_stream:
         inputs, outputs = bundle.graph("encode").inputs, (*bundle.graph("decode").outputs, *_TOLD)
         configs.append(("StreamModel", stream_config(inputs, outputs, options, executed)))
     written: list[Path] = []

@@ -199,7 +199,7 @@ class TritonBackend(Backend):
     def _check_contract(self) -> None:
         """Check that the server's model takes and returns what the bundle's graphs do."""
         graphs = self.bundle.manifest.graphs
-        if self.is_stream and not {"encode", "decode"} <= set(graphs):
+        if self.is_stream and not self.bundle.manifest.has_stream:
             raise BackendError(f"{self.model} is a model of streams, and {self.bundle.path} has no graphs for them.")
         taken, given = (graphs["encode"], graphs["decode"]) if self.is_stream else (self.contract, self.contract)
         for side, records in (("input", taken.inputs), ("output", given.outputs)):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.backends import BackendSpec, create
 from avsbg.runtime.backends.base import FAILED, Backend, DeviceTensor, Inputs, Results
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.bundle.graph_name import GraphName
+from avsbg.runtime.bundle.graph_name import STREAM_ROLES, GraphName
 from avsbg.runtime.errors import BackendError
 from avsbg.runtime.media.log_mel import PATCH_HOP, PATCH_SAMPLES, log_mel
 
@@ -35,7 +35,7 @@ def is_feature(tensor: str) -> bool:
 
 def check_pair(encode: Backend, decode: Backend) -> None:
     """Check that two backends are of a stream's two graphs, and that one's features are what the other takes."""
-    if (GraphName.parse(encode.graph).role, GraphName.parse(decode.graph).role) != ("encode", "decode"):
+    if (GraphName.parse(encode.graph).role, GraphName.parse(decode.graph).role) != STREAM_ROLES:
         raise BackendError(f"a stream takes the graphs encode and decode, not {encode.graph} and {decode.graph}.")
     made = {tensor.name: tensor for tensor in encode.contract.outputs}
     for tensor in decode.contract.inputs:
@@ -226,7 +226,7 @@ class StreamedClip(Backend):
 
 def check_streams(bundle: Bundle) -> None:
     """Check that a bundle has the graphs of a stream, or raise a `BackendError` that says why not and what to do."""
-    if {"encode", "decode"} <= set(bundle.manifest.graphs):
+    if bundle.manifest.has_stream:
         return
     if (reason := bundle.manifest.mixes_frames) is not None:
         raise BackendError(

@@ -94,15 +94,14 @@ def list_cases(bundle: Bundle, driver: CudaDriver) -> list[VerifyCase]:
     `driver` is that of this machine.
     """
     taken = {tensor.name for record in bundle.manifest.vectors for tensor in record.inputs}
-    graphs, engines = bundle.manifest.graphs.items(), bundle.manifest.engines.items()
-    fed = [(name, graph) for name, graph in graphs if {tensor.name for tensor in graph.inputs} == taken]
-    found = [case for name, graph in fed if not _is_of_stream(name) for case in _graph_cases(name, graph)]
-    found += [_engine_case(name, engine, driver) for name, engine in engines if not _is_of_stream(engine.graph)]
+    found: list[VerifyCase] = []
+    for name, graph in bundle.manifest.graphs.items():
+        if {tensor.name for tensor in graph.inputs} == taken and not GraphName.parse(name).is_of_stream:
+            found += _graph_cases(name, graph)
+    for name, engine in bundle.manifest.engines.items():
+        if not GraphName.parse(engine.graph).is_of_stream:
+            found.append(_engine_case(name, engine, driver))
     return found + _stream_graphs(bundle) + _stream_engines(bundle, driver)
-
-
-def _is_of_stream(graph: str) -> bool:
-    return GraphName.parse(graph).role in ("encode", "decode")
 
 
 def _graph_cases(name: str, graph: GraphRecord) -> list[VerifyCase]:

@@ -201,7 +201,7 @@ class OnnxRuntimeBackend(Backend):
             # ONNX Runtime's (1.32) fusion of QuantizeLinear and DequantizeLinear around float16 computes other
             # numbers than the graph says: with AVS-BG, PVT-v2-b5, an error of 0.13 in the logits in place of 0.05.
             options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if GraphName.parse(self.graph).role in ("encode", "decode"):
+        if GraphName.parse(self.graph).is_of_stream:
             # The two graphs of a stream take turns, each with threads of its own: those of the one that has answered
             # would go on spinning on the cores that the other needs. Within a graph of one frame, whose operators are
             # short, 50 microseconds bridge the time from one to the next.

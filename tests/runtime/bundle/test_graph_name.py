@@ -29,6 +29,7 @@ def test_a_name_is_what_its_parts_make(text: str, name: GraphName) -> None:
     assert GraphName.parse(text) == name
     assert str(name) == text
     assert name.file == f"{text}.onnx"
+    assert name.is_of_stream == text.startswith(("encode", "decode"))
 
 
 def test_other_copies_of_a_graph() -> None:
