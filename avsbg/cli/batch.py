@@ -12,6 +12,7 @@ from avsbg.cli.options import (
     Backend,
     BundlePath,
     Device,
+    Hwaccel,
     Implementation,
     Masks,
     Mode,
@@ -60,6 +61,7 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     rle: RunLengths = False,
     no_overlay: NoOverlay = False,
     mode: Mode = None,
+    hwaccel: Hwaccel = None,
     device: Device = None,
     threads: Threads = None,
     overwrite: Overwrite = False,
@@ -97,7 +99,7 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     # Workers share a machine: by default each takes the threads that it was given processors for.
     how: dict[str, Any] = {"device": device, "threads": threads or (max(1, int(cpus)) if engine == "ray" else None)}
     network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, live=False, **how)
-    options = Options(threshold, no_sound, masks, rle, False, not no_overlay)
+    options = Options(threshold, no_sound, masks, rle, False, not no_overlay, hwaccel=hwaccel)
     job = Job(network, options, place, overwrite)
     with interruptible(), ProgressBars() as bars:
         done = 0

@@ -91,6 +91,14 @@ Mode = Annotated[
         "`avsbg export --stream`. By default clip for files, and stream for live sources if the bundle has the graphs."
     ),
 ]
+Hwaccel = Annotated[
+    str | None,
+    Option(
+        metavar="KIND[:DEVICE]",
+        help="Decode frames on hardware, as FFmpeg names it: cuda, vaapi:/dev/dri/renderD128. By default on the "
+        "processor.",
+    ),
+]
 Threshold = Annotated[float, Option(metavar="P", help="A pixel sounds where its probability exceeds this.")]
 NoSound = Annotated[bool, Option("--no-sound", help="Give the network silence in place of the sound track.")]
 Masks = Annotated[

@@ -16,6 +16,7 @@ from avsbg.cli.options import (
     BundlePath,
     Device,
     Engine,
+    Hwaccel,
     Implementation,
     Masks,
     Mode,
@@ -95,6 +96,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         bool,
         Option("--skip-damaged", help="Skip and count frames and sound that cannot be decoded."),
     ] = False,
+    hwaccel: Hwaccel = None,
     device: Device = None,
     threads: Threads = None,
     engine: Engine = None,
@@ -117,7 +119,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     tracks = video_track, audio_track
     chosen: Any = int(rate) if rate.isdecimal() else rate
     options = Options(
-        threshold, no_sound, masks, rle, probabilities, not no_overlay, *tracks, skip_damaged, chosen, interpolate
+        *(threshold, no_sound, masks, rle, probabilities, not no_overlay),
+        *(*tracks, skip_damaged, chosen, interpolate, hwaccel),
     )
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import UNTAGGED, ColourTags, read_colour, read_pixel_aspect
 from avsbg.runtime.media.clock import Clock, find_clock, has_steps, packet_time
+from avsbg.runtime.media.hwaccel import SOFTWARE, check_accelerated, open_container
 from avsbg.runtime.media.orientation import UPRIGHT, Orientation, orientation_of
 from avsbg.runtime.media.tracks import USUAL, Kind, Track, TrackNumbers, Tracks, choose_tracks, tagged_duration
 
@@ -58,6 +59,7 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)  # width of a pixel by its height, as displayed
     colour: ColourTags = UNTAGGED
     mean_rate: Fraction | None = field(default=None, compare=False)  # frames per second on average, as the file has it
+    hwaccel: str | None = None  # the hardware decoder of its frames, as `create_hwaccel` names it; None for software
 
     @property
     def has_audio(self) -> bool:
@@ -75,13 +77,16 @@ class Damage:
     cut_short: bool = False  # the file ends before the end that it states
 
 
-def probe(path: Path, numbers: TrackNumbers = USUAL, damage: Damage | None = None) -> VideoInfo:
+def probe(
+    path: Path, numbers: TrackNumbers = USUAL, damage: Damage | None = None, hwaccel: str | None = None
+) -> VideoInfo:
     """Describe the video file at `path`.
 
     Args:
         path: the file.
         numbers: the tracks to read.
         damage: pass over what cannot be decoded.
+        hwaccel: the hardware decoder that later decodes its frames; here one is decoded in software.
 
     Raises:
         MediaError: it is missing, is not a video, or has no frames; or a track that was asked for cannot be read.
@@ -113,6 +118,7 @@ def probe(path: Path, numbers: TrackNumbers = USUAL, damage: Damage | None = Non
             read_pixel_aspect(stream, orientation),
             read_colour(first, stream),
             Fraction(stream.average_rate) if stream.average_rate else None,
+            hwaccel,
         )
 
 
@@ -125,22 +131,24 @@ def _find_clock(path: Path, tracks: Tracks) -> Clock:
             return Clock()
 
 
-def open_media(path: Path | str) -> Any:
+def open_media(path: Path | str, hwaccel: str | None = None) -> Any:
     """Open a media file as an `av` input container, with FFmpeg's protocols other than plain files switched off.
 
-    It is a `MediaError` if it is missing or not a media file.
+    It is a `MediaError` if it is missing or not a media file, or if there is no such hardware decoder for its frames.
     """
     path = Path(path)
     if not path.exists():
         raise MediaError(f"there is no video at {path}.")
     if not path.is_file():
         raise MediaError(f"{path} is not a file.")
-    return _open(path)
+    return _open(path, hwaccel=hwaccel)
 
 
-def open_video(video: VideoInfo) -> Any:
+def open_video(video: VideoInfo, hwaccel: str | None = None) -> Any:
     """Open a file that was probed as `open_media` does, or faster, by its header alone, where that suffices."""
-    return _open(Path(video.path), by_header=True) if video.header_suffices else open_media(video.path)
+    if video.header_suffices:
+        return _open(Path(video.path), by_header=True, hwaccel=hwaccel)
+    return open_media(video.path, hwaccel)
 
 
 def _open_by_header(path: Path) -> tuple[Any, bool]:
@@ -163,10 +171,10 @@ def _open_by_header(path: Path) -> tuple[Any, bool]:
     return open_media(path), False
 
 
-def _open(path: Path, *, by_header: bool = False) -> Any:
+def _open(path: Path, *, by_header: bool = False, hwaccel: str | None = None) -> Any:
     options = {"protocol_whitelist": "file", **({"probesize": "32"} if by_header else {})}
     try:
-        return av.open(str(path.resolve()), format="mp4" if by_header else None, options=options)
+        return open_container(str(path.resolve()), hwaccel, format="mp4" if by_header else None, options=options)
     except av.FFmpegError as error:
         hint = "It may be truncated or of a kind that FFmpeg does not know."
         raise MediaError(f"{path} cannot be read as a video: {error.strerror}.", hint) from error
@@ -196,11 +204,16 @@ def fit_frame(frame: Any, video: VideoInfo) -> Any:
     return fitting
 
 
-def open_track(container: Any, track: Track) -> Any:
-    """The stream of a track in an open container; its decoder takes as many threads as FFmpeg chooses."""
+def open_track(container: Any, track: Track, hwaccel: str | None = None) -> Any:
+    """The stream of a track in an open container; its decoder takes as many threads as FFmpeg chooses.
+
+    It is a `MediaError` if `hwaccel`, with which the container was opened, does not decode the frames of the track.
+    """
     stream = container.streams[track.index]
     if stream.type == "video":
-        stream.thread_type = "AUTO"
+        if hwaccel is not None:
+            check_accelerated(stream, hwaccel)
+        stream.thread_type = "AUTO" if hwaccel is None else "NONE"  # a device has no use for several frames at a time
     return stream
 
 
@@ -283,9 +296,10 @@ def decode_packets(packets: Iterable[Any], path: Path | str, damage: Damage | No
             if damage is None or kind not in damage.tolerated:
                 what = f"the sound of {path}" if kind == "audio" else path
                 problem = f"{what} cannot be decoded past {reached.get(kind, 0):.2f} s: {error.strerror}."
-                raise MediaError(
-                    problem, f"{REPAIR} `avsbg run --skip-damaged` passes over what is damaged."
-                ) from error
+                hint = f"{REPAIR} `avsbg run --skip-damaged` passes over what is damaged."
+                if kind == "video" and packet.stream.codec_context.is_hwaccel:
+                    hint = f"The device may not decode this kind of {packet.stream.codec_context.name}. {SOFTWARE}"
+                raise MediaError(problem, hint) from error
             setattr(damage, kind, getattr(damage, kind) + 1)
             continue
         for frame in frames:

@@ -21,6 +21,7 @@ from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import read_colour, read_pixel_aspect
 from avsbg.runtime.media.audio import Aligner, order_frames
 from avsbg.runtime.media.container import VideoInfo, displayed, fit_frame, frame_length, open_track, time_of
+from avsbg.runtime.media.hwaccel import create_hwaccel, open_container
 from avsbg.runtime.media.orientation import orientation_of
 from avsbg.runtime.media.places import Place, Places
 from avsbg.runtime.media.samples import Sample, SoundWindows, place_samples, resize
@@ -56,7 +57,8 @@ class LiveReader:
     """An open live source. Use it as a context manager.
 
     Its frames and sound may come from one `source`, or from a camera and a `microphone`, whose time stamps are then
-    those of the wall clock. It ends after `duration` seconds, or when `stop` is set.
+    those of the wall clock. It ends after `duration` seconds, or when `stop` is set. `hwaccel`
+    names the hardware decoder of its frames, as `create_hwaccel` takes it.
     """
 
     video: VideoInfo  # valid inside the block
@@ -69,16 +71,19 @@ class LiveReader:
         stop: threading.Event,
         duration: float | None,
         numbers: TrackNumbers = USUAL,
+        hwaccel: str | None = None,
     ) -> None:
         self.counters = LiveCounters()
         self.failure: MediaError | None = None  # why it ended, if it was not meant to
         self._source, self._microphone = source, microphone
-        self._stop, self._duration, self._numbers = stop, duration, numbers
+        self._stop, self._duration, self._numbers, self._hwaccel = stop, duration, numbers, hwaccel
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._containers = [stack.enter_context(_open(each)) for each in (self._source, self._microphone) if each]
+            self._containers = [stack.enter_context(_open(self._source, self._hwaccel))]
+            if self._microphone is not None:
+                self._containers.append(stack.enter_context(_open(self._microphone)))
             name = self._source.name
             tracks = choose_tracks(self._containers[0], name, self._numbers)
             if self._microphone is not None:
@@ -88,7 +93,7 @@ class LiveReader:
                     hint = "A microphone is named like alsa:default."
                     raise MediaError(f"{self._microphone.name} gives no sound.", hint)
                 tracks = Tracks(tracks.video, sound)
-            self._video = open_track(self._containers[0], tracks.video)
+            self._video = open_track(self._containers[0], tracks.video, self._hwaccel)
             self._audio = None if tracks.audio is None else open_track(self._containers[-1], tracks.audio)
             self._tracks = [track for track in (self._video, self._audio) if track is not None]
             self._decoders = {track.type: track.codec_context for track in self._tracks}
@@ -101,7 +106,7 @@ class LiveReader:
             mean = self._video.average_rate
             self.video = VideoInfo(
                 name, *size, None, time_of(first, name), None, tracks, orientation, pixel_aspect=aspect, colour=colour,
-                mean_rate=Fraction(mean) if mean else None,
+                mean_rate=Fraction(mean) if mean else None, hwaccel=self._hwaccel,
             )  # fmt: skip
             self._stack = stack.pop_all()
         return self
@@ -208,7 +213,7 @@ class LiveReader:
         yield from order_frames(self._overlay_frames(packets), self._source.name)
 
     def _overlay_frames(self, packets: Channel[Any]) -> Iterator[Any]:
-        decoder = copy_decoder(self._video)
+        decoder = copy_decoder(self._video, self._hwaccel)
         for item in packets:
             if not isinstance(item, av.AudioFrame):
                 yield from (fit_frame(frame, self.video) for frame in self._decode(decoder, item))
@@ -328,29 +333,29 @@ PARAMETERS = ("codec_tag", "width", "height", "pix_fmt", "bits_per_coded_sample"
 COLOUR_PARAMETERS = ("color_range", "colorspace", "color_primaries", "color_trc")
 
 
-def copy_decoder(track: Any) -> Any:
+def copy_decoder(track: Any, hwaccel: str | None = None) -> Any:
     """A second decoder of a video track, for those who decode its packets on their own.
 
     The display matrix is none of a decoder's parameters, so that its frames carry that of their packets alone.
     """
     original = track.codec_context
-    decoder: Any = av.CodecContext.create(original.codec, "r")
+    decoder: Any = av.CodecContext.create(original.codec, "r", None if hwaccel is None else create_hwaccel(hwaccel))
     if original.extradata:
         decoder.extradata = original.extradata
     for name in PARAMETERS + COLOUR_PARAMETERS:
         setattr(decoder, name, getattr(original, name))
-    decoder.thread_type = "AUTO"
+    decoder.thread_type = original.thread_type
     return decoder
 
 
-def _open(source: LiveSource) -> Any:
+def _open(source: LiveSource, hwaccel: str | None = None) -> Any:
     options = dict(source.options)
     if source.device is None:
         options["protocol_whitelist"] = WHITELIST
     elif source.device == "v4l2":
         options.setdefault("timestamps", "abs")  # the clock that ALSA's time stamps are of
     try:
-        return av.open(source.address, format=source.device, options=options, timeout=TIMEOUT)
+        return open_container(source.address, hwaccel, format=source.device, options=options, timeout=TIMEOUT)
     except (av.FFmpegError, ValueError, OSError) as error:
         reason = getattr(error, "strerror", None) or error
         hint = "Check that the device is there, that you may read it, and that nobody else does."

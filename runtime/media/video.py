@@ -65,8 +65,8 @@ def choose_frames(
         rate: of masks a second.
     """
     places = Places(rate, clip_seconds, offset, video.rate)
-    with media.open_video(video) as container:
-        stream = media.open_track(container, video.tracks.video)
+    with media.open_video(video, video.hwaccel) as container:
+        stream = media.open_track(container, video.tracks.video, video.hwaccel)
         # One for each processor. FFmpeg's own choice is one more, which is measurably slower.
         stream.codec_context.thread_count = min(MOST_THREADS, len(usable_cores()))
         number, limit, last = 0, 0, None

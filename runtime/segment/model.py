@@ -141,6 +141,7 @@ class Model:
         silent: bool = False,
         stream: bool | None = None,
         rate: MaskRate = 1,
+        hwaccel: str | None = None,
     ) -> Iterator[FrameMask]:
         """Segment a video file or a live source, as `avsbg run` does.
 
@@ -150,6 +151,7 @@ class Model:
             silent: give the network silence in place of the sound.
             stream: frame by frame in place of clips; None for live sources if the bundle has the graphs.
             rate: masks a second, a whole number; of a file `every-frame` too.
+            hwaccel: the hardware decoder of the frames, such as `cuda` or `vaapi:/dev/dri/renderD128`.
 
         Returns:
             The masks, as they become final, in order. A live source goes on until it ends or the iteration does. One
@@ -157,12 +159,12 @@ class Model:
             rate falls, and then the oldest seconds are lost.
 
         Raises:
-            MediaError: the source cannot be read, or lacks the sound that the network uses.
+            MediaError: the source cannot be read, lacks the sound that the network uses, or there is no such decoder.
             BackendError: the backend cannot be opened, or the network failed.
             BundleError: the bundle was updated before its backend was open.
         """
         parsed = parse_source(str(source))
-        options = Options(threshold=threshold, silent=silent, rate=rate)
+        options = Options(threshold=threshold, silent=silent, rate=rate, hwaccel=hwaccel)
         segmenter = self.segmenter(stream=stream, live=isinstance(parsed, LiveSource), rate=rate)
         return self._masks(segmenter, parsed, options)
 
@@ -181,7 +183,7 @@ class Model:
         with ExitStack() as stack:
             if isinstance(source, LiveSource):
                 stop = threading.Event()
-                reader = stack.enter_context(LiveReader(source, None, stop=stop, duration=None))
+                reader = stack.enter_context(LiveReader(source, None, stop=stop, duration=None, hwaccel=options.hwaccel))
                 if not reader.video.has_audio and manifest.uses_audio and not options.silent:
                     raise MediaError(f"{source.name} has no sound, and the network uses audio.", "Use silent=True.")
                 rate = choose_rate(segmenter, options, reader.video.mean_rate).masks
@@ -190,7 +192,7 @@ class Model:
                 samples: Iterator[Sample] = stack.enter_context(ahead)
                 stack.callback(stop.set)
             else:
-                video = probe(source)
+                video = probe(source, hwaccel=options.hwaccel)
                 rate = choose_rate(segmenter, options, video.rate or video.mean_rate).masks
                 samples = read_samples(video, manifest, silent=options.silent, rate=rate)
             segmenter.reset()

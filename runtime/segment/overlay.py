@@ -222,8 +222,9 @@ def write_overlay(
 
 def decode_all(video: VideoInfo, damage: Damage | None = None) -> Iterator[Any]:
     """The decoded frames and sound of a file, in its order; with `damage`, less what cannot be decoded."""
-    with open_media(video.path) as source:
-        tracks = [open_track(source, track) for track in (video.tracks.video, video.tracks.audio) if track is not None]
+    with open_media(video.path, video.hwaccel) as source:
+        wanted = filter(None, (video.tracks.video, video.tracks.audio))
+        tracks = [open_track(source, track, video.hwaccel) for track in wanted]
         for frame in order_frames(decode(source, video, *tracks, damage=damage), str(video.path)):
             yield frame if isinstance(frame, av.AudioFrame) else fit_frame(frame, video)
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from avsbg.progress import Progress
 from avsbg.runtime.errors import EmptySourceError, MediaError
 from avsbg.runtime.media.container import VideoInfo
+from avsbg.runtime.media.hwaccel import create_hwaccel
 from avsbg.runtime.media.places import EVERY_FRAME, MaskRate, Places, masks_a_second
 from avsbg.runtime.media.samples import Sample
 from avsbg.runtime.media.tracks import TrackNumbers
@@ -42,7 +43,7 @@ RateOption: TypeAlias = MaskRate | Literal["auto"]
 
 @dataclass(frozen=True)
 class Options:
-    """Outputs for a video; it is a `MediaError` if the threshold is out of range."""
+    """Outputs for a video, and how it is read; it is a `MediaError` if a value is none that there is."""
 
     threshold: float = 0.5  # a pixel sounds where its probability exceeds this
     silent: bool = False  # give the network silence in place of the soundtrack
@@ -55,6 +56,7 @@ class Options:
     skip_damaged: bool = False  # pass over what cannot be decoded
     rate: RateOption = 1  # masks a second; `auto`: one, and in the overlay as many as this machine has time for
     interpolate: bool = False  # in the overlay and the mask video, between masks: linear in time
+    hwaccel: str | None = None  # the hardware decoder of frames, as `create_hwaccel` names it
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.threshold < 1.0:
@@ -65,6 +67,8 @@ class Options:
             raise MediaError(f"{self.rate!r} is no rate of masks.", f"Give a whole number, {EVERY_FRAME} or {AUTO}.")
         if self.interpolate:
             self._check_interpolation()
+        if self.hwaccel is not None:
+            create_hwaccel(self.hwaccel)
 
     def _check_interpolation(self) -> None:
         if self.rate == EVERY_FRAME:

@@ -77,7 +77,7 @@ def segment_video(
     unheard = None if manifest.uses_audio and not options.silent else Damage(tolerated=("audio",))
     overlay_damage = Damage() if options.skip_damaged else unheard
     # Damage that is skipped here is met again, and counted, when the file is read.
-    video = probe(path, options.track_numbers, Damage() if options.skip_damaged else None)
+    video = probe(path, options.track_numbers, Damage() if options.skip_damaged else None, options.hwaccel)
     rate = choose_rate(segmenter, options, video.rate or video.mean_rate)
     samples = read_samples(video, manifest, silent=options.silent, damage=damage, rate=rate.masks)
     places = make_places(rate.masks, manifest, video.rate, always=options.interpolate)
@@ -176,8 +176,9 @@ def segment_live(
     check_output(output, replace=replace)
     manifest = segmenter.bundle.manifest
     policy = policy or source.policy
-    numbers = options.track_numbers
-    with LiveReader(source, microphone, stop=stop, duration=duration, numbers=numbers) as reader:
+    with LiveReader(
+        source, microphone, stop=stop, duration=duration, numbers=options.track_numbers, hwaccel=options.hwaccel
+    ) as reader:
         if not reader.video.has_audio and manifest.uses_audio and not options.silent:
             hint = "Name a microphone with --microphone, or use --no-sound to run it with silence."
             raise MediaError(f"{source.name} has no sound, and the network uses audio.", hint)
@@ -276,6 +277,7 @@ def write_summary(
 def settings(segmenter: Segmenter, options: Options) -> dict[str, Any]:
     """Settings of a run, as `summary.json` has them."""
     # Settings that earlier versions lacked are left out if they have no effect, so that older outputs are recognised.
-    later = {"video_track": None, "audio_track": None, "skip_damaged": False, "rate": 1, "interpolate": False}
-    chosen = {name: value for name, value in asdict(options).items() if name not in later or value != later[name]}
+    later = {"video_track", "audio_track", "skip_damaged", "rate", "interpolate", "hwaccel"}
+    given = asdict(options)
+    chosen = {name: value for name, value in given.items() if name not in later or value != getattr(Options, name)}
     return {**chosen, "target": segmenter.spec, "stream": segmenter.mode == "stream"}
