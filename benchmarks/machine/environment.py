@@ -88,7 +88,9 @@ class OtherLoad:
         machine, process = psutil.cpu_times(), psutil.Process().cpu_times()
         kinds = ("user", "nice", "system", "irq", "softirq", "steal")
         busy = sum(getattr(machine, kind, 0.0) for kind in kinds)
-        return busy, process.user + process.system, time.monotonic()
+        # Children count once they have ended.
+        own = process.user + process.system + process.children_user + process.children_system
+        return busy, own, time.monotonic()
 
 
 def _commit() -> str | None:

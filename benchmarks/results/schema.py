@@ -40,6 +40,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "served-streams": ({"streams", "frames", "backend"}, {"latency", "masks", "duration"}),
     "collection": ({"videos", "nodes", "killed"}, {"done", "most_results", "files", "differing"}),
     "stream-profile": ({"frames", "weight_bytes"}, {"clip", "encode", "decode"}),
+    "start-up": ({"video", "backend"}, {"first_mask", "imports", "hashing", "session"}),
     "spinning": ({"setting", "frames"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),

@@ -1,9 +1,11 @@
-"""The rows of the front end, of a stream's operators and of the soak: what they hold, not how fast anything was."""
+"""The rows of the front end, of start-up, of a stream's operators and of the soak: their content, no times."""
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import onnx
 import pytest
@@ -11,8 +13,9 @@ import pytest
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.measure import sampling
 from avsbg.runtime.bundle import Bundle
+from fixtures.cli import run_avsbg
 from fixtures.videos import steady, tone, write_video
-from tools import decoding, soak, stream_profile
+from tools import decoding, soak, start_up, stream_profile
 
 
 def test_front_end_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,6 +44,25 @@ def test_a_streams_operators_beside_those_of_its_clip(tiny_stream: Bundle) -> No
     assert row.case["weight_bytes"] == sum(file.stat().st_size for file in weights)
     table = stream_profile.profile_table([row])
     assert "once for 3 frames" in table and "| **together** |" in table
+
+
+def test_start_up_rows(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = subprocess.run
+
+    def run(arguments: tuple[str, ...], **options: Any) -> Any:
+        if arguments[: len(start_up.COMMAND)] != start_up.COMMAND:
+            return original(arguments, **options)
+        result = run_avsbg("run", *arguments[len(start_up.COMMAND) :])
+        return SimpleNamespace(returncode=result.code, stdout=result.out, stderr=result.err)
+
+    monkeypatch.setattr(start_up.subprocess, "run", run)
+    video = write_video(tmp_path / "v.mp4", times=steady(25, 50), sound=tone(2))
+    (row,) = start_up.measure([tiny.path], video, ["onnxruntime"], 1)
+    assert set(row.metrics) == {"first_mask", *start_up.STAGES}
+    assert all(metric.samples[0] > 0 for metric in row.metrics.values())
+    assert "| tiny | `onnxruntime` |" in start_up.start_up_table([row])
+    with pytest.raises(BenchmarkError, match="there is no video"):
+        start_up.measure([tiny.path], tmp_path / "missing.mp4", ["onnxruntime"], 1)
 
 
 def test_soak_counts_what_came_out(tiny: Bundle, tmp_path: Path) -> None:
