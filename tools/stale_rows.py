@@ -43,6 +43,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "stream-profile": (*_GRAPHS, *_BACKENDS, "benchmarks/measure/profile.py", "tools/stream_profile.py"),
     "spinning": (*_GRAPHS, "tools/spinning.py"),
     "stream-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "benchmarks/measure/streaming.py"),
+    "phase-batches": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "tools/phase_batches.py"),
     "start-up": ("avsbg/cli", "avsbg/api.py", "runtime/bundle", *_BACKENDS, "runtime/segment", "tools/start_up.py"),
     "run-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "runtime/segment", "tools/soak.py"),
     "mask-rate": (*_BACKENDS, "runtime/streaming", "runtime/segment", "tools/mask_rates.py"),
