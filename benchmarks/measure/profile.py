@@ -1,6 +1,6 @@
 """A case's time by part of the network, from its backend's profiler.
 
-ONNX Runtime's profiler times its kernels, hooks time the modules of PyTorch; nodes and layers carry the names of the
+The profilers of ONNX Runtime and OpenVINO time their kernels, hooks time the modules of PyTorch; nodes and layers carry the names of the
 modules that they come from. Profiling slows a run down, so its times are never published as latency; what is published
 are their proportions.
 """
@@ -25,6 +25,7 @@ from avsbg.benchmarks.measure.workloads import Workload, random_inputs
 from avsbg.benchmarks.results.schema import Measurement, Metric
 from avsbg.progress import Progress
 from avsbg.runtime.backends.onnxruntime.backend import OnnxRuntimeBackend
+from avsbg.runtime.backends.openvino import OpenVinoBackend
 from avsbg.runtime.bundle import Bundle
 
 WARMUP, RUNS = 2, 5
@@ -60,17 +61,19 @@ class Layer:
 
 def profile(case: BenchmarkCase, clips: int) -> Measurement | None:
     """Profile a case on so many clips; None if its backend has no profiler."""
-    if case.backend not in ("onnxruntime", "torch"):
+    if case.backend not in (profilers := {"onnxruntime": _onnxruntime, "openvino": _openvino, "torch": _torch}):
         return None
-    source, described, runs = (_onnxruntime if case.backend == "onnxruntime" else _torch)(case, clips)
+    source, described, runs = profilers[case.backend](case, clips)
     layers = sorted(runs, key=lambda run: sum(layer.seconds for layer in run))[len(runs) // 2]
     assigned = assign_parts([layer.name for layer in layers])
     parts: defaultdict[str, float] = defaultdict(float)
     named: defaultdict[str, float] = defaultdict(float)
+    kinds: defaultdict[str, float] = defaultdict(float)
     for layer, assigned_part in zip(layers, assigned, strict=True):
         part, seconds = layer.part or assigned_part, layer.seconds / clips
         parts[part] += seconds
         named[f"{part}/{layer.name} ({layer.kind})"] += seconds
+        kinds[layer.kind or layer.name] += seconds
     slowest = dict(sorted(named.items(), key=lambda item: -item[1])[:_SLOWEST])
     return Measurement(
         kind="profile",
@@ -79,6 +82,7 @@ def profile(case: BenchmarkCase, clips: int) -> Measurement | None:
         metrics={
             "time": Metric(unit="s", value=sum(parts.values()), parts=in_order(parts)),
             "layers": Metric(unit="s", parts=slowest),
+            "kinds": Metric(unit="s", parts=dict(sorted(kinds.items(), key=lambda item: -item[1]))),
         },
         ran=describe_bundle(case.bundle, variant=ran_as(case), backend=described),
     )
@@ -197,6 +201,26 @@ def read_trace(events: Sequence[Mapping[str, Any]], origin: Mapping[str, str]) -
 def _node_name(event: str, origin: Mapping[str, str]) -> str:
     name = event.removesuffix("_kernel_time").removeprefix("fused ")
     return origin.get(name.removesuffix("_nchwc"), name) if name.endswith("_nchwc") else name
+
+
+class _ProfiledOpenVino(OpenVinoBackend):
+    """With OpenVINO's counters, which hold the mean of all calls."""
+
+    def _settings(self) -> dict[str, Any]:
+        return {**super()._settings(), "PERF_COUNT": True}
+
+    def read_layers(self) -> list[Layer]:
+        """The layers of the compiled graph that took time, in the order of execution."""
+        counted = [(info, info.real_time.total_seconds()) for info in self._request.get_profiling_info()]
+        return [Layer(info.node_name, info.node_type, seconds) for info, seconds in counted if seconds]
+
+
+def _openvino(case: BenchmarkCase, clips: int) -> _Profiled:
+    with _ProfiledOpenVino(case.bundle, GRAPH, **case.options) as backend:
+        inputs = random_inputs(backend.contract.inputs, clips)
+        for _ in range(WARMUP + RUNS):
+            backend.run(inputs)
+        return "OpenVINO's counters", backend.describe(), [backend.read_layers()]
 
 
 def _torch(case: BenchmarkCase, clips: int) -> _Profiled:

@@ -134,10 +134,8 @@ class OpenVinoBackend(Backend):
             hint = "Install it with `pip install 'avsbg[openvino]'`."
             raise BackendError(f"OpenVINO cannot be imported: {error}.", hint) from error
         path = self.bundle.file(self.contract.file)
-        hint = PRECISIONS[self._rest or self._precision].openvino_hint or "f32"
-        settings = {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
-        if self._threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = self._threads
+        settings = self._settings()
+        hint = settings["INFERENCE_PRECISION_HINT"]
         try:
             core = openvino.Core()
             model = core.read_model(str(path))
@@ -165,6 +163,12 @@ class OpenVinoBackend(Backend):
                 message = f"{asked} was asked for, but no product of the compiled graph executes in it: {found}."
                 raise BackendError(message, "Ask for another precision.")
         self._compiled, self._request = compiled, compiled.create_infer_request()
+
+    def _settings(self) -> dict[str, Any]:
+        """Properties that the graph is compiled with."""
+        hint = PRECISIONS[self._rest or self._precision].openvino_hint or "f32"
+        threads = {} if self._threads is None else {"INFERENCE_NUM_THREADS": self._threads}
+        return {"INFERENCE_PRECISION_HINT": hint, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1, **threads}
 
     def _run(self, inputs: Inputs, outputs: Sequence[str], device_outputs: Collection[str]) -> Results:
         arrays: dict[str, NDArray[Any]] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,25 +146,30 @@ class VideoWorker:
         remove_abandoned(output)
         if not path.is_file():
             raise MediaError(f"there is no video at {path}.")
+        earlier = _earlier(output)
+        # Nobody waits for the hash of a video that is not done yet, however large it is.
+        with ThreadPoolExecutor(1, thread_name_prefix="avsbg-hash") as pool:
+            identity = pool.submit(self._identify, path)
+            if earlier is not None and not self._redo:
+                if earlier.get("video", {}).get("key") == identity.result()["key"]:
+                    return BatchResult(item, "finished before", summary=earlier)
+                problem = f"{output} exists already and is of another video, another bundle or other options."
+                raise MediaError(problem, "Choose another directory, or replace it with --overwrite.")
+            summary = segment_video(
+                self._segmenter, path, output, self._options,
+                replace=self._redo, identify=identity.result, progress=self._progress,
+            )  # fmt: skip
+        return BatchResult(item, "done", summary=summary)
+
+    def _identify(self, path: Path) -> dict[str, str]:
+        """The hash of a video's content, and the key of all that tells a run on it from any other."""
         try:
             content = sha256(path)
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror}.") from error
-        # All that tells a run from any other.
         manifest, settled = self._segmenter.bundle.manifest_sha256, settings(self._segmenter, self._options)
         identity = {"video": content, "bundle": manifest, "options": settled}
-        key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-        earlier = _earlier(output)
-        if earlier is not None and not self._redo:
-            if earlier.get("video", {}).get("key") == key:
-                return BatchResult(item, "finished before", summary=earlier)
-            problem = f"{output} exists already and is of another video, another bundle or other options."
-            raise MediaError(problem, "Choose another directory, or replace it with --overwrite.")
-        summary = segment_video(
-            self._segmenter, path, output, self._options,
-            replace=self._redo, content=content, key=key, progress=self._progress,
-        )  # fmt: skip
-        return BatchResult(item, "done", summary=summary)
+        return {"sha256": content, "key": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()}
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -41,8 +41,7 @@ def segment_video(
     options: Options,
     *,
     replace: bool = False,
-    content: str | None = None,
-    key: str | None = None,
+    identify: Callable[[], dict[str, str]] | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Run a network over a video file and write what it finds to the directory `output`.
@@ -58,8 +57,8 @@ def segment_video(
         output: the directory to make; it appears only when complete.
         options: the outputs asked for.
         replace: replace `output` if it is an earlier run's.
-        content: the file's SHA-256, where it is known.
-        key: goes into the summary, to recognise work that was done before.
+        identify: returns what the summary names the file by, when all is written: its `sha256`, and a `key` for whoever
+            wants to know whether this was done before. By default it is hashed then.
         progress: called as work goes on, from several threads.
 
     Returns:
@@ -87,8 +86,8 @@ def segment_video(
             segmenter, video, samples, frames, directory, options=options, progress=progress, places=places
         )
         damaged = _count_damage(damage, overlay_damage)
-        hashed = content or sha256(path)
-        source = {"sha256": hashed, "key": key, "clock_steps": video.clock.steps, "damaged": damaged}
+        identity: dict[str, Any] = {"sha256": sha256(path), "key": None} if identify is None else identify()
+        source = {**identity, "clock_steps": video.clock.steps, "damaged": damaged}
         return write_summary(directory, segmenter, video, options=options, record=record, source=source, rate=rate)
 
 
