@@ -140,3 +140,26 @@ def _reached(rows: Sequence[Measurement]) -> list[str]:
         outcome = "reached" if ratio.low >= aim else "not reached" if ratio.high < aim else "cannot be told"
         lines.append(f"* {name}: {ratio.value:.2f}x by {label}; the aim of {aim:g}x is {outcome}.")
     return lines
+
+
+# Of a profile: kinds of layers that take less of the time are not named.
+_NAMED = 0.01
+
+
+def kind_table(rows: Sequence[Measurement]) -> str:
+    """The kinds of layers that a network's time goes into, as profilers saw it, in Markdown."""
+
+    def kinds(row: Measurement) -> str:
+        shares = {kind: seconds / row["time"].number for kind, seconds in row["kinds"].parts.items()}
+        named = [f"{kind} {share:.0%}" for kind, share in shares.items() if share >= _NAMED]
+        return ", ".join([*named, f"others {sum(share for share in shares.values() if share < _NAMED):.0%}"])
+
+    columns: Columns[Measurement] = [
+        ("network", lambda row: network_title(row.ran.variant)),
+        ("run by", way_title),
+        ("precision", precision),
+        ("time by kind of layer", kinds),
+    ]
+    machine = rows[0].environment
+    assert machine is not None
+    return f"{markdown(rows, columns)}\n\n{machine.processor}; commit {rows[0].commit}."

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.machine.environment import describe_environment
 from avsbg.benchmarks.measure.cases import GRAPH, BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.runner import ran_as
 from avsbg.benchmarks.measure.workloads import Workload, random_inputs
@@ -85,6 +86,7 @@ def profile(case: BenchmarkCase, clips: int) -> Measurement | None:
             "kinds": Metric(unit="s", parts=dict(sorted(kinds.items(), key=lambda item: -item[1]))),
         },
         ran=describe_bundle(case.bundle, variant=ran_as(case), backend=described),
+        environment=describe_environment(),
     )
 
 

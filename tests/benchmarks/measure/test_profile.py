@@ -10,6 +10,7 @@ from avsbg.benchmarks.measure.cases import BenchmarkCase
 from avsbg.benchmarks.measure.profile import assign_parts, find_part, in_order, profile, read_trace
 from avsbg.benchmarks.results.schema import read_rows, write_rows
 from avsbg.runtime.bundle import Bundle
+from tools.speed_tables import kind_table
 
 
 @pytest.mark.parametrize(
@@ -62,6 +63,9 @@ def test_onnxruntime_is_profiled_and_what_has_no_profiler_is_left_out(
     assert sum(row["time"].parts.values()) == pytest.approx(row["time"].number)
     assert row["kinds"].parts.keys() & {"MatMul", "FusedMatMul", "Pad", "Sigmoid"}
     assert sum(row["kinds"].parts.values()) == pytest.approx(row["time"].number)
+    counted = profile(BenchmarkCase("tiny", embedding, "openvino", {"threads": 1}), 2)
+    assert counted is not None and counted["kinds"].parts.keys() & {"MatMul", "FullyConnected"}
     assert profile(BenchmarkCase("tiny", embedding, "scheduled", {}), 1) is None
+    assert ", others " in kind_table([row, counted])
     write_rows(tmp_path / "profile.jsonl", [row])
     assert read_rows(tmp_path / "profile.jsonl", "profile") == [row]
