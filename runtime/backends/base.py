@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ClassVar, overload
 
 import numpy as np
@@ -74,6 +75,7 @@ class Backend(ABC):
 
     A subclass sets `name` and implements `_open`, `_run`, `_close` and `describe`. Its constructor takes the bundle,
     the graph's name and keyword options, and raises `BackendError` rather than run something other than was asked for.
+    What `_open` loads may still be hashed meanwhile; the backend is open when that is done.
     """
 
     name: ClassVar[str]  # as users write it
@@ -87,7 +89,15 @@ class Backend(ABC):
         self._is_open = False
 
     def __enter__(self) -> Self:
-        self._open()
+        try:
+            self._open()
+        except Exception:
+            self.bundle.finish_checks()  # a file that has changed is the reason to tell
+            raise
+        with ExitStack() as stack:
+            stack.callback(self._close)
+            self.bundle.finish_checks()
+            stack.pop_all()
         self._is_open = True
         return self
 

@@ -133,7 +133,7 @@ class OpenVinoBackend(Backend):
         except ImportError as error:
             hint = "Install it with `pip install 'avsbg[openvino]'`."
             raise BackendError(f"OpenVINO cannot be imported: {error}.", hint) from error
-        path = self.bundle.file(self.contract.file)
+        path = self.bundle.file(self.contract.file, finish=False)
         settings = self._settings()
         hint = settings["INFERENCE_PRECISION_HINT"]
         try:

@@ -116,8 +116,17 @@ class Bundle:
         """Whether the directory still holds the bundle that was opened, and has not been updated since."""
         return (self.path / MANIFEST).is_file() and sha256(self.path / MANIFEST) == self.manifest_sha256
 
-    def file(self, name: str) -> Path:
-        """The path of a file that the manifest lists; a `BundleError` if it does not, or the file has changed."""
+    def finish_checks(self) -> None:
+        """Wait for all checks that were begun; a `BundleError` for a file that has changed."""
+        for check in (self._checks or {}).values():
+            check.result()
+
+    def file(self, name: str, *, finish: bool = True) -> Path:
+        """The path of a file that the manifest lists; a `BundleError` if it does not, or the file has changed.
+
+        Without `finish` the checks of a graph's weights are only begun: whoever loads them calls `finish_checks` before
+        anything is computed of them.
+        """
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")
         if self._checks is not None:
@@ -126,7 +135,7 @@ class Bundle:
             graphs = (one for key, one in self.manifest.graphs.items() if one.file == name or key in parsed)
             needed = {name}.union(*(graph.external_data for graph in graphs))
             self.begin_checks(needed)
-            for one in needed:
+            for one in needed if finish else (name,):
                 self._checks[one].result()
         return self.path / name
 

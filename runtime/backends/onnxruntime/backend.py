@@ -187,7 +187,7 @@ class OnnxRuntimeBackend(Backend):
 
     def _find_file(self) -> Path:
         """The file that the session is given."""
-        return self.bundle.file(self.contract.file)
+        return self.bundle.file(self.contract.file, finish=False)
 
     def _kernels(self) -> tuple[str, ...]:
         """Operators of ours of which the session must execute one as a node, not as its function body."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle, sha256, write_bundle
 from avsbg.runtime.bundle.manifest import MANIFEST, FileRecord
-from avsbg.runtime.errors import BundleError
+from avsbg.runtime.errors import BackendError, BundleError
 from fixtures import tiny_bundle
 from fixtures.engines import add_engine
 
@@ -192,6 +193,14 @@ def test_deferred_hashes_of_a_graph_are_those_of_its_weights_too(bundle_copy: Pa
     assert opened.file("clip.plain.onnx").is_file()
     with pytest.raises(BundleError, match=r"weights\.bin of the bundle .* has changed"):
         opened.file("clip.onnx")
+    # A backend loads weights while they are hashed, and is not open before it is known that they have not changed.
+    opened = Bundle.open(bundle_copy, defer=True)
+    assert opened.file("clip.onnx", finish=False).is_file()
+    backend = create("onnxruntime", opened, operator="function")
+    with pytest.raises(BundleError, match=r"weights\.bin of the bundle .* has changed"):
+        backend.__enter__()
+    with pytest.raises(BackendError, match="is not open"):
+        backend.run({})
 
 
 def test_deferred_hashes_of_a_parsed_graph_are_those_of_its_weights_too(bundle_copy: Path) -> None:
