@@ -58,7 +58,9 @@ def measure(path: Path, backends: Sequence[str], phases: Sequence[int], samples:
     run, environment = Run(others=load.share()), describe_environment()
     # Of a mask each.
     times = {
-        case: [seconds / case[2] / (1 if case[1] == "stream" else bundle.manifest.clip.frames) for seconds in spent[key]]
+        case: [
+            seconds / case[2] / (1 if case[1] == "stream" else bundle.manifest.clip.frames) for seconds in spent[key]
+        ]
         for key, case in names.items()
     }
     return [

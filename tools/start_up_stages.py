@@ -13,7 +13,13 @@ from pathlib import Path
 
 began = time.monotonic()
 # With all that they import, what `avsbg run` uses for a file.
-MODULES = ("avsbg.cli", "avsbg.cli.run_sources", "avsbg.api", "avsbg.runtime.segment.model", "avsbg.runtime.segment.batch")
+MODULES = (
+    "avsbg.cli",
+    "avsbg.cli.run_sources",
+    "avsbg.api",
+    "avsbg.runtime.segment.model",
+    "avsbg.runtime.segment.batch",
+)
 LIBRARIES = ("onnxruntime", "openvino")
 
 

@@ -95,8 +95,7 @@ Hwaccel = Annotated[
     str | None,
     Option(
         metavar="KIND[:DEVICE]",
-        help="Decode frames on hardware, as FFmpeg names it: cuda, vaapi:/dev/dri/renderD128. By default on the "
-        "processor.",
+        help="Decode frames on hardware, as FFmpeg names it: cuda, cuda:1. By default on the processor.",
     ),
 ]
 Threshold = Annotated[float, Option(metavar="P", help="A pixel sounds where its probability exceeds this.")]

@@ -1,8 +1,8 @@
 """A case's time by part of the network, from its backend's profiler.
 
-The profilers of ONNX Runtime and OpenVINO time their kernels, hooks time the modules of PyTorch; nodes and layers carry the names of the
-modules that they come from. Profiling slows a run down, so its times are never published as latency; what is published
-are their proportions.
+The profilers of ONNX Runtime and OpenVINO time their kernels, hooks time the modules of PyTorch; nodes and layers carry
+the names of the modules that they come from. Profiling slows a run down, so its times are never published as latency;
+what is published are their proportions.
 """
 
 from __future__ import annotations

@@ -183,7 +183,9 @@ class Model:
         with ExitStack() as stack:
             if isinstance(source, LiveSource):
                 stop = threading.Event()
-                reader = stack.enter_context(LiveReader(source, None, stop=stop, duration=None, hwaccel=options.hwaccel))
+                reader = stack.enter_context(
+                    LiveReader(source, None, stop=stop, duration=None, hwaccel=options.hwaccel)
+                )
                 if not reader.video.has_audio and manifest.uses_audio and not options.silent:
                     raise MediaError(f"{source.name} has no sound, and the network uses audio.", "Use silent=True.")
                 rate = choose_rate(segmenter, options, reader.video.mean_rate).masks

@@ -102,6 +102,6 @@ def test_a_device_that_is_not_there_is_told_from_a_source_that_is_not(
     monkeypatch.setattr(av, "open", fail)
     with pytest.raises(MediaError, match="the device of npu cannot be opened: no device for h264"):
         hwaccel.open_container(str(video), "npu")
-    monkeypatch.setattr(Missing, "create", lambda self, codec: None)
+    monkeypatch.setattr(Missing, "create", lambda *_: None)
     with pytest.raises(av.error.InvalidDataError, match="is no video"):
         hwaccel.open_container(str(video), "npu")

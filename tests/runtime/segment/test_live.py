@@ -184,7 +184,7 @@ def test_a_device_that_vanishes(tiny: Bundle, tmp_path: Path, monkeypatch: pytes
                     raise av.OSError(19, "No such device")
                 yield packet
 
-    monkeypatch.setattr(live, "_open", lambda each: Vanishing(original(each), 120))
+    monkeypatch.setattr(live, "_open", lambda *given: Vanishing(original(*given), 120))
     summary, failure = run(tiny, f"lavfi:{WHITE}[out0];{LOUD}[out1]", tmp_path / "out")
     assert failure is not None
     assert "No such device" in str(failure)
