@@ -17,10 +17,12 @@ from avsbg.errors import AvsbgError
 
 # The tasks that the help groups verbs by, in this order.
 TASKS = MAKE, RUN, MEASURE, TRAIN, CHECK = "Make", "Run", "Measure", "Train", "Check"
+# Modules, each of which adds a verb to `app`; and those of a verb that is named otherwise, or is a group.
 VERBS = (
     *("export", "quantize", "build", "package", "run", "batch", "serve", "demo_page", "visualize"),
     *("bench", "bench_stream", "compare", "report", "train", "evaluate", "data", "verify", "inspect", "doctor"),
 )
+OTHERS = {"eval": ("evaluate",), "bench": ("bench", "bench_stream", "compare", "report")}
 
 
 class VerbGroup(TyperGroup):
@@ -81,9 +83,17 @@ def _verbs(
     """Audio-visual segmentation networks, from a PyTorch checkpoint to an NVIDIA edge device."""
 
 
+def load_verbs(verb: str = "") -> None:
+    """Import the modules of a verb, or all where it is none: a verb need not wait for the options of the others."""
+    module = verb.replace("-", "_")
+    for name in OTHERS.get(verb, (module,) if module in VERBS else VERBS):
+        import_module(f"{__name__}.{name}")
+
+
 def main() -> None:
     """Entry point: run a verb; a user's mistake becomes one paragraph on stderr and exit code 1."""
     tolerate_closed_pipes()
+    load_verbs(*sys.argv[1:2])
     try:
         app()
     except AvsbgError as error:
@@ -95,7 +105,3 @@ def main() -> None:
     except KeyboardInterrupt:
         print("interrupted; nothing half-written was kept", file=sys.stderr)
         sys.exit(130)
-
-
-for module in VERBS:
-    import_module(f"{__name__}.{module}")  # a verb's module adds it to `app`

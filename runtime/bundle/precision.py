@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from pydantic import TypeAdapter
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -54,11 +53,18 @@ class PrecisionSpec:
         return self.min_opset is not None or self.quantization is not None
 
 
+def _read(record: dict[str, Any]) -> PrecisionSpec:
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    if (quantization := values.get("quantization")) is not None:
+        values["quantization"] = QuantizationSpec(**quantization)
+    return PrecisionSpec(**values)
+
+
 # In the order in which tables and messages list them. The step of bfloat16 is eight times that of float16 and tf32, so
 # its threshold is lower. What is quantized explicitly runs everywhere: ONNX Runtime rounds as the graph says, and
 # multiplies int8 or the dequantized values.
-_TABLE = Path(__file__).with_name("precisions.json").read_bytes()
-PRECISIONS = {spec.name: spec for spec in TypeAdapter(list[PrecisionSpec]).validate_json(_TABLE)}
+_TABLE = json.loads(Path(__file__).with_name("precisions.json").read_bytes())
+PRECISIONS = {spec.name: spec for spec in map(_read, _TABLE)}
 
 
 def validate_rest(precision: str, rest: str | None) -> str | None:

@@ -14,7 +14,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import BT709, LIMITED, RGB, ColourTags
@@ -314,6 +314,8 @@ class ContactSheet:
 
     def add(self, second: int, pixels: Array, mask: Array) -> None:
         """Add a second's frame with its mask; both in the same size."""
+        from PIL import ImageDraw  # with its fonts, which the first mask need not wait for
+
         if second % self._step:
             return
         tinted = tint(pixels, mask)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 Array = NDArray[Any]
 
@@ -32,6 +32,8 @@ def make_legend(mask: Array, labels: tuple[str, ...]) -> Array:
     `mask` holds numbers of classes, uint8 `[h, w]`. As many are named as there is room for beside the mask; the panel
     is not larger, its height and width are even, and zero where there are no classes.
     """
+    from PIL import ImageDraw
+
     areas = np.bincount(mask.ravel(), minlength=len(labels))[1 : len(labels)]
     found = [int(number) + 1 for number in np.argsort(-areas, kind="stable") if areas[number]]
     found = found[: mask.shape[0] // _LINE]

@@ -94,7 +94,7 @@ def test_a_mistake_is_one_paragraph(tmp_path: Path) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     script = (
-        "import sys\nfrom avsbg.cli import app\n"
+        "import sys\nfrom avsbg.cli import app, load_verbs\nload_verbs()\n"
         "try:\n    app(['bench', 'run', '--help'])\nexcept SystemExit:\n    pass\n"
         "heavy = {'numpy', 'torch', 'scipy', 'matplotlib', 'onnxruntime'} & set(sys.modules)\n"
         "assert not heavy, heavy"

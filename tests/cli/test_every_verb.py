@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from avsbg import __version__
-from avsbg.cli import app
+from avsbg.cli import app, load_verbs
 from avsbg.cli.aliases import BENCH, OPTIONS, VERBS, rename
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
@@ -23,6 +23,7 @@ from fixtures.cli import run_avsbg
 from fixtures.stream_bundle import make_stream_bundle
 from fixtures.videos import steady, tone, write_video
 
+load_verbs()
 # In this order: some use what an earlier one made. `tiny` and `streaming` are bundles of tests/fixtures.
 COMMANDS = """
 doctor

@@ -191,13 +191,15 @@ def test_a_device_that_vanishes(tiny: Bundle, tmp_path: Path, monkeypatch: pytes
     assert "No such device" in summary["video"]["live"]["ended"]
     assert summary["seconds"] == len(sounding(tmp_path / "out")) >= 1
     # One that vanishes before a second has come leaves nothing.
-    monkeypatch.setattr(live, "_open", lambda each: Vanishing(original(each), 0))
+    monkeypatch.setattr(live, "_open", lambda *given: Vanishing(original(*given), 0))
     with pytest.raises(MediaError, match="No such device"):
         run(tiny, BOTH, tmp_path / "nothing")
     assert not (tmp_path / "nothing").exists()
     # The microphone alone.
     monkeypatch.setattr(
-        live, "_open", lambda each: Vanishing(original(each), 120 if "aevalsrc" in each.name else 10**9)
+        live,
+        "_open",
+        lambda each, *given: Vanishing(original(each, *given), 120 if "aevalsrc" in each.name else 10**9),
     )
     _, failure = run(tiny, f"lavfi:{WHITE}", tmp_path / "microphone", microphone=source(f"lavfi:{LOUD}"))
     assert failure is not None
