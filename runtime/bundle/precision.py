@@ -54,7 +54,9 @@ class PrecisionSpec:
 
 
 def _read(record: dict[str, Any]) -> PrecisionSpec:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+    }
     if (quantization := values.get("quantization")) is not None:
         values["quantization"] = QuantizationSpec(**quantization)
     return PrecisionSpec(**values)
