@@ -29,7 +29,7 @@ from tools import Output, command
 
 
 def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: int) -> list[Measurement]:
-    """Time the front end and the network on each video, in turn."""
+    """Time the front end and the network on a backend, for each video, in turn."""
     bundle, target, load = Bundle.open(bundle_path), backends.BackendSpec.parse(backend), OtherLoad()
     timed: list[tuple[Path, dict[str, Any], dict[str, Metric]]] = []
     with backends.create(target.backend, bundle, **target.options()) as network:
@@ -93,6 +93,7 @@ def front_end_table(rows: Sequence[Measurement]) -> str:
 
     columns: Columns[Measurement] = [
         ("video", video),
+        ("backend", lambda row: f"`{row.case['target']}`"),
         ("front end, ms a clip", lambda row: f"{1e3 * row['front_end'].summary.p50:.0f}"),
         ("network, ms a clip", lambda row: f"{1e3 * row['network'].summary.p50:.0f}"),
         ("share of the network's time", lambda row: share(row, "front_end", "network")),
@@ -102,7 +103,7 @@ def front_end_table(rows: Sequence[Measurement]) -> str:
     assert first.environment is not None
     return (
         f"{markdown(rows, columns)}\n\n"
-        f"{first.ran.network} on {first.case['target']}, {first.environment.processor}, {len(first.environment.cores)} "
+        f"{first.ran.network}, {first.environment.processor}, {len(first.environment.cores)} "
         f"cores, {first.run.others or 0:.0%} of them used by other processes."
     )
 
@@ -112,10 +113,10 @@ def main(
     bundle: Annotated[Path, typer.Argument(help="A bundle that takes a waveform or log-mel patches.")],
     videos: Annotated[list[Path], typer.Argument(help="Videos.")],
     output: Output = Path("benchmarks/results/front_end.jsonl"),
-    backend: Annotated[str, typer.Option(help="What executes the network.")] = "onnxruntime",
+    backend: Annotated[list[str] | None, typer.Option(help="Several times; by default onnxruntime.")] = None,
     samples: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 15,
 ) -> None:
     """Time a video's way into the network, and the network."""
-    rows = measure(bundle, videos, backend, samples)
+    rows = [row for name in backend or ("onnxruntime",) for row in measure(bundle, videos, name, samples)]
     write_rows(output, rows)
     typer.echo(front_end_table(rows))
