@@ -147,7 +147,8 @@ def _bindings(driver: CudaDriver, remedy: str) -> Finding:
     theirs, ours = (str(one).partition(".")[0] for one in (found.details.get("version"), driver.version))
     if theirs.isdecimal() and ours.isdecimal() and int(theirs) > int(ours):
         why = f"it is of CUDA {theirs}, and the driver's is {driver.version}"
-        return replace(found, why=why, remedy=remedy)
+        # The extra `cuda` has no upper bound: pip would leave what is there.
+        return replace(found, why=why, remedy=f"pip install 'cuda-bindings=={ours}.*'")
     return found
 
 
