@@ -9,15 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx.parser
 import onnxruntime
 import pytest
 
 from avsbg.export.plugin_graph import PLUGIN_DOMAIN
 from avsbg.export.precision.graphs import add_graph
+from avsbg.export.serving import _build_script
 from avsbg.native_library import NativeLibraryError
 from avsbg.runtime.backends import BackendSpec
 from avsbg.runtime.backends.onnxruntime.operator import register
 from avsbg.runtime.bundle import Bundle, update_bundle
+from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.streaming.frame_pair import frame_inputs
 from fixtures.cli import run_avsbg
 from fixtures.environments import run_there
@@ -202,3 +205,12 @@ def test_the_script_that_builds_an_engine_names_every_input(export_once, tmp_pat
     assert set(largest) == {value.name for value in session.get_inputs()}
     assert largest["frames"] == "6x64x96x3"
     assert options["saveEngine"] == "1/model.plan"
+
+
+@pytest.mark.parametrize("precision", [None, "fp16", "tf32"])
+def test_fp32_values_of_an_engine_are_rounded_in_tf32_alone(precision: Precision | None) -> None:
+    header = '<ir_version: 10, opset_import: ["" : 20]>'
+    model = onnx.parser.parse_model(f"{header} g (float[N, 3] x) => (float[N, 3] y) {{ y = Neg(x) }}")
+    script = _build_script({"max_batch_size": 6}, model, [], precision)
+    assert ("--noTF32" in script) == (precision != "tf32")
+    assert "--maxShapes=x:6x3" in script
