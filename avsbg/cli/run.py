@@ -116,12 +116,11 @@ def run(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.media.sources import LiveSource, parse_source
     from avsbg.runtime.segment.pipeline import Options
 
-    tracks = video_track, audio_track
     chosen: Any = int(rate) if rate.isdecimal() else rate
     options = Options(
-        *(threshold, no_sound, masks, rle, probabilities, not no_overlay),
-        *(*tracks, skip_damaged, chosen, interpolate, hwaccel),
-    )
+        threshold, no_sound, masks, rle, probabilities, not no_overlay,
+        video_track, audio_track, skip_damaged, chosen, interpolate, hwaccel,
+    )  # fmt: skip
     parsed = [parse_source(source) for source in sources]
     live = [source for source in parsed if isinstance(source, LiveSource)]
     if live and len(parsed) > 1:

@@ -57,8 +57,8 @@ class LiveReader:
     """An open live source. Use it as a context manager.
 
     Its frames and sound may come from one `source`, or from a camera and a `microphone`, whose time stamps are then
-    those of the wall clock. It ends after `duration` seconds, or when `stop` is set. `hwaccel`
-    names the hardware decoder of its frames, as `create_hwaccel` takes it.
+    those of the wall clock. It ends after `duration` seconds, or when `stop` is set. `hwaccel` names
+    the hardware decoder of its frames, as `create_hwaccel` takes it.
     """
 
     video: VideoInfo  # valid inside the block
