@@ -20,7 +20,7 @@ hypothesis.settings.load_profile("avsbg")
 
 SLOW_MARKERS = ("engine", "native", "slow")
 # They export or train a network.
-SLOW_FIXTURES = {"export_once", "quantized", "uninterrupted"}
+SLOW_FIXTURES = {"export_once", "uninterrupted"}
 
 
 @pytest.fixture(scope="session")

@@ -12,14 +12,13 @@ from avsbg.export.graphs import AudioForm
 from avsbg.export.shape import ClipShape
 from avsbg.export.weights import from_seed
 from avsbg.model import NETWORKS, named_variant
-from fixtures.degenerate import compare_with_pytorch
+from fixtures.degenerate import compare_export_with_pytorch, compare_with_pytorch
 
 pytestmark = pytest.mark.slow
 
 SHAPE = ClipShape(2, 32, 32)
 SMALL = {"encoder": "pvt_v2_b0"}
 CASES = {
-    "avs-bg": SMALL,
     "avsbench": SMALL,
     "lvs": {},
     "mssl": {},
@@ -30,11 +29,11 @@ CASES = {
 
 
 def test_graphs_that_ignore_the_sound(salient) -> None:
-    rng = np.random.default_rng(0)
-    frames = rng.integers(0, 256, (1, 2, 64, 96, 3), dtype=np.uint8)
-    sound = rng.uniform(0, 1, (1, 2, 128)).astype(np.float32)
-    graph = salient.bundle.path / "clip.onnx"
-    compare_with_pytorch(graph, salient.module, frames, "audio_embedding", sound)
+    compare_export_with_pytorch(salient.bundle, salient.module)
+
+
+def test_avs_bg(small) -> None:
+    compare_export_with_pytorch(small.bundle, small.module)
 
 
 @pytest.mark.parametrize("case", CASES)

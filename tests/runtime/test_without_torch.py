@@ -40,9 +40,10 @@ def lowest_versions() -> list[str]:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info >= (3, 13), reason="the lowest numpy has no wheel for this Python")
 def test_the_lowest_dependencies_run_a_bundle_without_torch_and_onnx(tiny: Bundle, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
     python = tmp_path / "venv" / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "-q", "--only-binary", ":all:", *lowest_versions()], check=True)
+    install = [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-compile"]
+    subprocess.run([*install, "--only-binary", ":all:", *lowest_versions()], check=True)
     # A package without export and model, through links: building a wheel here would only test the build again.
     layout = tmp_path / "layout" / "avsbg"
     layout.mkdir(parents=True)

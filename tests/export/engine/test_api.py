@@ -44,8 +44,8 @@ def recording(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, t
 
 
 @pytest.fixture
-def bundle(export_once, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(export_once("avs-bg, waveform").bundle.path, tmp_path / "bundle"))
+def bundle(small, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small.bundle.path, tmp_path / "bundle"))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_a_plugin_engine_in_fp16(recording: Recording, bundle: Path, plugin: Pat
     assert recording.network_flags == [2]
     assert not any(recording.flags.get(flag) for flag in WEAK_TYPING)
     assert recording.flags["TF32"] is False
-    assert {name: shapes[1][0] for name, shapes in recording.profiles[0].items()} == {"frames": 2, "waveform": 2}
+    assert {name: shapes[1][0] for name, shapes in recording.profiles[0].items()} == {"frames": 2, "audio_embedding": 2}
     # The builder's registry and the runtime's, in which the engine is inspected.
     assert recording.libraries == [str(plugin), str(plugin)]
     record = built.record

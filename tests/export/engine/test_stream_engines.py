@@ -32,8 +32,8 @@ def test_a_streams_graph_is_built(export_once, tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("decode", ["decode", "decode.plain"])
-def test_features_pass_between_the_graphs_in_their_precision(export_once, tmp_path: Path, decode: str) -> None:
-    path = Path(shutil.copytree(export_once("avs-bg, waveform").bundle.path, tmp_path / "bundle"))
+def test_features_pass_between_the_graphs_in_their_precision(small, tmp_path: Path, decode: str) -> None:
+    path = Path(shutil.copytree(small.bundle.path, tmp_path / "bundle"))
     with update_bundle(Bundle.open(path)) as update:
         for source in ("encode", decode):
             add_graph(update, source, "fp16")

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ with mock.patch("avsbg.runtime.device.gpu.read_cuda_driver", lambda: DRIVER):
 
 
 @pytest.mark.slow
-def test_an_engine_is_built_without_pytorch(export_once: Callable[[str], Any], tmp_path: Path) -> None:
-    path = Path(shutil.copytree(export_once("avs-bg, waveform").bundle.path, tmp_path / "bundle"))
+def test_an_engine_is_built_without_pytorch(small: Any, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(small.bundle.path, tmp_path / "bundle"))
     (tmp_path / "plugin.so").write_bytes(b"a library")
     options = ["--backend", "tensorrt", "--precision", "fp16", "--plugin", tmp_path / "plugin.so"]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "XDG_STATE_HOME": str(tmp_path)}

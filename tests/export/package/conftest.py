@@ -5,12 +5,18 @@ from pathlib import Path
 import pytest
 
 from avsbg.export.package.wheels import build_own_wheel
+from fixtures.shared import make_once
 
 
 @pytest.fixture(scope="session")
 def own_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel of avsbg, built once."""
-    return build_own_wheel(tmp_path_factory.mktemp("wheel"))
+
+    def make(folder: Path) -> None:
+        folder.mkdir()
+        build_own_wheel(folder)
+
+    return next(make_once(tmp_path_factory, "wheel", make).iterdir())
 
 
 @pytest.fixture
