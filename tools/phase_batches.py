@@ -6,11 +6,12 @@ stream (encode a frame, decode a pair) and a clip with each number of phases, on
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -37,46 +38,65 @@ from avsbg.runtime.streaming.frame_pair import (
 from tools import Output, command
 
 PHASES = (1, 2, 5, 10)
-Case = tuple[str, str, int]  # the backend, `stream` or `clip`, and the phases of a call
 
 
 def measure(path: Path, backends: Sequence[str], phases: Sequence[int], samples: int) -> list[Measurement]:
-    """Time a step of streams and a clip with so many phases in a call, in turn."""
+    """Time a step of streams and a clip with so many phases in a call, in turn, by the clock and by the processor."""
     bundle, load = Bundle.open(path), OtherLoad()
-    clip, calls = synthetic_clip(bundle), dict[Case, Callable[[], object]]()
+    clip, frames = synthetic_clip(bundle), bundle.manifest.clip.frames
     frame = frame_inputs(clip, 0, shared_sound=bundle.manifest.clip.shared_sound)
+    calls: dict[str, Callable[[], object]] = {}
+    cases: dict[str, dict[str, Any]] = {}  # by label
+    processor: dict[str, list[float]] = {}
+
+    def add(backend: str, mode: str, count: int, call: Callable[[], object]) -> None:
+        label = f"{mode} on {backend}, phases in a call: {count}"
+        cases[label] = {"backend": backend, "mode": mode, "phases": count}
+        spent = processor.setdefault(label, [])
+
+        def timed() -> None:
+            before = time.process_time()
+            call()
+            spent.append(time.process_time() - before)
+
+        calls[label] = timed
+
     with ExitStack() as stack:
         for name in backends:
             spec = BackendSpec.parse(name)
             stream = stack.enter_context(create_streamed_clip(bundle, spec))
             whole = stack.enter_context(create(spec.backend, bundle, **spec.options()))
             for count in phases:
-                calls[name, "stream", count] = partial(_step, stream, _repeat(frame, count))
-                calls[name, "clip", count] = partial(whole.run, _repeat(clip, count), OUTPUTS)
-        names = {str(case): case for case in calls}
-        spent = interleave({key: calls[case] for key, case in names.items()}, warmup=2, samples=samples, pause=PAUSE)
+                add(name, "stream", count, partial(_step, stream, _repeat(frame, count)))
+                add(name, "clip", count, partial(whole.run, _repeat(clip, count), OUTPUTS))
+        clock = interleave(calls, warmup=2, samples=samples, pause=PAUSE)
     run, environment = Run(others=load.share()), describe_environment()
-    # Of a mask each.
-    times = {
-        case: [
-            seconds / case[2] / (1 if case[1] == "stream" else bundle.manifest.clip.frames) for seconds in spent[key]
-        ]
-        for key, case in names.items()
-    }
+
+    def per_mask(label: str, spent: dict[str, list[float]]) -> list[float]:
+        masks = cases[label]["phases"] * (frames if cases[label]["mode"] == "clip" else 1)
+        return [seconds / masks for seconds in spent[label][-samples:]]
+
+    def one_phase(label: str) -> str:
+        return next(other for other, case in cases.items() if {**cases[label], "phases": phases[0]} == case)
+
     return [
         Measurement(
             kind="phase-batches",
-            label=f"{mode} on {name}, phases in a call: {count}",
-            case={"backend": name, "mode": mode, "phases": count},
+            label=label,
+            case=case,
             metrics={
-                "latency": Metric(unit="s", samples=tuple(times[name, mode, count])),
-                "ratio": Metric.of(paired_ratio(times[name, mode, count], times[name, mode, phases[0]])),
+                "latency": Metric(unit="s", samples=tuple(per_mask(label, clock))),
+                "processor": Metric(unit="s", samples=tuple(per_mask(label, processor))),
+                "ratio": Metric.of(paired_ratio(per_mask(label, clock), per_mask(one_phase(label), clock))),
+                "processor_ratio": Metric.of(
+                    paired_ratio(per_mask(label, processor), per_mask(one_phase(label), processor))
+                ),
             },
             ran=describe_bundle(bundle),
             run=run,
             environment=environment,
         )
-        for name, mode, count in times
+        for label, case in cases.items()
     ]
 
 
@@ -98,6 +118,8 @@ def phase_table(rows: Sequence[Measurement]) -> str:
         ("phases in a call", lambda row: number(row.case["phases"])),
         ("ms a mask", lambda row: number(f"{1e3 * row['latency'].summary.p50:.1f}")),
         ("time, one phase in a call: 1", lambda row: with_interval(row["ratio"])),
+        ("processor time, ms", lambda row: number(f"{1e3 * row['processor'].summary.p50:.1f}")),
+        ("processor time, one phase: 1", lambda row: with_interval(row["processor_ratio"])),
     ]
     first = rows[0]
     assert first.environment is not None

@@ -42,7 +42,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "stream-profile": ({"frames", "weight_bytes"}, {"clip", "encode", "decode"}),
     "start-up": ({"video", "backend"}, {"first_mask", "imports", "hashing", "session"}),
     "spinning": ({"setting", "frames"}, {"latency", "processor", "ratio", "processor_ratio"}),
-    "phase-batches": ({"backend", "mode", "phases"}, {"latency", "ratio"}),
+    "phase-batches": ({"backend", "mode", "phases"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),
     "precision": ({"precision", "emulated", "data"}, {"logit_error", "agreement", "flipped"}),
