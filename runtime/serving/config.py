@@ -16,6 +16,7 @@ from avsbg.runtime.bundle.manifest import GraphRecord, TensorRecord
 from avsbg.runtime.errors import BackendError
 
 CONFIG = "config.pbtxt"
+BUNDLE = "bundle"  # the folder that holds it, beside the `model.py` of the Python backend
 # A stream that sends nothing for so long is forgotten.
 IDLE_SECONDS = 60
 # The folder for the data of a warm-up, and its files' content by name.

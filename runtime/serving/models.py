@@ -8,52 +8,45 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime import backends
-from avsbg.runtime.backends import BackendSpec
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.serving.config import END, FRAME, SEQUENCE, START, TIMESTAMP, VALID
+from avsbg.runtime.segment.model import Model
+from avsbg.runtime.serving.config import BUNDLE, END, FRAME, SEQUENCE, START, TIMESTAMP, VALID
 from avsbg.runtime.serving.sequences import SequenceMask, SequenceRequest, SequenceSegmenter
-from avsbg.runtime.streaming.frame_pair import create_streamed_clip
-
-BUNDLE = "bundle"  # the folder that holds it, beside `model.py`
 
 
-class _Model:
-    """The bundle, and its graphs on the backend that the model's configuration names."""
+class _ServedModel:
+    """A bundle's network on the backend that the configuration names."""
 
     def initialize(self, args: dict[str, str]) -> None:
         """Open the bundle; the server calls it once, and refuses the model if it raises."""
         self._config = json.loads(args["model_config"])
         given = {key: one["string_value"] for key, one in self._config.get("parameters", {}).items()}
-        self._spec = BackendSpec.parse(given["backend"])
-        self._options: dict[str, Any] = {"threads": int(given["threads"])} if "threads" in given else {}
+        options: dict[str, Any] = {"threads": int(given["threads"])} if "threads" in given else {}
         if args.get("model_instance_kind") == "GPU":
-            self._options["device"] = f"cuda:{args['model_instance_device_id']}"
-        self._bundle = Bundle.open(Path(args["model_repository"]) / args["model_version"] / BUNDLE)
-        self._stack = ExitStack()
+            options["device"] = f"cuda:{args['model_instance_device_id']}"
+        bundle = Bundle.open(Path(args["model_repository"]) / args["model_version"] / BUNDLE)
+        self._model = Model(bundle, given["backend"], **options)
         self._open()
 
     def finalize(self) -> None:
         """Close the backends."""
-        self._stack.close()
+        self._model.close()
 
     def _open(self) -> None:
         raise NotImplementedError
 
 
-class ClipModel(_Model):
+class ClipModel(_ServedModel):
     """Whole clips: the requests that the server's batcher hands on together are computed in one call."""
 
     def _open(self) -> None:
-        created = backends.create(self._spec.backend, self._bundle, **self._spec.options(), **self._options)
-        self._backend = self._stack.enter_context(created)
+        self._backend = self._model.clip_backend
 
     def execute(self, requests: list[Any]) -> list[Any]:
         """A response to each request, in order."""
@@ -76,7 +69,7 @@ class ClipModel(_Model):
         return responses
 
 
-class StreamModel(_Model):
+class StreamModel(_ServedModel):
     """Streams: the server's sequence batcher hands on at most one frame of each.
 
     The response to a frame holds the mask of the frame before it (`valid` says whether there is one), and the response
@@ -85,7 +78,7 @@ class StreamModel(_Model):
     """
 
     def _open(self) -> None:
-        pair = self._stack.enter_context(create_streamed_clip(self._bundle, self._spec, **self._options))
+        pair = self._model.stream_backend
         self._contract = pair.encode.contract
         self._outputs = {tensor.name: tensor for tensor in pair.decode.contract.outputs}
         capacity = int(self._config["sequence_batching"]["oldest"]["max_candidate_sequences"])

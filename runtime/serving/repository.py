@@ -13,6 +13,7 @@ from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.bundle.manifest import MANIFEST, TensorRecord
 from avsbg.runtime.errors import OutputError
 from avsbg.runtime.serving.config import (
+    BUNDLE,
     CONFIG,
     FLAGS,
     FRAME,
@@ -25,7 +26,6 @@ from avsbg.runtime.serving.config import (
     render,
     stream_config,
 )
-from avsbg.runtime.serving.models import BUNDLE
 
 VERSION = "1"
 _TOLD = (
