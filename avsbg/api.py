@@ -11,8 +11,8 @@ Nothing heavy is imported before it is needed, and PyTorch not at all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from avsbg.runtime.backends import Arrays, Backend
     from avsbg.runtime.bundle import Bundle, Vectors
     from avsbg.runtime.segment.model import Model
+    from avsbg.runtime.segment.pipeline import RateOption
+    from avsbg.runtime.segment.segmenter import Segmenter
     from avsbg.runtime.verify.verify import VerifyCase
 
 
@@ -72,6 +74,20 @@ def load(
 
     options = {"device": device, "threads": threads, "engine": engine}
     return Model(opened, backend, trust=trust, allow_failed_accuracy=allow_failed_accuracy, **options)
+
+
+@contextmanager
+def open_segmenter(
+    bundle: Path, backend: str, *, stream: bool | None = None, live: bool = False, rate: RateOption = 1, **options: Any
+) -> Iterator[Segmenter]:
+    """Load a bundle for one source after the other; a function that a process of its own can be given.
+
+    Args:
+        bundle, backend, options: as of `load`, whose errors these are.
+        stream, live, rate: as of `Model.segmenter`.
+    """
+    with load(bundle, backend, **options) as model:
+        yield model.segmenter(stream=stream, live=live, rate=rate)
 
 
 @dataclass

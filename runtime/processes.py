@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
 import sys
@@ -29,7 +30,8 @@ PATIENCE = 10.0
 class IsolatedWorker(Generic[Argument, Result]):
     """A function in a process of its own, called for one piece of work after the other. Use it as a context manager.
 
-    The process is started again after a crash. An exception of the function is raised here, as of any function.
+    The process is started again after a crash. An exception of the function is raised here, as of any function, and
+    what our loggers say there is said by those of the same names here.
 
     Args:
         open_work: a function that can be pickled; called in the process, once.
@@ -93,6 +95,10 @@ class IsolatedWorker(Generic[Argument, Result]):
                 raise value
             if kind == "result":
                 return value
+            if kind == "log":
+                if (logger := logging.getLogger(value.name)).isEnabledFor(value.levelno):
+                    logger.handle(value)
+                continue
             if self._progress is not None:
                 self._progress(*value)
 
@@ -102,6 +108,19 @@ def _describe_exit(code: int) -> str:
         return f"ended with code {code}"
     name = signal.Signals(-code).name
     return f"was killed ({name}), perhaps out of memory" if name == "SIGKILL" else f"crashed ({name})"
+
+
+class _LogSender(logging.Handler):
+    """Sends what is logged to the process that waits, which knows where to show it."""
+
+    def __init__(self, send: Callable[[str, Any], None]) -> None:
+        super().__init__()
+        self._send = send
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # As text: what it was made of may be nothing that a process can be sent.
+        made = {"msg": record.getMessage(), "args": None, "exc_info": None}
+        self._send("log", logging.makeLogRecord({**record.__dict__, **made}))
 
 
 def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:
@@ -114,6 +133,10 @@ def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:
         with lock:
             connection.send((kind, value))
 
+    ours = logging.getLogger("avsbg")
+    ours.addHandler(_LogSender(send))
+    ours.setLevel(logging.INFO)
+    ours.propagate = False
     try:
         with open_work(lambda *values: send("progress", values)) as work:
             send("result", None)

@@ -22,11 +22,12 @@ class _ConsoleHandler(logging.Handler):
 
 
 def show_messages() -> None:
-    """Show what a model tells about its backend; for the process that opens it."""
-    logger = logging.getLogger("avsbg.model")
-    logger.handlers = [_ConsoleHandler()]
-    logger.setLevel(logging.INFO)
-    logger.propagate = False
+    """Show what a model tells about its backend, and the page about its requests."""
+    for name in ("avsbg.model", "avsbg.page"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_ConsoleHandler()]
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
 
 
 def warn_of_accuracy(text: str, check: Mapping[str, Any]) -> None:

@@ -68,15 +68,16 @@ def batch(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Segment a large collection of videos; results.parquet has a row for each.
 
-    Each video has a directory in DIR, as `avsbg run --rate 1` writes it. Complete ones are skipped. A video that fails,
-    or crashes the process that works on it, is tried once more; then the results table has the reason.
+    Each video has a directory in DIR, as `avsbg run --rate 1` writes it. Complete ones are skipped. A video that cannot
+    be fetched, or crashes the process that works on it, is tried once more; a broken one is not. The results table has
+    the reason.
     """
     from functools import partial
 
-    from avsbg.cli.backends import join_names
+    from avsbg.api import open_segmenter
+    from avsbg.cli.backends import join_names, show_messages
     from avsbg.cli.interruption import interruptible
     from avsbg.cli.output import plain_console
-    from avsbg.cli.run_sources import open_segmenter
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.cluster.collection import is_address, list_collection
@@ -98,7 +99,8 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
     # Workers share a machine: by default each takes the threads that it was given processors for.
     how: dict[str, Any] = {"device": device, "threads": threads or (max(1, int(cpus)) if engine == "ray" else None)}
-    network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, live=False, **how)
+    show_messages()
+    network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, **how)
     options = Options(threshold, no_sound, masks, rle, False, not no_overlay, hwaccel=hwaccel)
     job = Job(network, options, place, overwrite)
     with interruptible(), ProgressBars() as bars:

@@ -16,7 +16,7 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
     host: Annotated[
         str, Option(metavar="ADDRESS", help="The address to listen on. By default only this machine can reach it.")
     ] = "127.0.0.1",
-    port: Annotated[int, Option(min=0, max=65535, metavar="N", help="The port.")] = 7860,
+    port: Annotated[int, Option(min=1, max=65535, metavar="N", help="The port.")] = 7860,
     megabytes: Annotated[int, Option(min=1, metavar="N", help="The largest upload, in megabytes.")] = 100,
     seconds: Annotated[int, Option(min=1, metavar="N", help="The longest video, in seconds.")] = 60,
     patience: Annotated[int, Option(min=1, metavar="SECONDS", help="The most time for one video.")] = 600,
@@ -29,31 +29,36 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
     """
     from functools import partial
 
+    from avsbg.api import open_segmenter
+    from avsbg.cli.backends import show_messages
     from avsbg.cli.interruption import interruptible
     from avsbg.cli.output import plain_console
-    from avsbg.cli.page_work import open_page_work
+    from avsbg.export.visualize.sheet import can_draw, draw_sheet
     from avsbg.runtime.bundle import Bundle
     from avsbg.runtime.device.gpu import read_cuda_driver
     from avsbg.runtime.page.limits import Limits
     from avsbg.runtime.page.page import LOOPBACK, open_page, wait_for_interrupt
+    from avsbg.runtime.page.work import open_page_work
     from avsbg.runtime.verify.verify import list_cases
 
     opened = Bundle.open(bundle)
     cases = list_cases(opened, read_cuda_driver())
     runnable = [case.backend for case in cases if case.why_not is None and case.encode is None and not case.options]
     limits = Limits(megabytes, seconds, patience, workers, minutes=minutes)
+    path = bundle.resolve()
+    draw = partial(draw_sheet, path) if can_draw() else None
     console = plain_console(markup=False)
+    show_messages()
     with (
         interruptible(),
         open_page(
             opened.manifest.name,
-            bundle.resolve(),
             ["auto", *dict.fromkeys(runnable)],
-            partial(open_page_work, bundle.resolve()),
+            partial(open_page_work, partial(open_segmenter, path), draw, limits),
             limits,
             host=host,
             port=port,
-            shows_attention=_draws_maps(),
+            shows_attention=draw is not None,
             decides_classes=bool(opened.manifest.labels),
         ) as address,
     ):
@@ -61,10 +66,3 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
         if host != LOOPBACK:
             console.print("everyone who reaches this address may use it: put a reverse proxy before it")
         wait_for_interrupt()
-
-
-def _draws_maps() -> bool:
-    """Whether the packages for attention maps are here."""
-    from importlib.util import find_spec
-
-    return all(find_spec(name) is not None for name in ("matplotlib", "onnx"))

@@ -111,7 +111,9 @@ def run(  # noqa: PLR0917  (each is an option by name)
     videos, each has such a directory in DIR. A directory appears only when it is complete; the same command again
     skips complete ones. Ctrl-C ends a live source, and what was received until then is completed and kept.
     """
-    from avsbg.cli.run_sources import open_segmenter, run_files, run_live
+    from avsbg.api import open_segmenter
+    from avsbg.cli.backends import show_messages
+    from avsbg.cli.run_sources import run_files, run_live
     from avsbg.runtime.errors import MediaError
     from avsbg.runtime.media.sources import LiveSource, parse_source
     from avsbg.runtime.segment.pipeline import Options
@@ -136,6 +138,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
         "allow_failed_accuracy": allow_failed_accuracy,
     }
     spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
+    show_messages()
     network = partial(open_segmenter, bundle, spec, stream=stream, live=bool(live), rate=options.rate, **how)
     if live:
         settings = {"duration": duration, "policy": policy, "replace": overwrite}

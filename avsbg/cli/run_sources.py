@@ -2,48 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from typer import Exit
 
-from avsbg.cli.backends import show_messages
 from avsbg.cli.interruption import Interrupted, interruptible
 from avsbg.cli.output import plain_console
 from avsbg.progress import ProgressBars
 
 if TYPE_CHECKING:
     from avsbg.runtime.media.sources import LiveSource
-    from avsbg.runtime.segment.pipeline import Options, RateOption
+    from avsbg.runtime.segment.pipeline import Options
     from avsbg.runtime.segment.segmenter import Segmenter
 
 Network = Callable[[], AbstractContextManager["Segmenter"]]
 
 OPENING = "opening the bundle"
-
-
-@contextmanager
-def open_segmenter(
-    path: Path, backend: str, *, stream: bool | None, live: bool, rate: RateOption = 1, **options: Any
-) -> Iterator[Segmenter]:
-    """Open a bundle's network on the backend that the user names, with options of `avsbg.load`.
-
-    Args:
-        stream: as a stream; None for a live source if the bundle has the graphs.
-        live: whether the source is live: the sound is then taken from where the frame is.
-        rate: of masks.
-
-    Raises:
-        BundleError: the bundle cannot be opened, or was updated meanwhile.
-    """
-    from avsbg.api import load
-
-    show_messages()  # also where this is a process of its own
-    with load(path, backend, **options) as model:
-        yield model.segmenter(stream=stream, live=live, rate=rate)
 
 
 def run_files(network: Network, sources: list[Path], output: Path, options: Options, *, force: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from avsbg.progress import Progress
 from avsbg.runtime.errors import MediaError, WorkerError
-from avsbg.runtime.media.container import probe
+from avsbg.runtime.media.container import VideoInfo, probe
 from avsbg.runtime.processes import IsolatedWorker, Opener
 
 # Width times height: 3840 x 2160.
@@ -39,8 +39,6 @@ class PageRequest:
     threshold: float = 0.5
     silent: bool = False
     attention: bool = False  # attention maps too
-    most_seconds: int = 60
-    most_megabytes: int = 100
 
 
 @dataclass(frozen=True)
@@ -51,22 +49,23 @@ class PageResult:
     archive: Path  # all files of the run, a .zip
     summary: dict[str, Any]  # as of `segment_video`
     sheet: Path | None = None  # attention maps
+    no_sheet: str | None = None  # why they could not be drawn
 
 
-def check_video(path: Path, most_seconds: int, most_megabytes: int) -> None:
-    """Check a video's header and size; a `MediaError` says why it is refused."""
-    video = probe(path)
-    if (size := path.stat().st_size) > most_megabytes * 2**20:
-        problem = f"the file has {size / 2**20:.1f} MB; this page takes up to {most_megabytes} MB."
+def check_video(path: Path, limits: Limits) -> VideoInfo:
+    """Check a video's size and header, and return what that tells; a `MediaError` says why it is refused."""
+    if (size := path.stat().st_size) > limits.megabytes * 2**20:
+        problem = f"the file has {size / 2**20:.1f} MB; this page takes up to {limits.megabytes} MB."
         raise MediaError(problem, "Cut it, or record it again.")
-    if video.duration is None or video.duration > most_seconds:
+    video = probe(path)
+    if video.duration is None or video.duration > limits.seconds:
         length = "of unknown length" if video.duration is None else f"{float(video.duration):.1f} s long"
-        raise MediaError(
-            f"the video is {length}; this page takes up to {most_seconds} s.", "Cut it, or record it again."
-        )
+        problem = f"the video is {length}; this page takes up to {limits.seconds} s."
+        raise MediaError(problem, "Cut it, or record it again.")
     if video.width * video.height > MOST_PIXELS:
         frames = f"{video.width} x {video.height}"
         raise MediaError(f"the video's frames are {frames}; this page takes up to 3840 x 2160.", "Make them smaller.")
+    return video
 
 
 def run_request(

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import os
-import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime.errors import WorkerError
+from avsbg.runtime.errors import MediaError, WorkerError
 from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, run_request
 from avsbg.runtime.processes import Opener
 
 LOOPBACK = "127.0.0.1"
 _CSS = """
 .gradio-container {max-width: 1180px !important; margin: auto; padding: 12px !important}
+.gradio-container {--block-info-text-color: #6b7280}
+#video video {max-height: 290px}
 #status {min-height: 5em}
 footer {display: none !important}
 """
 _STEPS = {"segmenting": "Segmenting", "overlay": "Drawing the overlay"}
-# The files of requests are below it; it is gone when the page ends.
+# The files of requests are in such a folder, which is gone when the page ends.
 _PREFIX = "avsbg-page."
+# gradio asks the environment where its files are to be, each time that it makes one, and nothing else.
+_FILES = "GRADIO_TEMP_DIR"
+logger = logging.getLogger("avsbg.page")
 
 
 @contextmanager
 def open_page(
     name: str,
-    bundle: Path,
     backends: list[str],
     open_work: Opener[PageRequest, PageResult],
     limits: Limits,
@@ -44,7 +48,6 @@ def open_page(
 
     Args:
         name: the bundle's, for the title.
-        bundle: the bundle's absolute path, which is not told to anybody.
         backends: what can execute it, the first one chosen.
         open_work: opens what works on requests, in a process of its own.
         limits: of each request.
@@ -55,16 +58,18 @@ def open_page(
     Raises:
         WorkerError: gradio cannot be imported, or the port is in use.
     """
-    # Read when gradio is imported: nothing is told to anybody.
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
     except ImportError as error:
         hint = "Install it with `pip install 'avsbg[page]'`."
         raise WorkerError(f"gradio cannot be imported: {error}.", hint) from error
-    with tempfile.TemporaryDirectory(prefix=_PREFIX) as root:
-        os.environ["GRADIO_TEMP_DIR"] = str(Path(root) / "files")
-        blocks = _build(gradio, name, backends, _worker(gradio, bundle, open_work, limits, Path(root)), limits,
+    with ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
+        files = root / "files"
+        files.mkdir()
+        stack.enter_context(_environment(_FILES, str(files)))
+        segment = _segment_function(gradio, open_work, limits, root, files)
+        blocks = _build(gradio, name, backends, segment, limits,
                         shows_attention=shows_attention, decides_classes=decides_classes)  # fmt: skip
         blocks.queue(max_size=limits.waiting, default_concurrency_limit=limits.workers, api_open=False)
         try:
@@ -75,10 +80,21 @@ def open_page(
             )  # fmt: skip
         except OSError as error:
             raise WorkerError(f"the page cannot listen on {host}:{port}: {error}.", "Choose another --port.") from error
-        try:
-            yield address
-        finally:
-            blocks.close(verbose=False)
+        stack.callback(blocks.close, verbose=False)
+        yield address
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Set a variable of the environment while the block lasts."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def wait_for_interrupt() -> None:
@@ -86,10 +102,13 @@ def wait_for_interrupt() -> None:
     threading.Event().wait()
 
 
-def _worker(
-    gradio: Any, bundle: Path, open_work: Opener[PageRequest, PageResult], limits: Limits, root: Path
+def _segment_function(
+    gradio: Any, open_work: Opener[PageRequest, PageResult], limits: Limits, root: Path, files: Path
 ) -> Callable[..., tuple[Any, ...]]:
-    """The function behind the button: a video and its settings to the values of status, video, files and maps."""
+    """The function behind the button: a video and its settings to the values of status, video, files and maps.
+
+    Requests have their folders in `root`; what is shown of them is moved to `files`, which gradio empties.
+    """
 
     def segment(  # noqa: PLR0917  (gradio passes its components by position)
         video: str | None, backend: str, threshold: float, silent: bool, attention: bool,
@@ -104,32 +123,30 @@ def _worker(
 
         progress(0, desc="Opening the network")
         with tempfile.TemporaryDirectory(dir=root) as folder:
-            request = PageRequest(
-                Path(video), Path(folder), backend, threshold, silent, attention, limits.seconds, limits.megabytes
-            )
+            request = PageRequest(Path(video), Path(folder), backend, threshold, silent, attention)
             try:
                 result = run_request(open_work, request, limits, report)
             except AvsbgError as error:
-                return f"**Not done:** {remove_paths(str(error), bundle, request)}", None, None, hidden
-            # The folder goes now: what is shown are copies of gradio's, which it removes in time.
-            keep = Path(tempfile.mkdtemp(dir=os.environ["GRADIO_TEMP_DIR"]))
-            paths = [
+                return f"**Not done:** {describe_error(error, request)}", None, None, hidden
+            keep = Path(tempfile.mkdtemp(dir=files))
+            overlay, archive, sheet = (
                 None if path is None else str(path.rename(keep / path.name))
                 for path in (result.overlay, result.archive, result.sheet)
-            ]
-        *shown, sheet = paths
-        return _status(result.summary), *shown, gradio.update(value=sheet, visible=sheet is not None)
+            )
+        return _status(result), overlay, archive, gradio.update(value=sheet, visible=sheet is not None)
 
     return segment
 
 
-def remove_paths(text: str, bundle: Path, request: PageRequest) -> str:
-    """An error without this machine's paths, nor words of the command line."""
-    for path in (request.video, bundle):
-        text = text.replace(str(path), path.name)
-    text = text.replace(f"{request.folder}/", "")
-    text = re.sub(r"(?<![\w:/.])(?:/[^\s/:;,'\"]+)+/([^\s/:;,'\"]+)", r"\1", text)  # of any other file, its name
-    return text.replace("--no-sound", "“Without sound”")
+def describe_error(error: AvsbgError, request: PageRequest) -> str:
+    """An error for whoever sent a request: of its own files the names, and nothing of this machine's.
+
+    What is wrong with the bundle, or with a backend, is told where the page was started.
+    """
+    if not isinstance(error, MediaError | WorkerError):
+        logger.warning("a request for the backend %s was not done: %s", request.backend, error)
+        return f"the backend {request.backend} cannot do this here. The reason is told where the page was started."
+    return str(error).replace(str(request.video), request.video.name).replace(f"{request.folder}/", "")
 
 
 def names_address(value: Any) -> bool:
@@ -152,13 +169,15 @@ def _uploads_only(gradio: Any) -> type[Any]:
     return UploadBlocks
 
 
-def _status(summary: dict[str, Any]) -> str:
+def _status(result: PageResult) -> str:
+    summary = result.summary
     seconds, spent = summary["seconds"], summary["seconds_spent"]["total"]
     sounding, area, ran = summary["sounding_seconds"], summary["mean_mask_area"], summary["backend"]
     backend = ":".join(str(ran[key]) for key in ("backend", "operator", "precision") if ran.get(key))
+    no_sheet = "" if result.no_sheet is None else f" There are no attention maps: {result.no_sheet}"
     return (
         f"**{seconds} masks in {spent:.1f} s: {seconds / spent:.1f} masks per second.** Something sounds in {sounding} "
-        f"of {seconds} seconds; on average the mask covers {area:.1%} of the frame. Executed by {backend}."
+        f"of {seconds} seconds; on average the mask covers {area:.1%} of the frame. Computed by {backend}.{no_sheet}"
     )
 
 
@@ -172,7 +191,6 @@ def _build(
     shows_attention: bool,
     decides_classes: bool,
 ) -> Any:
-    Path(os.environ["GRADIO_TEMP_DIR"]).mkdir(exist_ok=True)
     with _uploads_only(gradio)(
         analytics_enabled=False, title=f"avsbg: {name}", delete_cache=(60, 60 * limits.minutes)
     ) as blocks:
@@ -194,7 +212,10 @@ def _build(
                 backend = gradio.Dropdown(backends, value=backends[0], label="Backend and precision", elem_id="backend")
                 silent = gradio.Checkbox(label="Without sound", info="The network is given silence.", elem_id="silent")
                 attention = gradio.Checkbox(
-                    label="Attention maps", info="Of the first clip.", visible=shows_attention, elem_id="attention"
+                    label="Attention maps",
+                    info="Where the network looks, in the first seconds.",
+                    visible=shows_attention,
+                    elem_id="attention",
                 )
             with gradio.Column(min_width=300):
                 overlay = gradio.Video(label="Overlay", interactive=False, height=340, elem_id="overlay", buttons=[])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ def open_divider(progress: Progress) -> Iterator[Callable[[int], tuple[int, floa
 
     def divide(number: int) -> tuple[int, float]:
         progress("dividing", number, None)
+        logging.getLogger("avsbg.division").info("dividing by %d", number)
         if number in {97, 99}:
             os.kill(os.getpid(), signal.SIGKILL if number == 97 else signal.SIGSEGV)
         if number == 98:
@@ -37,8 +39,9 @@ def open_nothing(_: Progress) -> Iterator[Callable[[int], int]]:
     yield int
 
 
-def test_a_crash_costs_one_piece_of_work() -> None:
+def test_a_crash_costs_one_piece_of_work(caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[str, int, int | None]] = []
+    caplog.set_level(logging.INFO, "avsbg.division")
     with IsolatedWorker[int, tuple[int, float]](open_divider, lambda *values: told.append(values)) as worker:
         process, result = worker(2)
         assert (result, process != os.getpid()) == (6.0, True)
@@ -56,6 +59,7 @@ def test_a_crash_costs_one_piece_of_work() -> None:
         with pytest.raises(WorkerError, match=r"killed \(SIGKILL\), perhaps out of memory"):
             worker(97)
     assert [number for _, number, _ in told] == [2, 99, 4, 7, 0, 6, 98, 97]
+    assert caplog.messages == [f"dividing by {number}" for _, number, _ in told]
     with pytest.raises(ProcessLookupError):
         os.kill(other, 0)
 

@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import pytest
 
-from avsbg.runtime.errors import MediaError
-from avsbg.runtime.page.limits import PageRequest, check_video
-from avsbg.runtime.page.page import names_address, remove_paths
+from avsbg.errors import AvsbgError
+from avsbg.runtime.errors import BackendError, BundleError, MediaError, OutputError
+from avsbg.runtime.page.limits import Limits, PageRequest, check_video
+from avsbg.runtime.page.page import describe_error, names_address
 from fixtures.videos import steady, tone, write_video
 
 
 def test_a_file_beyond_the_limit_is_refused(tmp_path: Path) -> None:
     video = write_video(tmp_path / "video.mp4", times=steady(4, 4), rate=4, sound=tone(1.0))
-    check_video(video, 10, 1)
+    limits = Limits(megabytes=1, seconds=10)
+    assert check_video(video, limits).has_audio
     with video.open("ab") as stream:
         stream.truncate(2**20 + 1)
     with pytest.raises(MediaError, match=r"the file has 1\.0 MB; this page takes up to 1 MB"):
-        check_video(video, 10, 1)
+        check_video(video, limits)
 
 
-def test_errors_name_no_place_of_the_server() -> None:
-    request = PageRequest(Path("/srv/tmp/up loads/my video.mp4"), Path("/srv/tmp/page/one"))
-    bundle = Path("/srv/our models/avs.bundle")
-    for text, told in {
-        f"{request.video} has no sound; see --no-sound.": "my video.mp4 has no sound; see “Without sound”.",
-        f"the output {request.folder}/run cannot be written.": "the output run cannot be written.",
-        f"clip.onnx of the bundle {bundle} has changed.": "clip.onnx of the bundle avs.bundle has changed.",
-        "it needs '/usr/lib/x/libcuda.so', or a CPU/GPU.": "it needs 'libcuda.so', or a CPU/GPU.",
-    }.items():
-        assert remove_paths(text, bundle, request) == told
+REQUEST = PageRequest(Path("/srv/tmp/up loads/my video.mp4"), Path("/srv/tmp/page/one"), "openvino")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (MediaError(f"{REQUEST.video} is no video.", "Try another."), "my video.mp4 is no video. Try another."),
+        (OutputError(f"the output {REQUEST.folder}/run cannot be written."), "the output run cannot be written."),
+    ],
+)
+def test_an_error_of_a_request_names_its_files_without_their_places(error: AvsbgError, told: str) -> None:
+    assert describe_error(error, REQUEST) == told
+
+
+def test_errors_of_the_machine_are_told_where_the_page_was_started(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("avsbg.page").propagate = True  # unless a command shows it elsewhere
+    for error in (BundleError("/srv/avs.bundle has changed."), BackendError("it needs '/usr/lib/x/libcuda.so'.")):
+        told = describe_error(error, REQUEST)
+        assert told == "the backend openvino cannot do this here. The reason is told where the page was started."
+        assert str(error) in caplog.messages[-1]
 
 
 @pytest.mark.parametrize(
