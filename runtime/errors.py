@@ -23,5 +23,9 @@ class OutputError(MediaError):
     """An output cannot be written, e.g. on a full disk."""
 
 
+class FetchError(MediaError):
+    """A file could not be fetched or read, for a reason that may pass: of its disk, network or server."""
+
+
 class EmptySourceError(MediaError):
     """A source ended before a second of it was complete."""

@@ -1,6 +1,7 @@
 """One video of a collection at a time: fetched, segmented in a process of its own, and put where outputs go.
 
-What is done is known by its key and not done again; what fails is tried once more, and then told with its reason.
+What is done is known by its key and not done again. What fails is told with its reason: an error of the video itself at
+once, and any other, such as a crash or a file that cannot be fetched, after a second try.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 from avsbg.errors import AvsbgError, first_line
 from avsbg.progress import Progress
 from avsbg.runtime.cluster.collection import CollectionItem, is_address
-from avsbg.runtime.errors import MediaError, OutputError
+from avsbg.runtime.errors import FetchError, MediaError, OutputError
 from avsbg.runtime.processes import IsolatedWorker
 from avsbg.runtime.segment.batch import BatchItem, BatchResult, VideoWorker, open_video_worker
 from avsbg.runtime.segment.pipeline import FRAMES, Options
@@ -93,6 +94,8 @@ class CollectionWorker:
                 raise
             except Exception as error:
                 reason = str(error) if isinstance(error, AvsbgError) else f"{type(error).__name__}: {first_line(error)}"
+                if isinstance(error, MediaError) and not isinstance(error, FetchError):
+                    break
             else:
                 summary = result.summary or {}
                 told |= {"key": summary.get("video", {}).get("key"), "video_seconds": summary.get("seconds")}
@@ -142,8 +145,10 @@ def _fetch(source: str, path: Path) -> None:
     try:
         with fsspec.open(source, "rb") as stream, path.open("wb") as copy:
             shutil.copyfileobj(stream, copy, 2**20)
+    except FileNotFoundError as error:
+        raise MediaError(f"there is no video at {source}.") from error
     except Exception as error:  # each file system has errors of its own
-        raise MediaError(f"{source} cannot be fetched: {first_line(error)}.") from error
+        raise FetchError(f"{source} cannot be fetched: {first_line(error)}.") from error
 
 
 def _fetch_summary(output: str, target: Path) -> None:
@@ -156,7 +161,7 @@ def _fetch_summary(output: str, target: Path) -> None:
     except FileNotFoundError:
         return
     except Exception as error:  # each file system has errors of its own
-        raise MediaError(f"{output}/{SUMMARY} cannot be fetched: {first_line(error)}.") from error
+        raise FetchError(f"{output}/{SUMMARY} cannot be fetched: {first_line(error)}.") from error
     target.mkdir()
     (target / SUMMARY).write_bytes(text)
 
@@ -183,18 +188,34 @@ def _find_place(output: str) -> tuple[Any, str, bool]:
 
 
 def _put(target: Path, output: str) -> None:
-    """Copy an output to an address; its summary, which says that it is complete, comes last.
+    """Copy an output to an address, where an earlier run stays until the new one is there under a temporary name.
 
-    `frames.jsonl` comes first, by which a copy that was broken off is known as a run that may be replaced.
+    Its summary, which says that it is complete, comes last, and `frames.jsonl` first, by which a copy that was broken
+    off is known as a run that may be replaced.
     """
     files, place, has_earlier = _find_place(output)
+    folder, _, name = place.rpartition("/")
+    beside = f"{folder}/.{name}.partial"
+    paths = sorted(
+        (path for path in target.rglob("*") if path.is_file()),
+        key=lambda path: (path == target / SUMMARY, path != target / FRAMES, path),
+    )
+    names = [path.relative_to(target).as_posix() for path in paths]
+
+    def fill(copy: Callable[[str, str], object], source: str, to: str) -> None:
+        for name in names:
+            files.makedirs(f"{to}/{name}".rpartition("/")[0], exist_ok=True)
+            copy(f"{source}/{name}", f"{to}/{name}")
+
     try:
+        if files.exists(beside):  # of a run that was broken off
+            files.rm(beside, recursive=True)
+        fill(files.put_file, str(target), beside if has_earlier else place)
         if has_earlier:
             files.rm(place, recursive=True)
-        paths = sorted(path for path in target.rglob("*") if path.is_file())
-        for path in sorted(paths, key=lambda path: (path == target / SUMMARY, path != target / FRAMES)):
-            name = f"{place}/{path.relative_to(target).as_posix()}"
-            files.makedirs(name.rpartition("/")[0], exist_ok=True)
-            files.put_file(str(path), name)
+            # File by file: a directory that is not there means something else to each file system.
+            fill(files.mv, beside, place)
+            if files.exists(beside):  # where directories exist without files
+                files.rm(beside, recursive=True)
     except Exception as error:  # each file system has errors of its own
         raise OutputError(f"the output {output} cannot be written: {first_line(error)}.") from error

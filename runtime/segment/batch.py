@@ -15,7 +15,7 @@ from avsbg.atomic import atomic_file, remove_abandoned
 from avsbg.errors import AvsbgError, first_line
 from avsbg.progress import Progress
 from avsbg.runtime.bundle import sha256
-from avsbg.runtime.errors import MediaError, OutputError, WorkerError
+from avsbg.runtime.errors import FetchError, MediaError, OutputError, WorkerError
 from avsbg.runtime.media.sources import VIDEO_SUFFIXES, list_videos
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import SUMMARY, segment_video, settings
@@ -166,7 +166,7 @@ class VideoWorker:
         try:
             content = sha256(path)
         except OSError as error:
-            raise MediaError(f"{path} cannot be read: {error.strerror}.") from error
+            raise FetchError(f"{path} cannot be read: {error.strerror}.") from error
         manifest, settled = self._segmenter.bundle.manifest_sha256, settings(self._segmenter, self._options)
         identity = {"video": content, "bundle": manifest, "options": settled}
         return {"sha256": content, "key": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()}

@@ -105,14 +105,16 @@ def test_what_is_done_is_not_done_again_and_what_is_broken_has_its_reason(
         shutil.copy(videos / name, folder)
     (folder / "broken.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
     command = ["batch", tiny.path, folder, "-o", output, "--backend", "onnxruntime", "--no-overlay"]
-    first = run_avsbg_there("services", *command)
+    (tmp_path / "folder.mp4").mkdir()  # opened as a file, it gives an error of input or output
+    first = run_avsbg_there("services", *command, f"file://{tmp_path}/folder.mp4")
     assert first.returncode == 1
-    assert "1 of 3 videos failed" in " ".join(first.stderr.split())
+    assert "2 of 4 videos failed" in " ".join(first.stderr.split())
     rows = results(output)
     assert {name: (row["state"], row["attempts"]) for name, row in rows.items()} == {
         "00.mp4": ("done", 1),
         "01.mp4": ("done", 1),
-        "broken.mp4": ("failed", 2),
+        "broken.mp4": ("failed", 1),
+        "folder.mp4": ("failed", 2),
     }
     assert "broken.mp4" in rows["broken.mp4"]["error"]
     shutil.copy(videos / "02.mp4", folder / "broken.mp4")

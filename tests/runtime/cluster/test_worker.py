@@ -1,14 +1,19 @@
-"""Outputs at addresses: which are replaced, and the order in which files are put."""
+"""Outputs at addresses: which are replaced, and the order in which files are put; errors that are tried once more."""
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from avsbg.runtime.cluster.worker import _fetch_summary, _put, _segment
-from avsbg.runtime.errors import MediaError, OutputError
+from avsbg.runtime.cluster import worker
+from avsbg.runtime.cluster.collection import CollectionItem
+from avsbg.runtime.cluster.worker import CollectionWorker, Job, _fetch, _fetch_summary, _put, _segment
+from avsbg.runtime.errors import FetchError, MediaError, OutputError, WorkerError
+from avsbg.runtime.segment.batch import BatchItem, BatchResult
+from avsbg.runtime.segment.pipeline import Options
 
 
 @pytest.fixture
@@ -32,6 +37,33 @@ def test_an_earlier_run_is_replaced(target: Path, tmp_path: Path, earlier: str) 
     (place / "old.png").write_text("earlier")
     _put(target, f"file://{place}")
     assert names(place) == names(target)
+
+
+@pytest.mark.parametrize("protocol", ["file", "memory"])
+def test_an_earlier_run_stays_until_the_new_one_is_there(
+    target: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, protocol: str
+) -> None:
+    files, place = fsspec.filesystem(protocol), f"{tmp_path}/place/video.mp4"
+    files.makedirs(place)
+    files.pipe({f"{place}/summary.json": b"earlier", f"{place}/old.png": b"earlier"})
+    put = files.put_file
+
+    def break_off(path: str, name: str) -> None:
+        if name.endswith("summary.json"):
+            raise KeyboardInterrupt
+        put(path, name)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(files, "put_file", break_off)
+        _put(target, f"{protocol}://{place}")
+    assert {path: files.cat(path) for path in files.find(place)} == {
+        f"{place}/old.png": b"earlier",
+        f"{place}/summary.json": b"earlier",
+    }
+    _put(target, f"{protocol}://{place}")
+    found = {path.removeprefix(f"{place}/"): files.cat(path).decode() for path in files.find(f"{tmp_path}/place")}
+    assert found == {name: name for name in names(target)}
+    files.rm(str(tmp_path / "place"), recursive=True)
 
 
 def refuse_before_work(_: Path, output: str) -> None:
@@ -82,3 +114,38 @@ def test_only_a_summary_that_is_not_there_is_passed_over(tmp_path: Path, monkeyp
     monkeypatch.setattr(fsspec, "open", deny)
     with pytest.raises(MediaError, match=r"summary\.json cannot be fetched: access denied"):
         _fetch_summary(f"file://{tmp_path}/none", tmp_path / "target")
+
+
+@pytest.mark.parametrize(
+    ("errors", "state", "attempts"),
+    [
+        ([WorkerError("crashed")], "done", 2),
+        ([TimeoutError("no answer")], "done", 2),
+        ([FetchError("reset")] * 2, "failed", 2),
+        ([MediaError("it is no video")], "failed", 1),
+    ],
+)
+def test_only_what_a_second_try_can_mend_has_one(
+    monkeypatch: pytest.MonkeyPatch, errors: list[Exception], state: str, attempts: int
+) -> None:
+    left = list(errors)
+
+    def work(pair: tuple[str, str]) -> BatchResult:
+        if left:
+            raise left.pop(0)
+        return BatchResult(BatchItem(*map(Path, pair)), "done")
+
+    monkeypatch.setattr(worker, "IsolatedWorker", lambda _: nullcontext(work))
+    with CollectionWorker(Job(nullcontext, Options(), "/out")) as segment:  # type: ignore[arg-type]
+        result = segment(CollectionItem("/a.mp4", "a.mp4"))
+    assert (result.state, result.attempts, left) == (state, attempts, [])
+    assert result.error == (str(errors[-1]) if state == "failed" else None)
+
+
+def test_a_video_that_is_not_there_is_no_error_that_may_pass(tmp_path: Path) -> None:
+    (tmp_path / "folder.mp4").mkdir()
+    with pytest.raises(FetchError, match="cannot be fetched"):
+        _fetch(f"file://{tmp_path}/folder.mp4", tmp_path / "copy")
+    with pytest.raises(MediaError, match="there is no video at") as caught:
+        _fetch(f"file://{tmp_path}/none.mp4", tmp_path / "copy")
+    assert not isinstance(caught.value, FetchError)
