@@ -159,6 +159,30 @@ def network_engines(
         typer.echo(f"{row.ran.network}: {'; '.join(row.problems) or row.label}")
 
 
+@app.command()
+def collection(  # noqa: PLR0917  (each is an option by name)
+    bundle: Annotated[Path, typer.Argument(help="A bundle that takes sound as a waveform.")],
+    video: Annotated[Path, typer.Argument(help="A video, of which the collection has copies.")],
+    output: Output = Path("benchmarks/results/collection_speed.jsonl"),
+    python: Annotated[
+        Path, typer.Option(metavar="FILE", help="The interpreter of an environment with avsbg[cpu,cluster].")
+    ] = Path(".environments/services/bin/python"),
+    backend: Annotated[str, typer.Option(metavar="NAME", help="As `avsbg run` takes it.")] = "onnxruntime",
+    count: Annotated[int, typer.Option(min=2, help="Videos.")] = 16,
+    samples: Annotated[int, typer.Option(min=2, help="Rounds that are kept.")] = 10,
+) -> None:
+    """Time a collection by `avsbg batch`, here and over Ray, against one process on the same cores."""
+    from avsbg.benchmarks.measure.collection import measure_collection
+    from avsbg.benchmarks.report.collection import cost_table, throughput_table
+    from avsbg.benchmarks.results.schema import write_rows
+    from avsbg.progress import ProgressBars
+
+    with ProgressBars(quiet=True) as progress:
+        rows = measure_collection(bundle, video, progress, python=python, backend=backend, count=count, samples=samples)
+    write_rows(output, rows)
+    typer.echo(f"{throughput_table(rows)}\n\n{cost_table(rows)}")
+
+
 if __name__ == "__main__":
     try:
         app()

@@ -60,6 +60,10 @@ SOURCES: dict[str, tuple[str, ...]] = {
     ),
     "served-streams": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "tools/serving.py"),
     "collection": ("runtime/segment", "tools/serving.py"),
+    "collection-speed": (
+        *(*_BACKENDS, "runtime/media", "runtime/segment", "runtime/cluster"),
+        "benchmarks/measure/collection.py",
+    ),
 }
 _SHARED = ("model/operators.py", "model/encoders.py")
 

@@ -41,6 +41,10 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "collection": ({"videos", "nodes", "killed"}, {"done", "most_results", "files", "differing"}),
     "stream-profile": ({"frames", "weight_bytes"}, {"clip", "encode", "decode"}),
     "start-up": ({"video", "backend"}, {"first_mask", "imports", "hashing", "session"}),
+    "collection-speed": (
+        {"engine", "videos", "workers", "threads", "video_seconds", "video_bytes"},
+        {"duration", "ratio", "inference", "decode", "overlay"},
+    ),
     "spinning": ({"setting", "frames"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "phase-batches": ({"backend", "mode", "phases"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),

@@ -1,0 +1,69 @@
+"""Tables of collections: throughput of each engine, and what hours of video take on a number of nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from avsbg.benchmarks.report.tables import Columns, markdown, markdown_of, number, with_interval
+from avsbg.benchmarks.results.schema import Measurement
+
+NODES = (1, 10, 100)
+HOURS = 1000  # of video
+_LINK = 1.25e9  # bytes per second of 10 Gbit/s
+_TITLES = {
+    "one process": "`avsbg run`, one process",
+    "local": "`avsbg batch --engine local`",
+    "ray": "`avsbg batch --engine ray`",
+}
+
+
+def throughput_table(rows: Sequence[Measurement]) -> str:
+    """Seconds of video per second by engine, with the ratio to one process, as Markdown."""
+    columns: Columns[Measurement] = [
+        ("", lambda row: _TITLES[row.case["engine"]]),
+        ("workers", lambda row: number(row.case["workers"])),
+        ("threads of each", lambda row: number(row.case["threads"])),
+        ("s of video per s", lambda row: number(f"{_rate(row):.1f}")),
+        ("throughput, one process: 1", lambda row: with_interval(row["ratio"], ".2f")),
+    ]
+    first = rows[0]
+    assert first.environment is not None
+    others = "; ".join(f"{row.label}: {', '.join(row.problems)}" for row in rows if row.problems)
+    return (
+        f"{markdown(rows, columns)}\n\n"
+        f"{first.ran.network}, {first.environment.processor}, {len(first.environment.cores)} cores; "
+        f"{first.case['videos']} videos, {first.case['video_seconds']} s together; whole commands in turn, "
+        f"{len(first['duration'].samples)} rounds." + (f" Not stable: {others}." if others else "")
+    )
+
+
+def cost_table(rows: Sequence[Measurement]) -> str:
+    """The projected time of hours of video on nodes such as the one that was measured, and what limits them."""
+    one = next(row for row in rows if row.case["engine"] == "one process")
+    ray = next(row for row in rows if row.case["engine"] == "ray")
+    assert ray.environment is not None
+    size = ray.case["video_bytes"] / ray.case["video_seconds"]  # of a second of video
+    rate = _rate(ray)
+    cells = [[str(n), f"{HOURS / (rate * n):.3g} h", f"{HOURS / rate:.3g} h", _bytes(rate * n * size)] for n in NODES]
+    steps = {step: one.case["video_seconds"] / one[step].number for step in ("inference", "decode", "overlay")}
+    slowest, second = sorted(steps, key=steps.__getitem__)[:2]
+    titles = ["nodes", f"{HOURS} h of video take", "hours of nodes", "storage reads"]
+    names = {"inference": "the network", "decode": "the decoder", "overlay": "the encoder of overlays"}
+    return (
+        f"{markdown_of(titles, cells)}\n\n"
+        f"A node is what was measured: {len(ray.environment.cores)} cores, {rate:.1f} s of video per second over Ray. "
+        f"In one process the network does {steps['inference']:.1f} s of video per second, the decoder "
+        f"{steps['decode']:.0f}, and the encoder of overlays {steps['overlay']:.0f}, at the same time: "
+        f"{names[slowest]} is the limit until it is {steps[second] / steps[slowest]:.1f} times as fast, and then "
+        f"{names[second]}. These videos have {size / 1e3:.0f} kB a second, so that a link of 10 Gbit/s is full at "
+        f"{_LINK / (rate * size):,.0f} nodes."
+    )
+
+
+def _rate(row: Measurement) -> float:
+    return float(row.case["video_seconds"]) / row["duration"].summary.p50
+
+
+def _bytes(rate: float) -> str:
+    """A rate of bytes for people."""
+    return f"{rate / 1e6:.3g} MB/s"
