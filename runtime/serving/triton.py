@@ -190,7 +190,10 @@ class TritonBackend(Backend):
                 hint = "It is overloaded or gone; ?timeout=SECONDS at the end of the address allows more."
                 raise BackendError(f"{where} did not answer within {self._timeout:g} s.", hint) from error
             if status == "UNAVAILABLE":
-                raise BackendError(f"{where} cannot be reached: {reason}.", "Check that it runs.") from error
+                hint = "Check that it runs; one that encrypts needs grpcs:// in the address."
+                if self._encrypted:
+                    hint = f"Check that it runs, and the certificates that {ROOTS}, {KEY} and {CHAIN} name."
+                raise BackendError(f"{where} cannot be reached: {reason}.", hint) from error
             if status in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
                 hint = f"The token is taken from the environment variable {TOKEN}."
                 raise BackendError(f"{where} does not let this client in: {reason}.", hint) from error

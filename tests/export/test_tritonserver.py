@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.streaming.frame_pair import frame_inputs
+from fixtures import ROOT
 from fixtures.cli import run_avsbg
 from fixtures.environments import Server, run_avsbg_there, run_there, tritonserver
 from fixtures.videos import steady, tone, write_video
 
 pytestmark = pytest.mark.slow
+FIXTURES = ROOT / "tests/fixtures"
 STREAMS = 8
 ATOL = 2e-5  # of probabilities: the order of float32 sums
 
@@ -93,8 +97,8 @@ def run_streams(
     """All streams at the same time: the masks of those that came to their end, and the errors of all."""
     np.savez(folder / "in.npz", **arrays)
     address = served.spec("avs-bg-stream").removeprefix("triton:")
-    script = Path(__file__).parents[1] / "fixtures/served_streams.py"
-    done = run_there("triton", script, bundle.path, address, folder / "in.npz", folder / "out.npz")
+    files = [folder / "in.npz", folder / "out.npz"]
+    done = run_there("triton", FIXTURES / "served_streams.py", bundle.path, address, *files)
     assert done.returncode == 0, done.stderr
     with np.load(folder / "out.npz") as results:
         return results["masks"], results["errors"].tolist()
@@ -128,21 +132,77 @@ def test_another_bundles_model_is_refused(
     assert problem in " ".join(done.stderr.split())
 
 
-def test_a_server_that_does_not_answer_or_is_gone_leaves_nothing_half_written(
-    served: Server, tiny: Bundle, tmp_path: Path
+def test_clients_that_mean_no_good_get_an_error_and_the_server_goes_on(
+    served: Server, tiny: Bundle, bundle: Bundle, tmp_path: Path
 ) -> None:
-    """The last one: it ends the server."""
-    video, output = write_video(tmp_path / "video.mp4", times=steady(5, 10), sound=tone(2.0)), tmp_path / "out"
-    command = ["run", tiny.path, video, "-o", output, "--backend", served.spec("tiny-clip", timeout=2)]
-    served.process.send_signal(signal.SIGSTOP)
-    silent = run_avsbg_there("triton", *command)
-    served.process.send_signal(signal.SIGCONT)
-    assert silent.returncode == 1
-    assert "did not answer within 2 s" in " ".join(silent.stderr.split())
-    served.process.kill()
-    served.process.wait()
-    gone = run_avsbg_there("triton", *command)
+    before = resident(served)
+    script, ports = FIXTURES / "triton_attack.py", (served.http, served.grpc)
+    done = run_there("triton", script, tiny.path, bundle.path, *ports, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads(done.stdout)
+    for name, (status, text) in told["answers"].items():
+        assert status != "OK" and (isinstance(status, str) or status >= 400), (name, status, text)
+        assert text, name
+    assert told["flood"] == {"OK": 200}
+    assert max(told["differences"]) < ATOL
+    assert served.process.poll() is None
+    assert resident(served) - before < 300
+    assert not list(tmp_path.iterdir())
+
+
+def resident(server: Server) -> int:
+    """The memory of a server and of its models' processes, in MiB."""
+    process = psutil.Process(server.process.pid)
+    return sum(one.memory_info().rss for one in (process, *process.children(recursive=True))) // 2**20
+
+
+def write_certificates(folder: Path) -> None:
+    """An authority and what it signed, for a server on the loopback and for a client; and another authority."""
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2"]
+    for name in ("authority", "other", "server", "client"):
+        command = ["openssl", "req", "-x509", *key, "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        command += ["-subj", f"/CN={name}"]
+        if name in ("server", "client"):
+            command += ["-CA", "authority.pem", "-CAkey", "authority.key", "-addext", "basicConstraints=CA:FALSE"]
+            command += ["-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=60)
+
+
+def test_an_encrypted_server_answers_whom_it_knows_and_its_end_leaves_nothing_half_written(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys, models, work = (tmp_path / name for name in ("keys", "models", "work"))
+    keys.mkdir()
+    work.mkdir()
+    write_certificates(keys)
+    assert run_avsbg("serve", "triton", tiny.path, "--name", "tiny", "--threads", "1", "-o", models).code == 0
+    files = {"server-cert": "server.pem", "server-key": "server.key", "root-cert": "authority.pem"}
+    options = ["--grpc-use-ssl-mutual=true", *(f"--grpc-{name}={keys / file}" for name, file in files.items())]
+    with tritonserver(models, tmp_path / "log", *options) as server:
+        address = f"127.0.0.1:{server.grpc}/tiny-clip"
+        done = run_there("triton", FIXTURES / "triton_encrypted.py", tiny.path, address, keys)
+        assert done.returncode == 0, done.stderr[-3000:]
+        told = json.loads(done.stdout)
+        assert (told.pop("known"), told.pop("token")) == ("", "")
+        assert "does not let this client in: no such token. The token is taken from" in told.pop("other token")
+        assert "AVSBG_TRITON_CA" in told.pop("other roots")
+        assert "AVSBG_TRITON_CERTIFICATE" in told.pop("no certificate")
+        assert "one that encrypts needs grpcs://" in told.pop("not encrypted")
+        assert told == {}
+        for name, file in {"CA": "authority.pem", "KEY": "client.key", "CERTIFICATE": "client.pem"}.items():
+            monkeypatch.setenv(f"AVSBG_TRITON_{name}", str(keys / file))
+        video = write_video(work / "video.mp4", times=steady(5, 10), sound=tone(2.0))
+        command = ["run", tiny.path, video, "-o", work / "out"]
+        command += ["--backend", server.spec("tiny-clip", "grpcs", timeout=2)]
+        server.process.send_signal(signal.SIGSTOP)
+        silent = run_avsbg_there("triton", *command)
+        server.process.send_signal(signal.SIGCONT)
+        assert silent.returncode == 1
+        assert "did not answer within 2 s" in " ".join(silent.stderr.split())
+        server.process.kill()
+        server.process.wait(60)
+        gone = run_avsbg_there("triton", *command)
     assert gone.returncode == 1
     assert "cannot be reached" in " ".join(gone.stderr.split())
     assert "Traceback" not in silent.stderr + gone.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+    assert [path.name for path in work.iterdir()] == ["video.mp4"]

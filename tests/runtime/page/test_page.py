@@ -20,7 +20,7 @@ import pytest
 
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
-from fixtures.environments import PATIENCE, environment, environment_variables, free_port, run_there
+from fixtures.environments import PATIENCE, environment, environment_variables, held_port, run_there
 from fixtures.videos import steady, tone, write_video
 
 pytestmark = pytest.mark.slow
@@ -39,26 +39,30 @@ class Shown:
 @pytest.fixture
 def shown(tiny: Bundle, tmp_path: Path) -> Iterator[Shown]:
     """The page of the tiny bundle, for files of 2 MB and videos of 10 s."""
-    python, port, temporary = environment("services") / "bin/python", free_port(), tmp_path / "tmp"
+    python, temporary = environment("services") / "bin/python", tmp_path / "tmp"
     temporary.mkdir()
-    command = [python, "-c", "from avsbg.cli import main; main()", "demo-page", tiny.path, "--port", str(port)]
-    command += ["--megabytes", "2", "--seconds", "10", "--patience", "100"]
     environ = {**environment_variables(), "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"}
-    with (tmp_path / "log").open("wb") as log:
+    with held_port() as port, (tmp_path / "log").open("wb") as log:
+        command = [python, "-c", "from avsbg.cli import main; main()", "demo-page", tiny.path, "--port", str(port)]
+        command += ["--megabytes", "2", "--seconds", "10", "--patience", "100"]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environ, cwd=tmp_path)
-    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
-    try:
-        while True:
-            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + PATIENCE
+        try:
+            while True:
+                assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "log").read_text()[-3000:]
+                try:
+                    with urllib.request.urlopen(address, timeout=5):
+                        break
+                except (urllib.error.URLError, OSError):
+                    time.sleep(0.2)
+            yield Shown(process, address, temporary)
+        finally:
+            process.send_signal(signal.SIGINT)
             try:
-                with urllib.request.urlopen(address, timeout=5):
-                    break
-            except (urllib.error.URLError, OSError):
-                time.sleep(0.2)
-        yield Shown(process, address, temporary)
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(60)
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def resident(process: subprocess.Popen[bytes]) -> int:
