@@ -46,6 +46,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     "phase-batches": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "tools/phase_batches.py"),
     "start-up": ("avsbg/cli", "avsbg/api.py", "runtime/bundle", *_BACKENDS, "runtime/segment", "tools/start_up.py"),
     "run-soak": (*_BACKENDS, "runtime/streaming", "runtime/media", "runtime/segment", "tools/soak.py"),
+    "native-runtime": ("runtime/native/avsbg_run", "runtime/native/libavsbg", "tools/native_runtime.py"),
     "mask-rate": (*_BACKENDS, "runtime/streaming", "runtime/segment", "tools/mask_rates.py"),
     "front-end": ("runtime/media", "tools/decoding.py"),
     "precision": (*_GRAPHS, "export/precision", "benchmarks/measure/precision.py"),

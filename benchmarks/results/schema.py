@@ -47,6 +47,7 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     ),
     "spinning": ({"setting", "frames"}, {"latency", "processor", "ratio", "processor_ratio"}),
     "phase-batches": ({"backend", "mode", "phases"}, {"latency", "processor", "ratio", "processor_ratio"}),
+    "native-runtime": ({"quantity"}, {"python", "native", "ratio"}),
     "run-soak": ({"source", "mode"}, {"masks", "dropped", "resident"}),
     "front-end": ({"video", "width", "height", "clips"}, {"front_end", "network"}),
     "precision": ({"precision", "emulated", "data"}, {"logit_error", "agreement", "flipped"}),

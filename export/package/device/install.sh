@@ -65,9 +65,6 @@ done
 [[ $RUNTIME != native || $backend != tensorrt ]] ||
   fail "the package has the C++ runtime alone, which builds no TensorRT engines." \
     "Take --backend onnxruntime, or a package made with --runtime both."
-[[ $RUNTIME != native || -z $source ]] ||
-  fail "avsbg-run reads no live sources, and the package has the C++ runtime alone: --source $source" \
-    "Take a package made with --runtime both."
 
 # The prefix is pasted into a unit and a script, and uninstall.sh removes all of it.
 [[ $prefix == /* ]] || prefix=$PWD/$prefix
@@ -236,7 +233,9 @@ if [[ -n $source ]]; then
   escaped=${source//%/%%} escaped=${escaped//\$/\$\$} # systemd takes % for a specifier and $ for a variable
   content=$(<"$here/avsbg-live.service")
   # Quoted, since a bare & in a replacement stands for what is replaced.
-  content=${content//@PREFIX@/"$prefix"}
+  command="$prefix/venv/bin/avsbg run"
+  [[ $RUNTIME != native ]] || command=$prefix/bin/avsbg-run
+  content=${content//@COMMAND@/"$command"} content=${content//@PREFIX@/"$prefix"}
   content=${content//@BACKEND@/"${spec:-onnxruntime}"} content=${content//@SOURCE@/"$escaped"}
   printf '%s\n' "$content" >"$unit"
   printf '%s\n' "$unit" >>"$prefix/installed.txt"

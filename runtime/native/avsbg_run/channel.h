@@ -1,7 +1,9 @@
 // A bounded queue between two threads. It is closed once: with an error, which the other end then throws, or without.
+// Without room, it lets the producer wait, or drops the oldest item.
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <functional>
@@ -14,11 +16,15 @@ namespace avsbg_run {
 template <typename Item>
 class Channel {
  public:
-  explicit Channel(std::size_t capacity) : capacity_(capacity) {}
+  explicit Channel(std::size_t capacity, bool drops = false) : capacity_(capacity), drops_(drops) {}
 
-  // Waits for room; false where the channel was closed.
+  // False where the channel was closed.
   bool put(Item item) {
     std::unique_lock<std::mutex> lock(mutex_);
+    if (drops_ && !closed_ && items_.size() >= capacity_) {
+      items_.pop_front();
+      ++dropped;
+    }
     changed_.wait(lock, [&] { return closed_ || items_.size() < capacity_; });
     if (error_) std::rethrow_exception(error_);
     if (closed_) return false;
@@ -54,10 +60,17 @@ class Channel {
     if (error_) std::rethrow_exception(error_);
   }
 
-  std::size_t most = 0;  // that waited at once
+  std::size_t size() {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return items_.size();
+  }
+
+  std::size_t most = 0;      // that waited at once
+  std::int64_t dropped = 0;  // to make room
 
  private:
   const std::size_t capacity_;
+  const bool drops_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<Item> items_;

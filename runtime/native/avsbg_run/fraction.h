@@ -26,12 +26,14 @@ class Fraction {
 
   double value() const { return static_cast<double>(static_cast<long double>(num_) / static_cast<long double>(den_)); }
   std::int64_t floor() const { return num_ / den_ - (num_ % den_ != 0 && num_ < 0); }
+  std::int64_t ceil() const { return -Fraction(-num_, den_).floor(); }
   std::int64_t round() const {  // halves to even, as Python
     const std::int64_t below = floor();
     const Fraction rest = *this - below, half(1, 2);
     return below + (half < rest || (rest == half && below % 2 != 0));
   }
-  bool is_zero() const { return num_ == 0; }
+  std::int64_t num() const { return num_; }
+  std::int64_t den() const { return den_; }
 
   friend Fraction operator+(const Fraction& a, const Fraction& b) {
     return reduced(Wide{a.num_} * b.den_ + Wide{b.num_} * a.den_, Wide{a.den_} * b.den_);
@@ -47,6 +49,7 @@ class Fraction {
   friend bool operator<(const Fraction& a, const Fraction& b) { return Wide{a.num_} * b.den_ < Wide{b.num_} * a.den_; }
   friend bool operator==(const Fraction& a, const Fraction& b) { return a.num_ == b.num_ && a.den_ == b.den_; }
   friend bool operator<=(const Fraction& a, const Fraction& b) { return !(b < a); }
+  friend bool operator>=(const Fraction& a, const Fraction& b) { return !(a < b); }
   friend bool operator>(const Fraction& a, const Fraction& b) { return b < a; }
 
  private:

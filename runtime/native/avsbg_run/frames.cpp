@@ -20,18 +20,31 @@ bool is_full_range(const AVFrame& frame) {
   return is_jpeg || frame.color_range == AVCOL_RANGE_JPEG;
 }
 
-Fraction frame_length(const AVFrame& frame, const AVStream* stream) {
+// Whether a file that states its end for all tracks together reaches it; some muxers of ASF count the begin once more.
+bool reaches_end(const VideoInfo& video) {
+  if (!video.end_is_of_file) return false;
+  const Container container(video.path);
+  const Owned<AVPacket> packet(av_packet_alloc());
+  Fraction last(0);
+  while (av_read_frame(container.format(), packet.get()) >= 0) {
+    const Fraction unit = fraction(container.stream(packet->stream_index)->time_base);
+    if (packet->pts != AV_NOPTS_VALUE) last = std::max(last, Fraction(packet->pts + packet->duration) * unit);
+    av_packet_unref(packet.get());
+  }
+  return last + video.start >= *video.stated_end - kMissing;
+}
+
+}  // namespace
+
+Fraction frame_length(const AVFrame& frame, AVRational unit, std::optional<Fraction> mean_rate) {
 #if LIBAVUTIL_VERSION_MAJOR >= 58
   const std::int64_t ticks = frame.duration;
 #else
   const std::int64_t ticks = frame.pkt_duration;
 #endif
-  if (ticks > 0) return Fraction(ticks) * Fraction(stream->time_base.num, stream->time_base.den);
-  const AVRational rate = stream->avg_frame_rate;
-  return rate.num > 0 && rate.den > 0 ? Fraction(rate.den, rate.num) : Fraction(0);
+  if (ticks > 0) return Fraction(ticks) * fraction(unit);
+  return mean_rate && *mean_rate > Fraction(0) ? Fraction(1) / *mean_rate : Fraction(0);
 }
-
-}  // namespace
 
 FramePtr reformat(const AVFrame& frame, int width, int height, AVPixelFormat format) {
   FramePtr result(av_frame_alloc(), FreeAv());
@@ -82,58 +95,69 @@ std::vector<std::uint8_t> displayed(const AVFrame& frame, const VideoInfo& video
   return pixels;
 }
 
-FrameChooser::FrameChooser(const VideoInfo& video, int clip_seconds, double offset)
-    : video_(video), container_(video.path), clip_seconds_(clip_seconds), offset_(Fraction::of(offset)) {
+std::vector<std::pair<Place, Fraction>> last_places(Places& places, std::int64_t number, const Fraction& end, int least) {
+  std::vector<std::pair<Place, Fraction>> found;
+  for (;; ++number) {
+    const Place place = places[number];
+    if ((place.phase == 0 && place.second < least) || place.begin + Fraction(1, 2) <= end) {
+      found.emplace_back(place, std::max(Fraction(0), std::min(Fraction(1), end - place.begin)));
+    } else if (place.begin > end + Fraction(1)) {  // not sooner: deadlines rounded to frames are in another order than begins
+      return found;
+    }
+  }
+}
+
+FrameChooser::FrameChooser(const VideoInfo& video, const Places& places, Damage* damage)
+    : video_(video), container_(video, damage), places_(places), damage_(damage),
+      unit_(container_.stream(video.video.index)->time_base) {
   container_.open_decoder(video.video.index, std::min(16U, std::max(1U, std::thread::hardware_concurrency())));
 }
 
-Fraction FrameChooser::deadline(std::int64_t second) const {
-  if (!video_.rate || video_.rate->round() == 0) return Fraction(second) + offset_;
-  const std::int64_t clip = second - second % clip_seconds_;
-  const std::int64_t index = ((Fraction(second - clip) + offset_) * Fraction(video_.rate->round())).floor();
-  // Half a frame of slack: a stored time may be rounded either way.
-  return Fraction(clip) + (Fraction(index) + Fraction(1, 2)) / *video_.rate;
-}
-
-std::int64_t FrameChooser::last_tick(std::int64_t second) const {
-  const AVRational unit = container_.stream(video_.video.index)->time_base;
-  return ((video_.start + deadline(second)) / Fraction(unit.num, unit.den)).floor();
+std::int64_t FrameChooser::last_tick(std::int64_t number) {
+  return ((video_.start + places_[number].deadline) / fraction(unit_)).floor();
 }
 
 std::optional<ChosenFrame> FrameChooser::next() {
-  const AVStream* const stream = container_.stream(video_.video.index);
-  const Fraction unit(stream->time_base.num, stream->time_base.den);
+  const auto time = [&] { return Fraction(last_->pts) * fraction(unit_) - video_.start; };
   while (!ended_) {
     if (coming_) {
-      // One second at a time: a step of the clock may span any number of them.
+      // One place at a time: a step of the clock may span any number of them.
       if (last_ && coming_->pts > limit_) {
-        ChosenFrame chosen{second_, Fraction(last_->pts) * unit - video_.start, Fraction(1), last_};
-        limit_ = last_tick(++second_);
+        ChosenFrame chosen{number_, places_[number_], time(), Fraction(1), last_};
+        limit_ = last_tick(++number_);
         return chosen;
       }
       last_ = std::move(coming_);
     }
-    int index = -1;
-    coming_ = container_.next(index);
-    if (coming_) {
-      if (coming_->pts == AV_NOPTS_VALUE) throw MediaError(video_.path + " has a frame without a time stamp.");
+    if (const std::optional<Decoded> decoded = container_.next()) {
+      if (!decoded->has_time()) throw MediaError(video_.path + " has a frame without a time stamp.");
+      coming_ = decoded->frame;
       if (!last_) limit_ = last_tick(0);
-      continue;
+    } else {
+      coming_.reset();
+      end();
     }
-    if (!last_) throw MediaError(video_.path + " has a video track without a single picture.");
-    end_ = Fraction(last_->pts) * unit - video_.start + frame_length(*last_, stream);
-    if (video_.stated_end && video_.start + end_ < *video_.stated_end - kMissing && !video_.end_is_of_file) {
+  }
+  if (rest_.empty()) return std::nullopt;
+  const auto [place, length] = rest_.front();
+  rest_.pop_front();
+  return ChosenFrame{number_++, place, time(), length, last_};
+}
+
+// Finds the places that count after the last frame.
+void FrameChooser::end() {
+  if (!last_) throw MediaError(video_.path + " has a video track without a single picture.");
+  const Fraction end = Fraction(last_->pts) * fraction(unit_) - video_.start + frame_length(*last_, unit_, video_.mean_rate);
+  if (video_.stated_end && video_.start + end < *video_.stated_end - kMissing && !reaches_end(video_)) {
+    if (damage_ == nullptr) {
       throw MediaError(video_.path + " is truncated: it states that it ends at " +
                        std::to_string(video_.stated_end->value()) + " s, but its frames do at " +
-                       std::to_string((video_.start + end_).value()) + " s.");
+                       std::to_string((video_.start + end).value()) + " s.");
     }
-    ended_ = true;
+    damage_->cut_short = true;
   }
-  if (second_ >= 1 && Fraction(second_) + Fraction(1, 2) > end_) return std::nullopt;
-  Fraction length = end_ - Fraction(second_);
-  if (length > Fraction(1)) length = Fraction(1);
-  if (length < Fraction(0)) length = Fraction(0);
-  return ChosenFrame{second_++, Fraction(last_->pts) * unit - video_.start, length, last_};
+  for (auto& one : last_places(places_, number_, end, 1)) rest_.push_back(one);
+  ended_ = true;
 }
 
 }  // namespace avsbg_run

@@ -1,4 +1,6 @@
 // avsbg-run: `avsbg run` and `avsbg verify` without Python.
+#include <atomic>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -26,7 +28,22 @@ int verify(const avsbg::Model& model, const Options& options) {
   return passed ? 0 : 1;
 }
 
-int run(const avsbg::Model& model, const Options& options) {
+// The first signal; the second ends the program at once.
+std::atomic<int> signal_number{0};
+
+void note_signal(int number) {
+  signal_number = number;
+  std::signal(number, SIG_DFL);
+}
+
+int current_signal() { return signal_number; }
+
+std::string spent(const Json& summary, const Options& options, const std::string& model) {
+  return summary["seconds"].dump() + " s of video through " + model + " on " + options.backend + " in " +
+         summary["seconds_spent"]["total"].dump() + " s: ";
+}
+
+int run_files(const avsbg::Model& model, const Options& options) {
   const std::vector<Item> items = find_videos(options.sources, options.output);
   const bool many = items[0].output != options.output;
   Json report = Json::array();
@@ -38,12 +55,10 @@ int run(const avsbg::Model& model, const Options& options) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     bool finished_before = false;
     try {
-      const Json summary = segment_video(model, options, items[i], finished_before);
+      const Json summary = segment_video(model, options, items[i], current_signal, finished_before);
       report[i]["state"] = finished_before ? "finished before" : "done";
-      std::cout << (finished_before
-                        ? items[i].output + " was finished before; --overwrite does it again"
-                        : items[i].video + ": " + summary["seconds"].dump() + " s of video through " + model.name() +
-                              " on " + options.backend + " in " + summary["seconds_spent"]["total"].dump() + " s: " + items[i].output)
+      std::cout << (finished_before ? items[i].output + " was finished before; --overwrite does it again"
+                                    : items[i].video + ": " + spent(summary, options, model.name()) + items[i].output)
                 << std::endl;
     } catch (const std::exception& error) {
       ++failed;
@@ -57,13 +72,47 @@ int run(const avsbg::Model& model, const Options& options) {
   return failed > 0 ? 1 : 0;
 }
 
-avsbg::Model open(const Options& options) {
+int run_live(const avsbg::Model& model, const Options& options, const LiveSource& source) {
+  std::optional<LiveSource> microphone;
+  if (!options.microphone.empty()) {
+    microphone = parse_live(options.microphone);
+    if (!microphone) throw MediaError(options.microphone + " is no microphone.", "A microphone is named like alsa:default.");
+  }
+  std::string failure;
+  const Json summary = segment_live(model, options, source, microphone, current_signal, failure);
+  std::cout << source.name << ": " << spent(summary, options, model.name()) << options.output << std::endl;
+  if (!failure.empty()) {
+    std::cerr << "error: " << failure << std::endl;
+    return 1;
+  }
+  return signal_number != 0 ? 128 + signal_number : 0;
+}
+
+// The live source among the sources, if there is one.
+std::optional<LiveSource> find_live(const Options& options) {
+  std::optional<LiveSource> live;
+  for (const std::string& source : options.sources) {
+    const std::optional<LiveSource> one = parse_live(source);
+    if (one && options.sources.size() > 1) {
+      throw MediaError(one->name + " is a live source, and those run alone.", "Give each its own command.");
+    }
+    if (one) live.emplace(*one);
+  }
+  const std::pair<const char*, bool> given[] = {
+      {"--microphone", !options.microphone.empty()}, {"--duration", options.duration.has_value()}, {"--policy", !options.policy.empty()}};
+  for (const auto& [name, is_given] : given) {
+    if (is_given && !live) throw MediaError(std::string(name) + " is for live sources, and " + options.sources[0] + " is none.");
+  }
+  return live;
+}
+
+avsbg::Model open(const Options& options, bool live) {
   avsbg_model_options given = avsbg::init<avsbg_model_options>();
   const auto text = [](const std::string& one) { return one.empty() ? nullptr : one.c_str(); };
   given.backend = options.backend.c_str();
-  given.uses = options.mode == "stream" && !options.verify ? AVSBG_STREAMS : AVSBG_CLIPS;
+  given.uses = !options.verify && runs_as_stream(options, live) ? AVSBG_STREAMS : AVSBG_CLIPS;
   given.threads = options.threads.value_or(0);
-  given.device = options.device.value_or(0);
+  given.device = options.device;
   given.ignore_accuracy = options.allow_failed_accuracy || options.verify;
   given.trust = options.trust;
   given.engine = text(options.engine);
@@ -84,8 +133,14 @@ int main(int count, char** arguments) {
   av_log_set_level(AV_LOG_FATAL);
   try {
     const Options options = parse_options(count, arguments);
-    const avsbg::Model model = open(options);
-    return options.verify ? verify(model, options) : run(model, options);
+    const std::optional<LiveSource> live = options.verify ? std::nullopt : find_live(options);
+    const avsbg::Model model = open(options, live.has_value());
+    if (options.verify) return verify(model, options);
+    for (const int number : {SIGINT, SIGTERM}) std::signal(number, note_signal);
+    return live ? run_live(model, options, *live) : run_files(model, options);
+  } catch (const Interrupted& interrupted) {
+    std::cerr << "interrupted; what was finished is kept, nothing half-written" << std::endl;
+    return 128 + interrupted.signal;
   } catch (const UsageError& error) {
     std::cerr << "error: " << error.what() << ". See avsbg-run --help." << std::endl;
     return 2;

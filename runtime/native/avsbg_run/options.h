@@ -19,11 +19,17 @@ struct Options {
   std::string bundle, output, backend = "onnxruntime";
   std::vector<std::string> sources;
   double threshold = 0.5, tolerance = 1e-3;
-  std::string masks = "png", mode = "clips";
-  bool no_sound = false, rle = false, probabilities = false, overlay = true;
-  std::optional<int> video_track, audio_track, threads, device;
+  std::string masks = "png", rate = "auto";
+  std::string mode, policy, microphone;  // empty where they were not given
+  bool no_sound = false, rle = false, probabilities = false, no_overlay = false, interpolate = false, skip_damaged = false;
+  std::optional<int> video_track, audio_track, threads;
+  std::optional<double> duration;
+  int device = 0;
   std::string engine, backend_folder, runtime_library;
   bool trust = false, allow_failed_accuracy = false, overwrite = false;
+
+  // Whether an output has all frames of the video, not only those of masks.
+  bool shows_frames() const { return !no_overlay || (interpolate && masks == "video"); }
 };
 
 extern const char* const kUsage;

@@ -28,13 +28,17 @@ struct CloseFile {
 
 }  // namespace
 
-OutputDirectory::OutputDirectory(const std::string& path, bool replace) {
+void check_output(const std::string& path, bool replace) {
   if (fs::exists(path) && !replace) {
     throw MediaError(path + " exists already.", "Choose another directory, or replace it with --overwrite.");
   }
   if (fs::exists(path) && !fs::exists(path + "/summary.json")) {
     throw MediaError(path + " exists and holds no earlier run, so it is not replaced.", "Choose another path.");
   }
+}
+
+OutputDirectory::OutputDirectory(const std::string& path, bool replace) {
+  check_output(path, replace);
   fs::path target = fs::absolute(path).lexically_normal();
   if (!target.has_filename()) target = target.parent_path();  // of a path that ends with a slash
   target_ = target.string();
@@ -90,7 +94,7 @@ const std::vector<std::uint8_t>& class_colours() {
   return colours;
 }
 
-void write_png(const std::string& path, const std::vector<std::uint8_t>& pixels, int width, int height, bool palette) {
+void write_png(const std::string& path, const std::vector<std::uint8_t>& pixels, int width, int height, Colours colours) {
   const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "wb"));
   if (!file) fail(path, std::strerror(errno));
   png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, nullptr, nullptr, nullptr);
@@ -103,13 +107,14 @@ void write_png(const std::string& path, const std::vector<std::uint8_t>& pixels,
   png_init_io(png, file.get());
   png_set_compression_level(png, 1);
   png_set_IHDR(png, info, static_cast<png_uint_32>(width), static_cast<png_uint_32>(height), 8,
-               palette ? PNG_COLOR_TYPE_PALETTE : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT,
-               PNG_FILTER_TYPE_DEFAULT);
-  if (palette) png_set_PLTE(png, info, reinterpret_cast<png_const_colorp>(class_colours().data()), 256);
+               colours == Colours::kGrey      ? PNG_COLOR_TYPE_GRAY
+               : colours == Colours::kClasses ? PNG_COLOR_TYPE_PALETTE
+                                              : PNG_COLOR_TYPE_RGB,
+               PNG_INTERLACE_NONE, PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+  if (colours == Colours::kClasses) png_set_PLTE(png, info, reinterpret_cast<png_const_colorp>(class_colours().data()), 256);
   png_write_info(png, info);
-  for (int y = 0; y < height; ++y) {
-    png_write_row(png, pixels.data() + static_cast<std::size_t>(y) * static_cast<std::size_t>(width));
-  }
+  const std::size_t row = static_cast<std::size_t>(width) * (colours == Colours::kRgb ? 3 : 1);
+  for (int y = 0; y < height; ++y) png_write_row(png, pixels.data() + static_cast<std::size_t>(y) * row);
   png_write_end(png, nullptr);
   png_destroy_write_struct(&png, &info);
   if (std::fflush(file.get()) != 0) fail(path, std::strerror(errno));
@@ -119,8 +124,8 @@ CocoWriter::CocoWriter(const std::string& directory, const std::string& video, s
     : directory_(directory), video_(fs::path(video).filename().string()), labels_(std::move(labels)),
       images_(directory + "/.masks.coco.json.images"), annotations_(directory + "/.masks.coco.json.annotations") {}
 
-void CocoWriter::add(std::int64_t second, double time, const std::vector<std::uint8_t>& mask, int width, int height) {
-  const Json image = {{"id", second}, {"file_name", video_}, {"height", height},
+void CocoWriter::add(std::int64_t number, std::int64_t second, double time, const std::vector<std::uint8_t>& mask, int width, int height) {
+  const Json image = {{"id", number}, {"file_name", video_}, {"height", height},
                       {"width", width}, {"second", second}, {"time", time}};
   images_ << (image_count_++ ? ",\n" : "") << image.dump();
   std::vector<bool> present(256);
@@ -147,7 +152,7 @@ void CocoWriter::add(std::int64_t second, double time, const std::vector<std::ui
       }
     }
     const Json annotation = {{"id", ++annotation_count_},
-                             {"image_id", second},
+                             {"image_id", number},
                              {"category_id", labels_.empty() ? 1 : value},
                              {"iscrowd", 0},
                              {"area", area},

@@ -13,6 +13,9 @@ namespace avsbg_run {
 
 using Json = nlohmann::json;
 
+// Throws MediaError where `path` may not be made: something is there that is no earlier run's, or is not to be replaced.
+void check_output(const std::string& path, bool replace);
+
 // A directory that becomes `path` when it is published; what is not published is removed.
 class OutputDirectory {
  public:
@@ -29,8 +32,11 @@ class OutputDirectory {
   int lock_ = -1;
 };
 
-// Writes an 8-bit grey PNG, or, with a palette, one of class numbers.
-void write_png(const std::string& path, const std::vector<std::uint8_t>& pixels, int width, int height, bool palette);
+// The meaning of an image's bytes.
+enum class Colours { kGrey, kClasses, kRgb };
+
+// Writes a PNG of 8 bits: grey, numbers of classes, which a palette colours, or RGB.
+void write_png(const std::string& path, const std::vector<std::uint8_t>& pixels, int width, int height, Colours colours);
 
 // The 256 colours of classes, RGB: those of PASCAL VOC.
 const std::vector<std::uint8_t>& class_colours();
@@ -39,8 +45,8 @@ const std::vector<std::uint8_t>& class_colours();
 class CocoWriter {
  public:
   CocoWriter(const std::string& directory, const std::string& video, std::vector<std::string> labels);
-  // A mask in the video's size: 255 where it sounds, or numbers of classes.
-  void add(std::int64_t second, double time, const std::vector<std::uint8_t>& mask, int width, int height);
+  // A mask in the video's size: 1 where it sounds, or numbers of classes.
+  void add(std::int64_t number, std::int64_t second, double time, const std::vector<std::uint8_t>& mask, int width, int height);
   void finish();
 
  private:

@@ -1,6 +1,6 @@
-#include <algorithm>
+#include "sound.h"
 
-#include "media.h"
+#include <algorithm>
 
 extern "C" {
 #include <libavutil/channel_layout.h>
@@ -12,16 +12,10 @@ namespace {
 
 // Encoders and clocks jitter by milliseconds; what is further off is a gap, an overlap or a clock that has drifted.
 const Fraction kTolerance(1, 10);
+// Time stamps are rounded to the container's unit.
+const Fraction kRounding(1, 500);
 // A longer gap is more likely a damaged time stamp than silence.
 const Fraction kLongestGap(3600);
-
-int channels_of(const AVFrame& frame) {
-#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 28, 100)
-  return frame.ch_layout.nb_channels;
-#else
-  return frame.channels;
-#endif
-}
 
 // From packed or planar samples of any format to packed floats; which speakers the channels are plays no part.
 SwrContext* make_resampler(AVSampleFormat format, int channels, int in_rate, int out_rate) {
@@ -41,36 +35,32 @@ SwrContext* make_resampler(AVSampleFormat format, int channels, int in_rate, int
   return resampler;
 }
 
+bool is_off(const Fraction& gap, const Fraction& most) { return gap > most || gap < Fraction(0) - most; }
+
 }  // namespace
 
-SoundReader::SoundReader(const VideoInfo& video, int rate) : video_(video), container_(video.path), rate_(rate) {
-  container_.open_decoder(video.audio->index, 1);
+int channels_of(const AVFrame& frame) {
+#if LIBAVUTIL_VERSION_INT >= AV_VERSION_INT(57, 28, 100)
+  return frame.ch_layout.nb_channels;
+#else
+  return frame.channels;
+#endif
 }
 
-std::vector<float> SoundReader::read(std::size_t count) {
-  while (samples_.size() < count && !ended_) {
-    int index = -1;
-    const FramePtr frame = container_.next(index);
-    if (frame) {
-      take(*frame);
-    } else {
-      flush();
-      ended_ = true;
-    }
-  }
-  const std::size_t have = std::min(count, samples_.size());
-  std::vector<float> taken(samples_.begin(), samples_.begin() + static_cast<std::ptrdiff_t>(have));
-  samples_.erase(samples_.begin(), samples_.begin() + static_cast<std::ptrdiff_t>(have));
-  taken.resize(count);
-  return taken;
+Aligner::Aligner(std::string name, Fraction start, int rate, const std::vector<Fraction>& joins)
+    : name_(std::move(name)), start_(start), rate_(rate) {
+  for (const Fraction& join : joins) joins_.push_back(join - start);
 }
 
-void SoundReader::take(const AVFrame& frame) {
-  place(frame);
+void Aligner::push(const Decoded& sound) {
+  place(sound);
+  const AVFrame& frame = *sound.frame;
   since_ += frame.nb_samples;
   const int channels = channels_of(frame);
   if (frame.format != AV_SAMPLE_FMT_FLTP) {
-    convert(&frame);
+    // Other formats are made float by the resampler, and their channels averaged behind it.
+    set_resampler(static_cast<AVSampleFormat>(frame.format), channels, frame.sample_rate);
+    resample(const_cast<const std::uint8_t**>(frame.extended_data), frame.nb_samples);
     return;
   }
   // Channels are averaged first where samples are float: there is less to resample.
@@ -80,33 +70,27 @@ void SoundReader::take(const AVFrame& frame) {
     for (std::size_t i = 0; i < mono.size(); ++i) mono[i] = channel == 0 ? plane[i] : mono[i] + plane[i];
   }
   for (float& one : mono) one /= static_cast<float>(channels);
-  if (in_format_ != AV_SAMPLE_FMT_FLTP || in_rate_ != frame.sample_rate || !resampler_) {
-    flush();
-    resampler_.reset(make_resampler(AV_SAMPLE_FMT_FLT, 1, frame.sample_rate, rate_));
-    in_format_ = AV_SAMPLE_FMT_FLTP;
-    in_channels_ = 1;
-    in_rate_ = frame.sample_rate;
-  }
+  set_resampler(AV_SAMPLE_FMT_FLT, 1, frame.sample_rate);
   const auto* data = reinterpret_cast<const std::uint8_t*>(mono.data());
-  resample(reinterpret_cast<const float* const*>(&data), frame.nb_samples, 1, in_rate_);
+  resample(&data, frame.nb_samples);
 }
 
 // Holds a frame's time stamp against the end of the frame before.
-void SoundReader::place(const AVFrame& frame) {
-  const AVRational base = container_.stream(video_.audio->index)->time_base;
+void Aligner::place(const Decoded& sound) {
   const Fraction position = position_.value_or(Fraction(0)) + Fraction(since_, since_rate_);
-  const bool untimed = frame.pts == AV_NOPTS_VALUE;
-  if (untimed && !position_) throw MediaError("the sound of " + video_.path + " has no time stamps.");
-  Fraction begin = untimed ? position : Fraction(frame.pts) * Fraction(base.num, base.den) - video_.start;
+  if (!sound.has_time() && !position_) throw MediaError("the sound of " + name_ + " has no time stamps.");
+  const Fraction begin = sound.has_time() ? sound.time() - start_ : position;
   const Fraction gap = begin - position;
+  // The recording before may reach beyond the join: its frames follow each other.
+  const bool is_join = !joins_.empty() && begin >= joins_.front() && is_off(gap, kRounding);
+  while (is_join && !joins_.empty() && begin >= joins_.front()) joins_.pop_front();
   Fraction next = position;
-  if (!position_ || gap > kTolerance || gap < Fraction(0) - kTolerance) {
+  if (!position_ || is_join || is_off(gap, kTolerance)) {
     if (gap > kLongestGap) {
-      throw MediaError("the sound of " + video_.path + " has a gap of " + std::to_string(gap.value()) + " s.");
+      throw MediaError("the sound of " + name_ + " has a gap of " + std::to_string(gap.value()) + " s.");
     }
     if (gap > Fraction(0)) {
-      flush();
-      resampler_.reset();
+      finish();
       const std::vector<float> silence(static_cast<std::size_t>((gap * Fraction(rate_)).round()));
       keep(silence.data(), silence.size());
     } else {
@@ -116,50 +100,91 @@ void SoundReader::place(const AVFrame& frame) {
   }
   position_ = next;
   since_ = 0;
-  since_rate_ = frame.sample_rate;
+  since_rate_ = sound.frame->sample_rate;
 }
 
-// Other formats are made float by the resampler, and their channels averaged behind it.
-void SoundReader::convert(const AVFrame* frame) {
-  const int channels = channels_of(*frame);
-  if (!resampler_ || in_format_ != frame->format || in_channels_ != channels || in_rate_ != frame->sample_rate) {
-    flush();
-    resampler_.reset(make_resampler(static_cast<AVSampleFormat>(frame->format), channels, frame->sample_rate, rate_));
-    in_format_ = frame->format;
-    in_channels_ = channels;
-    in_rate_ = frame->sample_rate;
-  }
-  resample(reinterpret_cast<const float* const*>(frame->extended_data), frame->nb_samples, channels, in_rate_);
+void Aligner::set_resampler(AVSampleFormat format, int channels, int rate) {
+  if (resampler_ && in_format_ == format && in_channels_ == channels && in_rate_ == rate) return;
+  finish();
+  resampler_.reset(make_resampler(format, channels, rate, rate_));
+  in_format_ = format;
+  in_channels_ = channels;
+  in_rate_ = rate;
 }
 
-void SoundReader::resample(const float* const* planes, int samples, int channels, int rate) {
+void Aligner::resample(const std::uint8_t** planes, int count) {
   const auto room = static_cast<int>(swr_get_delay(resampler_.get(), rate_) +
-                                     std::int64_t{samples} * rate_ / std::max(rate, 1) + 1024);
-  std::vector<float> packed(static_cast<std::size_t>(room) * static_cast<std::size_t>(channels));
+                                     std::int64_t{count} * rate_ / std::max(in_rate_, 1) + 1024);
+  std::vector<float> packed(static_cast<std::size_t>(room) * static_cast<std::size_t>(in_channels_));
   auto* out = reinterpret_cast<std::uint8_t*>(packed.data());
-  auto** in = const_cast<const std::uint8_t**>(reinterpret_cast<const std::uint8_t* const*>(planes));
-  const int made = swr_convert(resampler_.get(), &out, room, in, samples);
-  if (made < 0) throw MediaError("the sound of " + video_.path + " cannot be resampled: " + ffmpeg_error(made));
+  const int made = swr_convert(resampler_.get(), &out, room, planes, count);
+  if (made < 0) throw MediaError("the sound of " + name_ + " cannot be resampled: " + ffmpeg_error(made));
   std::vector<float> mono(static_cast<std::size_t>(made));
   for (std::size_t i = 0; i < mono.size(); ++i) {
-    const float* const each = packed.data() + i * static_cast<std::size_t>(channels);
+    const float* const each = packed.data() + i * static_cast<std::size_t>(in_channels_);
     float sum = each[0];
-    for (int channel = 1; channel < channels; ++channel) sum += each[channel];
-    mono[i] = sum / static_cast<float>(channels);
+    for (int channel = 1; channel < in_channels_; ++channel) sum += each[channel];
+    mono[i] = sum / static_cast<float>(in_channels_);
   }
   keep(mono.data(), mono.size());
 }
 
-void SoundReader::flush() {
+void Aligner::finish() {
   if (!resampler_) return;
-  resample(nullptr, 0, in_channels_, in_rate_);
+  resample(nullptr, 0);
   resampler_.reset();
 }
 
-void SoundReader::keep(const float* samples, std::size_t count) {
+void Aligner::keep(const float* values, std::size_t count) {
   const std::size_t dropped = std::min(count, static_cast<std::size_t>(drop_));
   drop_ -= static_cast<std::int64_t>(dropped);
-  samples_.insert(samples_.end(), samples + dropped, samples + count);
+  samples.insert(samples.end(), values + dropped, values + count);
+}
+
+std::vector<float> take_samples(std::deque<float>& samples, std::size_t count) {
+  const auto have = static_cast<std::ptrdiff_t>(std::min(count, samples.size()));
+  std::vector<float> taken(samples.begin(), samples.begin() + have);
+  samples.erase(samples.begin(), samples.begin() + have);
+  taken.resize(count);
+  return taken;
+}
+
+SoundReader::SoundReader(const VideoInfo& video, int rate, Damage* damage)
+    : container_(video, damage),
+      aligner_(video.path, video.start, rate, video.clock.begins.count(video.audio->index) != 0
+                                                  ? video.clock.begins.at(video.audio->index) : std::vector<Fraction>()) {
+  container_.open_decoder(video.audio->index, 1);
+}
+
+std::vector<float> SoundReader::read(std::size_t count) {
+  while (aligner_.samples.size() < count && !ended_) {
+    if (const std::optional<Decoded> sound = container_.next()) {
+      aligner_.push(*sound);
+    } else {
+      aligner_.finish();
+      ended_ = true;
+    }
+  }
+  return take_samples(aligner_.samples, count);
+}
+
+std::vector<float> SoundWindows::read(const Place& place, const Fraction& length) {
+  const auto [begin, count] = place_samples(place, length, rate_);
+  const std::int64_t missing = begin + count - start_ - static_cast<std::int64_t>(held_.size());
+  if (missing > 0) {
+    const std::vector<float> more = read_(static_cast<std::size_t>(missing));
+    held_.insert(held_.end(), more.begin(), more.end());
+  }
+  const std::int64_t old = std::clamp<std::int64_t>(begin - rate_ - start_, 0, static_cast<std::int64_t>(held_.size()));
+  held_.erase(held_.begin(), held_.begin() + old);
+  start_ += old;
+  const auto first = held_.begin() + (begin - start_);
+  return {first, first + count};
+}
+
+std::pair<std::int64_t, std::int64_t> place_samples(const Place& place, const Fraction& length, int rate) {
+  return {((place.begin - Fraction(place.second)) * Fraction(rate)).round() + place.second * rate,
+          (length * Fraction(rate)).round()};
 }
 
 }  // namespace avsbg_run

@@ -16,3 +16,10 @@ def prefix() -> Path:
 @pytest.fixture(scope="session")
 def library(prefix: Path) -> libavsbg.Library:
     return libavsbg.Library(prefix)
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    """The installed command avsbg-run."""
+    prefix = libavsbg.build(targets=(*libavsbg.TARGETS, "avsbg_run"))
+    return prefix / "bin" / "avsbg-run"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from ctypes import byref, c_float, c_size_t, c_void_p
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from avsbg.runtime.media.samples import Sample, resize
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from avsbg.runtime.verify.verify import verify_backend
 from fixtures import tiny_bundle
-from fixtures.libavsbg import Library, LibraryError
+from fixtures.libavsbg import Frame, Library, LibraryError
 
 pytestmark = pytest.mark.native
 
@@ -113,6 +115,30 @@ def test_decisions_are_enlarged_as_python_does_it(tiny: Bundle, library: Library
         decided = Image.fromarray((mask.probability > 0.5).astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
         assert mask.decided is not None
         np.testing.assert_array_equal(mask.decided, np.asarray(decided) * 255)
+
+
+def test_masks_between_two_and_frames_that_wait_for_their_clip(tiny: Bundle, library: Library) -> None:
+    """`avsbg_mask_interpolate` and `avsbg_frame_resize`, which programs of several masks a second need."""
+    frames, sound = clip_of(2, (48, 64), seed=9)
+    with library.open(tiny.path) as model:
+        expected = [mask.probability for mask in model.run_clip(frames, sound)]
+        handles = (c_void_p * 2)()
+        given = (Frame * 2)(*map(library.frame, frames))
+        samples = sound.ctypes.data_as(c_void_p), c_size_t(len(sound))
+        library.check(library.c.avsbg_clip_run(model.handle, given, c_size_t(2), *samples, handles))
+        made = c_void_p()
+        blend = partial(library.c.avsbg_mask_interpolate, c_void_p(handles[0]), c_void_p(handles[1]))
+        library.check(blend(c_float(0.25), byref(made)))
+        with pytest.raises(LibraryError, match="share is"):
+            library.check(blend(c_float(1.5), byref(c_void_p())))
+        between = library.take_mask(made).probability
+        for handle in handles:
+            library.c.avsbg_mask_release(c_void_p(handle))
+        resized = np.zeros((16, 24, 3), np.uint8)
+        pointer = resized.ctypes.data_as(c_void_p)
+        library.check(library.c.avsbg_frame_resize(model.handle, byref(library.frame(frames[0])), pointer))
+    np.testing.assert_array_equal(between, expected[0] + np.float32(0.25) * (expected[1] - expected[0]))
+    np.testing.assert_array_equal(resized, resize(frames[0], 24, 16))
 
 
 def test_verify_finds_the_differences_that_python_finds(tiny: Bundle, library: Library) -> None:

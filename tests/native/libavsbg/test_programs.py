@@ -21,8 +21,9 @@ STREAM = Path(__file__).with_name("stream_cpp.cpp")
 
 def run(*command: str | Path, cwd: Path | None = None, **environment: str) -> str:
     done = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, cwd=cwd, env={**os.environ, **environment}, check=False
-    )
+        list(map(str, command)), capture_output=True, text=True, check=False, timeout=10 * libavsbg.TIMEOUT,
+        cwd=cwd, env={**os.environ, **environment},
+    )  # fmt: skip
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -80,7 +81,9 @@ def test_cmake_finds_the_package(prefix: Path, tmp_path: Path) -> None:
     )
     run("cmake", "-S", tmp_path, "-B", tmp_path / "build", f"-DCMAKE_PREFIX_PATH={prefix}")
     run("cmake", "--build", tmp_path / "build")
-    done = subprocess.run([tmp_path / "build" / "user"], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tmp_path / "build" / "user"], capture_output=True, text=True, check=False, timeout=libavsbg.TIMEOUT
+    )
     assert (done.returncode, done.stderr) == (2, "usage: segment_raw BUNDLE WIDTH HEIGHT FRAMES SOUND\n")
 
 

@@ -10,76 +10,25 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
 
-from avsbg.runtime.backends import create
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.segment.pipeline import Options
-from avsbg.runtime.segment.run import segment_video
-from avsbg.runtime.segment.segmenter import ClipSegmenter
 from fixtures import libavsbg
+from fixtures.class_bundle import make_class_bundle
+from fixtures.native_run import compare, decode, run, run_python
+from fixtures.odd_videos import burst, damage_packets, remux, write_marked
 from fixtures.videos import real_video, steady, tone, write_video
+from tools.native_runtime import run_once, stripped_sizes
 
 pytestmark = pytest.mark.native
 
 
-@pytest.fixture(scope="session")
-def program() -> Path:
-    prefix = libavsbg.build(targets=(*libavsbg.TARGETS, "avsbg_run"))
-    return prefix / "bin" / "avsbg-run"
-
-
-def run(program: Path, *arguments: str | Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
-    library = ["--runtime-library", libavsbg.onnxruntime_library()]
-    command = [str(each) for each in (program, *arguments, *library)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == expect, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done
-
-
-def run_python(bundle: Bundle, video: Path, output: Path, **options: Any) -> dict[str, Any]:
-    with create("onnxruntime", bundle) as backend:
-        return segment_video(ClipSegmenter(backend, "onnxruntime"), video, output, Options(overlay=False, **options))
-
-
-def compare(ours: Path, theirs: Path, *, share: float = 0.001) -> None:
-    """Hold an output against Python's: all fields but those of time and versions, and masks to a share of pixels."""
-    found, expected = (json.loads((path / "summary.json").read_text()) for path in (ours, theirs))
-    for summary in (found, expected):
-        for name in ("versions", "seconds_spent", "most_waiting", "mean_mask_area"):
-            assert summary.pop(name) is not None
-        summary["video"].pop("key")
-    assert found == expected
-    lines = [[json.loads(line) for line in (path / "frames.jsonl").read_text().splitlines()] for path in (ours, theirs)]
-    assert [(line["second"], line["time"]) for line in lines[0]] == [
-        (line["second"], line["time"]) for line in lines[1]
-    ]
-    assert list(lines[0][0]) != [] and set(lines[0][0]) == set(lines[1][0])
-    files = [sorted(str(one.relative_to(path)) for one in path.rglob("*")) for path in (ours, theirs)]
-    assert files[0] == files[1]
-    for mask in sorted((theirs / "masks").iterdir()):
-        images = [np.asarray(Image.open(path / "masks" / mask.name)) for path in (ours, theirs)]
-        assert images[0].shape == images[1].shape
-        assert np.mean(images[0] != images[1]) <= share, mask.name
-
-
 def test_a_real_video_gives_the_files_of_python(tiny: Bundle, program: Path, tmp_path: Path) -> None:
     video = real_video()
-    run(
-        program,
-        tiny.path,
-        video,
-        "-o",
-        tmp_path / "ours",
-        "--no-overlay",
-        "--rle",
-        "--probabilities",
-        "--threshold",
-        "0.125",
-    )
+    arguments = ["--no-overlay", "--rle", "--probabilities", "--threshold", "0.125"]
+    run(program, tiny.path, video, "-o", tmp_path / "ours", *arguments)
     run_python(tiny, video, tmp_path / "theirs", rle=True, probabilities=True, threshold=0.125)
     compare(tmp_path / "ours", tmp_path / "theirs")
     for name in sorted(path.name for path in (tmp_path / "theirs" / "probabilities").iterdir()):
@@ -125,8 +74,8 @@ def test_the_overlay_is_that_of_python(tiny: Bundle, program: Path, tmp_path: Pa
         tmp_path / "a.mkv", times=steady(10, 33), sound=tone(3.3, 2), layout="stereo", size=size, pixel_format=format_of
     )
     run(program, tiny.path, video, "-o", tmp_path / "ours")
-    with create("onnxruntime", tiny) as backend:
-        segment_video(ClipSegmenter(backend, "onnxruntime"), video, tmp_path / "theirs", Options())
+    run_python(tiny, video, tmp_path / "theirs", overlay=True)
+    compare(tmp_path / "ours", tmp_path / "theirs")
     found, expected = (decode(tmp_path / side / "overlay.mp4") for side in ("ours", "theirs"))
     assert found[0] == expected[0]
     assert found[2] == pytest.approx(expected[2], abs=0.05)  # seconds of sound
@@ -137,19 +86,93 @@ def test_the_overlay_is_that_of_python(tiny: Bundle, program: Path, tmp_path: Pa
     assert tinted and len(tinted) < len(expected[1])
 
 
-def decode(path: Path) -> tuple[list[float], list[np.ndarray], float]:
-    """Times and pixels of the frames, and the seconds of sound."""
-    with av.open(str(path)) as container:
-        frames = [(frame.time, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-    with av.open(str(path)) as container:
-        samples = sum(frame.samples for frame in container.decode(audio=0))
-    return [time for time, _ in frames], [pixels for _, pixels in frames], samples / 48000
+# Arguments of the command, and the same as options in Python.
+RATES: dict[str, tuple[list[str], dict[str, Any]]] = {
+    "three": (["--rate", "3", "--rle"], {"rate": 3, "rle": True}),
+    "three as video": (["--rate=3", "--masks", "video"], {"rate": 3, "masks": "video"}),
+    "every frame": (["--rate", "every-frame", "--no-overlay"], {"rate": "every-frame", "overlay": False}),
+    "interpolated": (
+        ["--rate", "2", "--interpolate", "--masks", "video"],
+        {"rate": 2, "interpolate": True, "masks": "video"},
+    ),
+    "interpolated at one": (["--interpolate", "--no-sound"], {"interpolate": True, "silent": True}),
+    "video": (["--masks", "video", "--no-overlay"], {"masks": "video", "overlay": False}),
+}
 
 
-@pytest.mark.parametrize("source", ["rtsp://127.0.0.1/camera", "v4l2:/dev/video0", "/dev/video0", "lavfi:testsrc2"])
-def test_a_live_source_is_refused_by_its_name(tiny: Bundle, program: Path, tmp_path: Path, source: str) -> None:
-    refused = run(program, tiny.path, source, "-o", tmp_path / "out", expect=1)
-    assert f"{source} is a live source" in refused.stderr and not (tmp_path / "out").exists()
+@pytest.mark.parametrize("name", RATES)
+def test_masks_at_other_rates_are_those_of_python(tiny: Bundle, program: Path, tmp_path: Path, name: str) -> None:
+    arguments, options = RATES[name]
+    quiet = np.concatenate([tone(2.2), tone(2.5, amplitude=0.1)], axis=1)
+    video = write_video(tmp_path / "a.mkv", times=steady(10, 47), sound=quiet, size=(66, 38))
+    run(program, tiny.path, video, "-o", tmp_path / "ours", *arguments)
+    run_python(tiny, video, tmp_path / "theirs", **{"overlay": True, **options})
+    compare(tmp_path / "ours", tmp_path / "theirs", share=0.0)
+    if options.get("overlay", True):
+        found, expected = (decode(tmp_path / side / "overlay.mp4") for side in ("ours", "theirs"))
+        assert found[0] == expected[0]
+        apart = [np.abs(one.astype(int) - other).mean() for one, other in zip(found[1], expected[1], strict=True)]
+        assert max(apart) < 3
+
+
+def test_a_stream_gives_the_masks_of_python_at_any_rate(tiny_stream: Bundle, program: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mkv", times=steady(10, 75), sound=tone(7.5))
+    for rate in (1, 2):
+        ours, theirs = tmp_path / f"ours{rate}", tmp_path / f"theirs{rate}"
+        arguments = ["--mode", "stream", "--rate", str(rate), "--no-overlay", "--probabilities"]
+        run(program, tiny_stream.path, video, "-o", ours, *arguments)
+        run_python(tiny_stream, video, theirs, stream=True, rate=rate, probabilities=True)
+        compare(ours, theirs, share=0.0)
+
+
+def test_the_rate_may_be_left_to_the_machine(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    """Files do not depend on it; a network as small as this makes several masks a second for the overlay."""
+    video = write_video(tmp_path / "a.mkv", times=steady(10, 30), sound=tone(3))
+    run(program, tiny.path, video, "-o", tmp_path / "ours", "--rate", "auto")
+    summary = json.loads((tmp_path / "ours" / "summary.json").read_text())
+    assert (summary["seconds"], summary["rate"]["asked"]) == (3, "auto")
+    assert summary["masks"] > 3 and summary["rate"]["masks"] > 1 and summary["rate"]["seconds_per_mask"] > 0
+    assert sorted(path.name for path in (tmp_path / "ours" / "masks").iterdir()) == [f"0000{n}.png" for n in range(3)]
+
+
+def test_masks_of_classes_are_those_of_python(program: Path, tmp_path: Path) -> None:
+    bundle = make_class_bundle(tmp_path / "bundle")
+    video = write_video(tmp_path / "v.mp4", times=steady(25, 75), sound=tone(3))
+    run(program, bundle.path, video, "-o", tmp_path / "ours", "--rle")
+    run_python(bundle, video, tmp_path / "theirs", rle=True, overlay=True)
+    compare(tmp_path / "ours", tmp_path / "theirs", share=0.0)
+    sheets = [np.asarray(Image.open(tmp_path / side / "overlay.png"), int) for side in ("ours", "theirs")]
+    assert sheets[0].shape == sheets[1].shape
+    assert np.abs(sheets[0] - sheets[1]).mean() < 2  # the legend is the same to the pixel, the outline of the time not
+    frames = [decode(tmp_path / side / "overlay.mp4")[1] for side in ("ours", "theirs")]
+    assert max(np.abs(one.astype(int) - other).mean() for one, other in zip(*frames, strict=True)) < 3
+    refused = run(program, bundle.path, video, "-o", tmp_path / "no", "--threshold", "0.25", expect=1)
+    assert "decides between 4 classes" in refused.stderr
+
+
+def test_clocks_that_start_anew_are_joined_as_in_python(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    first = write_marked(tmp_path / "a.ts", seconds=3)
+    later = remux(first, tmp_path / "b.ts", shift=lambda *_: 100.0)
+    (tmp_path / "c.ts").write_bytes(first.read_bytes() + later.read_bytes() + first.read_bytes())
+    run(program, tiny.path, tmp_path / "c.ts", "-o", tmp_path / "ours")
+    assert run_python(tiny, tmp_path / "c.ts", tmp_path / "theirs", overlay=True)["video"]["clock_steps"] == 2
+    compare(tmp_path / "ours", tmp_path / "theirs")
+
+
+@pytest.mark.parametrize(("kind", "packet"), [("audio", 20), ("video", 30)])
+def test_what_is_damaged_is_passed_over_and_counted_as_in_python(
+    tiny: Bundle, program: Path, tmp_path: Path, kind: str, packet: int
+) -> None:
+    path = write_marked(tmp_path / "v.avi", seconds=2, codec="mpeg4", audio="mp2", sounds=[burst(2)])
+    damage_packets(path, kind, [packet])
+    run(program, tiny.path, path, "-o", tmp_path / "ours", "--skip-damaged")
+    summary = run_python(tiny, path, tmp_path / "theirs", skip_damaged=True, overlay=True)
+    compare(tmp_path / "ours", tmp_path / "theirs")
+    if kind == "audio":
+        assert summary["video"]["damaged"]["audio"] == 1
+        refused = run(program, tiny.path, path, "-o", tmp_path / "no", expect=1)
+        assert "the sound of" in refused.stderr and "--skip-damaged passes over" in refused.stderr
+        run(program, tiny.path, path, "-o", tmp_path / "silent", "--no-sound")
 
 
 def test_what_is_finished_is_not_done_again(tiny: Bundle, program: Path, tmp_path: Path) -> None:
@@ -205,7 +228,9 @@ def test_a_full_disk_is_an_error_wherever_it_fills(tiny: Bundle, program: Path, 
     try:
         for pages in range(4, 20):
             subprocess.run(["mount", "-o", f"remount,size={4 * pages}k", disk], check=True)
-            done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                list(map(str, command)), capture_output=True, text=True, check=False, timeout=libavsbg.TIMEOUT
+            )
             statuses.append(done.returncode)
             if done.returncode == 0:
                 break
@@ -232,7 +257,13 @@ def test_verify_prints_the_largest_differences(tiny: Bundle, program: Path) -> N
         (["--nothing"], 2, "there is no option --nothing"),
         (["--threshold", "1"], 2, "--threshold must lie in"),
         (["--threads", "0"], 2, "--threads takes a whole number from 1 on, not '0'"),
-        (["--masks", "gif"], 2, "--masks is one of png, none, not 'gif'"),
+        (["--masks", "gif"], 2, "--masks is one of png, video, none, not 'gif'"),
+        (["--rate", "0"], 2, "'0' is no rate of masks"),
+        (["--rate", "every-frame", "--interpolate"], 2, "nothing lies between masks"),
+        (["--interpolate", "--no-overlay"], 2, "keep the overlay"),
+        (["--backend", "auto"], 2, "avsbg-run has no backend auto"),
+        (["--device", "cuda:1"], 2, "the backend onnxruntime runs on the processor, not on cuda:1"),
+        (["--duration", "3"], 1, "--duration is for live sources"),
         (["--backend", "onnxruntime", "--precision", "fp16"], 1, "has no graph 'clip.fp16'"),
         (["--mode=stream"], 1, "has no graphs for streams"),
         (["--audio-track", "3"], 1, "has no audio track 3"),
@@ -267,24 +298,23 @@ def test_a_root_without_python_gives_masks(tiny: Bundle, program: Path, tmp_path
     write_video(root / "video.mp4", times=steady(10, 40), sound=tone(4))
     assert not list(root.rglob("*python*"))
     for arguments in (["verify", "/bundle"], ["/bundle", "/video.mp4", "-o", "/masks", "--no-overlay"]):
-        command = [
-            "/usr/sbin/chroot",
-            root,
-            "/avsbg/bin/avsbg-run",
-            *arguments,
-            "--runtime-library",
-            "libonnxruntime.so.1",
-        ]
+        command = ["/usr/sbin/chroot", root, "/avsbg/bin/avsbg-run", *arguments]
         done = subprocess.run(
-            [
-                *command,
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
+            [*command, "--rate", "1", "--runtime-library", "libonnxruntime.so.1"],
+            capture_output=True, text=True, check=False, timeout=libavsbg.TIMEOUT,
             env={"LD_LIBRARY_PATH": "/avsbg/lib"},
-        )
+        )  # fmt: skip
         assert done.returncode == 0, done.stderr
     assert len(list((root / "masks" / "masks").iterdir())) == 4
     run_python(tiny, root / "video.mp4", tmp_path / "theirs")
     compare(root / "masks", tmp_path / "theirs", share=0.0)
+
+
+def test_a_program_is_watched_until_its_first_mask(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mkv", times=steady(5, 10), sound=tone(2))
+    words = [str(program), str(tiny.path), str(video), "--runtime-library", str(libavsbg.onnxruntime_library())]
+    ran = run_once(words)
+    assert ran.first_mask > ran.network > 0 and ran.peak > 2**20
+    sizes = stripped_sizes(program.parents[1])
+    assert sizes.keys() == {"libavsbg.so.1", "libavsbg_backend_onnxruntime.so", "avsbg-run"}
+    assert all(2**13 < size < 2**24 for size in sizes.values())

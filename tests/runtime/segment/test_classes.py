@@ -7,74 +7,24 @@ from pathlib import Path
 
 import av
 import numpy as np
-import onnx
-import onnx.parser
 import pytest
 from PIL import Image
 
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle, write_bundle
+from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.segment.palette import COLOURS, make_legend, show_legend
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter
 from avsbg.runtime.verify.verify import verify_backend
-from fixtures.tiny_bundle import FRAMES, HEIGHT, WIDTH, graph_fields, manifest_fields
+from fixtures.class_bundle import LABELS, make_class_bundle
 from fixtures.videos import steady, tone, write_video
-
-LABELS = ("background", "grey", "white", "red")
-# The class of a pixel is the one whose grey level is the nearest.
-_MODEL = """
-<ir_version: 10, opset_import: ["" : 20]>
-classes (uint8[clips, {t}, {h}, {w}, 3] frames, float[clips, {samples}] waveform)
-  => (float[clips, {t}, 4, {h}, {w}] logits, float[clips, {t}, {h}, {w}] probability,
-      int32[clips, {t}, {h}, {w}] classes, float[clips, {t}, 4, {h}, {w}] class_probability)
-{{
-  values = Cast<to = 1>(frames)
-  last = Constant<value = int64[1] {{-1}}>()
-  mean = ReduceMean<keepdims = 0>(values, last)
-  two = Constant<value = int64[1] {{2}}>()
-  column = Unsqueeze(mean, two)
-  centres = Constant<value = float[4, 1, 1] {{0.0, 120.0, 240.0, 1000.0}}>()
-  apart = Sub(column, centres)
-  distance = Abs(apart)
-  sixteenth = Constant<value = float {{-0.0625}}>()
-  logits = Mul(distance, sixteenth)
-  class_probability = Softmax<axis = 2>(logits)
-  begin = Constant<value = int64[1] {{0}}>()
-  end = Constant<value = int64[1] {{1}}>()
-  background = Slice(class_probability, begin, end, two)
-  without = Squeeze(background, two)
-  one = Constant<value = float {{1.0}}>()
-  probability = Sub(one, without)
-  chosen = ArgMax<axis = 2, keepdims = 0>(logits)
-  classes = Cast<to = 6>(chosen)
-}}
-"""
-
-
-def expected(frames: np.ndarray) -> dict[str, np.ndarray]:
-    level = frames.astype(np.float64).mean(axis=-1)[:, :, None]
-    logits = -np.abs(level - np.array([0.0, 120.0, 240.0, 1000.0])[:, None, None]) / 16
-    shares = np.exp(logits - logits.max(axis=2, keepdims=True))
-    probability = 1 - (shares / shares.sum(axis=2, keepdims=True))[:, :, 0]
-    outputs = {"logits": logits.astype(np.float32), "probability": probability.astype(np.float32)}
-    return {**outputs, "classes": logits.argmax(axis=2).astype(np.int32)}
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Bundle:
-    model = onnx.parser.parse_model(_MODEL.format(t=FRAMES, h=HEIGHT, w=WIDTH, samples=FRAMES * 16000))
-    with write_bundle(tmp_path / "bundle") as writer:
-        onnx.checker.check_model(model)
-        onnx.save(model, writer.directory / "clip.onnx")
-        frames = np.random.default_rng(0).integers(0, 256, (2, FRAMES, HEIGHT, WIDTH, 3), dtype=np.uint8)
-        inputs = {"frames": frames, "waveform": np.zeros((2, FRAMES * 16000), np.float32)}
-        writer.add_vectors(clips=2, seed=0, inputs=inputs, outputs=expected(frames), intermediates={})
-        fields = manifest_fields({"clip": graph_fields(model, "clip.onnx", "plain")})
-        writer.write_manifest(**fields, labels=LABELS)
-    return Bundle.open(tmp_path / "bundle")
+    return make_class_bundle(tmp_path / "bundle")
 
 
 @pytest.fixture

@@ -194,6 +194,35 @@ avsbg_status avsbg_mask_decide(const avsbg_mask* mask, double threshold, int32_t
   });
 }
 
+avsbg_status avsbg_mask_interpolate(const avsbg_mask* earlier, const avsbg_mask* later, float share, avsbg_mask** mask) {
+  return guarded([&] {
+    require(earlier, "earlier");
+    require(later, "later");
+    require(mask, "mask");
+    *mask = nullptr;
+    if (!(share >= 0 && share <= 1)) throw argument_error("share is " + std::to_string(share) + ", not from 0 to 1.");
+    Mask made = *earlier->mask;
+    const Mask& next = *later->mask;
+    if (!made.classes.empty() || !next.classes.empty()) throw argument_error("nothing lies between masks of classes.");
+    if (made.width != next.width || made.height != next.height) throw argument_error("the masks differ in size.");
+    made.logits.clear();
+    for (std::size_t i = 0; i < made.probability.size(); ++i) {
+      made.probability[i] += share * (next.probability[i] - made.probability[i]);
+    }
+    *mask = wrap(std::make_shared<const Mask>(std::move(made)));
+  });
+}
+
+avsbg_status avsbg_frame_resize(const avsbg_model* model, const avsbg_frame* frame, uint8_t* out) {
+  return guarded([&] {
+    require(model, "model");
+    require(frame, "frame");
+    require(out, "out");
+    const std::vector<std::uint8_t> fitted = fit_frame(read_structure(frame, kFrame1, "frame"), model->model->manifest());
+    std::copy(fitted.begin(), fitted.end(), out);
+  });
+}
+
 avsbg_status avsbg_clip_run(const avsbg_model* model, const avsbg_frame* frames, size_t count, const float* sound,
                             size_t samples, avsbg_mask** masks) {
   return guarded([&] {

@@ -140,6 +140,11 @@ AVSBG_API avsbg_status avsbg_mask_get(const avsbg_mask *mask, avsbg_mask_view *v
 AVSBG_API avsbg_status avsbg_mask_decide(
     const avsbg_mask *mask, double threshold, int32_t width, int32_t height, uint8_t *out);
 
+/* Makes the mask between two binary ones: probabilities `share`, 0 to 1, of the way from the earlier to the later one's.
+ * It has no logits, and else what the earlier one has. */
+AVSBG_API avsbg_status avsbg_mask_interpolate(
+    const avsbg_mask *earlier, const avsbg_mask *later, float share, avsbg_mask **mask);
+
 /* ---- Clips ---- */
 
 typedef struct avsbg_frame {
@@ -155,6 +160,10 @@ typedef struct avsbg_frame {
  * `masks` takes `count` pointers, to be released one by one. */
 AVSBG_API avsbg_status avsbg_clip_run(const avsbg_model *model, const avsbg_frame *frames, size_t count,
                                       const float *sound, size_t samples, avsbg_mask **masks);
+
+/* Resizes a frame to the network's size as the networks were trained, for those who keep frames until their clip is
+ * complete: `out` is [height][width][3] of the model. A frame of that size is copied. */
+AVSBG_API avsbg_status avsbg_frame_resize(const avsbg_model *model, const avsbg_frame *frame, uint8_t *out);
 
 /* ---- Streams ---- */
 

@@ -64,6 +64,13 @@ class Mask {
     return pixels;
   }
 
+  // The mask between this one and a later one.
+  Mask interpolate(const Mask& later, float share) const {
+    avsbg_mask* made = nullptr;
+    check(avsbg_mask_interpolate(mask_, later.mask_, share, &made));
+    return Mask(made);
+  }
+
  private:
   avsbg_mask* mask_;
   avsbg_mask_view view_;
@@ -96,6 +103,13 @@ class Model {
     std::vector<avsbg_mask*> found(frames.size());
     check(avsbg_clip_run(get(), frames.data(), frames.size(), sound.data(), sound.size(), found.data()));
     return std::vector<Mask>(found.begin(), found.end());
+  }
+
+  // A frame in the network's size, [height][width][3].
+  std::vector<std::uint8_t> resize(const avsbg_frame& frame) const {
+    std::vector<std::uint8_t> pixels(3 * static_cast<std::size_t>(info_.height) * static_cast<std::size_t>(info_.width));
+    check(avsbg_frame_resize(get(), &frame, pixels.data()));
+    return pixels;
   }
 
  private:
