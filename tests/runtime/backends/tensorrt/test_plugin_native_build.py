@@ -73,16 +73,12 @@ def test_no_library_of_tensorrt_or_cuda_is_needed(plugin):
 @pytest.mark.slow
 @pytest.mark.native
 def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path):
-    """The script that builds on a device, here for one architecture."""
+    """The script that builds on a device, here for the architecture with the fewest kernels; others are built below."""
     needs("cmake", "ninja", "g++")
-    output = run(
-        "scripts/build-on-device.sh",
-        tmp_path,
-        "-G",
-        "Ninja",
-        "-DAVSBG_WARNINGS_AS_ERRORS=ON",
-        AVSBG_CUDA_ARCHITECTURES="87",
-    )
+    # All files of a target at once, as in `fixtures.libavsbg`; `make native` compiles each alone, optimised.
+    quick = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
+    options = ("-G", "Ninja", "-DAVSBG_WARNINGS_AS_ERRORS=ON", *quick)
+    output = run("scripts/build-on-device.sh", tmp_path, *options, AVSBG_CUDA_ARCHITECTURES="75")
     assert "100% tests passed, 0 tests failed out of 5" in output
     assert (tmp_path / "runtime/lib/libavsbg_tensorrt.so").is_file()
     kernels = exports(tmp_path / "runtime/lib/libavsbg_cuda.so")
