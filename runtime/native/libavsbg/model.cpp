@@ -104,7 +104,18 @@ std::vector<std::string> Model::outputs(bool logits) const {
   return names;
 }
 
-Mask make_mask(const Tensors& outputs, std::size_t index, int height, int width) {
+std::shared_ptr<const float> share_device_memory(const Model& model, Tensor& output) {
+  struct Kept {
+    std::shared_ptr<const Model> model;  // goes after the tensor, which its session frees
+    Tensor tensor;
+  };
+  if (output.device_memory() == nullptr) return nullptr;
+  const auto kept = std::make_shared<const Kept>(Kept{model.shared_from_this(), output.detach()});
+  return {kept, static_cast<const float*>(kept->tensor.device_memory())};
+}
+
+Mask make_mask(const Tensors& outputs, std::size_t index, int height, int width,
+               const std::shared_ptr<const float>& device) {
   Mask mask;
   mask.height = height;
   mask.width = width;
@@ -121,6 +132,7 @@ Mask make_mask(const Tensors& outputs, std::size_t index, int height, int width)
     target.assign(array.as<Value>() + index * pixels, array.as<Value>() + (index + 1) * pixels);
   };
   slice("probability", mask.probability);
+  if (device) mask.device_probability = {device, device.get() + index * pixels};
   slice("classes", mask.classes);
   slice("logits", mask.logits);
   for (const std::vector<float>* const values : {&mask.probability, &mask.logits}) {
@@ -185,10 +197,11 @@ std::vector<MaskPointer> run_clip(const Model& model, const std::vector<avsbg_fr
     }
     given[record.name] = &inputs[record.name];
   }
-  const Tensors outputs = model.clip->run(given, model.outputs(false));
+  Tensors outputs = model.clip->run(given, model.outputs(false), Place::kBoth);
+  const std::shared_ptr<const float> device = share_device_memory(model, outputs.at("probability"));
   std::vector<MaskPointer> masks;
   for (std::size_t i = 0; i < frames.size(); ++i) {
-    Mask mask = make_mask(outputs, i, manifest.height, manifest.width);
+    Mask mask = make_mask(outputs, i, manifest.height, manifest.width, device);
     mask.index = static_cast<std::int64_t>(i);
     mask.time = static_cast<double>(i);
     masks.push_back(std::make_shared<const Mask>(std::move(mask)));

@@ -12,8 +12,9 @@
 
 namespace avsbg {
 
-// An open bundle with the sessions that were asked for; it never changes.
-struct Model {
+// An open bundle with the sessions that were asked for; it never changes. Masks that lie on a GPU keep it alive, so it is
+// made by std::make_shared.
+struct Model : std::enable_shared_from_this<Model> {
   Model(const std::string& path, const SessionOptions& options, bool clips, bool streams);
 
   const Bundle bundle;
@@ -36,11 +37,18 @@ struct Mask {
   int height = 0, width = 0;
   std::vector<float> probability, logits;
   std::vector<std::int32_t> classes;
+  std::shared_ptr<const float> device_probability;  // in a GPU's memory, or null
 };
 using MaskPointer = std::shared_ptr<const Mask>;
 
-// Frame `index` of outputs [1, T, H, W], or the one of outputs [1, H, W]. Throws an Error for NaN or infinity.
-Mask make_mask(const Tensors& outputs, std::size_t index, int height, int width);
+// Takes the memory that a session keeps for an output on a GPU, which then keeps the model alive; null where it is the
+// host's memory.
+std::shared_ptr<const float> share_device_memory(const Model& model, Tensor& output);
+
+// Frame `index` of outputs [1, T, H, W], or the one of outputs [1, H, W], and of `device`, their probability on a GPU.
+// Throws an Error for NaN or infinity.
+Mask make_mask(const Tensors& outputs, std::size_t index, int height, int width,
+               const std::shared_ptr<const float>& device);
 
 // A frame as the network takes it, uint8 [height][width][3]; an Error of AVSBG_ERROR_MEDIA if it is none.
 std::vector<std::uint8_t> fit_frame(const avsbg_frame& frame, const Manifest& manifest);

@@ -26,7 +26,8 @@ def test_threads_that_share_a_model(tiny: Bundle, tiny_stream: Bundle, kind: str
     command = (*emulator, folder / "avsbg_exercise", tiny.path, tiny_stream.path, folder, library)
     told = libavsbg.run_sanitized(*command)
     # Three masks of 16 x 24 with a decision each; a stream's twelve masks and one refusal; all threads' are equal.
-    assert told == [str(3 * (16 * 24 + 1)), "13", "1", "1"]
+    # Where ONNX Runtime computes, masks lie in the host's memory alone.
+    assert told == [str(3 * (16 * 24 + 1)), "13", "1", "1", "none"]
 
 
 def test_files_and_options_changed_at_random_are_refused_and_nothing_else(tiny: Bundle, tmp_path: Path) -> None:

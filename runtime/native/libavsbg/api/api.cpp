@@ -169,6 +169,7 @@ avsbg_status avsbg_mask_get(const avsbg_mask* mask, avsbg_mask_view* view) {
     found.probability = held.probability.data();
     found.logits = held.logits.empty() ? nullptr : held.logits.data();
     found.classes = held.classes.empty() ? nullptr : held.classes.data();
+    found.device_probability = held.device_probability.get();
     write_structure(found, kMaskView1, view, "view");
   });
 }

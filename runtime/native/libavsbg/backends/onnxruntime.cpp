@@ -259,6 +259,7 @@ void close_session(void* session) { delete static_cast<OrtSessionHolder*>(sessio
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const avsbg_backend_table* avsbg_backend() {
-  static const avsbg_backend_table table = {AVSBG_BACKEND_ABI, open_session, run_session, release_tensor, close_session};
+  static const avsbg_backend_table table = {AVSBG_BACKEND_ABI, open_session, run_session, release_tensor, close_session,
+                                             /*device_memory=*/nullptr, /*compute_capability=*/nullptr};
   return &table;
 }

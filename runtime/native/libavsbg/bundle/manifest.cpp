@@ -195,12 +195,18 @@ class Reader {
     engine.backend = from["backend"];
     engine.operator_form = from["operator"];
     engine.precision = from["precision"];
+    engine.rest = text(from, "rest");
+    engine.compute_capabilities = from["device"]["compute_capabilities"].get<std::vector<int>>();
     engine.accuracy = accuracy(from);
     for (const auto& [input, shapes] : from["profile"].items()) {
       for (const char* const end : {"smallest", "optimal", "largest"}) {
         const std::string wrong = shape_problem(shapes[end].get<std::vector<std::int64_t>>());
         if (!wrong.empty()) problem("a shape of the profile " + wrong);
       }
+    }
+    const Json& first = from["profile"].front();  // every input begins with the number of clips
+    for (const char* const end : {"smallest", "optimal", "largest"}) {
+      if (!first[end].empty()) engine.clips.push_back(first[end][0]);
     }
     const bool has_plugin = from.contains("plugin") && !from["plugin"].is_null();
     if (has_plugin == (engine.operator_form == "plain")) {

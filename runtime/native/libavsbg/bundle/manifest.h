@@ -46,6 +46,9 @@ struct GraphRecord {
 
 struct EngineRecord {
   std::string file, graph, backend, operator_form, precision;
+  std::string rest;  // the type of what a quantised engine leaves out; "" is fp32
+  std::vector<int> compute_capabilities;  // of the GPUs that it is for, in tenths
+  std::vector<std::int64_t> clips;        // the smallest, optimal and largest number of clips or streams
   std::optional<AccuracyRecord> accuracy;
   std::string plugin_sha256;  // "" without a plugin
   std::string document;       // the whole record, JSON

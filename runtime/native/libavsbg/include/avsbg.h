@@ -98,7 +98,7 @@ typedef struct avsbg_model_info {
 /* Opens the bundle in a directory: its manifest is validated and the hash of every file is checked before any is read.
  * `options` may be NULL. */
 AVSBG_API avsbg_status avsbg_model_open(const char *bundle, const avsbg_model_options *options, avsbg_model **model);
-/* Gives a model back; streams that are open on it keep it alive. NULL is fine. */
+/* Gives a model back; streams that are open on it, and masks with device_probability, keep it alive. NULL is fine. */
 AVSBG_API void avsbg_model_close(avsbg_model *model);
 AVSBG_API avsbg_status avsbg_model_get_info(const avsbg_model *model, avsbg_model_info *info);
 /* The bundle's name and the SHA-256 of its manifest. */
@@ -128,7 +128,9 @@ typedef struct avsbg_mask_view {
   const float *probability;   /* that a pixel sounds, [height][width] */
   const float *logits;        /* of the same size; NULL if they were not asked for */
   const int32_t *classes;     /* numbers of classes; NULL for a network of binary masks */
-  const void *device_probability; /* the same in the GPU's memory where the backend has it; else NULL */
+  const void *device_probability; /* `probability` in the memory of the GPU that computed it, complete, of its primary
+                                     context; NULL from backends that compute in the host's memory. The mask keeps its
+                                     model open; finish work on it before the mask is released. */
 } avsbg_mask_view;
 
 AVSBG_API avsbg_mask *avsbg_mask_retain(avsbg_mask *mask);

@@ -11,7 +11,7 @@
 extern "C" {
 #endif
 
-#define AVSBG_BACKEND_ABI 2
+#define AVSBG_BACKEND_ABI 3
 #define AVSBG_MAX_RANK 16
 
 /* A text that the callee writes. */
@@ -25,9 +25,11 @@ typedef struct avsbg_tensor {
   int32_t dtype; /* of avsbg::DType */
   int32_t rank;
   int64_t shape[AVSBG_MAX_RANK]; /* of a contract, -1 for the number of clips or streams */
-  void *data;    /* of an output: where to write it; NULL: keep it, and set `handle` */
+  void *data;    /* of an output: where to write it, or NULL */
   size_t bytes;
   void *handle;
+  int32_t keep;  /* of an output: keep it where it is computed, and set `handle`; with `data` too, where the table has
+                    device_memory */
 } avsbg_tensor;
 
 /* A file of the bundle, read into memory before its hash was checked. */
@@ -43,6 +45,7 @@ typedef struct avsbg_session_request {
   const avsbg_file *external_data; /* of a graph */
   size_t external_count;
   const char *engine_record;    /* the manifest's record of an engine, in JSON; NULL for a graph */
+  const char *rebuild;          /* of an engine: the sentence with the command that builds it again */
   const char *backend;          /* as the user named it: onnxruntime, onnxruntime-cuda, tensorrt, tensorrt-rtx */
   const char *implementation;   /* of the operator: function, native, plain or plugin */
   const char *precision;
@@ -65,6 +68,10 @@ typedef struct avsbg_backend_table {
   /* Gives back what an output keeps. */
   void (*release)(void *session, void *handle);
   void (*close)(void *session);
+  /* The address in the GPU's memory of what an output keeps. NULL in a backend that keeps outputs in the host's. */
+  void *(*device_memory)(void *session, void *handle);
+  /* The compute capability of a GPU in tenths, 0 where there is none of that number. NULL in a backend without engines. */
+  int32_t (*compute_capability)(int32_t device);
 } avsbg_backend_table;
 
 typedef const avsbg_backend_table *(*avsbg_backend_function)(void);

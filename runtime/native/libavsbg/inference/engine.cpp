@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 
@@ -31,16 +32,18 @@ bool is_built_here(const std::string& digest) {
 
 }  // namespace
 
-std::string choose_engine(const Bundle& bundle, const std::string& role, const SessionOptions& options) {
+std::string choose_engine(const Bundle& bundle, const std::string& role, const SessionOptions& options,
+                          const std::function<int()>& compute_capability) {
   const BackendSpec& spec = options.spec;
   const auto& engines = bundle.manifest().engines;
-  const std::string build = "Make one with `avsbg build " + bundle.path() + " --backend " + spec.backend + "`.";
-  std::vector<std::string> all, fitting;
+  const auto takes = [](const std::string& asked, const std::string& has) { return asked.empty() || asked == has; };
+  std::vector<std::string> all, others, fitting;
   for (const auto& [name, record] : engines) {
     all.push_back(name);
-    if (record.backend == spec.backend && GraphName::parse(record.graph).role == role &&
-        (spec.implementation.empty() || spec.implementation == record.operator_form) &&
-        (spec.precision.empty() || spec.precision == record.precision)) {
+    if (record.backend != spec.backend) continue;
+    others.push_back(name);
+    if (GraphName::parse(record.graph).role == role && takes(spec.implementation, record.operator_form) &&
+        takes(spec.precision, record.precision) && takes(spec.rest, record.rest.empty() ? "fp32" : record.rest)) {
       fitting.push_back(name);
     }
   }
@@ -48,43 +51,75 @@ std::string choose_engine(const Bundle& bundle, const std::string& role, const S
     const auto found = engines.find(options.engine);
     if (found == engines.end()) {
       throw backend_error(bundle.path() + " has no engine '" + options.engine + "'.",
-                          all.empty() ? "It has none. " + build : "It has: " + join(all) + ".");
+                          all.empty() ? "It has none: make one with `avsbg build`." : "It has: " + join(all) + ".");
     }
     const EngineRecord& record = found->second;
-    if (record.backend != spec.backend || GraphName::parse(record.graph).role != role) {
-      throw backend_error("the engine " + options.engine + " is one of " + record.backend + " for the graph " + record.graph +
-                          "; asked for is one of " + spec.backend + " for " + role + ".");
+    if (record.backend != spec.backend) {
+      throw backend_error("the engine " + options.engine + " is one of " + record.backend + ", not of " + spec.backend + ".",
+                          "Use --backend " + record.backend + ".");
+    }
+    if (GraphName::parse(record.graph).role != role) {
+      throw backend_error("the engine " + options.engine + " is one of the graph " + record.graph + ", not of " + role + ".");
     }
     return options.engine;
   }
   if (fitting.empty()) {
-    throw backend_error(bundle.path() + " has no engine for " + spec.text + " and the graph " + role + ".",
-                        (all.empty() ? "" : "It has: " + join(all) + ". ") + build);
+    std::string asked, build = "avsbg build " + bundle.path() + " --backend " + spec.backend + " --precision " +
+                               (spec.precision.empty() ? "fp16" : spec.precision);
+    if (!spec.precision.empty()) asked += " " + spec.precision;
+    if (!spec.rest.empty()) {
+      asked += " rest-" + spec.rest;
+      build += " --rest " + spec.rest;
+    }
+    if (!spec.implementation.empty()) {
+      asked += " " + spec.implementation;
+      build += " --implementation " + spec.implementation;
+    }
+    throw backend_error(bundle.path() + " has no" + asked + " engine of " + spec.backend + " for the graph " + role + ".",
+                        (others.empty() ? "" : "It has: " + join(others) + ". ") + "Make one: " + build);
+  }
+  if (fitting.size() > 1) {
+    const int here = compute_capability();
+    std::vector<std::string> local;
+    for (const std::string& name : fitting) {
+      const std::vector<int>& capabilities = engines.at(name).compute_capabilities;
+      if (std::find(capabilities.begin(), capabilities.end(), here) != capabilities.end()) local.push_back(name);
+    }
+    if (!local.empty()) fitting = local;
   }
   if (fitting.size() > 1) {
     throw backend_error(std::to_string(fitting.size()) + " engines of " + bundle.path() + " fit: " + join(fitting) + ".",
-                        "Say which: by precision and implementation (" + spec.backend + ":plugin:fp16), or by its name "
-                        "(engine, --engine).");
+                        "Say which: by precision and implementation (" + spec.backend + ":plugin:fp16, " + spec.backend +
+                            ":rest-fp16:int8), or by its name (engine, --engine).");
   }
   return fitting[0];
 }
 
-void check_engine(const std::string& path, const std::string& content, const EngineRecord& record, bool trust) {
+std::string rebuild_hint(const Bundle& bundle, const EngineRecord& record) {
+  std::string text = "Rebuild it: avsbg build " + bundle.path() + " --backend " + record.backend + " --precision " +
+                     record.precision + (record.rest.empty() ? "" : " --rest " + record.rest) + " --implementation " +
+                     record.operator_form + (record.clips.empty() ? "" : " --batch-range");
+  for (const std::int64_t clips : record.clips) text += " " + std::to_string(clips);
+  return text + ".";
+}
+
+void check_engine(const std::string& path, const std::string& content, const EngineRecord& record, bool trust,
+                  const std::string& rebuild) {
   const std::string magic = content.substr(0, 4);
   const std::string found = magic == "ptrt" ? "tensorrt" : magic == "vtrt" ? "tensorrt-rtx" : "";
-  if (found.empty()) throw backend_error(path + " is not a TensorRT engine.", "Rebuild it with `avsbg build`.");
+  if (found.empty()) throw backend_error(path + " is " + (content.empty() ? "empty." : "not a TensorRT engine."), rebuild);
   if (found != record.backend) {
-    throw backend_error(path + " is an engine of " + found + "; its record says " + record.backend + ".",
-                        "Rebuild it with `avsbg build`.");
+    throw backend_error(path + " is an engine of " + found + "; its record says " + record.backend + ".", rebuild);
   }
   if (!trust && !is_built_here(sha256_of(content))) {
     throw backend_error(path + " was not built by this user on this machine, and an engine is native code.",
-                        "Rebuild it with `avsbg build`, or, if you trust where it comes from, load it with --trust "
-                        "(trust in avsbg_model_options).");
+                        rebuild + " Or, if you trust where it comes from, load it with --trust (trust in "
+                                  "avsbg_model_options).");
   }
 }
 
-void check_plugin(const std::string& path, const EngineRecord& record, const std::string& folder) {
+void check_plugin(const std::string& path, const EngineRecord& record, const std::string& folder,
+                  const std::string& rebuild) {
   if (record.plugin_sha256.empty()) return;
   const std::string library = folder + "/libavsbg_tensorrt.so";
   if (access(library.c_str(), R_OK) != 0) {
@@ -95,7 +130,7 @@ void check_plugin(const std::string& path, const EngineRecord& record, const std
   if (found == record.plugin_sha256) return;
   throw backend_error(library + " is not the plugin that " + path + " was built with: its sha256 is " + found +
                           ", the record says " + record.plugin_sha256 + ".",
-                      "Rebuild the engine with `avsbg build`, or install the library that it was built with.");
+                      rebuild + " Or install the library that it was built with.");
 }
 
 }  // namespace avsbg

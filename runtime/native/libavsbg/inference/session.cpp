@@ -90,11 +90,10 @@ Choice choose_graph(const Bundle& bundle, const std::string& role, const Backend
 
 }  // namespace
 
-Tensor::Tensor(const Session* session, void* handle, DType dtype, std::vector<std::int64_t> shape)
-    : session_(session), handle_(handle) {
-  array_.dtype = dtype;
-  array_.shape = std::move(shape);
-}
+std::string SessionOptions::folder() const { return backend_folder.empty() ? library_folder() : backend_folder; }
+
+Tensor::Tensor(const Session* session, void* handle, Array array)
+    : array_(std::move(array)), session_(session), handle_(handle) {}
 
 Tensor& Tensor::operator=(Tensor&& other) noexcept {
   std::swap(array_, other.array_);
@@ -107,20 +106,31 @@ Tensor::~Tensor() {
   if (handle_ != nullptr) session_->table_->release(session_->session_, handle_);
 }
 
+const void* Tensor::device_memory() const {
+  if (handle_ == nullptr || session_->table_->device_memory == nullptr) return nullptr;
+  return session_->table_->device_memory(session_->session_, handle_);
+}
+
+Tensor Tensor::detach() { return Tensor(session_, std::exchange(handle_, nullptr), {array_.dtype, array_.shape, {}}); }
+
 Session::Session(const Bundle& bundle, const std::string& role, const SessionOptions& options) {
   const BackendSpec& spec = options.spec;
   const EngineRecord* engine = nullptr;
   std::string judged;
   if (spec.backend == "onnxruntime" || spec.backend == "onnxruntime-cuda") {
     if (!options.engine.empty()) throw backend_error("the backend " + spec.backend + " loads no engines.");
+    if (!spec.rest.empty()) throw backend_error("the backend " + spec.backend + " has no option 'rest'.");
     const Choice choice = choose_graph(bundle, role, spec);
     graph_ = choice.graph;
     implementation_ = choice.implementation;
     accuracy_ = bundle.accuracy(graph_);
     precision_ = bundle.graph(graph_).precision;
     judged = "the graph " + graph_;
-  } else if (spec.backend == "tensorrt") {
-    const std::string name = choose_engine(bundle, role, options);
+  } else if (spec.backend == "tensorrt" || spec.backend == "tensorrt-rtx") {
+    const std::string name = choose_engine(bundle, role, options, [&] {
+      open_backend(options);
+      return table_->compute_capability == nullptr ? 0 : table_->compute_capability(options.device);
+    });
     engine = &bundle.manifest().engines.at(name);
     graph_ = engine->graph;
     implementation_ = engine->operator_form;
@@ -130,7 +140,7 @@ Session::Session(const Bundle& bundle, const std::string& role, const SessionOpt
     description_["engine"] = name;
   } else {
     throw backend_error("unknown backend '" + spec.backend + "' of libavsbg.",
-                        "Choose one of: onnxruntime, onnxruntime-cuda, tensorrt.");
+                        "Choose one of: onnxruntime, onnxruntime-cuda, tensorrt, tensorrt-rtx.");
   }
   contract_ = &bundle.graph(graph_);
   if (accuracy_ != nullptr || engine != nullptr) {
@@ -139,14 +149,18 @@ Session::Session(const Bundle& bundle, const std::string& role, const SessionOpt
   open(bundle, options, engine);
 }
 
-void Session::open(const Bundle& bundle, const SessionOptions& options, const EngineRecord* engine) {
-  if (options.threads < 0) throw backend_error("threads must be at least 1, not " + std::to_string(options.threads) + ".");
-  const std::string own = library_folder();
-  const std::string folder = options.backend_folder.empty() ? own : options.backend_folder;
+void Session::open_backend(const SessionOptions& options) {
   const std::string& backend = options.spec.backend;
-  const Plugin plugin = open_plugin(backend.substr(0, backend.find('-')), folder);
+  const Plugin plugin = open_plugin(backend == "onnxruntime-cuda" ? "onnxruntime" : backend, options.folder());
   library_ = plugin.library;
   table_ = plugin.table;
+}
+
+void Session::open(const Bundle& bundle, const SessionOptions& options, const EngineRecord* engine) {
+  if (options.threads < 0) throw backend_error("threads must be at least 1, not " + std::to_string(options.threads) + ".");
+  open_backend(options);
+  const std::string folder = options.folder();
+  const std::string& backend = options.spec.backend;
   const std::vector<avsbg_tensor> inputs = contract_of(contract_->inputs), outputs = contract_of(contract_->outputs);
   const std::string& file = engine != nullptr ? engine->file : contract_->file;
   const std::string path = bundle.file(file), content = bundle.read(file);
@@ -159,9 +173,10 @@ void Session::open(const Bundle& bundle, const SessionOptions& options, const En
     const bool beside = names[i].rfind(graph_folder, 0) == 0;
     external.push_back({names[i].c_str() + (beside ? graph_folder.size() : 0), contents[i].data(), contents[i].size()});
   }
+  const std::string rebuild = engine == nullptr ? "" : rebuild_hint(bundle, *engine);
   if (engine != nullptr) {
-    check_engine(path, content, *engine, options.trust);
-    check_plugin(path, *engine, folder);
+    check_engine(path, content, *engine, options.trust, rebuild);
+    check_plugin(path, *engine, folder, rebuild);
   }
   avsbg_session_request request{};
   request.file = path.c_str();
@@ -169,6 +184,7 @@ void Session::open(const Bundle& bundle, const SessionOptions& options, const En
   request.external_data = external.data();
   request.external_count = external.size();
   request.engine_record = engine == nullptr ? nullptr : engine->document.c_str();
+  request.rebuild = rebuild.c_str();
   request.backend = backend.c_str();
   request.implementation = implementation_.c_str();
   request.precision = precision_.c_str();
@@ -195,7 +211,7 @@ Session::~Session() {
 }
 
 Tensors Session::run(const std::map<std::string, const Tensor*>& inputs, const std::vector<std::string>& outputs,
-                     bool keep) const {
+                     Place place) const {
   std::map<std::string, std::int64_t> symbols;
   std::vector<avsbg_tensor> given, wanted;
   for (const TensorRecord& record : contract_->inputs) {
@@ -214,6 +230,7 @@ Tensors Session::run(const std::map<std::string, const Tensor*>& inputs, const s
     given.back().data = const_cast<std::uint8_t*>(tensor.array().bytes.data());
     given.back().handle = tensor.handle();
   }
+  const bool keep = place == Place::kSession || (place == Place::kBoth && table_->device_memory != nullptr);
   std::vector<Array> arrays;
   for (const std::string& name : outputs) {
     const TensorRecord* const record = contract_->output(name);
@@ -225,8 +242,9 @@ Tensors Session::run(const std::map<std::string, const Tensor*>& inputs, const s
       if (!record->symbols[i].empty()) array.shape[i] = symbols.count(record->symbols[i]) ? symbols[record->symbols[i]] : 1;
     }
     wanted.push_back(describe(*record, array.shape));
-    if (!keep) array.bytes.resize(wanted.back().bytes);
-    wanted.back().data = keep ? nullptr : array.bytes.data();
+    if (place != Place::kSession) array.bytes.resize(wanted.back().bytes);
+    wanted.back().data = place == Place::kSession ? nullptr : array.bytes.data();
+    wanted.back().keep = keep;
     arrays.push_back(std::move(array));
   }
   const auto error = std::make_unique<avsbg_text>();
@@ -235,7 +253,7 @@ Tensors Session::run(const std::map<std::string, const Tensor*>& inputs, const s
   }
   Tensors results;
   for (std::size_t i = 0; i < outputs.size(); ++i) {
-    results[outputs[i]] = keep ? Tensor(this, wanted[i].handle, arrays[i].dtype, arrays[i].shape) : Tensor(std::move(arrays[i]));
+    results[outputs[i]] = Tensor(this, wanted[i].handle, std::move(arrays[i]));
   }
   return results;
 }

@@ -15,6 +15,7 @@ namespace avsbg {
 // BACKEND[:IMPLEMENTATION][:PRECISION], as runtime/backends/spec.py reads it.
 struct BackendSpec {
   std::string text, backend, implementation, precision;
+  std::string rest;  // the type of what a quantised engine leaves out, written rest-fp16
 
   static BackendSpec parse(const std::string& text);
 };
@@ -24,22 +25,29 @@ struct SessionOptions {
   int threads = 0, device = 0;
   bool ignore_accuracy = false, trust = false;
   std::string engine, backend_folder, runtime_library;
+
+  // The folder of the backends: the one that was named, or this library's own.
+  std::string folder() const;
 };
 
 class Session;
 
-// A tensor in the host's memory, or one that its session keeps.
+// A tensor in the host's memory, one that its session keeps where it was computed, or both.
 class Tensor {
  public:
   Tensor() = default;
   explicit Tensor(Array array) : array_(std::move(array)) {}
-  Tensor(const Session* session, void* handle, DType dtype, std::vector<std::int64_t> shape);
+  Tensor(const Session* session, void* handle, Array array);
   Tensor(Tensor&& other) noexcept { *this = std::move(other); }
   Tensor& operator=(Tensor&& other) noexcept;
   ~Tensor();
 
-  const Array& array() const { return array_; }  // of one that is kept, its dtype and shape alone
+  const Array& array() const { return array_; }  // of one that is kept alone, its dtype and shape
   void* handle() const { return handle_; }
+  // The address of one that is kept in a GPU's memory; else null.
+  const void* device_memory() const;
+  // Takes what is kept away from this tensor, which goes on in the host's memory alone.
+  Tensor detach();
 
  private:
   Array array_;
@@ -47,6 +55,9 @@ class Tensor {
   void* handle_ = nullptr;
 };
 using Tensors = std::map<std::string, Tensor>;
+
+// The place of a call's outputs: the host's memory, the session's own, or both where the backend computes on a GPU.
+enum class Place { kHost, kSession, kBoth };
 
 class Session {
  public:
@@ -62,13 +73,13 @@ class Session {
   const AccuracyRecord* accuracy() const { return accuracy_; }
   const nlohmann::json& description() const { return description_; }
 
-  // Executes the graph on inputs of its contract; `keep` leaves all outputs where they were computed. On any number of
-  // threads at once. Throws an Error.
+  // Executes the graph on inputs of its contract. On any number of threads at once. Throws an Error.
   Tensors run(const std::map<std::string, const Tensor*>& inputs, const std::vector<std::string>& outputs,
-              bool keep = false) const;
+              Place place = Place::kHost) const;
 
  private:
   friend class Tensor;
+  void open_backend(const SessionOptions& options);
   void open(const Bundle& bundle, const SessionOptions& options, const EngineRecord* engine);
 
   std::shared_ptr<void> library_;

@@ -40,16 +40,17 @@ BackendSpec BackendSpec::parse(const std::string& text) {
       continue;
     }
     const std::vector<std::string>& precisions = precision_names();
-    const bool is_precision = std::find(precisions.begin(), precisions.end(), part) != precisions.end();
     const bool is_implementation =
         std::find(kImplementations.begin(), kImplementations.end(), part) != kImplementations.end();
-    std::string& field = is_precision ? spec.precision : spec.implementation;
-    if (!is_precision && !is_implementation) {
+    const bool is_rest = part.rfind("rest-", 0) == 0;
+    const std::string value = is_rest ? part.substr(5) : part;
+    std::string& field = is_implementation ? spec.implementation : is_rest ? spec.rest : spec.precision;
+    if (!is_implementation && std::find(precisions.begin(), precisions.end(), value) == precisions.end()) {
       problem = "'" + part + "' is neither an implementation nor a precision";
     } else if (!field.empty()) {
-      problem = "'" + part + "' is a second " + (is_precision ? "precision" : "implementation");
+      problem = "'" + part + "' is a second " + (is_implementation ? "implementation" : is_rest ? "rest" : "precision");
     }
-    field = part;
+    field = value;
   }
   if (problem.empty()) return spec;
   throw backend_error(

@@ -23,7 +23,7 @@ void FramePairing::add(StreamFrame frame, std::deque<MaskPointer>& masks) {
   for (const auto& [name, tensor] : inputs) given[name] = &tensor;
   std::vector<std::string> names;
   for (const TensorRecord& tensor : model_.encode->contract().outputs) names.push_back(tensor.name);
-  frame.features = model_.encode->run(given, names, /*keep=*/true);
+  frame.features = model_.encode->run(given, names, Place::kSession);
   frame.audio.reset();
   before_ = std::move(last_);
   last_ = std::make_unique<StreamFrame>(std::move(frame));
@@ -79,8 +79,9 @@ MaskPointer FramePairing::decode(const StreamFrame& frame, const StreamFrame& pa
     const std::string name = of_partner ? "fused." + tensor.name.substr(8) : tensor.name;
     given[tensor.name] = &(of_partner ? partner : frame).features.at(name);
   }
-  const Tensors outputs = model_.decode->run(given, outputs_);
-  Mask mask = make_mask(outputs, 0, model_.manifest().height, model_.manifest().width);
+  Tensors outputs = model_.decode->run(given, outputs_, Place::kBoth);
+  const std::shared_ptr<const float> device = share_device_memory(model_, outputs.at("probability"));
+  Mask mask = make_mask(outputs, 0, model_.manifest().height, model_.manifest().width, device);
   mask.index = frame.index;
   mask.segment = frame.segment;
   mask.time = frame.time;

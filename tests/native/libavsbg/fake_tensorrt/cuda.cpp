@@ -96,7 +96,9 @@ CUresult cuDeviceGetCount(int* count) {
   *count = 1;
   return CUDA_SUCCESS;
 }
-CUresult cuDeviceGet(CUdevice* device, int) { return *device = 0, CUDA_SUCCESS; }
+CUresult cuDeviceGet(CUdevice* device, int number) {
+  return *device = 0, number == 0 ? CUDA_SUCCESS : CUDA_ERROR_INVALID_DEVICE;
+}
 CUresult cuDeviceGetName(char* name, int length, CUdevice) { return std::snprintf(name, length, "Orin"), CUDA_SUCCESS; }
 CUresult cuDeviceTotalMem(size_t* bytes, CUdevice) { return *bytes = std::size_t{7} << 30, CUDA_SUCCESS; }
 CUresult cuDeviceGetAttribute(int* value, CUdevice_attribute which, CUdevice) {
@@ -185,10 +187,11 @@ CUresult cuStreamBeginCapture(CUstream stream, CUstreamCaptureMode) {
 }
 CUresult cuStreamEndCapture(CUstream stream, CUgraph* graph) {
   if (!stream->is_capturing) return CUDA_ERROR_ILLEGAL_STATE;
+  stream->is_capturing = false;
+  if (std::getenv("FAKE_CUDA_NO_CAPTURE") != nullptr) return *graph = nullptr, CUDA_ERROR_STREAM_CAPTURE_INVALIDATED;
   const std::lock_guard<std::recursive_mutex> hold(lock);
   ++graphs;
   ++captures;
-  stream->is_capturing = false;
   return *graph = new CUgraph_st{stream->captured}, CUDA_SUCCESS;
 }
 CUresult cuGraphInstantiateWithFlags(CUgraphExec* executable, CUgraph graph, unsigned long long) {

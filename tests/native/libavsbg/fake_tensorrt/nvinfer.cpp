@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 
 #include "fake.h"
 #include "inference/backend_api.h"
@@ -58,11 +59,18 @@ struct Context : apiv::UnexpectedExecutionContext {
   std::int32_t inferShapes(std::int32_t, const char**) noexcept override;
   Dims getTensorShape(const char* name) const noexcept override { return dims_of(shape(name)); }
   bool enqueueV3(cudaStream_t stream) noexcept override;
+#ifdef TRT_MAJOR_RTX
+  // Kernels that are still being compiled: no, the first time after each change.
+  bool isStreamCapturable(cudaStream_t) const noexcept override { return std::exchange(is_compiled_, true); }
+#endif
 
  private:
   bool changed() {
     ++changes_;
     is_warm_ = false;
+#ifdef TRT_MAJOR_RTX
+    is_compiled_ = false;
+#endif
     return true;
   }
   Shape shape(const std::string& name) const;
@@ -73,6 +81,7 @@ struct Context : apiv::UnexpectedExecutionContext {
   std::map<std::string, Shape> shapes_;
   int profile_ = 0, changes_ = 0;
   bool is_warm_ = false;
+  mutable bool is_compiled_ = true;  // false for a step that may not be captured yet
 };
 
 struct Engine : apiv::UnexpectedCudaEngine {
@@ -161,6 +170,7 @@ bool Context::enqueueV3(cudaStream_t stream) noexcept {
     fake_violation("enqueueV3 before all shapes and addresses are set: %zu", addresses_.size());
   }
   if (fake_is_capturing(stream) && !is_warm_) fake_violation("a step is captured that has not run before%s", "");
+  if (fake_is_capturing(stream) && !is_compiled_) fake_violation("a step is captured that is still compiled%s", "");
   is_warm_ = true;
   fake_enqueue(stream, [this, changes = changes_] {
     if (changes != changes_) fake_violation("a graph is launched after its execution context was changed%s", "");
@@ -227,4 +237,7 @@ extern "C" __attribute__((visibility("default"))) void* createInferRuntime_INTER
   return new Object<IRuntime, Runtime>(*static_cast<ILogger*>(logger));
 }
 extern "C" __attribute__((visibility("default"))) IPluginRegistry* getPluginRegistry() noexcept { return &registry; }
-extern "C" __attribute__((visibility("default"))) std::int32_t getInferLibVersion() noexcept { return FAKE_VERSION; }
+extern "C" __attribute__((visibility("default"))) std::int32_t getInferLibVersion() noexcept {
+  const char* const version = std::getenv("FAKE_TENSORRT_VERSION");
+  return version == nullptr ? FAKE_VERSION : std::atoi(version);
+}

@@ -1,4 +1,5 @@
-// The backend for TensorRT, libavsbg_backend_tensorrt.so: opens libnvinfer and CUDA's driver itself, and links neither.
+// The backend for TensorRT, libavsbg_backend_tensorrt.so, and, with the headers of TensorRT for RTX,
+// libavsbg_backend_tensorrt-rtx.so: opens the product's library and CUDA's driver itself, and links neither.
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -28,9 +29,15 @@ std::int32_t run_session(void* session, const avsbg_tensor* inputs, std::size_t 
 void release_tensor(void* session, void* handle) { static_cast<EngineSession*>(session)->release(handle); }
 void close_session(void* session) { delete static_cast<EngineSession*>(session); }
 
+void* device_memory(void*, void* handle) {
+  return reinterpret_cast<void*>(static_cast<const avsbg_tensorrt::DeviceBuffer*>(handle)->memory);
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) const avsbg_backend_table* avsbg_backend() {
-  static const avsbg_backend_table table = {AVSBG_BACKEND_ABI, open_session, run_session, release_tensor, close_session};
+  static const avsbg_backend_table table = {AVSBG_BACKEND_ABI, open_session,  run_session,
+                                            release_tensor,    close_session, device_memory,
+                                            avsbg_tensorrt::find_compute_capability};
   return &table;
 }

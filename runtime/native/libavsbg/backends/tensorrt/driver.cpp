@@ -10,13 +10,24 @@
 namespace avsbg_tensorrt {
 namespace {
 
-constexpr const char* kLibrary = "libcuda.so.1";
+constexpr const char* kDriverLibrary = "libcuda.so.1";
+
+int read_attribute(const Driver& driver, CUdevice device, CUdevice_attribute which) {
+  int value = 0;
+  driver.check(driver.cuDeviceGetAttribute(&value, which, device), "cuDeviceGetAttribute");
+  return value;
+}
+
+int read_compute_capability(const Driver& driver, CUdevice device) {
+  return 10 * read_attribute(driver, device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
+         read_attribute(driver, device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+}
 
 }  // namespace
 
 Driver::Driver() {
   // It stays loaded, as TensorRT's use of it does.
-  void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  void* const library = dlopen(kDriverLibrary, RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
     throw std::runtime_error(std::string("CUDA's driver cannot be loaded: ") + dlerror() +
                              ". It was looked for where the loader looks. Install NVIDIA's driver.");
@@ -25,7 +36,7 @@ Driver::Driver() {
 #define AVSBG_FIND(name)                                                                            \
   name = reinterpret_cast<decltype(&::name)>(dlsym(library, AVSBG_NAME_OF(name)));                  \
   if (name == nullptr) {                                                                            \
-    throw std::runtime_error(std::string(kLibrary) + " has no function " + AVSBG_NAME_OF(name) +    \
+    throw std::runtime_error(std::string(kDriverLibrary) + " has no function " + AVSBG_NAME_OF(name) + \
                              ": the driver is too old. TensorRT 10 needs one for CUDA 12 or later."); \
   }
   AVSBG_DRIVER_FUNCTIONS(AVSBG_FIND)
@@ -61,15 +72,10 @@ std::string Device::name() const {
   return text;
 }
 
-int Device::attribute(CUdevice_attribute which) const {
-  int value = 0;
-  driver_.check(driver_.cuDeviceGetAttribute(&value, which, device_), "cuDeviceGetAttribute");
-  return value;
-}
+int Device::compute_capability() const { return read_compute_capability(driver_, device_); }
 
-int Device::compute_capability() const {
-  return 10 * attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR) +
-         attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR);
+int Device::multiprocessors() const {
+  return read_attribute(driver_, device_, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
 }
 
 int Device::memory_gib() const {
@@ -78,6 +84,16 @@ int Device::memory_gib() const {
   std::size_t gib = 1;
   while ((gib << 30) < bytes) gib *= 2;
   return static_cast<int>(gib);
+}
+
+std::int32_t find_compute_capability(std::int32_t index) {
+  try {
+    const Driver driver;
+    CUdevice device = 0;
+    return driver.cuDeviceGet(&device, index) == CUDA_SUCCESS ? read_compute_capability(driver, device) : 0;
+  } catch (const std::runtime_error&) {  // no GPU: opening an engine says so
+    return 0;
+  }
 }
 
 Current::Current(const Device& device) : driver_(device.driver()) {

@@ -5,6 +5,7 @@
 #include <cuda.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 
 namespace avsbg_tensorrt {
@@ -41,18 +42,19 @@ class Device {
 
   std::string name() const;
   int compute_capability() const;  // 87 is 8.7
-  int multiprocessors() const { return attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT); }
+  int multiprocessors() const;
   int memory_gib() const;  // that it is sold with: up to a power of two
 
  private:
   friend class Current;
-  int attribute(CUdevice_attribute which) const;
-
   Driver driver_;
   int index_;
   CUdevice device_ = 0;
   CUcontext context_ = nullptr;
 };
+
+// The compute capability of a GPU in tenths; 0 where there is no driver, or no GPU of that number.
+std::int32_t find_compute_capability(std::int32_t index);
 
 // Makes a device's context the calling thread's, and puts back the one before it.
 class Current {

@@ -56,35 +56,73 @@ std::int32_t parse_version(const std::string& text) {
   return major * 10000 + minor * 100 + patch;
 }
 
-// Refuses an engine of another version, unless it is version-compatible and not newer, and one for another device.
-void check_record(const nlohmann::json& record, const std::string& file, std::int32_t version, const Device& device) {
-  const std::string hint = ". Rebuild it on this machine with `avsbg build`.";
-  const std::string built = record["versions"].value("tensorrt", "unknown");
+std::string tenths(int number) { return std::to_string(number / 10) + "." + std::to_string(number % 10); }
+
+std::string shown(const nlohmann::json& value) {
+  if (value == "") return "none";
+  return value.is_string() ? value.get<std::string>() : value.dump();
+}
+
+bool is_version_compatible(const nlohmann::json& record) {
+  return record["options"].value("VERSION_COMPATIBLE", nlohmann::json()) == true;
+}
+
+// Refuses an engine of another version, unless it is version-compatible and not newer.
+void check_version(const nlohmann::json& record, const std::string& file, std::int32_t version,
+                   const std::string& rebuild) {
+  const std::string built = record["versions"].value(kBackend, "unknown");
   const std::int32_t wanted = parse_version(built);
-  const auto compatible = record["options"].find("VERSION_COMPATIBLE");
-  const bool takes_later = compatible != record["options"].end() && *compatible == true;
-  if (wanted != version && !(takes_later && wanted >= 0 && version >= wanted)) {
-    throw std::runtime_error(file + " was built by TensorRT " + built + "; installed is " + version_text(version) + hint);
+  if (wanted == version) return;
+  const std::string message =
+      file + " was built by " + kBackend + " " + built + "; installed is " + version_text(version) + ". ";
+  if (!is_version_compatible(record) || wanted < 0) throw std::runtime_error(message + rebuild);
+  if (version < wanted) {
+    throw std::runtime_error(message + "A version-compatible engine needs the same version or a later one. " + rebuild);
   }
+}
+
+// Refuses an engine for another GPU.
+void check_device(const nlohmann::json& record, const std::string& file, const Device& device,
+                  const std::string& rebuild) {
   const nlohmann::json& theirs = record["device"];
   const int capability = device.compute_capability();
-  const std::vector<int> capabilities = theirs["compute_capabilities"];
-  if (std::find(capabilities.begin(), capabilities.end(), capability) == capabilities.end()) {
-    throw std::runtime_error(file + " was built for the compute capabilities " + theirs["compute_capabilities"].dump() +
-                             " (in tenths); this GPU, " + device.name() + ", has " + std::to_string(capability) + hint);
+  std::string built_for;
+  bool is_listed = false;
+  for (const int one : theirs["compute_capabilities"]) {
+    built_for += (built_for.empty() ? "" : ", ") + tenths(one);
+    is_listed = is_listed || one == capability;
   }
+  if (!is_listed) {
+    throw std::runtime_error(file + " was built for compute capability " + built_for + "; this GPU, " + device.name() +
+                             ", has " + tenths(capability) + ". " + rebuild);
+  }
+  if (std::strcmp(kBackend, "tensorrt") != 0) return;
   // All GPUs of a Jetson generation have one name and one compute capability, from 4 to 16 multiprocessors.
-  const std::pair<const char*, nlohmann::json> ours[] = {{"name", device.name()},
-                                                         {"multiprocessors", device.multiprocessors()},
-                                                         {"memory_gib", device.memory_gib()},
-                                                         {"module", module_name()}};
-  for (const auto& [field, here] : ours) {
-    const nlohmann::json wanted_value = theirs.value(field, nlohmann::json());
-    if (!wanted_value.is_null() && wanted_value != here) {
-      throw std::runtime_error(file + " was built on another GPU: " + field + " " + wanted_value.dump() + ", here " +
-                               here.dump() + hint);
+  struct Fact {
+    const char *name, *field;
+    nlohmann::json here;
+  };
+  const Fact facts[] = {{"name", "name", device.name()},
+                        {"multiprocessors", "multiprocessors", device.multiprocessors()},
+                        {"GiB of memory", "memory_gib", device.memory_gib()},
+                        {"module", "module", module_name()}};
+  for (const Fact& fact : facts) {
+    const nlohmann::json wanted = theirs.value(fact.field, nlohmann::json());
+    if (!wanted.is_null() && wanted != fact.here) {
+      throw std::runtime_error(file + " was built on another GPU: " + fact.name + " " + shown(wanted) + ", here " +
+                               shown(fact.here) + ". " + rebuild);
     }
   }
+}
+
+// TensorRT for RTX says no while it still compiles kernels; TensorRT does not have the question.
+template <class Context>
+auto is_capturable(const Context& context, CUstream stream, int) -> decltype(context.isStreamCapturable(stream)) {
+  return context.isStreamCapturable(stream);
+}
+template <class Context>
+bool is_capturable(const Context&, CUstream, long) {
+  return true;
 }
 
 }  // namespace
@@ -106,31 +144,32 @@ std::string Logger::take() {
   return text.empty() ? "it gives no reason" : text;
 }
 
-Library::Library(const char* file)
-    : name(file != nullptr ? file : "libnvinfer.so." + std::to_string(NV_TENSORRT_MAJOR)) {
+Library::Library(const char* file) : name(file != nullptr ? file : kLibrary + std::to_string(NV_TENSORRT_MAJOR)) {
+  const std::string install = std::string(" Install ") + kProduct + " " + version_text(kOldest) +
+                              " or later of major version " + std::to_string(NV_TENSORRT_MAJOR) +
+                              ", or name its library (runtime_library, --runtime-library).";
   void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (library == nullptr) {
-    throw std::runtime_error("TensorRT's library " + name + " cannot be loaded: " + dlerror() + "." +
-                             (file != nullptr ? "" : " It was looked for where the loader looks: LD_LIBRARY_PATH, "
-                                                     "ld.so.conf and the system's folders.") +
-                             " Install TensorRT 10.3 or later, or name its library (runtime_library, --runtime-library)");
+    const char* const where = file != nullptr ? "" : " It was looked for where the loader looks: LD_LIBRARY_PATH, "
+                                                     "ld.so.conf and the system's folders.";
+    throw std::runtime_error(std::string("the library of ") + kProduct + ", " + name + ", cannot be loaded: " +
+                             dlerror() + "." + where + install);
   }
   create_runtime = reinterpret_cast<decltype(create_runtime)>(dlsym(library, "createInferRuntime_INTERNAL"));
   plugin_registry = reinterpret_cast<decltype(plugin_registry)>(dlsym(library, "getPluginRegistry"));
   const auto get_version = reinterpret_cast<std::int32_t (*)()>(dlsym(library, "getInferLibVersion"));
   if (create_runtime == nullptr || plugin_registry == nullptr || get_version == nullptr) {
-    throw std::runtime_error(name + " is no TensorRT");
+    throw std::runtime_error(name + " is not " + kProduct + "." + install);
   }
   version = get_version();
   // The interfaces grow at their ends within a major version.
-  if (version / 10000 != NV_TENSORRT_MAJOR || version < 100300) {
-    throw std::runtime_error(name + " is TensorRT " + version_text(version) + "; this backend needs 10.3 or later of " +
-                             std::to_string(NV_TENSORRT_MAJOR));
+  if (version / 10000 != NV_TENSORRT_MAJOR || version < kOldest) {
+    throw std::runtime_error(name + " is of version " + version_text(version) + "." + install);
   }
 }
 
 EngineSession::EngineSession(const avsbg_session_request& request)
-    : device_(request.device), library_(request.runtime_library), file_(request.file) {
+    : library_(request.runtime_library), device_(request.device), file_(request.file), rebuild_(request.rebuild) {
   if (request.engine_record == nullptr) throw std::runtime_error("TensorRT runs engines, not the graph " + file_);
   record_ = nlohmann::json::parse(request.engine_record);
 }
@@ -138,7 +177,8 @@ EngineSession::EngineSession(const avsbg_session_request& request)
 EngineSession::EngineSession(const avsbg_session_request& request, nlohmann::json& description)
     : EngineSession(request) {  // so that the destructor releases what was made before an error
   const Current current(device_);
-  check_record(record_, file_, library_.version, device_);
+  check_version(record_, file_, library_.version, rebuild_);
+  check_device(record_, file_, device_, rebuild_);
   load(request);
   bind(request);
   description["version"] = version_text(library_.version);
@@ -170,16 +210,22 @@ void EngineSession::load(const avsbg_session_request& request) {
   runtime_.reset(static_cast<nvinfer1::IRuntime*>(library_.create_runtime(&logger_, library_.version)));
   if (!runtime_) fail(library_.name + " makes no runtime");
   nvinfer1::IPluginRegistry* registry = library_.plugin_registry();
-  if (record_["options"].value("VERSION_COMPATIBLE", nlohmann::json()) == true) {
+  if (is_version_compatible(record_)) {
     // Such a plan brings a lean runtime along, which is host code, and does not see the registry of the library.
     runtime_->setEngineHostCodeAllowed(true);
     registry = &runtime_->getPluginRegistry();
   }
   if (registry != nullptr && !record_.value("plugin", nlohmann::json()).is_null()) {
+    // TensorRT for RTX looks itself up by this name where plugins are, and ends the process where it is not found.
+    if (kOwnName != nullptr && dlopen(kOwnName, RTLD_NOW | RTLD_LOCAL) == nullptr) {
+      throw std::runtime_error(std::string("the loader finds no ") + kOwnName + ", which " + kProduct +
+                               " needs for plugins: make a link of this name to " + library_.name +
+                               " in a folder of LD_LIBRARY_PATH");
+    }
     load_plugin(*registry, request.library_folder);
   }
   engine_.reset(runtime_->deserializeCudaEngine(request.content.data, request.content.bytes));
-  if (!engine_) fail("TensorRT refuses the engine " + file_);
+  if (!engine_) fail(std::string(kBackend) + " refuses the engine " + file_, rebuild_);
   context_.reset(engine_->createExecutionContext());
   if (!context_) fail("TensorRT cannot make an execution context (usually the GPU's memory is short)");
 }
@@ -201,7 +247,7 @@ void EngineSession::load_plugin(nvinfer1::IPluginRegistry& registry, const std::
 
 void EngineSession::bind(const avsbg_session_request& request) {
   const Driver& driver = device_.driver();
-  const std::string hint = "; it was not built from this bundle's graph: rebuild it with `avsbg build`";
+  const std::string hint = "; it was not built from this bundle's graph. " + rebuild_;
   const std::size_t count = request.input_count + request.output_count;
   if (static_cast<std::size_t>(engine_->getNbIOTensors()) != count) {
     throw std::runtime_error(file_ + " has " + std::to_string(engine_->getNbIOTensors()) + " inputs and outputs; its graph has " +
@@ -332,13 +378,13 @@ void EngineSession::run(const avsbg_tensor* inputs, std::size_t input_count, avs
       driver.check(driver.cuMemcpyDtoDAsync(binding.memory, kept->memory, kept->bytes, stream_), "cuMemcpyDtoDAsync");
     }
   }
-  if (again && graph_ == nullptr && can_capture_) capture(step);
+  if (again && graph_ == nullptr && can_capture_ && is_capturable(*context_, stream_, 0)) capture(step);
   if (graph_ != nullptr) driver.check(driver.cuGraphLaunch(graph_, stream_), "cuGraphLaunch");
   else enqueue(step);
   std::vector<DeviceBuffer*> kept;
   try {
     for (std::size_t i = 0; i < output_count; ++i) {
-      if (outputs[i].data != nullptr) continue;
+      if (!outputs[i].keep) continue;
       kept.push_back(acquire(outputs[i].bytes));
       driver.check(driver.cuMemcpyDtoDAsync(kept.back()->memory, find(outputs[i].name).memory, outputs[i].bytes, stream_),
                    "cuMemcpyDtoDAsync");
@@ -434,6 +480,8 @@ void EngineSession::release(void* handle) {
   free_.push_back(static_cast<DeviceBuffer*>(handle));
 }
 
-void EngineSession::fail(const std::string& what) { throw std::runtime_error(what + ": " + logger_.take()); }
+void EngineSession::fail(const std::string& what, const std::string& hint) {
+  throw std::runtime_error(what + ": " + logger_.take() + "." + (hint.empty() ? "" : " " + hint));
+}
 
 }  // namespace avsbg_tensorrt

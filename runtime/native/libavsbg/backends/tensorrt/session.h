@@ -14,6 +14,17 @@
 
 namespace avsbg_tensorrt {
 
+// The product that this is compiled for: the headers of TensorRT for RTX, which declare the same classes, say so.
+#ifdef TRT_MAJOR_RTX
+constexpr const char *kBackend = "tensorrt-rtx", *kProduct = "TensorRT for RTX", *kLibrary = "libtensorrt_rtx.so.";
+constexpr const char* kOwnName = "libtensorrt_rtx.so";
+constexpr std::int32_t kOldest = 10000;
+#else
+constexpr const char *kBackend = "tensorrt", *kProduct = "TensorRT", *kLibrary = "libnvinfer.so.";
+constexpr const char* kOwnName = nullptr;
+constexpr std::int32_t kOldest = 100300;  // the first whose plugins (IPluginV3) ours are; JetPack 6 has it
+#endif
+
 // TensorRT's messages: keeps the latest errors, for the error that follows them.
 class Logger : public nvinfer1::ILogger {
  public:
@@ -95,12 +106,12 @@ class EngineSession {
   void drop_graph();
   void synchronize() const;
   DeviceBuffer* acquire(std::size_t bytes);
-  [[noreturn]] void fail(const std::string& what);
+  [[noreturn]] void fail(const std::string& what, const std::string& hint = "");
 
+  Library library_;  // a library that is not there is told before a GPU that is not
   Device device_;
-  Library library_;
   nlohmann::json record_;
-  std::string file_;
+  std::string file_, rebuild_;
   Logger logger_;
   std::unique_ptr<nvinfer1::IRuntime> runtime_;
   std::unique_ptr<nvinfer1::ICudaEngine> engine_;
