@@ -44,7 +44,15 @@ def cost_table(rows: Sequence[Measurement]) -> str:
     assert ray.environment is not None
     size = ray.case["video_bytes"] / ray.case["video_seconds"]  # of a second of video
     rate = _rate(ray)
-    cells = [[str(n), f"{HOURS / (rate * n):.3g} h", f"{HOURS / rate:.3g} h", _bytes(rate * n * size)] for n in NODES]
+    cells = [
+        [
+            str(n),
+            f"{_short(HOURS / (rate * n))} h",
+            f"{_short(HOURS / rate)} h",
+            f"{_short(rate * n * size / 1e6)} MB/s",
+        ]
+        for n in NODES
+    ]
     steps = {step: one.case["video_seconds"] / one[step].number for step in ("inference", "decode", "overlay")}
     slowest, second = sorted(steps, key=steps.__getitem__)[:2]
     titles = ["nodes", f"{HOURS} h of video take", "hours of nodes", "storage reads"]
@@ -64,6 +72,6 @@ def _rate(row: Measurement) -> float:
     return float(row.case["video_seconds"]) / row["duration"].summary.p50
 
 
-def _bytes(rate: float) -> str:
-    """A rate of bytes for people."""
-    return f"{rate / 1e6:.3g} MB/s"
+def _short(value: float) -> str:
+    """Three digits, and no exponent."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"
