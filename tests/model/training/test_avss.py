@@ -1,4 +1,4 @@
-"""AVSS in its published layout: clips, colours, sound; scores of its classes through PyTorch's code and a bundle's."""
+"""AVSS in its published layout: clips, colours, sound; scores of its classes."""
 
 from __future__ import annotations
 
@@ -10,11 +10,6 @@ import pytest
 import torch
 from PIL import Image
 
-from avsbg.export.bundle_writer import export_bundle
-from avsbg.export.graphs import AudioForm
-from avsbg.export.shape import ClipShape
-from avsbg.export.weights import from_seed
-from avsbg.model import named_variant
 from avsbg.model.avss import LABELS
 from avsbg.model.training.avss_data import AvssDataset, class_numbers
 from avsbg.model.training.data import Sample
@@ -22,7 +17,6 @@ from avsbg.model.training.errors import DatasetError, TrainingError
 from avsbg.model.training.evaluation import evaluate_classes
 from avsbg.runtime.segment.palette import COLOURS
 from fixtures.avss import CLIPS, write_avss
-from fixtures.cli import run_avsbg
 
 
 @pytest.fixture(scope="module")
@@ -94,27 +88,3 @@ def test_other_data_is_refused(tmp_path: Path, file: str, text: str, message: st
     (root / file).write_text(text)
     with pytest.raises(DatasetError, match=message):
         AvssDataset(root, "test")
-
-
-@pytest.mark.slow
-def test_a_bundle_is_scored_by_class(data: Path, tmp_path: Path) -> None:
-    variant = named_variant("avsegformer", encoder="pvt_v2_b0", classes=71)
-    module, weights = from_seed(variant, AudioForm.LOG_MEL, seed=1)
-    export_bundle(module, tmp_path / "bundle", weights=weights, shape=ClipShape(1, 32, 32, min_frames=1))
-    outcome = run_avsbg(
-        "eval", tmp_path / "bundle", "--data", data, "--task", "avss", "--json", tmp_path / "scores.json"
-    )
-    assert outcome.code == 0, outcome.output
-    found = json.loads((tmp_path / "scores.json").read_text())
-    dataset = AvssDataset(data, "test", height=32, width=32)
-
-    @torch.inference_mode()
-    def predict(sample: Sample) -> torch.Tensor:
-        return module(sample.frames[:, None], sample.log_mel[:, None])[0][:, 0]
-
-    expected = evaluate_classes(dataset, predict).published
-    assert [row["name"] for row in found["classes"]] == list(LABELS)
-    np.testing.assert_allclose([row["iou"] for row in found["classes"]], expected.iou, atol=2e-3)
-    assert found["published"]["miou"] == pytest.approx(expected.mean.miou, abs=1e-3)
-    assert "background" in outcome.output and "woman" in outcome.output
-    assert len(found["clips"]) == 3
