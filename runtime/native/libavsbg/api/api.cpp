@@ -207,6 +207,7 @@ avsbg_status avsbg_mask_interpolate(const avsbg_mask* earlier, const avsbg_mask*
     if (!made.classes.empty() || !next.classes.empty()) throw argument_error("nothing lies between masks of classes.");
     if (made.width != next.width || made.height != next.height) throw argument_error("the masks differ in size.");
     made.logits.clear();
+    made.device_probability.reset();  // of the earlier one
     for (std::size_t i = 0; i < made.probability.size(); ++i) {
       made.probability[i] += share * (next.probability[i] - made.probability[i]);
     }

@@ -143,7 +143,7 @@ AVSBG_API avsbg_status avsbg_mask_decide(
     const avsbg_mask *mask, double threshold, int32_t width, int32_t height, uint8_t *out);
 
 /* Makes the mask between two binary ones: probabilities `share`, 0 to 1, of the way from the earlier to the later one's.
- * It has no logits, and else what the earlier one has. */
+ * It has no logits and no device pointer, and else what the earlier one has. */
 AVSBG_API avsbg_status avsbg_mask_interpolate(
     const avsbg_mask *earlier, const avsbg_mask *later, float share, avsbg_mask **mask);
 
