@@ -1,4 +1,4 @@
-// The clock of a file: where its time stamps start anew or jump, they are joined to one clock, by the rules of
+// The clock of a file: if its time stamps start again or jump, they are joined to one clock, by the rules of
 // runtime/media/clock.py. Transport streams that are written one after the other have such places.
 #pragma once
 

@@ -16,7 +16,7 @@ constexpr std::size_t kPackets = 400;
 constexpr std::size_t kMerged = 64;
 // The time that a frame waits for its sound, by the frames' time stamps, until silence stands for it.
 const Fraction kSoundPatience(1);
-// A greater step of the time stamps is a source that began anew, seconds.
+// A greater step of the time stamps means that the source was restarted, seconds.
 constexpr std::int64_t kLargestStep = 60;
 // Addresses, what each may lead on to, never to a file of this machine, and those that lose nothing if read late.
 const char* const kProtocols[] = {"http", "https", "tcp", "udp", "rtp", "rtsp", "rtmp", "srt"};
@@ -93,7 +93,7 @@ class SampleAssembler {
     const Fraction time = frame.time() - video_.start, step = time - time_;
     if (last_ && !(Fraction(-1) < step && step < Fraction(kLargestStep))) {
       throw MediaError("the time stamps of " + video_.path + " step from " + std::to_string(time_.value()) + " to " +
-                       std::to_string(time.value()) + " s.", "It was probably started anew; start this anew as well.");
+                       std::to_string(time.value()) + " s.", "It was probably restarted; restart this command as well.");
     }
     while (last_ && time > places_[number_].deadline) choose(places_[number_], Fraction(1));
     last_ = frame;
@@ -216,19 +216,15 @@ std::optional<LiveSource> parse_live(const std::string& text) {
 
 LiveInput::LiveInput(const LiveSource& given, const std::function<bool()>& stop)
     : source(given), stop_(stop), deadline_(SteadyClock::now() + kTimeout) {
+  const AVInputFormat* const device = source.device.empty() ? nullptr : find_device(source.device);
   AVFormatContext* opened = avformat_alloc_context();
   opened->interrupt_callback = {is_over, this};
   opened->flags |= AVFMT_FLAG_GENPTS;
   AVDictionary* options = nullptr;
   for (const auto& [name, value] : source.options) av_dict_set(&options, name.c_str(), value.c_str(), 0);
-  const AVInputFormat* device = nullptr;
-  if (source.device.empty()) {
-    av_dict_set(&options, "protocol_whitelist", kWhitelist, 0);
-  } else {
-    device = find_device(source.device);
-    // The clock that ALSA's time stamps are of.
-    if (source.device == "v4l2") av_dict_set(&options, "timestamps", "abs", AV_DICT_DONT_OVERWRITE);
-  }
+  if (source.device.empty()) av_dict_set(&options, "protocol_whitelist", kWhitelist, 0);
+  // The clock that ALSA's time stamps are of.
+  if (source.device == "v4l2") av_dict_set(&options, "timestamps", "abs", AV_DICT_DONT_OVERWRITE);
   int result = avformat_open_input(&opened, source.address.c_str(), const_cast<AVInputFormat*>(device), &options);
   av_dict_free(&options);
   format_.reset(opened);
@@ -236,7 +232,7 @@ LiveInput::LiveInput(const LiveSource& given, const std::function<bool()>& stop)
   if (result < 0) {
     const bool is_late = result == AVERROR_EXIT && !stop_();
     throw MediaError(source.name + " cannot be opened: " + (is_late ? "nothing came for 10 s" : ffmpeg_error(result)) + ".",
-                     source.device.empty() ? "Check the address, and that whoever sends is there."
+                     source.device.empty() ? "Check the address, and that the sender is running."
                                            : "Check that the device is there, that you may read it, and that nobody else does.");
   }
 }

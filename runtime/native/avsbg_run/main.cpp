@@ -43,6 +43,13 @@ std::string spent(const Json& summary, const Options& options, const std::string
          summary["seconds_spent"]["total"].dump() + " s: ";
 }
 
+// An error's sentences: of libavsbg's the hint is apart.
+std::string describe(const std::exception& error) {
+  const auto* const of_library = dynamic_cast<const avsbg::Exception*>(&error);
+  if (of_library == nullptr || of_library->hint().empty()) return error.what();
+  return error.what() + (" " + of_library->hint());
+}
+
 int run_files(const avsbg::Model& model, const Options& options) {
   const std::vector<Item> items = find_videos(options.sources, options.output);
   const bool many = items[0].output != options.output;
@@ -63,8 +70,8 @@ int run_files(const avsbg::Model& model, const Options& options) {
     } catch (const std::exception& error) {
       ++failed;
       report[i]["state"] = "failed";
-      report[i]["error"] = error.what();
-      std::cerr << "error: " << error.what() << std::endl;
+      report[i]["error"] = describe(error);
+      std::cerr << "error: " << describe(error) << std::endl;
     }
     if (many) write_text(options.output + "/batch.json", report.dump(2) + '\n');
   }
@@ -144,10 +151,8 @@ int main(int count, char** arguments) {
   } catch (const UsageError& error) {
     std::cerr << "error: " << error.what() << ". See avsbg-run --help." << std::endl;
     return 2;
-  } catch (const avsbg::Exception& error) {
-    std::cerr << "error: " << error.what() << " " << error.hint() << std::endl;
   } catch (const std::exception& error) {
-    std::cerr << "error: " << error.what() << std::endl;
+    std::cerr << "error: " << describe(error) << std::endl;
   }
   return 1;
 }

@@ -41,7 +41,7 @@ const char* const kUsage =
     "  --skip-damaged             pass over frames and sound that cannot be decoded, and count them\n"
     "  --threads N                of the backend\n"
     "  --device cpu|cuda|cuda:N   of the backend\n"
-    "  --engine NAME, --trust     an engine of the bundle: native code of whoever made it\n"
+    "  --engine NAME, --trust     an engine of the bundle, also one that was not built here: it is native code\n"
     "  --allow-failed-accuracy    run what missed its accuracy threshold\n"
     "  --overwrite                replace the outputs of earlier runs\n"
     "  --tolerance D              of verify: the largest difference that passes in fp32; 1e-3\n"

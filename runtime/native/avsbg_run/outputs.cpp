@@ -11,8 +11,6 @@
 #include <filesystem>
 #include <random>
 
-#include "libavsbg/bundle/sha256.h"
-
 namespace avsbg_run {
 namespace fs = std::filesystem;
 namespace {
@@ -207,16 +205,6 @@ std::string dump_sorted(const Json& value) {
     return text + "]";
   }
   return value.dump(-1, ' ', true);
-}
-
-std::string sha256_of_file(const std::string& path) {
-  const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
-  if (!file) throw MediaError(path + " cannot be read: " + std::strerror(errno) + ".");
-  avsbg::Sha256 digest;
-  std::vector<char> block(1 << 20);
-  while (const std::size_t count = std::fread(block.data(), 1, block.size(), file.get())) digest.add(block.data(), count);
-  if (std::ferror(file.get()) != 0) throw MediaError(path + " cannot be read to its end: " + std::strerror(errno) + ".");
-  return digest.hex();
 }
 
 }  // namespace avsbg_run

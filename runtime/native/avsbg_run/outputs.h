@@ -62,6 +62,4 @@ void write_text(const std::string& path, const std::string& text);
 // JSON as Python's json.dumps writes it, keys sorted.
 std::string dump_sorted(const Json& value);
 
-std::string sha256_of_file(const std::string& path);
-
 }  // namespace avsbg_run

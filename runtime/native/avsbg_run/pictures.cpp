@@ -140,7 +140,9 @@ void ContactSheet::add(std::int64_t second, const Picture& frame, const std::vec
   if (tiles_.size() > kMostTiles) {
     step_ *= 2;
     const auto is_left_out = [&](const auto& one) { return one.first % step_ != 0; };
-    tiles_.erase(std::remove_if(tiles_.begin(), tiles_.end(), is_left_out), tiles_.end());
+    // A live source that lost seconds may have tiles of odd ones alone: the first stays.
+    const bool leaves_none = std::all_of(tiles_.begin(), tiles_.end(), is_left_out);
+    tiles_.erase(leaves_none ? tiles_.begin() + 1 : std::remove_if(tiles_.begin(), tiles_.end(), is_left_out), tiles_.end());
   }
 }
 

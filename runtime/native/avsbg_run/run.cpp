@@ -221,7 +221,7 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
   check_classes(model, options);
   const bool stream = runs_as_stream(options, /*live=*/false);
   if (!fs::is_regular_file(item.video)) throw MediaError("there is no video at " + item.video + ".");
-  const std::string content = sha256_of_file(item.video), manifest = avsbg_model_manifest_sha256(model.get());
+  const std::string content = avsbg::sha256_of_file(item.video), manifest = avsbg_model_manifest_sha256(model.get());
   const std::string key = avsbg::sha256_of(
       dump_sorted({{"video", content}, {"bundle", manifest}, {"options", settings(options, stream)}}));
   finished_before = false;

@@ -207,13 +207,16 @@ def test_an_output_may_end_with_a_slash(tiny: Bundle, program: Path, tmp_path: P
         assert (tmp_path / "out" / "summary.json").is_file()
 
 
-def test_a_batch_of_no_video_that_can_be_read_is_reported(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+def test_a_batch_of_which_every_video_fails_is_reported_with_hints(tiny: Bundle, program: Path, tmp_path: Path) -> None:
     (tmp_path / "videos").mkdir()
-    for name in ("a.mp4", "b.mp4"):
-        (tmp_path / "videos" / name).write_bytes(b"no video")
-    done = run(program, tiny.path, tmp_path / "videos", "-o", tmp_path / "out", expect=1)
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"no video")
+    write_video(tmp_path / "videos" / "b.mkv", times=steady(5, 10), sound=np.full((1, 96000), np.nan, np.float32))
+    done = run(program, tiny.path, tmp_path / "videos", "-o", tmp_path / "out", "--no-overlay", expect=1)
     assert "2 of 2 videos failed" in done.stderr
-    assert len(json.loads((tmp_path / "out" / "batch.json").read_text())) == 2
+    told = [one["error"] for one in json.loads((tmp_path / "out" / "batch.json").read_text())]
+    assert "cannot be read as a video" in told[0] and "of a kind that FFmpeg does not know." in told[0]
+    assert told[1] == "sound holds NaN or infinity. Check the device or the decoder that it comes from."
+    assert all(f"error: {one}\n" in done.stderr for one in told)
 
 
 def test_a_full_disk_is_an_error_wherever_it_fills(tiny: Bundle, program: Path, tmp_path: Path) -> None:

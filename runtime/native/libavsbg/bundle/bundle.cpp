@@ -3,10 +3,7 @@
 #include <sys/stat.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <memory>
+#include <system_error>
 #include <vector>
 
 #include "bundle/sha256.h"
@@ -15,21 +12,9 @@
 namespace avsbg {
 namespace {
 
-constexpr std::size_t kBlock = 1 << 20;
 const char* const kRestore = "Restore the bundle from where it was made, or export it again.";
 
-struct CloseFile {
-  void operator()(std::FILE* file) const { std::fclose(file); }
-};
-
-// Reads a file block by block.
-void read_blocks(const std::string& path, const std::function<void(const char*, std::size_t)>& take) {
-  const std::unique_ptr<std::FILE, CloseFile> file(std::fopen(path.c_str(), "rb"));
-  std::vector<char> block(kBlock);
-  std::size_t count = 0;
-  while (file && (count = std::fread(block.data(), 1, kBlock, file.get())) > 0) take(block.data(), count);
-  if (!file || std::ferror(file.get())) throw bundle_error(path + " cannot be read: " + std::strerror(errno) + ".");
-}
+Error make_error(const std::system_error& error) { return bundle_error(std::string(error.what()) + "."); }
 
 std::string read_content(const std::string& path, std::uint64_t most) {
   struct stat status {};
@@ -39,10 +24,14 @@ std::string read_content(const std::string& path, std::uint64_t most) {
   }
   std::string text;
   text.reserve(static_cast<std::size_t>(status.st_size));
-  read_blocks(path, [&](const char* data, std::size_t count) {
-    if (text.size() + count > most) throw bundle_error(path + " grew while it was read.");
-    text.append(data, count);
-  });
+  try {
+    read_blocks(path, [&](const char* data, std::size_t count) {
+      if (text.size() + count > most) throw bundle_error(path + " grew while it was read.");
+      text.append(data, count);
+    });
+  } catch (const std::system_error& error) {
+    throw make_error(error);
+  }
   return text;
 }
 
@@ -87,9 +76,11 @@ bool is_known(const std::string& precision) {
 }  // namespace
 
 std::string sha256(const std::string& path) {
-  Sha256 digest;
-  read_blocks(path, [&](const char* data, std::size_t count) { digest.add(data, count); });
-  return digest.hex();
+  try {
+    return sha256_of_file(path);
+  } catch (const std::system_error& error) {
+    throw make_error(error);
+  }
 }
 
 Bundle Bundle::open(const std::string& path) {

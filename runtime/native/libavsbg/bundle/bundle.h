@@ -38,7 +38,7 @@ class Bundle {
   Manifest manifest_;
 };
 
-// The SHA-256 of a file's content, in hexadecimal.
+// The SHA-256 of a file's content, in hexadecimal. Throws an Error where it cannot be read.
 std::string sha256(const std::string& path);
 
 // Names of a bundle's graphs: ROLE[.plain][.rest-REST][.PRECISION].

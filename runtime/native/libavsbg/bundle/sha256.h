@@ -1,12 +1,17 @@
-// SHA-256 of bytes that come piece by piece. Header-only: avsbg-run takes hashes too, and libavsbg hides its own symbols.
+// SHA-256 of files, and of bytes that come piece by piece. Header-only: avsbg-run takes hashes too,
+// and libavsbg hides its own symbols.
 #pragma once
 
 #include <openssl/evp.h>
 
+#include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <memory>
 #include <new>
 #include <string>
+#include <system_error>
+#include <vector>
 
 namespace avsbg {
 
@@ -36,6 +41,23 @@ class Sha256 {
 inline std::string sha256_of(const std::string& content) {
   Sha256 digest;
   digest.add(content.data(), content.size());
+  return digest.hex();
+}
+
+// Reads a file block by block. Throws std::system_error, which names the file.
+template <typename Take>
+void read_blocks(const std::string& path, const Take& take) {
+  const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
+  std::vector<char> block(1 << 20);
+  std::size_t count = 0;
+  while (file && (count = std::fread(block.data(), 1, block.size(), file.get())) > 0) take(block.data(), count);
+  if (!file || std::ferror(file.get()) != 0) throw std::system_error(errno, std::generic_category(), path + " cannot be read");
+}
+
+// In hexadecimal. Throws std::system_error, which names the file.
+inline std::string sha256_of_file(const std::string& path) {
+  Sha256 digest;
+  read_blocks(path, [&](const char* data, std::size_t count) { digest.add(data, count); });
   return digest.hex();
 }
 
