@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import threading
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -168,11 +169,13 @@ def _identity(path: Path) -> tuple[int, int] | None:
         return None
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
+def sha256(path: Path, stop: threading.Event | None = None) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; a `CancelledError` if `stop` is set before all is read."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(2**20):
+            if stop is not None and stop.is_set():
+                raise CancelledError(f"the hash of {path} was given up")
             digest.update(block)
     return digest.hexdigest()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -147,9 +148,12 @@ class VideoWorker:
         if not path.is_file():
             raise MediaError(f"there is no video at {path}.")
         earlier = _earlier(output)
-        # Nobody waits for the hash of a video that is not done yet, however large it is.
-        with ThreadPoolExecutor(1, thread_name_prefix="avsbg-hash") as pool:
-            identity = pool.submit(self._identify, path)
+        stop = threading.Event()
+        with ExitStack() as stack:
+            # Nobody waits for the hash of a video that is not done yet, or never will be, however large it is.
+            pool = stack.enter_context(ThreadPoolExecutor(1, thread_name_prefix="avsbg-hash"))
+            stack.callback(stop.set)
+            identity = pool.submit(self._identify, path, stop)
             if earlier is not None and not self._redo:
                 if earlier.get("video", {}).get("key") == identity.result()["key"]:
                     return BatchResult(item, "finished before", summary=earlier)
@@ -161,10 +165,10 @@ class VideoWorker:
             )  # fmt: skip
         return BatchResult(item, "done", summary=summary)
 
-    def _identify(self, path: Path) -> dict[str, str]:
+    def _identify(self, path: Path, stop: threading.Event) -> dict[str, str]:
         """The hash of a video's content, and the key of all that tells a run on it from any other."""
         try:
-            content = sha256(path)
+            content = sha256(path, stop)
         except OSError as error:
             raise FetchError(f"{path} cannot be read: {error.strerror}.") from error
         manifest, settled = self._segmenter.bundle.manifest_sha256, settings(self._segmenter, self._options)

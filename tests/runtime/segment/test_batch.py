@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,9 +18,10 @@ import pytest
 
 from avsbg.progress import Progress
 from avsbg.runtime.backends import create
-from avsbg.runtime.bundle import Bundle
+from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.errors import BackendError, MediaError
 from avsbg.runtime.processes import IsolatedWorker
+from avsbg.runtime.segment import batch as batch_module
 from avsbg.runtime.segment.batch import BatchItem, BatchResult, VideoWorker, find_videos, run_batch
 from avsbg.runtime.segment.pipeline import Options
 from avsbg.runtime.segment.segmenter import ClipSegmenter
@@ -121,6 +124,26 @@ def test_one_bad_file_does_not_end_the_rest(tiny: Bundle, folder: Path, tmp_path
     document = json.loads((tmp_path / "out/batch.json").read_text())
     assert [one["state"] for one in document] == states(results)
     assert document[3]["error"] == results[3].error
+
+
+def test_the_hash_of_a_video_that_fails_is_given_up(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, stopped = tmp_path / "v.mp4", []
+    path.write_bytes(bytes(100))
+
+    def wait(path: Path, stop: threading.Event) -> str:
+        stopped.append(stop.wait(60))
+        return sha256(path, stop)
+
+    monkeypatch.setattr(batch_module, "sha256", wait)
+    assert states(batch(tiny, [BatchItem(path, tmp_path / "out")])) == ["failed"]
+    assert stopped == [True]
+    stop = threading.Event()
+    assert sha256(path, stop) == sha256(path)
+    stop.set()
+    with pytest.raises(CancelledError, match=r"v\.mp4 was given up"):
+        sha256(path, stop)
 
 
 def test_a_clip_that_fails_leaves_nothing_to_the_next(tiny: Bundle, folder: Path, tmp_path: Path) -> None:
