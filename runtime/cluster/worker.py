@@ -209,13 +209,34 @@ def _put(target: Path, output: str) -> None:
 
     try:
         if files.exists(beside):  # of a run that was broken off
-            files.rm(beside, recursive=True)
+            _empty(files, beside)
         fill(files.put_file, str(target), beside if has_earlier else place)
         if has_earlier:
-            files.rm(place, recursive=True)
+            _empty(files, place)
             # File by file: a directory that is not there means something else to each file system.
-            fill(files.mv, beside, place)
+            fill(partial(_move, files), beside, place)
             if files.exists(beside):  # where directories exist without files
-                files.rm(beside, recursive=True)
+                _empty(files, beside)
+                files.rmdir(beside)
     except Exception as error:  # each file system has errors of its own
         raise OutputError(f"the output {output} cannot be written: {first_line(error)}.") from error
+
+
+def _empty(files: Any, place: str) -> None:
+    """Remove what is in a folder, path by path: fsspec's `rm` takes `*`, `?` and `[` of a name for a pattern."""
+    for path, info in sorted(files.find(place, withdirs=True, detail=True).items(), reverse=True):
+        if info["type"] != "directory":
+            files.rm_file(path)
+        elif path != place and files.exists(path):  # in an object store it has gone with its files
+            files.rmdir(path)
+
+
+def _move(files: Any, path: str, to: str) -> None:
+    """Move a file; by a copy where the file system has no `mv` of its own, as fsspec's takes a name for a pattern."""
+    from fsspec import AbstractFileSystem
+
+    if type(files).mv is AbstractFileSystem.mv:
+        files.cp_file(path, to)
+        files.rm_file(path)
+    else:
+        files.mv(path, to)

@@ -66,6 +66,21 @@ def test_an_earlier_run_stays_until_the_new_one_is_there(
     files.rm(str(tmp_path / "place"), recursive=True)
 
 
+@pytest.mark.parametrize("name", ["clip[1].mp4", "a*.mp4", "a?.mp4"])
+def test_signs_of_a_pattern_in_a_name_stand_for_themselves(target: Path, name: str) -> None:
+    files = fsspec.filesystem("memory")
+    others = {f"/v/{other}/summary.json": b"another" for other in ("clip1.mp4", "ab.mp4", ".ab.mp4.partial")}
+    earlier = {f"/v/{name}/{old}": b"earlier" for old in ("summary.json", "old/0.png")}
+    try:
+        files.pipe({**others, **earlier, f"/v/.{name}.partial/old.png": b"broken off"})
+        _put(target, f"memory://v/{name}")
+        found = {path: files.cat_file(path) for path in files.find("/v")}
+        assert found == {**others, **{f"/v/{name}/{new}": new.encode() for new in names(target)}}
+        assert not files.exists(f"/v/.{name}.partial")
+    finally:
+        files.store.clear()
+
+
 def refuse_before_work(_: Path, output: str) -> None:
     """A video whose work, and whose source, must not be reached."""
     _segment(lambda _: pytest.fail("segmented"), "file:///nothing.mp4", output, replace=True)  # type: ignore[arg-type]
