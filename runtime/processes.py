@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -110,17 +111,16 @@ def _describe_exit(code: int) -> str:
     return f"was killed ({name}), perhaps out of memory" if name == "SIGKILL" else f"crashed ({name})"
 
 
-class _LogSender(logging.Handler):
-    """Sends what is logged to the process that waits, which knows where to show it."""
+class _LogSender(QueueHandler):
+    """Sends what is logged, as text, to the process that waits, which knows where to show it."""
 
     def __init__(self, send: Callable[[str, Any], None]) -> None:
-        super().__init__()
+        super().__init__(None)  # type: ignore[arg-type]  # no queue but the connection
         self._send = send
 
-    def emit(self, record: logging.LogRecord) -> None:
-        # As text: what it was made of may be nothing that a process can be sent.
-        made = {"msg": record.getMessage(), "args": None, "exc_info": None}
-        self._send("log", logging.makeLogRecord({**record.__dict__, **made}))
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with suppress(BrokenPipeError):  # nobody waits any more; the work itself finds that out
+            self._send("log", record)
 
 
 def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:

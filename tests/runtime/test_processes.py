@@ -12,7 +12,7 @@ import pytest
 
 from avsbg.progress import Progress
 from avsbg.runtime.errors import MediaError, WorkerError
-from avsbg.runtime.processes import IsolatedWorker
+from avsbg.runtime.processes import IsolatedWorker, _LogSender
 
 
 @contextmanager
@@ -28,7 +28,11 @@ def open_divider(progress: Progress) -> Iterator[Callable[[int], tuple[int, floa
             os._exit(7)
         if number % 2:
             raise MediaError(f"{number} is odd.", "Give an even one.")
-        return os.getpid(), 12 / number
+        try:
+            return os.getpid(), 12 / number
+        except ZeroDivisionError:
+            logging.getLogger("avsbg.division").exception("no division by %d", number)
+            raise
 
     yield divide
 
@@ -59,9 +63,24 @@ def test_a_crash_costs_one_piece_of_work(caplog: pytest.LogCaptureFixture) -> No
         with pytest.raises(WorkerError, match=r"killed \(SIGKILL\), perhaps out of memory"):
             worker(97)
     assert [number for _, number, _ in told] == [2, 99, 4, 7, 0, 6, 98, 97]
-    assert caplog.messages == [f"dividing by {number}" for _, number, _ in told]
+    (error,) = (message for message in caplog.messages if not message.startswith("dividing"))
+    assert error.startswith("no division by 0\nTraceback") and error.endswith("ZeroDivisionError: division by zero")
+    assert [message for message in caplog.messages if message != error] == [f"dividing by {one[1]}" for one in told]
     with pytest.raises(ProcessLookupError):
         os.kill(other, 0)
+
+
+@pytest.mark.parametrize(("error", "told"), [(BrokenPipeError("gone"), ""), (TypeError("no pickle"), "no pickle")])
+def test_a_message_that_cannot_be_sent_does_not_end_the_work(
+    error: Exception, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(kind: str, record: logging.LogRecord) -> None:
+        assert (kind, record.getMessage()) == ("log", "1 of 2")
+        raise error
+
+    _LogSender(fail).handle(logging.makeLogRecord({"msg": "%d of %d", "args": (1, 2)}))
+    written = capsys.readouterr().err
+    assert told in written and bool(told) == bool(written)
 
 
 def test_a_crash_while_it_is_opened() -> None:
