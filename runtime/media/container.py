@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.appearance import UNTAGGED, ColourTags, read_colour, read_pixel_aspect
 from avsbg.runtime.media.clock import Clock, find_clock, has_steps, packet_time
-from avsbg.runtime.media.hwaccel import SOFTWARE, check_accelerated, open_container
+from avsbg.runtime.media.hwaccel import SOFTWARE_HINT, check_accelerated, open_container
 from avsbg.runtime.media.orientation import UPRIGHT, Orientation, orientation_of
 from avsbg.runtime.media.tracks import USUAL, Kind, Track, TrackNumbers, Tracks, choose_tracks, tagged_duration
 
@@ -298,7 +298,7 @@ def decode_packets(packets: Iterable[Any], path: Path | str, damage: Damage | No
                 problem = f"{what} cannot be decoded past {reached.get(kind, 0):.2f} s: {error.strerror}."
                 hint = f"{REPAIR} `avsbg run --skip-damaged` passes over what is damaged."
                 if kind == "video" and packet.stream.codec_context.is_hwaccel:
-                    hint = f"The device may not decode this kind of {packet.stream.codec_context.name}. {SOFTWARE}"
+                    hint = f"The device may not decode this kind of {packet.stream.codec_context.name}. {SOFTWARE_HINT}"
                 raise MediaError(problem, hint) from error
             setattr(damage, kind, getattr(damage, kind) + 1)
             continue

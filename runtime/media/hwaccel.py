@@ -9,7 +9,7 @@ from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from avsbg.runtime.errors import MediaError
 
-SOFTWARE = "Leave out --hwaccel to decode on the processor."
+SOFTWARE_HINT = "Leave out --hwaccel (in Python hwaccel=) to decode on the processor."
 
 
 def create_hwaccel(name: str) -> HWAccel:
@@ -26,7 +26,7 @@ def create_hwaccel(name: str) -> HWAccel:
     if kind not in (known := hwdevices_available()):
         offered = f"It has: {', '.join(known)}." if known else "It has none."
         problem = f"the FFmpeg of PyAV {av.__version__} here has no hardware decoders of the kind {kind!r}."
-        raise MediaError(problem, f"{offered} {SOFTWARE}")
+        raise MediaError(problem, f"{offered} {SOFTWARE_HINT}")
     # Never in software where the device cannot: what was asked for and is not there is an error.
     return HWAccel(kind, device or None, allow_software_fallback=False)
 
@@ -45,7 +45,7 @@ def open_container(address: str, hwaccel: str | None, **arguments: Any) -> Any:
         _check_device(accelerator, hwaccel)
         raise
     except RuntimeError as error:  # PyAV's, where no track has a codec that the device decodes
-        raise MediaError(f"no decoder of {hwaccel} can decode {address}: {error}.", SOFTWARE) from error
+        raise MediaError(f"no decoder of {hwaccel} can decode {address}: {error}.", SOFTWARE_HINT) from error
 
 
 def _check_device(accelerator: HWAccel, name: str) -> None:
@@ -56,11 +56,11 @@ def _check_device(accelerator: HWAccel, name: str) -> None:
         return
     except (av.FFmpegError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise MediaError(f"the device of {name} cannot be opened: {reason}.", SOFTWARE) from error
+        raise MediaError(f"the device of {name} cannot be opened: {reason}.", SOFTWARE_HINT) from error
 
 
 def check_accelerated(track: Any, name: str) -> None:
     """Check that it is a device that decodes an open track; a `MediaError` if not."""
     if not track.codec_context.is_hwaccel:
         problem = f"no decoder of {name} can decode {track.codec_context.name}, the codec of the video track."
-        raise MediaError(problem, SOFTWARE)
+        raise MediaError(problem, SOFTWARE_HINT)
