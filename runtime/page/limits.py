@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from avsbg.errors import AvsbgError
 from avsbg.progress import Progress
 from avsbg.runtime.errors import MediaError, WorkerError
 from avsbg.runtime.media.container import VideoInfo, probe
@@ -15,6 +17,7 @@ from avsbg.runtime.processes import IsolatedWorker, Opener
 
 # Width times height: 3840 x 2160.
 MOST_PIXELS = 3840 * 2160
+logger = logging.getLogger("avsbg.page")
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,19 @@ def run_request(
             raise WorkerError(f"the process that decodes and segments has ended: {error.message}", hint) from error
         finally:
             timer.cancel()
+
+
+def describe_error(error: AvsbgError, request: PageRequest, doer: str | None = None) -> str:
+    """An error for whoever sent a request: of its own files the names, and nothing of this machine's.
+
+    What is wrong with the bundle, or with a backend, is told where the page was started: here only that the `doer`, the
+    request's backend unless another is named, cannot do it.
+    """
+    if not isinstance(error, MediaError | WorkerError):
+        doer = doer or f"the backend {request.backend}"
+        logger.warning("%s could not do what was asked for: %s", doer, error)
+        return f"{doer} cannot do this here. The reason is told where the page was started."
+    return str(error).replace(str(request.video), request.video.name).replace(f"{request.folder}/", "")
 
 
 def make_archive(folder: Path, run: Path) -> Path:

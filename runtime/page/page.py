@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import threading
@@ -12,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime.errors import MediaError, WorkerError
-from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, run_request
+from avsbg.runtime.errors import WorkerError
+from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, describe_error, run_request
 from avsbg.runtime.processes import Opener
 
 LOOPBACK = "127.0.0.1"
@@ -29,7 +28,6 @@ _STEPS = {"segmenting": "Segmenting", "overlay": "Drawing the overlay"}
 _PREFIX = "avsbg-page."
 # gradio asks the environment where its files are to be, each time that it makes one, and nothing else.
 _FILES = "GRADIO_TEMP_DIR"
-logger = logging.getLogger("avsbg.page")
 
 
 @contextmanager
@@ -136,17 +134,6 @@ def _segment_function(
         return _status(result), overlay, archive, gradio.update(value=sheet, visible=sheet is not None)
 
     return segment
-
-
-def describe_error(error: AvsbgError, request: PageRequest) -> str:
-    """An error for whoever sent a request: of its own files the names, and nothing of this machine's.
-
-    What is wrong with the bundle, or with a backend, is told where the page was started.
-    """
-    if not isinstance(error, MediaError | WorkerError):
-        logger.warning("a request for the backend %s was not done: %s", request.backend, error)
-        return f"the backend {request.backend} cannot do this here. The reason is told where the page was started."
-    return str(error).replace(str(request.video), request.video.name).replace(f"{request.folder}/", "")
 
 
 def names_address(value: Any) -> bool:

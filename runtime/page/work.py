@@ -11,7 +11,7 @@ from typing import Protocol
 from avsbg.errors import AvsbgError
 from avsbg.progress import Progress
 from avsbg.runtime.errors import MediaError
-from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, check_video, make_archive
+from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, check_video, describe_error, make_archive
 from avsbg.runtime.segment.pipeline import OVERLAY, Options
 from avsbg.runtime.segment.run import segment_video
 from avsbg.runtime.segment.segmenter import Segmenter
@@ -54,7 +54,7 @@ def open_page_work(
             folder = request.folder / "attention"
             sheet = draw_sheet(request.video, folder, silent=request.silent, threshold=request.threshold)
         except AvsbgError as error:  # its masks are shown all the same
-            return replace(result, no_sheet=error.message)
+            return replace(result, no_sheet=describe_error(error, request, "the page"))
         return replace(result, sheet=sheet)
 
     yield work

@@ -9,8 +9,8 @@ import pytest
 
 from avsbg.errors import AvsbgError
 from avsbg.runtime.errors import BackendError, BundleError, MediaError, OutputError
-from avsbg.runtime.page.limits import Limits, PageRequest, check_video
-from avsbg.runtime.page.page import describe_error, names_address
+from avsbg.runtime.page.limits import Limits, PageRequest, check_video, describe_error
+from avsbg.runtime.page.page import names_address
 from fixtures.videos import steady, tone, write_video
 
 
@@ -38,8 +38,10 @@ def test_an_error_of_a_request_names_its_files_without_their_places(error: Avsbg
     assert describe_error(error, REQUEST) == told
 
 
-def test_errors_of_the_machine_are_told_where_the_page_was_started(caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("avsbg.page").propagate = True  # unless a command shows it elsewhere
+def test_errors_of_the_machine_are_told_where_the_page_was_started(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("avsbg.page"), "propagate", True)  # unless a command shows it elsewhere
     for error in (BundleError("/srv/avs.bundle has changed."), BackendError("it needs '/usr/lib/x/libcuda.so'.")):
         told = describe_error(error, REQUEST)
         assert told == "the backend openvino cannot do this here. The reason is told where the page was started."

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from avsbg.api import open_segmenter
-from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
-from avsbg.runtime.errors import MediaError
+from avsbg.runtime.errors import BundleError, MediaError
 from avsbg.runtime.page.limits import Limits, PageRequest
 from avsbg.runtime.page.work import open_page_work
 from fixtures.videos import steady, write_video
@@ -23,7 +22,7 @@ def test_a_video_without_sound_and_maps_that_cannot_be_drawn(tiny: Bundle, tmp_p
 
     def refuse(video: Path, folder: Path, *, silent: bool, threshold: float) -> Path:
         assert (video.name, folder.exists(), silent, threshold) == ("silent.mp4", False, True, 0.25)
-        raise AvsbgError("tiny has no attention maps.")
+        raise BundleError(f"{tiny.path} has changed.")
 
     network = partial(open_segmenter, tiny.path)
     with open_page_work(network, refuse, Limits(), lambda *_: None) as work:
@@ -32,7 +31,8 @@ def test_a_video_without_sound_and_maps_that_cannot_be_drawn(tiny: Bundle, tmp_p
         with pytest.raises(MediaError, match=r"has no sound, and the network uses it\. Choose “Without sound”"):
             work(request)
         result = work(replace(request, silent=True))
-    assert (result.sheet, result.no_sheet, result.summary["seconds"]) == (None, "tiny has no attention maps.", 2)
+    assert (result.sheet, result.summary["seconds"]) == (None, 2)
+    assert result.no_sheet == "the page cannot do this here. The reason is told where the page was started."
     assert result.overlay.is_file()
     with zipfile.ZipFile(result.archive) as archive:
         assert {"summary.json", "overlay.mp4", "masks/00000.png"} <= set(archive.namelist())
