@@ -329,7 +329,8 @@ class ContactSheet:
         self._tiles.append((second, image))
         if len(self._tiles) > self.MOST_TILES:
             self._step *= 2
-            self._tiles = [tile for tile in self._tiles if tile[0] % self._step == 0]
+            # A live source that lost seconds may have tiles of odd ones alone: the first stays.
+            self._tiles = [tile for tile in self._tiles if tile[0] % self._step == 0] or self._tiles[:1]
 
     def _squared(self, width: int, height: int) -> tuple[int, int]:
         """The size with square pixels, within a tile's."""
