@@ -111,7 +111,7 @@ Picture make_legend(const std::vector<std::uint8_t>& mask, int width, int height
 }
 
 void ContactSheet::add(std::int64_t second, const Picture& frame, const std::vector<std::uint8_t>& mask) {
-  if (tiles_.count(second / step_) > 0) return;
+  if (second % step_ != 0) return;
   Picture tile = frame;
   for (std::size_t i = 0; i < mask.size(); ++i) {
     if (mask[i] == 0) continue;
@@ -136,23 +136,22 @@ void ContactSheet::add(std::int64_t second, const Picture& frame, const std::vec
     }
   }
   draw_text(tile, x, y, text, 255);
-  tiles_.emplace(second / step_, std::move(tile));
-  while (tiles_.size() > kMostTiles) {
+  tiles_.emplace_back(second, std::move(tile));
+  if (tiles_.size() > kMostTiles) {
     step_ *= 2;
-    std::map<std::int64_t, Picture> kept;
-    for (auto& [index, one] : tiles_) kept.try_emplace(index / 2, std::move(one));
-    tiles_ = std::move(kept);
+    const auto is_left_out = [&](const auto& one) { return one.first % step_ != 0; };
+    // A live source that lost seconds may have tiles of odd ones alone: the first stays.
+    const bool leaves_none = std::all_of(tiles_.begin(), tiles_.end(), is_left_out);
+    tiles_.erase(leaves_none ? tiles_.begin() + 1 : std::remove_if(tiles_.begin(), tiles_.end(), is_left_out), tiles_.end());
   }
 }
 
 void ContactSheet::save(const std::string& path) const {
-  const Picture& first = tiles_.begin()->second;
+  const Picture& first = tiles_.at(0).second;
   const int count = static_cast<int>(tiles_.size()), columns = std::min(kColumns, count);
   Picture page = make_picture(columns * first.width, (count + columns - 1) / columns * first.height);
-  int place = 0;
-  for (const auto& [index, tile] : tiles_) {
-    paste(page, tile, place % columns * first.width, place / columns * first.height);
-    ++place;
+  for (int i = 0; i < count; ++i) {
+    paste(page, tiles_[static_cast<std::size_t>(i)].second, i % columns * first.width, i / columns * first.height);
   }
   write_png(path, page.pixels, page.width, page.height, Colours::kRgb);
 }

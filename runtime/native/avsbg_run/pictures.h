@@ -2,7 +2,6 @@
 #pragma once
 
 #include <array>
-#include <map>
 #include <string>
 #include <vector>
 
@@ -17,7 +16,7 @@ constexpr std::array<std::uint8_t, 3> kTint = {255, 64, 0};
 // the mask, [height][width] of numbers. Width and height are even, and 0 where there are no classes.
 Picture make_legend(const std::vector<std::uint8_t>& mask, int width, int height, const std::vector<std::string>& labels);
 
-// Small overlays of a video's seconds on one page; of a long video one in each two, four, eight, ... seconds.
+// Small overlays of a video's seconds on one page; of a long video every second, fourth, eighth, ... of them.
 class ContactSheet {
  public:
   ContactSheet(const VideoInfo& video, std::vector<std::string> labels) : video_(video), labels_(std::move(labels)) {}
@@ -30,8 +29,8 @@ class ContactSheet {
  private:
   const VideoInfo& video_;
   const std::vector<std::string> labels_;
-  std::int64_t step_ = 1;  // seconds that share a tile, which is of the first that comes: a live source may drop any
-  std::map<std::int64_t, Picture> tiles_;  // by second / step
+  std::vector<std::pair<std::int64_t, Picture>> tiles_;
+  std::int64_t step_ = 1;
 };
 
 }  // namespace avsbg_run
