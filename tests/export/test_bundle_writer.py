@@ -245,7 +245,7 @@ def test_variants_are_named_whatever_the_encoder():
 def test_the_documented_onnxruntime_example_runs_without_this_project(smallest, tmp_path):
     """The Python of docs/export.md, in an interpreter that refuses to import avsbg and torch."""
     text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
-    block = text.split("**ONNX Runtime**")[1].split("**TensorRT**")[0]
+    block = text.split("**ONNX Runtime:**")[1].split("**TensorRT**")[0]
     code = [line[4:] for line in block.splitlines() if line.startswith("    ")]
     assert len(code) == 5
     (tmp_path / "avs-bg.bundle").symlink_to(smallest.bundle.path)
