@@ -30,6 +30,7 @@ OWN_FIELDS = ("versions", "seconds_spent", "most_waiting")
 SHARE = 0.001
 # Of a frame; what is decided by pixels that may differ.
 AREA = 0.005
+REFUSED = "refused by both"
 
 
 def compare_outputs(ours: Path, theirs: Path, *, share: float = SHARE) -> list[str]:
@@ -111,7 +112,7 @@ def onnxruntime_library() -> Path:
 
 def compare_video(bundle: Path, video: Path, program: Path, options: Sequence[str]) -> tuple[str, list[str]]:
     """Segment a video with both programs; returns what came of it in a word or two, and the differences."""
-    python = [sys.executable, "-c", "from avsbg.cli import main; main()", "run"]
+    python = [sys.executable, "-m", "avsbg", "run"]
     with tempfile.TemporaryDirectory() as folder:
         outputs, errors = [Path(folder) / "ours", Path(folder) / "theirs"], []
         for output, words in zip(outputs, ([str(program)], python), strict=True):
@@ -121,7 +122,7 @@ def compare_video(bundle: Path, video: Path, program: Path, options: Sequence[st
             done = subprocess.run(run, capture_output=True, text=True, check=False, timeout=600)
             errors.append(done.stderr.strip() if done.returncode else "")
         if all(errors):
-            return "refused by both", []
+            return REFUSED, []
         if any(errors):
             refusing = "avsbg-run" if errors[0] else "avsbg run"
             return "refused by one", [f"{refusing} alone: {errors[0] or errors[1]}"]
@@ -144,11 +145,12 @@ def main(
         for path in (sorted(source.rglob("*")) if source.is_dir() else [source])
         if path.suffix.lower() in VIDEO_SUFFIXES
     ]
-    different = 0
+    compared = different = 0
     for video in videos:
         outcome, differences = compare_video(bundle, video, program, options)
         typer.echo(f"{video.name}: {outcome}, {'; '.join(differences) or 'the same'}")
+        compared += outcome != REFUSED
         different += bool(differences)
-    typer.echo(f"{len(videos) - different} of {len(videos)} videos are the same")
-    if different or not videos:
+    typer.echo(f"{compared - different} of {compared} videos are the same; {len(videos) - compared} are refused by both")
+    if different or not compared:
         raise typer.Exit(1)

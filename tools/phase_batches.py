@@ -6,7 +6,6 @@ stream (encode a frame, decode a pair) and a clip with each number of phases, on
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -18,7 +17,7 @@ import typer
 
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
-from avsbg.benchmarks.measure.sampling import PAUSE, interleave
+from avsbg.benchmarks.measure.sampling import PAUSE, count_processor_time, interleave
 from avsbg.benchmarks.measure.streaming import synthetic_clip
 from avsbg.benchmarks.report.tables import Columns, markdown, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
@@ -52,14 +51,7 @@ def measure(path: Path, backends: Sequence[str], phases: Sequence[int], samples:
     def add(backend: str, mode: str, count: int, call: Callable[[], object]) -> None:
         label = f"{mode} on {backend}, phases in a call: {count}"
         cases[label] = {"backend": backend, "mode": mode, "phases": count}
-        spent = processor.setdefault(label, [])
-
-        def timed() -> None:
-            before = time.process_time()
-            call()
-            spent.append(time.process_time() - before)
-
-        calls[label] = timed
+        calls[label] = count_processor_time(call, processor.setdefault(label, []))
 
     with ExitStack() as stack:
         for name in backends:

@@ -30,7 +30,6 @@ ROWS = Path("benchmarks/results/serving.jsonl")
 ROOT = Path(__file__).parents[1]
 STREAMS = (1, 2, 4, 8)
 _GRPC, _HTTP = 8731, 8730
-_AVSBG = "from avsbg.cli import main; main()"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help=__doc__)
 
@@ -42,8 +41,8 @@ def _server(bundle: Path, threads: int) -> Iterator[str]:
         models = Path(folder) / "models"
         made: list[str | Path] = [
             sys.executable,
-            "-c",
-            _AVSBG,
+            "-m",
+            "avsbg",
             "serve",
             "triton",
             bundle,
@@ -120,8 +119,8 @@ def measure_collection(bundle: Path, videos: Path) -> Measurement:
         start = time.monotonic()
         program: list[str | Path] = [
             sys.executable,
-            "-c",
-            _AVSBG,
+            "-m",
+            "avsbg",
             "run",
             bundle,
             videos,

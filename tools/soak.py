@@ -27,7 +27,7 @@ def soak(bundle: Path, seconds: float, backend: str) -> Measurement:
     samples: list[int] = []
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "out"
-        program = [sys.executable, "-c", "from avsbg.cli import main; main()", "run", str(bundle), SOURCE]
+        program = [sys.executable, "-m", "avsbg", "run", str(bundle), SOURCE]
         program += ["-o", str(output), "--duration", str(seconds), "--masks", "video", "--rle", "--backend", backend]
         start = time.monotonic()
         with subprocess.Popen(program, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:

@@ -1,6 +1,7 @@
 """Throughput of `avsbg batch`, on this machine and over a Ray cluster, against one process on the same cores.
 
 Each is the whole command as a user gives it, run in turn over the same videos; the cluster runs before, as it would.
+The load of other programs is not known: the cluster's workers are no children of this process.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ from avsbg.runtime.bundle import Bundle
 ONE_PROCESS, LOCAL, RAY = "one process", "local", "ray"
 # Seconds that a command may take, and that the machine rests before each.
 _PATIENCE, _PAUSE = 3600, 1.0
-_AVSBG = "from avsbg.cli import main; main()"
 # A cluster of one node with so many processors: prints its address, and ends with its standard input.
 _CLUSTER = """
 import sys
@@ -129,7 +129,7 @@ def _cluster(python: Path, cores: int) -> Iterator[str]:
 def _run(python: Path, arguments: Sequence[object], output: Path, count: int) -> None:
     """Run a command of avsbg into a folder, in place of what an earlier round wrote there."""
     shutil.rmtree(output, ignore_errors=True)
-    command = [str(python), "-c", _AVSBG, *map(str, arguments), "-o", str(output)]
+    command = [str(python), "-m", "avsbg", *map(str, arguments), "-o", str(output)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_PATIENCE)
     if done.returncode:
         raise BenchmarkError(f"`avsbg {arguments[0]}` failed: {done.stderr.strip()[-500:]}")

@@ -150,7 +150,7 @@ def sample(
             progress("loading", number, len(cases))
             backend = stack.enter_context(case.create())
             difference = logit_difference(backend, workload.clips)
-            calls[case.label] = _count_processor_time(workload.prepare(backend), processor.setdefault(case.label, []))
+            calls[case.label] = count_processor_time(workload.prepare(backend), processor.setdefault(case.label, []))
             described[case.label] = backend.describe()
             check(case, described[case.label])
             precision = str(described[case.label].get("precision") or "fp32")
@@ -183,7 +183,7 @@ def sample(
     return sampled, Run(others=others, before=rounds.before, after=after, peaks=peaks, copy_rate=copy_rate)
 
 
-def _count_processor_time(call: Callable[[], object], counted: list[float]) -> Callable[[], object]:
+def count_processor_time(call: Callable[[], object], counted: list[float]) -> Callable[[], object]:
     """Wrap the call so that each one appends its processor time to `counted`."""
 
     def counting() -> object:

@@ -92,11 +92,11 @@ class Backend(ABC):
         try:
             self._open()
         except Exception:
-            self.bundle.finish_checks()  # a file that has changed is the reason to tell
+            self.bundle.finish_checks(self.graph)  # a file that has changed is the reason to tell
             raise
         with ExitStack() as stack:
             stack.callback(self._close)
-            self.bundle.finish_checks()
+            self.bundle.finish_checks(self.graph)
             stack.pop_all()
         self._is_open = True
         return self

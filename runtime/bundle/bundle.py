@@ -117,16 +117,16 @@ class Bundle:
         """Whether the directory still holds the bundle that was opened, and has not been updated since."""
         return (self.path / MANIFEST).is_file() and sha256(self.path / MANIFEST) == self.manifest_sha256
 
-    def finish_checks(self) -> None:
-        """Wait for all checks that were begun; a `BundleError` for a file that has changed."""
-        for check in (self._checks or {}).values():
-            check.result()
+    def finish_checks(self, graph: str) -> None:
+        """Wait for the checks of a graph's files that were begun; a `BundleError` for a file that has changed."""
+        for name in self.graph(graph).files & (self._checks or {}).keys():
+            (self._checks or {})[name].result()
 
     def file(self, name: str, *, finish: bool = True) -> Path:
         """The path of a file that the manifest lists; a `BundleError` if it does not, or the file has changed.
 
-        Without `finish` the checks of a graph's weights are only begun: whoever loads them calls `finish_checks` before
-        anything is computed of them.
+        Without `finish` the checks of a graph's weights are only begun: `finish_checks` is to be called before anything
+        that was computed of them is given out.
         """
         if name not in self.manifest.files:
             raise BundleError(f"{self.path} lists no file {name!r}.", f"It lists: {', '.join(self.manifest.files)}.")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.runtime.bundle import Bundle
 from fixtures import libavsbg
 from fixtures.class_bundle import make_class_bundle
@@ -316,8 +317,10 @@ def test_a_root_without_python_gives_masks(tiny: Bundle, program: Path, tmp_path
 def test_a_program_is_watched_until_its_first_mask(tiny: Bundle, program: Path, tmp_path: Path) -> None:
     video = write_video(tmp_path / "a.mkv", times=steady(5, 10), sound=tone(2))
     words = [str(program), str(tiny.path), str(video), "--runtime-library", str(libavsbg.onnxruntime_library())]
-    ran = run_once(words)
+    ran = run_once(words, 3)
     assert ran.first_mask > ran.network > 0 and ran.peak > 2**20
+    with pytest.raises(BenchmarkError, match="the video has 2 masks"):
+        run_once(words, 1)
     sizes = stripped_sizes(program.parents[1])
     assert sizes.keys() == {"libavsbg.so.1", "libavsbg_backend_onnxruntime.so", "avsbg-run"}
     assert all(2**13 < size < 2**24 for size in sizes.values())

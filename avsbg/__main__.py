@@ -1,0 +1,5 @@
+"""The command line, as `python -m avsbg`."""
+
+from avsbg.cli import main
+
+main()
