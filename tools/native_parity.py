@@ -151,6 +151,7 @@ def main(
         typer.echo(f"{video.name}: {outcome}, {'; '.join(differences) or 'the same'}")
         compared += outcome != REFUSED
         different += bool(differences)
-    typer.echo(f"{compared - different} of {compared} videos are the same; {len(videos) - compared} are refused by both")
+    refused = len(videos) - compared
+    typer.echo(f"{compared - different} of {compared} videos are the same, {refused} are refused by both")
     if different or not compared:
         raise typer.Exit(1)
