@@ -181,8 +181,11 @@ def streaming_text(rows: Sequence[Measurement]) -> str:
         "processor meanwhile; nothing is dropped from the samples."
     ]
     pairs = [row for row in rows if row.kind == "stream-pairs"]
-    parts += ["Medians of pairs, a clip and as many frames of a stream in turn; ~ marks a time that is not stable:"]
-    parts += [to_markdown(streaming.pairs_table(pairs))]
+    if pairs:
+        count = pairs[0].case.get("paired_frames", 1)  # rows from before it was recorded are of one frame
+        frames = "a frame" if count == 1 else f"{count} frames"
+        parts += [f"Medians of pairs, a clip and {frames} of a stream in turn; ~ marks a time that is not stable:"]
+        parts += [to_markdown(streaming.pairs_table(pairs))]
     rated = [row for row in rows if row.kind == "stream-rate"]
     for title in dict.fromkeys(map(streaming.stream_title, rated)):
         own = [row for row in rated if streaming.stream_title(row) == title]

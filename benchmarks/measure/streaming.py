@@ -200,7 +200,7 @@ class StreamBench:
         metrics = {name: Metric(unit="s", samples=tuple(values)) for name, values in seconds.items()}
         metrics["ratio"] = Metric.of(paired_ratio(seconds["stream"], seconds["clip"]))
         named = tuple(f"{name}: {problem}" for name, found in problems.items() for problem in found)
-        return self.row("stream-pairs", metrics, problems=named, others=others)
+        return self.row("stream-pairs", metrics, case={"paired_frames": frames}, problems=named, others=others)
 
     def difference(self) -> Measurement:
         """Compare the masks of `latency="zero"` with the exact ones, on a scene that moves."""

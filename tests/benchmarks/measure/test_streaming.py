@@ -81,6 +81,7 @@ def test_a_pair_is_a_clip_and_as_many_frames_of_a_stream(bench: StreamBench, mon
     monkeypatch.setattr(streaming, "interleave", time_once)
     row = bench.pairs(3)
     frames = row.case["frames"]
+    assert row.case["paired_frames"] == frames
     assert len(encoded) == 1 + frames  # one before the first that completes a mask
     assert row["stream"].samples == pytest.approx([6.0 / frames] * 3) and row["clip"].samples == (6.0, 6.0, 6.0)
     assert row["ratio"].number == pytest.approx(1 / frames) and "reaches 1.00 of its rate" in describe_stream(row)
