@@ -71,8 +71,8 @@ demo: $(NATIVE)  ## the pretrained network finds what sounds: export, verify, ru
 	elif [ $$status -eq 3 ]; then echo "Left out: the photos and recordings that they are composed of are not available."; \
 	else exit $$status; fi
 	$(call step,5,time it against PyTorch)
-	$(BIN)/avsbg bench run $(DEMO)/small --backend torch --backend onnxruntime --samples 10 --allow-unstable \
-	    -o $(DEMO)/bench --overwrite
+	$(BIN)/avsbg bench run $(DEMO)/small --scope end-to-end --video $(CLIP) --backend torch --backend onnxruntime \
+	    --samples 10 --allow-unstable -o $(DEMO)/bench --overwrite
 	@printf '\nLook at $(DEMO)/run/overlay.mp4, with its sound, and at $(DEMO)/run/overlay.png.\n'
 	@test ! -d $(DEMO)/scenes || echo "More: $(DEMO)/scenes/*/overlay.png; $(DEMO)/scenes/truth.png outlines what really sounds."
 
