@@ -19,6 +19,7 @@ import typer
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.sampling import PAUSE, interleave
+from avsbg.benchmarks.report.labels import machine_title
 from avsbg.benchmarks.report.tables import Columns, markdown
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.runtime import backends
@@ -99,13 +100,7 @@ def front_end_table(rows: Sequence[Measurement]) -> str:
         ("share of the network's time", lambda row: share(row, "front_end", "network")),
         ("of its processor time", lambda row: share(row, "front_end_processor", "network_processor")),
     ]
-    first = rows[0]
-    assert first.environment is not None
-    return (
-        f"{markdown(rows, columns)}\n\n"
-        f"{first.ran.network}, {first.environment.processor}, {len(first.environment.cores)} "
-        f"cores, {first.run.others or 0:.0%} of them used by other processes."
-    )
+    return f"{markdown(rows, columns)}\n\n{rows[0].ran.network}, {machine_title(rows[0])}."
 
 
 @command

@@ -23,6 +23,7 @@ from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import BenchmarkCase, describe_bundle
 from avsbg.benchmarks.measure.memory import measure_memory
 from avsbg.benchmarks.measure.workloads import Workload
+from avsbg.benchmarks.report.labels import machine_title
 from avsbg.benchmarks.report.tables import Columns, markdown, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.benchmarks.results.statistics import paired_ratio
@@ -170,12 +171,10 @@ def runtime_table(rows: Sequence[Measurement]) -> str:
         ("C++, Python: 1", lambda row: with_interval(row["ratio"])),
     ]
     first, last = rows[0], rows[-1]
-    assert first.environment is not None
     sizes = ", ".join(f"`{name}` {size / 1024:.0f} KiB" for name, size in last["size"].parts.items())
     return (
         f"{markdown(rows, columns)}\n\n"
-        f"{first.ran.network}, {first.environment.processor}, {len(first.environment.cores)} cores, "
-        f"{first.run.others or 0:.0%} of them used by other processes; {len(first['python'].samples)} rounds. "
+        f"{first.ran.network}, {machine_title(first)}; {len(first['python'].samples)} rounds. "
         f"The model, open in ONNX Runtime with a clip run, takes {last['model'].number / 2**20:.0f} MiB of either. "
         f"Stripped: {sizes}."
     )

@@ -19,6 +19,7 @@ from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.sampling import PAUSE, count_processor_time, interleave
 from avsbg.benchmarks.measure.streaming import synthetic_clip
+from avsbg.benchmarks.report.labels import machine_title
 from avsbg.benchmarks.report.tables import Columns, markdown, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.benchmarks.results.statistics import paired_ratio
@@ -114,12 +115,8 @@ def phase_table(rows: Sequence[Measurement]) -> str:
         ("processor time, one phase: 1", lambda row: with_interval(row["processor_ratio"])),
     ]
     first = rows[0]
-    assert first.environment is not None
-    return (
-        f"{markdown(rows, columns)}\n\n"
-        f"{first.ran.network}, {first.environment.processor}, {len(first.environment.cores)} cores, "
-        f"{first.run.others or 0:.0%} of them used by other processes; {len(first['latency'].samples)} rounds."
-    )
+    rounds = len(first["latency"].samples)
+    return f"{markdown(rows, columns)}\n\n{first.ran.network}, {machine_title(first)}; {rounds} rounds."
 
 
 @command

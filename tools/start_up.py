@@ -21,6 +21,7 @@ import typer
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.machine.environment import OtherLoad, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
+from avsbg.benchmarks.report.labels import machine_title
 from avsbg.benchmarks.report.tables import markdown_of
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.runtime.bundle import Bundle, sha256
@@ -98,12 +99,8 @@ def start_up_table(rows: Sequence[Measurement]) -> str:
 
     titles = ("network", "backend", "first mask, s<br>p50 / p90", *STAGES.values())
     first = rows[0]
-    assert first.environment is not None
-    return (
-        f"{markdown_of(titles, map(cells, rows))}\n\n{first.case['video']}, {first.environment.processor}, "
-        f"{len(first.environment.cores)} cores, {first.run.others or 0:.0%} of them used by other processes; "
-        f"{len(first['first_mask'].samples)} rounds."
-    )
+    rounds = len(first["first_mask"].samples)
+    return f"{markdown_of(titles, map(cells, rows))}\n\n{first.case['video']}, {machine_title(first)}; {rounds} rounds."
 
 
 @command

@@ -16,6 +16,7 @@ import typer
 from avsbg.benchmarks.machine.environment import OtherLoad, default_threads, describe_environment
 from avsbg.benchmarks.measure.cases import describe_bundle
 from avsbg.benchmarks.measure.profile import profile_onnxruntime
+from avsbg.benchmarks.report.labels import machine_title
 from avsbg.benchmarks.report.tables import Columns, markdown, number
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.runtime.bundle import Bundle
@@ -76,12 +77,10 @@ def _table(row: Measurement) -> str:
         ("stream, ms a frame", lambda line: number(f"{1e3 * line[2]:.1f}")),
         ("more in the stream", lambda line: number(f"{1e3 * (line[2] - line[1]):+.1f}")),
     ]
-    assert row.environment is not None
     return (
         f"{row.ran.network}, whose graphs of a stream read {row.case['weight_bytes'] / 1e6:.0f} MB of weights for each "
         f"frame, the clip's graph once for {row.case['frames']} frames:\n\n{markdown(lines, columns)}\n\n"
-        f"{row.environment.processor}, {row.case['threads']} threads, {row.run.others or 0:.0%} of the cores used by "
-        "other processes."
+        f"{machine_title(row)}; {row.case['threads']} threads."
     )
 
 

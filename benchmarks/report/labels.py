@@ -1,4 +1,4 @@
-"""Names of networks, backends and precisions in tables and plots."""
+"""Names of networks, backends, precisions and machines in tables and plots."""
 
 from __future__ import annotations
 
@@ -73,3 +73,11 @@ def weights_title(row: Measurement) -> str:
     """The origin of the weights: training, or the seed that they are drawn with."""
     seed = row.ran.weights.get("seed")
     return "trained" if seed is None else f"random (seed {seed})"
+
+
+def machine_title(row: Measurement) -> str:
+    """The processor that a row was measured on, its cores, and the load of other programs meanwhile, if known."""
+    machine, others = row.environment, row.run.others
+    assert machine is not None
+    load = "load by others unknown" if others is None else f"{others:.0%} of them used by other processes"
+    return f"{machine.processor}, {len(machine.cores)} cores, {load}"
