@@ -126,7 +126,7 @@ class _LogSender(QueueHandler):
 def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:
     """Work on what comes through the connection, until it is closed or this process is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's affair, which then ends this process
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _end)
     lock = threading.Lock()
 
     def send(kind: str, value: Any) -> None:
@@ -141,7 +141,11 @@ def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:
         with open_work(lambda *values: send("progress", values)) as work:
             send("result", None)
             while True:
-                argument = connection.recv()
+                try:
+                    argument = connection.recv()
+                except EOFError:
+                    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends already: let it clean up
+                    raise
                 try:
                     result = work(argument)
                 except Exception as error:
@@ -152,3 +156,11 @@ def _serve(connection: Connection, open_work: Opener[Any, Any]) -> None:
         return  # nobody waits any more
     except Exception as error:
         send("error", error)
+    finally:
+        # In the interpreter's own end the exit that `_end` raises would be a traceback on the user's screen.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _end(number: int, _: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the cleaning up
+    sys.exit(128 + number)

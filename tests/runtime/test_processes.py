@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -86,3 +88,30 @@ def test_a_message_that_cannot_be_sent_does_not_end_the_work(
 def test_a_crash_while_it_is_opened() -> None:
     with pytest.raises(WorkerError, match=r"started crashed \(SIGABRT\)"), IsolatedWorker[int, int](open_nothing):
         pass
+
+
+@contextmanager
+def open_slow_end(_: Progress) -> Iterator[Callable[[Path], Path]]:
+    """Keep a file; while it is removed, and while the interpreter ends, be told to end."""
+    kept: list[Path] = []
+
+    def keep(path: Path) -> Path:
+        path.touch()
+        kept.append(path)
+        return path
+
+    atexit.register(os.kill, os.getpid(), signal.SIGTERM)
+    try:
+        yield keep
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
+        for path in kept:
+            path.unlink()
+
+
+def test_the_end_of_a_process_is_quiet_and_cleans_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with IsolatedWorker[Path, Path](open_slow_end) as worker:
+        path = worker(tmp_path / "kept")
+        assert path.exists()
+    assert not path.exists()
+    assert capfd.readouterr().err == ""
