@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import gc
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import onnx
 import onnx_ir as ir
-import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
@@ -23,13 +19,11 @@ from avsbg.export.graphs import ClipGraph, graph_module
 from avsbg.export.merges import Merges, merge
 from avsbg.export.optimise import inline, optimise
 from avsbg.export.shape import ClipShape, ExportError
+from avsbg.export.translation import OPSET, translate
 from avsbg.model.encoders import STAGE_STRIDES
 from avsbg.runtime.bundle.graph_name import GraphName
 from avsbg.runtime.bundle.manifest import GraphRecord
 
-# The latest version that onnxruntime, TensorRT from 10.3 on and OpenVINO all take; it has Gelu as one node.
-OPSET = 20
-IR_VERSION = 10
 WEIGHTS = "weights.bin"
 UNMERGED = "unmerged.safetensors"
 # Offsets are multiples of a page, so that runtimes can map large weights instead of copying them.
@@ -64,7 +58,7 @@ def _export(
 ) -> dict[str, GraphRecord]:
     """Export one graph, and its plain form where it has an operator of ours."""
     report(f"{name}: translating PyTorch to ONNX")
-    model = _translate(module, shape)
+    model = translate(module, shape)
     exported = len(model.graph)
     report(f"{name}: optimising the graph")
     weights = optimise(model)
@@ -88,43 +82,6 @@ def _export(
     report(f"{name}: {len(model.graph)} nodes with standard operators only")
     records[str(graph.plain())] = _save(model, path.with_name(graph.plain().file), merges, operator="plain")
     return records
-
-
-def _translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
-    inputs = module.example(shape)
-    batch = {0: torch.export.Dim(module.BATCH)}
-    onnx_operators.register_schemas()
-    with warnings.catch_warnings(), torch.no_grad(), _no_garbage_collection():
-        # The inputs share the dimension on purpose; the exporter warns that it keeps one name for all.
-        warnings.filterwarnings("ignore", message=f".*The axis name: {module.BATCH} will not be used.*")
-        program = torch.onnx.export(
-            module,
-            tuple(inputs.values()),
-            dynamo=True,
-            optimize=False,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(module.outputs),
-            dynamic_shapes=module.dynamic_shapes(batch),
-            custom_translation_table=onnx_operators.translation_table(),
-            verbose=False,
-        )
-    assert program is not None  # only without dynamo
-    model: ir.Model = program.model
-    model.ir_version = IR_VERSION
-    return model
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Leave cyclic garbage until the end: a tenth of the time of tracing went into looking for it."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _attach_bodies(model: ir.Model, shape: ClipShape) -> None:

@@ -105,14 +105,15 @@ def register_schemas() -> None:
 
 
 def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """The translations that `torch.onnx.export` needs: of the two correlation operators, and of fused attention.
+    """Translations for `torch.onnx.export`: of the two correlation operators, fused attention, and some composites.
 
     The exporter's own translation of attention reads the key's shape at run time to transpose it, which costs nine
-    nodes an attention and hides the pattern from engines that know it.
+    nodes an attention and hides the pattern from engines that know it. The others are operators that it translates
+    only after decomposing them (`avsbg.export.translation`).
     """
     import onnxscript
     import torch
-    from onnxscript import opset20 as op
+    from onnxscript import opset18 as op
 
     import avsbg.model.operators  # noqa: F401  (defines torch.ops.avsbg)
 
@@ -136,8 +137,42 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
         return op.MatMul(op.Softmax(scores, axis=-1), value)
 
+    # Signatures are PyTorch's.
+    def batch_norm(  # type: ignore[no-untyped-def]  # noqa: PLR0917
+        input,
+        weight,
+        bias,
+        mean,
+        variance,
+        training=False,
+        momentum=0.1,  # noqa: ARG001
+        eps=1e-5,
+        cudnn_enabled=True,  # noqa: ARG001
+    ):
+        if training or weight is None or bias is None or mean is None or variance is None:
+            raise NotImplementedError("batch normalisation in training, or without its parameters")
+        return op.BatchNormalization(input, weight, bias, mean, variance, epsilon=eps)
+
+    def to_dtype(self, dtype, non_blocking=False, copy=False, memory_format=None):  # type: ignore[no-untyped-def]  # noqa: ARG001
+        return op.Cast(self, to=dtype)
+
+    def movedim(self, source, destination):  # type: ignore[no-untyped-def]
+        rank = len(self.shape)
+        order = [axis for axis in range(rank) if axis != source % rank]
+        order.insert(destination % rank, source % rank)
+        return op.Transpose(self, perm=order)
+
+    def rsub(self, other, alpha=1):  # type: ignore[no-untyped-def]
+        if alpha != 1:
+            raise NotImplementedError("a scaled difference")
+        return op.Sub(op.CastLike(op.Constant(value_float=float(other)), self), self)
+
     return {
         torch.ops.aten.scaled_dot_product_attention.default: attention,
+        torch.ops.aten.batch_norm.default: batch_norm,
+        torch.ops.aten.to.dtype: to_dtype,
+        torch.ops.aten.movedim.int: movedim,
+        torch.ops.aten.rsub.Scalar: rsub,
         torch.ops.avsbg.mean_correlation.default: mean_correlation,
         torch.ops.avsbg.correlation_volume.default: correlation_volume,
     }

@@ -103,7 +103,7 @@ class Tpavi(nn.Module):
         positions = theta[0, 0].numel()
         phi = phi.expand_as(theta)
         similarity = torch.matmul(theta.flatten(2).transpose(1, 2), phi.flatten(2)) / positions
-        return torch.matmul(similarity, g.flatten(2).transpose(1, 2)).transpose(1, 2).reshape_as(g)
+        return torch.matmul(similarity, g.flatten(2).transpose(1, 2)).transpose(1, 2).reshape(g.shape)
 
     @staticmethod
     def _factored(theta: Tensor, phi: Tensor, g: Tensor) -> Tensor:
@@ -111,7 +111,7 @@ class Tpavi(nn.Module):
         # The sound is constant over a frame, so g is added up over each frame first.
         g_sum = g.flatten(2) if phi.shape == g.shape else g.sum(dim=(3, 4))
         context = torch.matmul(g_sum, phi.flatten(2).transpose(1, 2)) / positions  # [B, inner (g), inner (phi)]
-        return torch.matmul(context, theta.flatten(2)).reshape_as(theta)
+        return torch.matmul(context, theta.flatten(2)).reshape(theta.shape)
 
 
 class ResidualUnit(nn.Module):

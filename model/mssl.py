@@ -84,8 +84,11 @@ def project() -> nn.Sequential:
 def heat_map(similarity: Tensor, class_score: Tensor, size: tuple[int, int]) -> Tensor:
     """The heat map in [0, 1], `[N, *size]`, of similarities `[N, 7, h, w]` and the classes' scores `[N, 7]`."""
     probability = torch.sigmoid(class_score)
-    most_likely = F.one_hot(probability.argmax(dim=1), CLASSES).to(torch.bool)
-    weight = torch.where((probability > LEAST_PROBABILITY) | most_likely, probability, torch.zeros_like(probability))
+    classes = torch.arange(CLASSES, device=probability.device)
+    most_likely = classes == probability.argmax(dim=1, keepdim=True)
+    weight = torch.where(
+        torch.logical_or(probability > LEAST_PROBABILITY, most_likely), probability, torch.zeros_like(probability)
+    )
     weight = weight / weight.sum(dim=1, keepdim=True)
     mixed = (similarity * weight[..., None, None]).sum(dim=1, keepdim=True)
     heat = F.interpolate(mixed, size, mode="bilinear", align_corners=False)[:, 0]

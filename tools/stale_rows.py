@@ -22,7 +22,14 @@ from avsbg.benchmarks.results.schema import Measurement, read_rows
 from avsbg.model import NETWORKS
 from tools import command
 
-_GRAPHS = ("export/graphs.py", "export/exporter.py", "export/merges.py", "export/optimise.py", "export/editor.py")
+_GRAPHS = (
+    "export/graphs.py",
+    "export/exporter.py",
+    "export/translation.py",
+    "export/merges.py",
+    "export/optimise.py",
+    "export/editor.py",
+)
 _ENGINES = ("export/engine", "export/plugin_graph.py", "export/precision", "runtime/native/tensorrt")
 _TIMED = ("benchmarks/measure/runner.py", "benchmarks/measure/sampling.py", "benchmarks/measure/workloads.py")
 _BACKENDS = ("runtime/backends", "runtime/native/onnxruntime")
