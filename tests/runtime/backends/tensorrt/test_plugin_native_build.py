@@ -77,7 +77,8 @@ def test_plugin_builds_without_warnings_and_passes_its_cpp_test(plugin, tmp_path
     needs("cmake", "ninja", "g++")
     # All files of a target at once, as in `fixtures.libavsbg`; `make native` compiles each alone, optimised.
     quick = ("-DCMAKE_UNITY_BUILD=ON", "-DCMAKE_UNITY_BUILD_BATCH_SIZE=0", "-DCMAKE_CXX_FLAGS_RELEASE=-O1")
-    options = ("-G", "Ninja", "-DAVSBG_WARNINGS_AS_ERRORS=ON", *quick)
+    # libavsbg needs a JSON library that is not found then; it has builds of its own (`fixtures.libavsbg`).
+    options = ("-G", "Ninja", "-DAVSBG_WARNINGS_AS_ERRORS=ON", "-DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON", *quick)
     output = run("scripts/build-on-device.sh", tmp_path, *options, AVSBG_CUDA_ARCHITECTURES="75")
     assert "100% tests passed, 0 tests failed out of 5" in output
     assert (tmp_path / "runtime/lib/libavsbg_tensorrt.so").is_file()
