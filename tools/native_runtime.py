@@ -1,7 +1,8 @@
 """The C++ runtime's size, start-up and memory beside Python's: `python -m tools.native_runtime BUNDLE VIDEO`.
 
-A round starts each program once for its help and once for a video of one clip, in turn. Start-up to the first mask is
-from the start of the process until the first PNG is written, less the time in the network, which both have in common.
+A round starts each program once for its help and once for a video of one clip, in turn, and opens the graph in ONNX
+Runtime alone. The time to the first mask is from the start of the process until the first PNG is written. Start-up is
+that time less what both have in common: the decoder, ONNX Runtime's session and the network.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from avsbg.benchmarks.report.labels import machine_title
 from avsbg.benchmarks.report.tables import Columns, markdown, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement, Metric, Run, write_rows
 from avsbg.benchmarks.results.statistics import paired_ratio
+from avsbg.native_library import native_library
 from avsbg.runtime.bundle import Bundle, sha256
 from tools import Output, command
 from tools.native_parity import onnxruntime_library
@@ -36,13 +38,22 @@ BACKEND = "onnxruntime"
 FILES = ("lib/libavsbg.so.1", "lib/libavsbg_backend_onnxruntime.so", "bin/avsbg-run")
 # Seconds between two looks at a program.
 LOOK = 0.002
+# Prints the seconds that ONNX Runtime takes to open a graph with a library of operators.
+OPEN_SESSION = """
+import sys, time, onnxruntime
+options = onnxruntime.SessionOptions()
+options.register_custom_ops_library(sys.argv[2])
+start = time.perf_counter()
+onnxruntime.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+print(time.perf_counter() - start)
+"""
 
 
 class Sample(NamedTuple):
     """One run of a program."""
 
     first_mask: float  # seconds from the start of the process
-    network: float  # seconds in the network
+    shared: float  # seconds in decoder and network
     peak: int  # bytes in memory
 
 
@@ -68,6 +79,7 @@ def measure(path: Path, video: Path, prefix: Path, samples: int) -> list[Measure
     helps = {PYTHON: [*python, "run", "--help"], NATIVE: [*native, "--help"]}
     times: dict[str, list[float]] = {PYTHON: [], NATIVE: []}
     done: dict[str, list[Sample]] = {PYTHON: [], NATIVE: []}
+    sessions: list[float] = []
     for number_of_round in range(samples + 1):
         for name in (PYTHON, NATIVE) if number_of_round % 2 else (NATIVE, PYTHON):
             start = time.perf_counter()
@@ -76,6 +88,8 @@ def measure(path: Path, video: Path, prefix: Path, samples: int) -> list[Measure
             if number_of_round:  # the first reads the programs and the bundle from the disk
                 times[name].append(spent)
                 done[name].append(ran)
+        if number_of_round:
+            sessions.append(open_session(bundle))
     memory = measure_memory(BenchmarkCase(BACKEND, bundle, BACKEND, {}), Workload(), runs=1)
     model = max(memory[f"{name}_memory"].number for name in ("peak", "load_peak")) - memory["imported_memory"].number
     others, environment = load.share(), describe_environment()
@@ -101,9 +115,13 @@ def measure(path: Path, video: Path, prefix: Path, samples: int) -> list[Measure
     return [
         row("help", "s", times),
         row(
-            "first mask, less the network",
+            "start-up: first mask, less decoder, session and network",
             "s",
-            {name: [one.first_mask - one.network for one in each] for name, each in done.items()},
+            {
+                name: [one.first_mask - one.shared - session for one, session in zip(each, sessions, strict=True)]
+                for name, each in done.items()
+            },
+            session=Metric(unit="s", samples=tuple(sessions)),
         ),
         row("first mask", "s", {name: [one.first_mask for one in each] for name, each in done.items()}),
         row(
@@ -133,7 +151,14 @@ def run_once(words: Sequence[str], frames: int) -> Sample:
         if summary["masks"] > frames:
             raise BenchmarkError(f"the video has {summary['masks']} masks, and the network runs several times.")
         first = (output / "masks" / "00000.png").stat().st_mtime - start
-        return Sample(first, summary["seconds_spent"]["inference"], peak)
+        return Sample(first, sum(summary["seconds_spent"][step] for step in ("decode", "inference")), peak)
+
+
+def open_session(bundle: Bundle) -> float:
+    """Seconds that ONNX Runtime takes to open the clip's graph, in a process of its own."""
+    files = [str(bundle.file(bundle.graph("clip").file)), str(native_library("onnxruntime").path)]
+    done = subprocess.run([sys.executable, "-c", OPEN_SESSION, *files], capture_output=True, text=True, check=True)
+    return float(done.stdout)
 
 
 def _peak(process: int) -> int:
