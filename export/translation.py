@@ -32,7 +32,6 @@ _OUT_OF_PLACE = {
     _aten.hardtanh_.default: _aten.hardtanh.default,
     _aten.relu_.default: _aten.relu.default,
 }
-# They return their first argument as far as a forward pass of one device is concerned.
 _IDENTITIES = {_aten.detach_.default, _aten.to.device}
 _ASSERTIONS = {_aten._assert_scalar.default, _aten._assert_tensor_metadata.default}
 
@@ -63,17 +62,17 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
     with warnings.catch_warnings(), torch.no_grad(), _no_garbage_collection():
         # The inputs share the dimension on purpose; the exporter warns that it keeps one name for all.
         warnings.filterwarnings("ignore", message=f".*The axis name: {module.BATCH} will not be used.*")
-        program = torch.export.export(
-            module,
-            tuple(inputs.values()),
-            dynamic_shapes=shapes,
-            strict=False,
-            prefer_deferred_runtime_asserts_over_guards=True,
-        )
         model = None
-        if simplify(program):
-            program.run_decompositions = lambda *_: program  # the exporter calls it
-            with suppress(torch.onnx.OnnxExporterError):  # an operator without translation
+        with suppress(Exception):  # no capture in this way, or an operator without translation: left to the exporter
+            program = torch.export.export(
+                module,
+                tuple(inputs.values()),
+                dynamic_shapes=shapes,
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+            if simplify(program):
+                program.run_decompositions = lambda *_: program  # the exporter calls it
                 model = export(program)
         model = model or export(module)
     model.ir_version = IR_VERSION
@@ -90,12 +89,16 @@ def simplify(program: ExportedProgram) -> bool:
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
-        elif node.target in _IDENTITIES or (node.target is _aten.dropout.default and node.args[2] is False):
-            node.replace_all_uses_with(node.args[0])
+        elif _is_identity(node):
+            if _is_output(node):  # the program's signature has its name
+                return False
+            node.replace_all_uses_with(_first(node))
             graph.erase_node(node)
         elif _is_mutable(node):
-            changed = node.args[0]
-            if node.target not in _OUT_OF_PLACE or changed.op != "call_function" or _has_views(changed):
+            changed = _first(node)
+            if node.target not in _OUT_OF_PLACE or changed.op != "call_function":
+                return False
+            if _has_views(changed) or _is_output(changed):
                 return False
             node.target = _OUT_OF_PLACE[node.target]
             later = _after(node)
@@ -103,6 +106,23 @@ def simplify(program: ExportedProgram) -> bool:
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return True
+
+
+def _is_identity(node: torch.fx.Node) -> bool:
+    """Whether a node returns its first argument, as far as a forward pass on one device is concerned."""
+    if node.target is _aten.dropout.default:
+        return node.args[2:] == (False,)
+    return node.target in _IDENTITIES and node.meta["val"].dtype == _first(node).meta["val"].dtype
+
+
+def _first(node: torch.fx.Node) -> torch.fx.Node:
+    argument = node.args[0]
+    assert isinstance(argument, torch.fx.Node)
+    return argument
+
+
+def _is_output(node: torch.fx.Node) -> bool:
+    return any(user.op == "output" for user in node.users)
 
 
 def _is_mutable(node: torch.fx.Node) -> bool:

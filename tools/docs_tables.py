@@ -25,7 +25,7 @@ import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import operator, paper, precision, streaming
+from avsbg.benchmarks.report import collection, operator, paper, precision, streaming
 from avsbg.benchmarks.report.tables import markdown_of, to_markdown
 from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
@@ -39,6 +39,7 @@ from tools import (
     interval_coverage,
     kernels,
     mask_rates,
+    native_runtime,
     networks,
     operator_copies,
     phase_batches,
@@ -46,6 +47,8 @@ from tools import (
     soak,
     speed_tables,
     spinning,
+    start_up,
+    stream_profile,
     training_tables,
 )
 
@@ -222,7 +225,13 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/speed-streams.md", "soak", soak.soak_text, ("soak.jsonl",), committed=False),
     Block("docs/speed-streams.md", "served-streams", serving.serving_table, ("serving.jsonl",)),
     Block("docs/speed-streams.md", "collection", serving.collection_text, ("serving.jsonl",)),
+    Block("docs/speed-streams.md", "collection-speed", collection.throughput_table, ("collection_speed.jsonl",)),
+    Block("docs/serving.md", "collection-cost", collection.cost_table, ("collection_speed.jsonl",)),
+    Block("docs/native-runtime.md", "native-runtime", native_runtime.runtime_table, ("native_runtime.jsonl",)),
+    Block("docs/speed-streams.md", "start-up", start_up.start_up_table, ("start_up.jsonl",)),
+    Block("docs/speed-streams.md", "stream-profile", stream_profile.profile_table, ("stream_profile.jsonl",)),
     Block("docs/speed.md", "speed", _named(speed_tables.ladder, "speed.jsonl"), ("speed.jsonl",)),
+    Block("docs/speed.md", "layers", speed_tables.kind_table, ("layers.jsonl",)),
     Block("docs/speed-streams.md", "streaming", streaming_text, ("streaming.jsonl",)),
     Block("docs/speed-streams.md", "spinning", spinning.spinning_table, ("spinning.jsonl",)),
     Block("model/trained/s4-small/README.md", "small", training_tables.audio_gain_table, ("small.jsonl",)),

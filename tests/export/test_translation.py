@@ -48,6 +48,20 @@ def composites(x: Tensor, norm: nn.Module) -> Tensor:
     return nn.functional.hardtanh_(halves.to(torch.float32) + 1, -0.5, 0.5)
 
 
+def changed_and_returned(x: Tensor, _: nn.Module) -> Tensor:
+    kept = x * 2
+    kept.relu_()
+    return kept
+
+
+def nothing_done_and_returned(x: Tensor, _: nn.Module) -> Tensor:
+    return nn.functional.dropout(x + 1, 0.5, training=False)
+
+
+def type_changed_with_the_device(x: Tensor, _: nn.Module) -> Tensor:
+    return (3 * x).to(x.device, torch.int32).to(torch.float32) + (2 * x).to(x.device)
+
+
 def view_changed_in_place(x: Tensor, _: nn.Module) -> Tensor:
     whole = x * 2
     whole[:, 0].relu_()
@@ -83,6 +97,9 @@ def decomposed(monkeypatch: pytest.MonkeyPatch) -> list[ExportedProgram]:
     [
         (in_place, True),
         (composites, True),
+        (changed_and_returned, True),
+        (nothing_done_and_returned, False),
+        (type_changed_with_the_device, False),
         (view_changed_in_place, False),
         (view_of_what_is_changed, False),
         (without_translation, False),

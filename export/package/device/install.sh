@@ -188,7 +188,7 @@ if ! $engine; then
 fi
 if [[ $RUNTIME == native ]]; then
   step "Verification"
-  run "$prefix/bin/avsbg-run" verify "$prefix/bundle"
+  run "$prefix/bin/avsbg-run" verify "$prefix/bundle" --backend onnxruntime
 else
   avsbg=$prefix/venv/bin/avsbg
   step "Doctor"

@@ -20,11 +20,12 @@ void print_comparison(const avsbg_comparison* one, void*) {
   std::printf("  %s\n", one->passed ? "within" : "beyond");
 }
 
-int verify(const avsbg::Model& model, const Options& options) {
+int verify(const Selected& selected, const Options& options) {
+  const avsbg::Model& model = selected.model;
   std::printf("%s: %s\nclips  output        largest  relative  flips  mIoU\n", options.bundle.c_str(), avsbg_model_describe(model.get()));
   std::int32_t passed = 0;
   avsbg::check(avsbg_verify(model.get(), options.tolerance, print_comparison, nullptr, &passed));
-  std::printf("%s: %s\n", options.backend.c_str(), passed ? "pass" : "FAIL");
+  std::printf("%s: %s\n", selected.backend.c_str(), passed ? "pass" : "FAIL");
   return passed ? 0 : 1;
 }
 
@@ -38,8 +39,9 @@ void note_signal(int number) {
 
 int current_signal() { return signal_number; }
 
-std::string spent(const Json& summary, const Options& options, const std::string& model) {
-  return summary["seconds"].dump() + " s of video through " + model + " on " + options.backend + " in " +
+std::string spent(const Json& summary, const Selected& selected) {
+  const std::string backend = selected.reasons.is_null() ? selected.backend : "auto (" + selected.backend + ")";
+  return summary["seconds"].dump() + " s of video through " + selected.model.name() + " on " + backend + " in " +
          summary["seconds_spent"]["total"].dump() + " s: ";
 }
 
@@ -50,7 +52,7 @@ std::string describe(const std::exception& error) {
   return error.what() + (" " + of_library->hint());
 }
 
-int run_files(const avsbg::Model& model, const Options& options) {
+int run_files(const Selected& selected, const Options& options) {
   const std::vector<Item> items = find_videos(options.sources, options.output);
   const bool many = items[0].output != options.output;
   Json report = Json::array();
@@ -62,10 +64,10 @@ int run_files(const avsbg::Model& model, const Options& options) {
   for (std::size_t i = 0; i < items.size(); ++i) {
     bool finished_before = false;
     try {
-      const Json summary = segment_video(model, options, items[i], current_signal, finished_before);
+      const Json summary = segment_video(selected, options, items[i], current_signal, finished_before);
       report[i]["state"] = finished_before ? "finished before" : "done";
       std::cout << (finished_before ? items[i].output + " was finished before; --overwrite does it again"
-                                    : items[i].video + ": " + spent(summary, options, model.name()) + items[i].output)
+                                    : items[i].video + ": " + spent(summary, selected) + items[i].output)
                 << std::endl;
     } catch (const std::exception& error) {
       ++failed;
@@ -79,15 +81,15 @@ int run_files(const avsbg::Model& model, const Options& options) {
   return failed > 0 ? 1 : 0;
 }
 
-int run_live(const avsbg::Model& model, const Options& options, const LiveSource& source) {
+int run_live(const Selected& selected, const Options& options, const LiveSource& source) {
   std::optional<LiveSource> microphone;
   if (!options.microphone.empty()) {
     microphone = parse_live(options.microphone);
     if (!microphone) throw MediaError(options.microphone + " is no microphone.", "A microphone is named like alsa:default.");
   }
   std::string failure;
-  const Json summary = segment_live(model, options, source, microphone, current_signal, failure);
-  std::cout << source.name << ": " << spent(summary, options, model.name()) << options.output << std::endl;
+  const Json summary = segment_live(selected, options, source, microphone, current_signal, failure);
+  std::cout << source.name << ": " << spent(summary, selected) << options.output << std::endl;
   if (!failure.empty()) {
     std::cerr << "error: " << failure << std::endl;
     return 1;
@@ -113,21 +115,6 @@ std::optional<LiveSource> find_live(const Options& options) {
   return live;
 }
 
-avsbg::Model open(const Options& options, bool live) {
-  avsbg_model_options given = avsbg::init<avsbg_model_options>();
-  const auto text = [](const std::string& one) { return one.empty() ? nullptr : one.c_str(); };
-  given.backend = options.backend.c_str();
-  given.uses = !options.verify && runs_as_stream(options, live) ? AVSBG_STREAMS : AVSBG_CLIPS;
-  given.threads = options.threads.value_or(0);
-  given.device = options.device;
-  given.ignore_accuracy = options.allow_failed_accuracy || options.verify;
-  given.trust = options.trust;
-  given.engine = text(options.engine);
-  given.backend_folder = text(options.backend_folder);
-  given.runtime_library = text(options.runtime_library);
-  return avsbg::Model(options.bundle, given);
-}
-
 }  // namespace
 }  // namespace avsbg_run
 
@@ -141,10 +128,11 @@ int main(int count, char** arguments) {
   try {
     const Options options = parse_options(count, arguments);
     const std::optional<LiveSource> live = options.verify ? std::nullopt : find_live(options);
-    const avsbg::Model model = open(options, live.has_value());
-    if (options.verify) return verify(model, options);
+    const Selected selected = open_bundle(options, !options.verify && runs_as_stream(options, live.has_value()));
+    if (!selected.reasons.is_null()) std::cerr << describe_selection(selected.reasons) << std::endl;
+    if (options.verify) return verify(selected, options);
     for (const int number : {SIGINT, SIGTERM}) std::signal(number, note_signal);
-    return live ? run_live(model, options, *live) : run_files(model, options);
+    return live ? run_live(selected, options, *live) : run_files(selected, options);
   } catch (const Interrupted& interrupted) {
     std::cerr << "interrupted; what was finished is kept, nothing half-written" << std::endl;
     return 128 + interrupted.signal;

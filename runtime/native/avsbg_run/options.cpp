@@ -20,7 +20,8 @@ const char* const kUsage =
     "than the tolerance.\n"
     "\n"
     "  -o, --output DIR           the directory to create\n"
-    "  --backend NAME             BACKEND[:IMPLEMENTATION][:PRECISION]; onnxruntime by default ($AVSBG_BACKEND)\n"
+    "  --backend NAME             BACKEND[:IMPLEMENTATION][:PRECISION]: onnxruntime, onnxruntime-cuda, tensorrt,\n"
+    "                             tensorrt-rtx, or auto, the fastest that can run here; auto ($AVSBG_BACKEND)\n"
     "  --implementation NAME      of the operator: function, native, plain or plugin\n"
     "  --precision NAME           of the graphs\n"
     "  --threshold P              a pixel sounds where its probability exceeds this; 0.5\n"
@@ -49,7 +50,7 @@ const char* const kUsage =
     "  --backend-folder DIR       of libavsbg_backend_*.so\n"
     "  --version, --help\n"
     "\n"
-    "Of `avsbg run` it lacks --hwaccel, the backend auto, and those that need Python: openvino and torch.\n";
+    "Of `avsbg run` it lacks --hwaccel, and the backends that need Python: openvino and torch.\n";
 
 namespace {
 
@@ -112,7 +113,7 @@ int parse_device(const std::string& text, const std::string& backend) {
   const bool is_of_gpu = backend.rfind("onnxruntime-cuda", 0) == 0 || backend.rfind("tensorrt", 0) == 0;
   const bool is_gpu = text == "cuda" || text.rfind("cuda:", 0) == 0;
   if (!is_gpu && text != "cpu") throw UsageError("--device is cpu, cuda or cuda:N, not '" + text + "'");
-  if (is_gpu != is_of_gpu) {
+  if (backend != "auto" && is_gpu != is_of_gpu) {
     throw UsageError("the backend " + backend + " runs on " + (is_of_gpu ? "a GPU" : "the processor") + ", not on " + text);
   }
   return text.size() > 5 ? count("--device cuda:N", text.substr(5), 0) : 0;
@@ -176,10 +177,11 @@ Options parse_options(int argument_count, char** arguments) {
     if (!part.empty()) options.backend += ":" + part;
   }
   const std::string backend = options.backend.substr(0, options.backend.find(':'));
-  if (backend == "auto" || backend == "openvino" || backend == "torch") {
-    throw UsageError("avsbg-run has no backend " + backend + ", which `avsbg run` has: name onnxruntime, onnxruntime-cuda or "
-                     "tensorrt");
+  if (backend == "openvino" || backend == "torch") {
+    throw UsageError("avsbg-run has no backend " + backend + ", which `avsbg run` has: name auto, onnxruntime, "
+                     "onnxruntime-cuda, tensorrt or tensorrt-rtx");
   }
+  options.device_name = device;
   if (!device.empty()) options.device = parse_device(device, backend);
   options.verify = !plain.empty() && plain[0] == "verify";
   if (options.verify) plain.erase(plain.begin());

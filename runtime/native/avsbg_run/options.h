@@ -16,7 +16,7 @@ class UsageError : public std::runtime_error {
 
 struct Options {
   bool verify = false;
-  std::string bundle, output, backend = "onnxruntime";
+  std::string bundle, output, backend = "auto";
   std::vector<std::string> sources;
   double threshold = 0.5, tolerance = 1e-3;
   std::string masks = "png", rate = "auto";
@@ -25,6 +25,7 @@ struct Options {
   std::optional<int> video_track, audio_track, threads;
   std::optional<double> duration;
   int device = 0;
+  std::string device_name;  // as it was given
   std::string engine, backend_folder, runtime_library;
   bool trust = false, allow_failed_accuracy = false, overwrite = false;
 

@@ -130,8 +130,9 @@ Json backend_json(const avsbg::Model& model, const SegmenterOptions& segmenter, 
   return backend;
 }
 
-// Writes summary.json; `source` is what else is known of the source.
-Json write_summary(const Work& work, const Outcome& outcome, const ChosenRate& rate, const Json& source) {
+// Writes summary.json; `selection` holds the reasons of `auto`, `source` what else is known of the source.
+Json write_summary(const Work& work, const Outcome& outcome, const ChosenRate& rate, const Json& selection,
+                   const Json& source) {
   const Options& options = work.options;
   const VideoInfo& video = work.video;
   const Record& record = outcome.record;
@@ -155,6 +156,7 @@ Json write_summary(const Work& work, const Outcome& outcome, const ChosenRate& r
       {"most_waiting", outcome.most_waiting},
       {"dropped_seconds", outcome.dropped_seconds}};
   summary["video"].update(source);
+  if (!selection.is_null()) summary["selection"] = selection;
   summary.update(outcome.left_out);
   if (options.rate != "1") {
     summary["rate"] = {{"masks", rounded(rate.masks.value(), 1e6)},
@@ -216,8 +218,9 @@ bool runs_as_stream(const Options& options, bool live) {
   return graphs.contains("encode") && graphs.contains("decode");
 }
 
-Json segment_video(const avsbg::Model& model, const Options& options, const Item& item, const Signal& signal,
+Json segment_video(const Selected& selected, const Options& options, const Item& item, const Signal& signal,
                    bool& finished_before) {
+  const avsbg::Model& model = selected.model;
   check_classes(model, options);
   const bool stream = runs_as_stream(options, /*live=*/false);
   if (!fs::is_regular_file(item.video)) throw MediaError("there is no video at " + item.video + ".");
@@ -267,13 +270,14 @@ Json segment_video(const avsbg::Model& model, const Options& options, const Item
                        {"damaged", {{"video", std::max(damage.video, of_overlay.video)},
                                     {"audio", std::max(damage.audio, of_overlay.audio)},
                                     {"cut_short", damage.cut_short || of_overlay.cut_short}}}};
-  const Json summary = write_summary(work, outcome, rate, source);
+  const Json summary = write_summary(work, outcome, rate, selected.reasons, source);
   output.publish();
   return summary;
 }
 
-Json segment_live(const avsbg::Model& model, const Options& options, const LiveSource& source,
+Json segment_live(const Selected& selected, const Options& options, const LiveSource& source,
                   const std::optional<LiveSource>& microphone, const Signal& signal, std::string& failure) {
+  const avsbg::Model& model = selected.model;
   check_classes(model, options);
   const bool stream = runs_as_stream(options, /*live=*/true);
   check_output(options.output, options.overwrite);
@@ -312,7 +316,7 @@ Json segment_live(const avsbg::Model& model, const Options& options, const LiveS
                      {"microphone", microphone ? Json(microphone->name) : Json()},
                      {"damaged", reader.damaged},
                      {"late_sound", reader.late_sound}};
-  const Json summary = write_summary(work, outcome, rate, {{"live", live}});
+  const Json summary = write_summary(work, outcome, rate, selected.reasons, {{"live", live}});
   output.publish();
   return summary;
 }

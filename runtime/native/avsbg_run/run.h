@@ -10,6 +10,7 @@
 #include "live.h"
 #include "options.h"
 #include "outputs.h"
+#include "selection.h"
 
 namespace avsbg_run {
 
@@ -33,12 +34,12 @@ bool runs_as_stream(const Options& options, bool live);
 
 // Segments one video; returns its summary. A finished output of the same content, bundle and options is passed over,
 // which `finished_before` then says. Throws Interrupted where a signal came; nothing is kept of the video then.
-Json segment_video(const avsbg::Model& model, const Options& options, const Item& item, const Signal& signal,
+Json segment_video(const Selected& selected, const Options& options, const Item& item, const Signal& signal,
                    bool& finished_before);
 
 // Segments a live source until it ends, fails, or a signal comes; what had come is completed and kept. `failure` is what
 // it failed with, if it did.
-Json segment_live(const avsbg::Model& model, const Options& options, const LiveSource& source,
+Json segment_live(const Selected& selected, const Options& options, const LiveSource& source,
                   const std::optional<LiveSource>& microphone, const Signal& signal, std::string& failure);
 
 }  // namespace avsbg_run

@@ -66,7 +66,7 @@ double min_miou(const AccuracyRecord* accuracy) {
   return std::max(0.0, std::min(accuracy->min_miou, *accuracy->vectors_miou - (1.0 - accuracy->min_miou)));
 }
 
-// Refuses what the comparison would index beyond its end: ranks and types are those of whoever wrote the bundle.
+// Refuses what the comparison would index beyond its end: ranks and types come from the bundle, which is not trusted.
 void check_comparable(const std::string& file, const std::string& name, const Arrays& reference) {
   const Array& array = reference.at("outputs." + name);
   bool fits = array.elements() > 0 && (array.shape.size() == 4 || (name != "probability" && name != "classes"));

@@ -18,6 +18,7 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.runtime.bundle import Bundle
 from fixtures import libavsbg
 from fixtures.class_bundle import make_class_bundle
+from fixtures.cli import run_avsbg
 from fixtures.native_run import compare, decode, run, run_python
 from fixtures.odd_videos import burst, damage_packets, remux, write_marked
 from fixtures.videos import real_video, steady, tone, write_video
@@ -255,6 +256,29 @@ def test_verify_prints_the_largest_differences(tiny: Bundle, program: Path) -> N
     assert "FAIL" in run(program, "verify", tiny.path, "--tolerance", "0", expect=1).stdout
 
 
+def test_auto_takes_what_can_run_and_records_why(
+    tiny: Bundle, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reasons are those of Python, for what both have; where there is a driver, they are each backend's own."""
+    monkeypatch.delenv("AVSBG_BACKEND")
+    video = write_video(tmp_path / "a.mkv", times=steady(5, 5), sound=tone(1))
+    done = run(program, tiny.path, video, "-o", tmp_path / "native")
+    assert done.stderr.startswith("auto took onnxruntime:native, the only one that can run here. Passed over: ")
+    assert " on auto (onnxruntime:native) in " in done.stdout
+    assert run_avsbg("run", tiny.path, video, "-o", tmp_path / "python", "--backend", "auto").code == 0
+    native, python = (json.loads((tmp_path / name / "summary.json").read_text()) for name in ("native", "python"))
+    assert native["settings"]["target"] == python["settings"]["target"] == "auto"
+    assert native["selection"]["backend"] == "onnxruntime:native" and native["backend"]["operator"] == "native"
+    assert native["selection"].keys() == python["selection"].keys()
+    assert native["selection"]["passed_over"].items() <= python["selection"]["passed_over"].items()
+    driver = tmp_path / "libcuda.so.1"
+    subprocess.run(["cc", "-shared", "-x", "c", "/dev/null", "-o", driver], check=True)
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path))
+    told = run(program, "verify", tiny.path, "--backend", "auto").stderr
+    assert "onnxruntime:native" in told and "libcuda.so.1" not in told
+    assert all(name in told for name in ("tensorrt:fp32", "tensorrt-rtx:fp32", "onnxruntime-cuda"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -265,7 +289,9 @@ def test_verify_prints_the_largest_differences(tiny: Bundle, program: Path) -> N
         (["--rate", "0"], 2, "'0' is no rate of masks"),
         (["--rate", "every-frame", "--interpolate"], 2, "nothing lies between masks"),
         (["--interpolate", "--no-overlay"], 2, "keep the overlay"),
-        (["--backend", "auto"], 2, "avsbg-run has no backend auto"),
+        (["--backend", "openvino"], 2, "avsbg-run has no backend openvino"),
+        (["--backend", "auto", "--device", "cuda"], 1, "no backend can run"),
+        (["--backend", "auto:fp16"], 1, "has no graph 'clip.fp16'"),
         (["--device", "cuda:1"], 2, "the backend onnxruntime runs on the processor, not on cuda:1"),
         (["--duration", "3"], 1, "--duration is for live sources"),
         (["--backend", "onnxruntime", "--precision", "fp16"], 1, "has no graph 'clip.fp16'"),
@@ -301,7 +327,8 @@ def test_a_root_without_python_gives_masks(tiny: Bundle, program: Path, tmp_path
     shutil.copytree(tiny.path, root / "bundle")
     write_video(root / "video.mp4", times=steady(10, 40), sound=tone(4))
     assert not list(root.rglob("*python*"))
-    for arguments in (["verify", "/bundle"], ["/bundle", "/video.mp4", "-o", "/masks", "--no-overlay"]):
+    segment = ["/bundle", "/video.mp4", "-o", "/masks", "--no-overlay", "--backend", "onnxruntime"]
+    for arguments in (["verify", "/bundle"], segment):
         command = ["/usr/sbin/chroot", root, "/avsbg/bin/avsbg-run", *arguments]
         done = subprocess.run(
             [*command, "--rate", "1", "--runtime-library", "libonnxruntime.so.1"],
@@ -318,7 +345,7 @@ def test_a_program_is_watched_until_its_first_mask(tiny: Bundle, program: Path, 
     video = write_video(tmp_path / "a.mkv", times=steady(5, 10), sound=tone(2))
     words = [str(program), str(tiny.path), str(video), "--runtime-library", str(libavsbg.onnxruntime_library())]
     ran = run_once(words, 3)
-    assert ran.first_mask > ran.network > 0 and ran.peak > 2**20
+    assert ran.first_mask > ran.shared > 0 and ran.peak > 2**20
     with pytest.raises(BenchmarkError, match="the video has 2 masks"):
         run_once(words, 1)
     sizes = stripped_sizes(program.parents[1])

@@ -76,7 +76,7 @@ typedef struct avsbg_model_options {
   int32_t threads;             /* within an operator; 0: the backend's choice */
   int32_t device;              /* number of the GPU */
   int32_t ignore_accuracy;     /* run a graph whose precision misses its accuracy threshold */
-  int32_t trust;               /* execute engines of the bundle: they are native code of whoever made them */
+  int32_t trust;               /* execute engines of the bundle, which contain native code, whatever their origin */
   const char *engine;          /* name of the engine; NULL: the one that fits */
   const char *backend_folder;  /* of libavsbg_backend_*.so; NULL: beside libavsbg.so.1 */
   const char *runtime_library; /* the inference engine's library, e.g. libonnxruntime.so.1; NULL: as the loader finds it */

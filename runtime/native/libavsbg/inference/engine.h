@@ -18,7 +18,7 @@ std::string choose_engine(const Bundle& bundle, const std::string& role, const S
 // The sentence with the command that builds an engine again.
 std::string rebuild_hint(const Bundle& bundle, const EngineRecord& record);
 
-// Deserialising an engine runs native code of whoever made it: refuses content that is no engine of the record's
+// An engine contains native code, which runs when it is deserialised: refuses content that is no engine of the record's
 // backend, and, unless trusted, what this user did not build on this machine (which `avsbg build` notes). `rebuild` is
 // the hint of the error.
 void check_engine(const std::string& path, const std::string& content, const EngineRecord& record, bool trust,

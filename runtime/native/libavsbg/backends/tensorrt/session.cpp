@@ -9,6 +9,8 @@
 #include <stdexcept>
 #include <utility>
 
+#include "backends/tensorrt/engine_record.h"
+
 namespace avsbg_tensorrt {
 namespace {
 
@@ -45,76 +47,6 @@ bool fits(const Shape& shape, const Shape& low, const Shape& high) {
   return within;
 }
 
-std::string version_text(std::int32_t version) {
-  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." + std::to_string(version % 100);
-}
-
-// Major, minor and patch of a text such as 10.13.3.9, as NV_TENSORRT_VERSION counts; -1 for another text.
-std::int32_t parse_version(const std::string& text) {
-  int major = 0, minor = 0, patch = 0;
-  if (std::sscanf(text.c_str(), "%d.%d.%d", &major, &minor, &patch) < 2) return -1;
-  return major * 10000 + minor * 100 + patch;
-}
-
-std::string tenths(int number) { return std::to_string(number / 10) + "." + std::to_string(number % 10); }
-
-std::string shown(const nlohmann::json& value) {
-  if (value == "") return "none";
-  return value.is_string() ? value.get<std::string>() : value.dump();
-}
-
-bool is_version_compatible(const nlohmann::json& record) {
-  return record["options"].value("VERSION_COMPATIBLE", nlohmann::json()) == true;
-}
-
-// Refuses an engine of another version, unless it is version-compatible and not newer.
-void check_version(const nlohmann::json& record, const std::string& file, std::int32_t version,
-                   const std::string& rebuild) {
-  const std::string built = record["versions"].value(kBackend, "unknown");
-  const std::int32_t wanted = parse_version(built);
-  if (wanted == version) return;
-  const std::string message =
-      file + " was built by " + kBackend + " " + built + "; installed is " + version_text(version) + ". ";
-  if (!is_version_compatible(record) || wanted < 0) throw std::runtime_error(message + rebuild);
-  if (version < wanted) {
-    throw std::runtime_error(message + "A version-compatible engine needs the same version or a later one. " + rebuild);
-  }
-}
-
-// Refuses an engine for another GPU.
-void check_device(const nlohmann::json& record, const std::string& file, const Device& device,
-                  const std::string& rebuild) {
-  const nlohmann::json& theirs = record["device"];
-  const int capability = device.compute_capability();
-  std::string built_for;
-  bool is_listed = false;
-  for (const int one : theirs["compute_capabilities"]) {
-    built_for += (built_for.empty() ? "" : ", ") + tenths(one);
-    is_listed = is_listed || one == capability;
-  }
-  if (!is_listed) {
-    throw std::runtime_error(file + " was built for compute capability " + built_for + "; this GPU, " + device.name() +
-                             ", has " + tenths(capability) + ". " + rebuild);
-  }
-  if (std::strcmp(kBackend, "tensorrt") != 0) return;
-  // All GPUs of a Jetson generation have one name and one compute capability, from 4 to 16 multiprocessors.
-  struct Fact {
-    const char *name, *field;
-    nlohmann::json here;
-  };
-  const Fact facts[] = {{"name", "name", device.name()},
-                        {"multiprocessors", "multiprocessors", device.multiprocessors()},
-                        {"GiB of memory", "memory_gib", device.memory_gib()},
-                        {"module", "module", module_name()}};
-  for (const Fact& fact : facts) {
-    const nlohmann::json wanted = theirs.value(fact.field, nlohmann::json());
-    if (!wanted.is_null() && wanted != fact.here) {
-      throw std::runtime_error(file + " was built on another GPU: " + fact.name + " " + shown(wanted) + ", here " +
-                               shown(fact.here) + ". " + rebuild);
-    }
-  }
-}
-
 // TensorRT for RTX says no while it still compiles kernels; TensorRT does not have the question.
 template <class Context>
 auto is_capturable(const Context& context, CUstream stream, int) -> decltype(context.isStreamCapturable(stream)) {
@@ -126,47 +58,6 @@ bool is_capturable(const Context&, CUstream, long) {
 }
 
 }  // namespace
-
-void Logger::log(Severity severity, const char* message) noexcept {
-  if (severity > Severity::kERROR) return;
-  try {
-    const std::lock_guard<std::mutex> hold(lock_);
-    if (errors_.size() < 2) errors_.emplace_back(message);
-  } catch (...) {  // a message less
-  }
-}
-
-std::string Logger::take() {
-  const std::lock_guard<std::mutex> hold(lock_);
-  std::string text;
-  for (const std::string& error : errors_) text += (text.empty() ? "" : "; ") + error;
-  errors_.clear();
-  return text.empty() ? "it gives no reason" : text;
-}
-
-Library::Library(const char* file) : name(file != nullptr ? file : kLibrary + std::to_string(NV_TENSORRT_MAJOR)) {
-  const std::string install = std::string(" Install ") + kProduct + " " + version_text(kOldest) +
-                              " or later of major version " + std::to_string(NV_TENSORRT_MAJOR) +
-                              ", or name its library (runtime_library, --runtime-library).";
-  void* const library = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-  if (library == nullptr) {
-    const char* const where = file != nullptr ? "" : " It was looked for where the loader looks: LD_LIBRARY_PATH, "
-                                                     "ld.so.conf and the system's folders.";
-    throw std::runtime_error(std::string("the library of ") + kProduct + ", " + name + ", cannot be loaded: " +
-                             dlerror() + "." + where + install);
-  }
-  create_runtime = reinterpret_cast<decltype(create_runtime)>(dlsym(library, "createInferRuntime_INTERNAL"));
-  plugin_registry = reinterpret_cast<decltype(plugin_registry)>(dlsym(library, "getPluginRegistry"));
-  const auto get_version = reinterpret_cast<std::int32_t (*)()>(dlsym(library, "getInferLibVersion"));
-  if (create_runtime == nullptr || plugin_registry == nullptr || get_version == nullptr) {
-    throw std::runtime_error(name + " is not " + kProduct + "." + install);
-  }
-  version = get_version();
-  // The interfaces grow at their ends within a major version.
-  if (version / 10000 != NV_TENSORRT_MAJOR || version < kOldest) {
-    throw std::runtime_error(name + " is of version " + version_text(version) + "." + install);
-  }
-}
 
 EngineSession::EngineSession(const avsbg_session_request& request)
     : library_(request.runtime_library), device_(request.device), file_(request.file), rebuild_(request.rebuild) {

@@ -1,0 +1,26 @@
+// The backend of a run: the one that was named, or of `auto` the fastest that this machine can run.
+#pragma once
+
+#include <avsbg.hpp>
+#include <string>
+
+#include "options.h"
+#include "results.h"
+
+namespace avsbg_run {
+
+// An open bundle, and what `auto` took for it.
+struct Selected {
+  avsbg::Model model;
+  std::string backend;  // as a user names it
+  Json reasons;         // of `auto`, as in Python's `summary.json`; null where the backend was named
+};
+
+// Opens the bundle. For `auto`, what can be told apart without a measurement is passed over with its reason; the rest is
+// timed on a clip, unless one alone is left. Throws avsbg::Exception, or for `auto` a MediaError that names all reasons.
+Selected open_bundle(const Options& options, bool stream);
+
+// What `auto` took and passed over, as a sentence.
+std::string describe_selection(const Json& reasons);
+
+}  // namespace avsbg_run
