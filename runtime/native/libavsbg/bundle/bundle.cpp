@@ -35,6 +35,10 @@ std::string read_content(const std::string& path, std::uint64_t most) {
   return text;
 }
 
+Error changed_error(const std::string& bundle, const std::string& name, const std::string& how) {
+  return bundle_error(name + " of the bundle " + bundle + " has changed: " + how + ".", kRestore);
+}
+
 void check_file(const std::string& bundle, const std::string& name, const FileRecord& record) {
   std::string path = bundle;
   std::size_t begin = 0;
@@ -50,14 +54,9 @@ void check_file(const std::string& bundle, const std::string& name, const FileRe
     }
   }
   if (!S_ISREG(status.st_mode)) throw bundle_error(path + " is not a regular file.", kRestore);
-  std::string changed;
   if (static_cast<std::uint64_t>(status.st_size) != record.bytes) {
-    changed = std::to_string(status.st_size) + " bytes, the manifest says " + std::to_string(record.bytes);
-  } else {
-    const std::string found = sha256(path);
-    if (found != record.sha256) changed = "its sha256 is " + found + ", the manifest says " + record.sha256;
+    throw changed_error(bundle, name, std::to_string(status.st_size) + " bytes, the manifest says " + std::to_string(record.bytes));
   }
-  if (!changed.empty()) throw bundle_error(name + " of the bundle " + bundle + " has changed: " + changed + ".", kRestore);
 }
 
 // Tells a directory from the one that later takes its place.
@@ -136,8 +135,9 @@ const AccuracyRecord* Bundle::accuracy(const std::string& name) const {
 std::string Bundle::read(const std::string& name) const {
   const FileRecord& listed = manifest_.files.at(name);
   std::string content = read_content(file(name), listed.bytes);
-  if (sha256_of(content) == listed.sha256) return content;
-  throw bundle_error(file(name) + " has changed since the bundle was opened.", kRestore);
+  const std::string found = sha256_of(content);
+  if (found == listed.sha256) return content;
+  throw changed_error(path_, name, "its sha256 is " + found + ", the manifest says " + listed.sha256);
 }
 
 Arrays Bundle::read_vectors(const VectorsRecord& record) const {

@@ -1,4 +1,4 @@
-// A bundle on disk: opened, and all of its files found unchanged.
+// A bundle on disk. What is read of it was checked.
 #pragma once
 
 #include <functional>
@@ -11,9 +11,9 @@ namespace avsbg {
 
 class Bundle {
  public:
-  // Validates the manifest and checks every file it lists against its size and hash. Throws an Error of
-  // AVSBG_ERROR_BUNDLE: no such directory, a manifest that is not valid, or a file that is missing, is reached through a
-  // symbolic link, is not regular or has changed.
+  // Validates the manifest and checks the size of every file it lists; hashes are checked as files are read. Throws an
+  // Error of AVSBG_ERROR_BUNDLE: no such directory, a manifest that is not valid, or a file that is missing, is reached
+  // through a symbolic link, is not regular or has another size.
   static Bundle open(const std::string& path);
 
   const std::string& path() const { return path_; }
@@ -26,7 +26,8 @@ class Bundle {
   const GraphRecord& graph(const std::string& name) const;
   // The accuracy of a graph's precision; of a stream's graphs that of the clip graph.
   const AccuracyRecord* accuracy(const std::string& name) const;
-  // The content of a file that the manifest lists: the bytes that are returned are those whose hash was checked.
+  // The content of a file that the manifest lists: the bytes that are returned are those whose hash was checked. Throws
+  // an Error of AVSBG_ERROR_BUNDLE where it is another.
   std::string read(const std::string& name) const;
   // The arrays of a file of test vectors, by `inputs.NAME` and `outputs.NAME`, held against the manifest.
   Arrays read_vectors(const VectorsRecord& record) const;

@@ -95,7 +95,7 @@ typedef struct avsbg_model_info {
   double frame_offset;     /* second l is shown by its frame at l + frame_offset */
 } avsbg_model_info;
 
-/* Opens the bundle in a directory: its manifest is validated and the hash of every file is checked before any is read.
+/* Opens the bundle in a directory: its manifest is validated, and the hash of every file that is loaded.
  * `options` may be NULL. */
 AVSBG_API avsbg_status avsbg_model_open(const char *bundle, const avsbg_model_options *options, avsbg_model **model);
 /* Gives a model back; streams that are open on it, and masks with device_probability, keep it alive. NULL is fine. */
