@@ -36,8 +36,14 @@ def _median(row: Measurement, metric: str) -> float:
     return 1e3 * float(row[metric].summary.p50)
 
 
-def draw(ladder: list[Bar], stream: list[Bar], path: Path) -> None:
-    """Draw both as horizontal bars, into an SVG file whose bytes depend on the bars alone."""
+def processor(path: Path) -> str:
+    """The processor that rows were measured on, in words."""
+    environment = next(row.environment for row in read_rows(path) if row.environment is not None)
+    return f"{environment.processor.replace('(R)', '')}, {len(environment.cores)} cores"
+
+
+def draw(ladder: list[Bar], stream: list[Bar], processors: tuple[str, str], path: Path) -> None:
+    """Draw both as horizontal bars, into an SVG file whose bytes depend on the arguments alone."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -46,13 +52,13 @@ def draw(ladder: list[Bar], stream: list[Bar], path: Path) -> None:
 
     heights = [len(ladder), len(stream)]
     figure, axes = pyplot.subplots(2, 1, figsize=(8, 0.36 * sum(heights) + 1.6), height_ratios=heights, sharex=True)
-    titles = ("A clip of 5 frames, AVS-BG with PVT-v2-b5, two cores", "A new frame of a stream, ONNX Runtime, fp32")
-    for axis, bars, title in zip(axes, (ladder, stream), titles, strict=True):
+    titles = ("A clip of 5 frames, AVS-BG with PVT-v2-b5", "A new frame of a stream of it, ONNX Runtime, fp32")
+    for axis, bars, title, machine in zip(axes, (ladder, stream), titles, processors, strict=True):
         drawn = axis.barh([bar[0] for bar in bars], [bar[1] for bar in bars], color="#546e7a")
         drawn[0].set_color("#b0bec5")  # what the others are compared with
         labels = [f"{value:.0f} ms" + f", {speed:.2f}x" * (speed != 1) for _, value, speed in bars]
         axis.bar_label(drawn, labels, padding=3)
-        axis.set_title(title, loc="left", fontsize=11)
+        axis.set_title(f"{title} ({machine})", loc="left", fontsize=11)
         axis.invert_yaxis()
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.tick_params(bottom=False, labelbottom=False, left=False)
@@ -66,7 +72,8 @@ def draw(ladder: list[Bar], stream: list[Bar], path: Path) -> None:
 def main() -> None:
     """Draw the chart of the committed rows."""
     results = ROOT / "benchmarks/results"
-    draw(ladder_bars(results / "speed.jsonl"), stream_bars(results / "streaming.jsonl"), CHART)
+    speed, streaming = results / "speed.jsonl", results / "streaming.jsonl"
+    draw(ladder_bars(speed), stream_bars(streaming), (processor(speed), processor(streaming)), CHART)
     print(CHART.relative_to(ROOT))
 
 
