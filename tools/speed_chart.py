@@ -51,14 +51,14 @@ def draw(ladder: list[Bar], stream: list[Bar], processors: tuple[str, str], path
     from matplotlib import pyplot
 
     heights = [len(ladder), len(stream)]
-    figure, axes = pyplot.subplots(2, 1, figsize=(8, 0.36 * sum(heights) + 1.6), height_ratios=heights, sharex=True)
+    figure, axes = pyplot.subplots(2, 1, figsize=(8, 0.36 * sum(heights) + 2.1), height_ratios=heights, sharex=True)
     titles = ("A clip of 5 frames, AVS-BG with PVT-v2-b5", "A new frame of a stream of it, ONNX Runtime, fp32")
     for axis, bars, title, machine in zip(axes, (ladder, stream), titles, processors, strict=True):
         drawn = axis.barh([bar[0] for bar in bars], [bar[1] for bar in bars], color="#546e7a")
         drawn[0].set_color("#b0bec5")  # what the others are compared with
         labels = [f"{value:.0f} ms" + f", {speed:.2f}x" * (speed != 1) for _, value, speed in bars]
         axis.bar_label(drawn, labels, padding=3)
-        axis.set_title(f"{title} ({machine})", loc="left", fontsize=11)
+        axis.set_title(f"{title}\n{machine}", loc="left", fontsize=11)
         axis.invert_yaxis()
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.tick_params(bottom=False, labelbottom=False, left=False)
