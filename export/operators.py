@@ -16,6 +16,9 @@ import onnx
 import onnx.defs
 import onnx.parser
 
+# By operator of PyTorch.
+Translations = dict[Callable[..., Any], Callable[..., Any]]
+
 DOMAIN = "avsbg"
 DOMAIN_VERSION = 1
 # The name under which the TensorRT plugin registers itself.
@@ -104,12 +107,11 @@ def register_schemas() -> None:
             onnx.defs.register_schema(schema)
 
 
-def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Translations for `torch.onnx.export`: of the two correlation operators, fused attention, and some composites.
+def translations() -> Translations:
+    """Translations that `torch.onnx.export` needs: of the two correlation operators, and of fused attention.
 
     The exporter's own translation of attention reads the key's shape at run time to transpose it, which costs nine
-    nodes an attention and hides the pattern from engines that know it. The others are operators that it translates
-    only after decomposing them (`avsbg.export.translation`).
+    nodes an attention and hides the pattern from engines that know it.
     """
     import onnxscript
     import torch
@@ -137,6 +139,22 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         scores = op.MatMul(scaled, op.Transpose(key, perm=[0, 1, 3, 2]))
         return op.MatMul(op.Softmax(scores, axis=-1), value)
 
+    return {
+        torch.ops.aten.scaled_dot_product_attention.default: attention,
+        torch.ops.avsbg.mean_correlation.default: mean_correlation,
+        torch.ops.avsbg.correlation_volume.default: correlation_volume,
+    }
+
+
+def composite_translations() -> Translations:
+    """Translations of operators that the exporter translates only after decomposing them (`avsbg.export.translation`).
+
+    A NotImplementedError leaves a case to the exporter.
+    """
+    import onnx_ir as ir
+    import torch
+    from onnxscript import opset18 as op
+
     # Signatures are PyTorch's.
     def batch_norm(  # type: ignore[no-untyped-def]  # noqa: PLR0917
         input,
@@ -163,18 +181,15 @@ def translation_table() -> dict[Callable[..., Any], Callable[..., Any]]:
         return op.Transpose(self, perm=order)
 
     def rsub(self, other, alpha=1):  # type: ignore[no-untyped-def]
-        if alpha != 1:
-            raise NotImplementedError("a scaled difference")
-        return op.Sub(op.CastLike(op.Constant(value_float=float(other)), self), self)
+        if alpha != 1 or not isinstance(other, (int, float)) or self.dtype != ir.DataType.FLOAT:
+            raise NotImplementedError("a difference that is scaled, not from a constant or not in float32")
+        return op.Sub(op.Constant(value_float=float(other)), self)
 
     return {
-        torch.ops.aten.scaled_dot_product_attention.default: attention,
         torch.ops.aten.batch_norm.default: batch_norm,
         torch.ops.aten.to.dtype: to_dtype,
         torch.ops.aten.movedim.int: movedim,
         torch.ops.aten.rsub.Scalar: rsub,
-        torch.ops.avsbg.mean_correlation.default: mean_correlation,
-        torch.ops.avsbg.correlation_volume.default: correlation_volume,
     }
 
 

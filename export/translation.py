@@ -32,7 +32,15 @@ _OUT_OF_PLACE = {
     _aten.hardtanh_.default: _aten.hardtanh.default,
     _aten.relu_.default: _aten.relu.default,
 }
-_IDENTITIES = {_aten.detach_.default, _aten.to.device}
+# Operators whose result is never the memory of another tensor: schemas do not tell for all others.
+_NEW_TENSORS = {
+    *_OUT_OF_PLACE.values(),
+    _aten.batch_norm.default,
+    _aten.conv1d.default,
+    _aten.conv2d.default,
+    _aten.conv3d.default,
+    _aten.mul.Tensor,
+}
 _ASSERTIONS = {_aten._assert_scalar.default, _aten._assert_tensor_metadata.default}
 
 
@@ -42,7 +50,7 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
     shapes = module.dynamic_shapes({0: torch.export.Dim(module.BATCH)})
     onnx_operators.register_schemas()
 
-    def export(source: torch.nn.Module | ExportedProgram) -> ir.Model:
+    def export(source: torch.nn.Module | ExportedProgram, table: onnx_operators.Translations) -> ir.Model:
         program = torch.onnx.export(
             source,
             tuple(inputs.values()),
@@ -52,7 +60,7 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
             input_names=list(inputs),
             output_names=list(module.outputs),
             dynamic_shapes=shapes,
-            custom_translation_table=onnx_operators.translation_table(),
+            custom_translation_table=table,
             verbose=False,
         )
         assert program is not None  # only without dynamo
@@ -62,7 +70,7 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
     with warnings.catch_warnings(), torch.no_grad(), _no_garbage_collection():
         # The inputs share the dimension on purpose; the exporter warns that it keeps one name for all.
         warnings.filterwarnings("ignore", message=f".*The axis name: {module.BATCH} will not be used.*")
-        model = None
+        table, model = onnx_operators.translations(), None
         with suppress(Exception):  # no capture in this way, or an operator without translation: left to the exporter
             program = torch.export.export(
                 module,
@@ -73,8 +81,8 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
             )
             if simplify(program):
                 program.run_decompositions = lambda *_: program  # the exporter calls it
-                model = export(program)
-        model = model or export(module)
+                model = export(program, table | onnx_operators.composite_translations())
+        model = model or export(module, table)
     model.ir_version = IR_VERSION
     return model
 
@@ -95,14 +103,9 @@ def simplify(program: ExportedProgram) -> bool:
             node.replace_all_uses_with(_first(node))
             graph.erase_node(node)
         elif _is_mutable(node):
-            changed = _first(node)
-            if node.target not in _OUT_OF_PLACE or changed.op != "call_function":
-                return False
-            if _has_views(changed) or _is_output(changed):
+            if not _can_be_out_of_place(node):
                 return False
             node.target = _OUT_OF_PLACE[node.target]
-            later = _after(node)
-            changed.replace_all_uses_with(node, lambda user: user in later)  # noqa: B023  (called at once)
     graph.eliminate_dead_code()
     program.graph_module.recompile()
     return True
@@ -112,7 +115,21 @@ def _is_identity(node: torch.fx.Node) -> bool:
     """Whether a node returns its first argument, as far as a forward pass on one device is concerned."""
     if node.target is _aten.dropout.default:
         return node.args[2:] == (False,)
-    return node.target in _IDENTITIES and node.meta["val"].dtype == _first(node).meta["val"].dtype
+    if node.target is _aten.to.device:
+        copies = True in node.args[3:] or bool(node.kwargs)
+        return not copies and node.meta["val"].dtype == _first(node).meta["val"].dtype
+    return node.target is _aten.detach_.default
+
+
+def _can_be_out_of_place(node: torch.fx.Node) -> bool:
+    """Whether nothing but its result can tell that a node changes its first argument.
+
+    Capturing has already made it the operand of what comes later, so that the argument has no other user.
+    """
+    changed = _first(node)
+    types = {one.meta["val"].dtype for one in node.all_input_nodes if "val" in one.meta}
+    is_known = node.target in _OUT_OF_PLACE and changed.target in _NEW_TENSORS
+    return is_known and len(changed.users) == 1 and len(types) == 1  # `add_` keeps its type, and `add` promotes
 
 
 def _first(node: torch.fx.Node) -> torch.fx.Node:
@@ -128,26 +145,6 @@ def _is_output(node: torch.fx.Node) -> bool:
 def _is_mutable(node: torch.fx.Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return schema is not None and schema.is_mutable
-
-
-def _has_views(node: torch.fx.Node) -> bool:
-    """Whether a node's result may share memory with another's: it is a view, or there is a view of it."""
-    return any(_is_view(one) for one in (node, *node.users))
-
-
-def _is_view(node: torch.fx.Node) -> bool:
-    schema = getattr(node.target, "_schema", None)
-    if schema is None:  # as `getitem` of a list of views
-        return node.op == "call_function"
-    return not schema.is_mutable and any(one.alias_info is not None for one in schema.returns)
-
-
-def _after(node: torch.fx.Node) -> set[torch.fx.Node]:
-    found = set()
-    while node.next.op != "root":
-        node = node.next
-        found.add(node)
-    return found
 
 
 @contextmanager

@@ -57,10 +57,7 @@ class IsolatedWorker(Generic[Argument, Result]):
         self._connection.close()
         if self._process.is_alive():
             self._process.terminate()
-        self._process.join(PATIENCE)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._join()
 
     def __call__(self, argument: Argument) -> Result:
         """Do a piece of work; a `WorkerError` if its process crashed over it."""
@@ -84,12 +81,19 @@ class IsolatedWorker(Generic[Argument, Result]):
         theirs.close()
         self._wait("started")
 
+    def _join(self) -> None:
+        """Wait for the end of the process, which has told that it ends, or was told to."""
+        self._process.join(PATIENCE)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
     def _wait(self, doing: str) -> Any:
         while True:
             try:
                 kind, value = self._connection.recv()
             except (EOFError, ConnectionResetError):
-                self._process.join()
+                self._join()
                 code, self._process = self._process.exitcode, None
                 raise WorkerError(f"the process that {doing} {_describe_exit(code)}.") from None
             if kind == "error":

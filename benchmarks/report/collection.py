@@ -60,11 +60,11 @@ def cost_table(rows: Sequence[Measurement]) -> str:
     return (
         f"{markdown_of(titles, cells)}\n\n"
         f"A node is what was measured: {len(ray.environment.cores)} cores, {rate:.1f} s of video per second over Ray. "
-        f"In one process the network does {steps['inference']:.1f} s of video per second, the decoder "
-        f"{steps['decode']:.0f}, and the encoder of overlays {steps['overlay']:.0f}, at the same time: "
-        f"{names[slowest]} is the limit until it is {steps[second] / steps[slowest]:.1f} times as fast, and then "
-        f"{names[second]}. These videos have {size / 1e3:.0f} kB a second, so that a link of 10 Gbit/s is full at "
-        f"{_LINK / (rate * size):,.0f} nodes."
+        f"Alone, the network would do {steps['inference']:.1f}, the decoder {steps['decode']:.0f} and the encoder of "
+        f"overlays {steps['overlay']:.0f}; in one process they share the cores and did {_rate(one):.1f}, with its "
+        f"start. Most of the time goes into {names[slowest]}, until it is {steps[second] / steps[slowest]:.1f} "
+        f"times as fast, and then into {names[second]}. These videos have "
+        f"{size / 1e3:.0f} kB a second, so that a link of 10 Gbit/s is full at {_LINK / (rate * size):,.0f} nodes."
     )
 
 

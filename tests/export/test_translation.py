@@ -38,6 +38,12 @@ class Graph(nn.Module):
 
 
 def in_place(x: Tensor, norm: nn.Module) -> Tensor:
+    changed = norm(x).relu_()
+    shortcut = (x * 2).add_(changed)
+    return torch.cat([shortcut, 1 - changed, nn.functional.relu6(changed * 3, inplace=True)], dim=1)
+
+
+def several_users_of_what_is_changed(x: Tensor, norm: nn.Module) -> Tensor:
     kept = x * 2
     changed = kept.relu_()
     return torch.cat([norm(kept), changed.add_(1), kept, 1 - changed], dim=1)  # `kept` is `changed`
@@ -60,6 +66,32 @@ def nothing_done_and_returned(x: Tensor, _: nn.Module) -> Tensor:
 
 def type_changed_with_the_device(x: Tensor, _: nn.Module) -> Tensor:
     return (3 * x).to(x.device, torch.int32).to(torch.float32) + (2 * x).to(x.device)
+
+
+def copied(x: Tensor, _: nn.Module) -> Tensor:
+    kept = x * 2
+    copy = kept.to(x.device, torch.float32, copy=True)
+    copy.relu_()
+    return copy + kept
+
+
+def view_that_no_schema_tells(x: Tensor, _: nn.Module) -> Tensor:
+    kept = x * 2
+    turned = torch.einsum("bij->bji", kept)
+    turned.relu_()
+    return turned.transpose(1, 2) + kept
+
+
+def another_type_added_in_place(x: Tensor, _: nn.Module) -> Tensor:
+    return (x.to(torch.float16) * 2).add_(x).to(torch.float32)
+
+
+def norm_without_parameters(x: Tensor, norm: nn.Module) -> Tensor:
+    return nn.functional.batch_norm(x, norm.running_mean, norm.running_var)
+
+
+def difference_from_an_integer(x: Tensor, _: nn.Module) -> Tensor:
+    return 1.5 - x.to(torch.int32)
 
 
 def view_changed_in_place(x: Tensor, _: nn.Module) -> Tensor:
@@ -97,6 +129,12 @@ def decomposed(monkeypatch: pytest.MonkeyPatch) -> list[ExportedProgram]:
     [
         (in_place, True),
         (composites, True),
+        (several_users_of_what_is_changed, False),
+        (copied, False),
+        (view_that_no_schema_tells, False),
+        (another_type_added_in_place, False),
+        (norm_without_parameters, False),
+        (difference_from_an_integer, False),
         (changed_and_returned, True),
         (nothing_done_and_returned, False),
         (type_changed_with_the_device, False),

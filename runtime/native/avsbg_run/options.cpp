@@ -46,7 +46,7 @@ const char* const kUsage =
     "  --allow-failed-accuracy    run what missed its accuracy threshold\n"
     "  --overwrite                replace the outputs of earlier runs\n"
     "  --tolerance D              of verify: the largest difference that passes in fp32; 1e-3\n"
-    "  --runtime-library FILE     the inference engine's library, e.g. libonnxruntime.so.1\n"
+    "  --runtime-library FILE     the inference engine's library, e.g. libonnxruntime.so.1; with auto that of ONNX Runtime\n"
     "  --backend-folder DIR       of libavsbg_backend_*.so\n"
     "  --version, --help\n"
     "\n"

@@ -4,8 +4,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <map>
-#include <utility>
+#include <optional>
+#include <set>
+#include <sstream>
 #include <vector>
 
 #include "pipeline.h"
@@ -13,9 +16,12 @@
 namespace avsbg_run {
 namespace {
 
-const std::vector<std::string> kOfGpu = {"tensorrt", "tensorrt-rtx", "onnxruntime-cuda"};
+const std::set<std::string> kImplementations = {"function", "native", "plain", "plugin"};
 
-avsbg::Model open(const Options& options, const std::string& backend, bool stream) {
+bool is_onnxruntime(const std::string& backend) { return backend.rfind("onnxruntime", 0) == 0; }
+
+// `is_chosen`: by `auto`, for whose several engines one library cannot serve.
+avsbg::Model open(const Options& options, const std::string& backend, bool stream, bool is_chosen) {
   avsbg_model_options given = avsbg::init<avsbg_model_options>();
   const auto text = [](const std::string& one) { return one.empty() ? nullptr : one.c_str(); };
   given.backend = backend.c_str();
@@ -26,7 +32,7 @@ avsbg::Model open(const Options& options, const std::string& backend, bool strea
   given.trust = options.trust;
   given.engine = text(options.engine);
   given.backend_folder = text(options.backend_folder);
-  given.runtime_library = text(options.runtime_library);
+  if (!is_chosen || is_onnxruntime(backend)) given.runtime_library = text(options.runtime_library);
   return avsbg::Model(options.bundle, given);
 }
 
@@ -37,83 +43,137 @@ std::string gpu_problem(const Options& options) {
   return "the NVIDIA driver is not installed (libcuda.so.1 is not found)";
 }
 
-std::string reason_of(const avsbg::Exception& error) {
-  return error.what() + (error.hint().empty() ? "" : " " + error.hint());
+// The manifest's entries of a kind, by name; none where it cannot be read, which opening the bundle then tells.
+Json entries(const Options& options, const char* kind) {
+  std::ifstream file(options.bundle + "/manifest.json");
+  const Json manifest = Json::parse(file, nullptr, /*allow_exceptions=*/false);
+  const Json found = manifest.is_object() ? manifest.value(kind, Json::object()) : Json::object();
+  return found.is_object() ? found : Json::object();
+}
+
+std::string text_of(const Json& record, const char* name) {
+  const Json value = record.is_object() ? record.value(name, Json()) : Json();
+  return value.is_string() ? value.get<std::string>() : "";
+}
+
+// What `auto:IMPLEMENTATION:PRECISION` asks for.
+struct Asked {
+  std::string rest;  // as it was given, from the first colon on
+  std::optional<std::string> implementation;
+  bool names_precision = false;
+};
+
+Asked parse(const std::string& backend) {
+  const std::size_t colon = std::min(backend.find(':'), backend.size());
+  Asked asked{backend.substr(colon), std::nullopt, false};
+  std::istringstream parts(asked.rest.substr(std::min<std::size_t>(1, asked.rest.size())));
+  for (std::string part; std::getline(parts, part, ':');) {
+    if (kImplementations.count(part)) asked.implementation = part;
+    else if (part.rfind("rest-", 0) != 0) asked.names_precision = true;
+  }
+  return asked;
+}
+
+// The backends that may be able to run the bundle here; the reasons for the others are added.
+std::vector<std::string> list_candidates(const Options& options, const Asked& asked, bool stream, Json& passed_over) {
+  std::vector<std::string> found;
+  const Json graphs = entries(options, "graphs"), engines = entries(options, "engines");
+  bool has_operator = false;
+  for (const char* const role : {"clip", "encode", "decode"}) {
+    const bool is_used = stream != (std::string(role) == "clip");
+    has_operator = has_operator || (is_used && text_of(graphs.value(role, Json()), "operator") == "custom");
+  }
+  // Our kernel, where the graph has our operator: without its library, the function of standard operators.
+  const std::string native = has_operator && !asked.implementation ? ":native" : "";
+  if (const std::string problem = gpu_problem(options); !problem.empty()) {
+    for (const char* const backend : {"onnxruntime-cuda", "tensorrt", "tensorrt-rtx"}) passed_over[backend] = problem;
+  } else {
+    const std::string precision = asked.names_precision ? "" : ":fp32";
+    for (const std::string backend : {"tensorrt", "tensorrt-rtx"}) {
+      std::set<std::string> kinds;
+      for (const Json& engine : engines) {
+        if (text_of(engine, "backend") == backend) kinds.insert(text_of(engine, "operator"));
+      }
+      if (kinds.empty()) passed_over[backend] = "the bundle holds no engine of it";
+      for (const std::string& kind : kinds) {
+        found.push_back(backend + (asked.implementation ? "" : ":" + kind) + asked.rest + precision);
+        if (asked.implementation) break;  // the one form that was asked for
+      }
+    }
+    found.push_back("onnxruntime-cuda" + native + asked.rest);
+    if (!native.empty()) found.push_back("onnxruntime-cuda" + asked.rest);
+  }
+  if (options.device_name.rfind("cuda", 0) != 0) {
+    found.push_back("onnxruntime" + native + asked.rest);
+    if (!native.empty()) found.push_back("onnxruntime" + asked.rest);
+  }
+  return found;
+}
+
+std::string list_reasons(const Json& passed_over) {
+  std::map<std::string, std::string> by_reason;
+  for (const auto& [backend, reason] : passed_over.items()) {
+    std::string& names = by_reason[reason.get<std::string>()];
+    names += (names.empty() ? "" : ", ") + backend;
+  }
+  std::string text;
+  for (const auto& [reason, names] : by_reason) text += (text.empty() ? "" : "; ") + names + " (" + reason + ')';
+  return text;
 }
 
 }  // namespace
 
 Selected open_bundle(const Options& options, bool stream) {
-  if (options.backend.rfind("auto", 0) != 0) return {open(options, options.backend, stream), options.backend, nullptr};
-  const std::string rest = options.backend.substr(4);  // :IMPLEMENTATION, :PRECISION, both or neither
-  const auto asks_for = [&](const std::vector<std::string>& names) {
-    return std::any_of(names.begin(), names.end(), [&](const std::string& name) {
-      const std::size_t at = rest.find(':' + name);
-      return at != std::string::npos && (at + 1 + name.size() == rest.size() || rest[at + 1 + name.size()] == ':');
-    });
+  if (options.backend.substr(0, options.backend.find(':')) != "auto") {
+    return {open(options, options.backend, stream, false), options.backend, nullptr};
+  }
+  const auto reasons = [](const std::string& backend, const Json& seconds, const Json& passed_over, const std::string& source) {
+    return Json{{"backend", backend}, {"seconds", seconds}, {"passed_over", passed_over}, {"source", source}};
   };
-  const bool names_implementation = asks_for({"function", "native", "plain", "plugin"});
-  const bool names_precision = rest.size() > 0 && (!names_implementation || std::count(rest.begin(), rest.end(), ':') > 1);
-  Json passed_over = Json::object();
-  std::vector<std::pair<std::string, avsbg::Model>> opened;
-  const auto attempt = [&](const std::string& backend) {
+  Json passed_over = Json::object(), seconds = Json::object();
+  if (!options.engine.empty()) {
+    const std::string backend = text_of(entries(options, "engines").value(options.engine, Json()), "backend");
+    const std::string of_engine = backend.empty() ? "tensorrt" : backend;  // whose error says what engines there are
+    return {open(options, of_engine, stream, false), of_engine,
+            reasons(of_engine, seconds, passed_over, "which the engine " + options.engine + " is for")};
+  }
+  const Asked asked = parse(options.backend);
+  const std::vector<std::string> candidates = list_candidates(options, asked, stream, passed_over);
+  const auto name_of = [](const std::string& backend) { return backend.substr(0, backend.find(':')); };
+  const bool is_alone = std::all_of(candidates.begin(), candidates.end(), [&](const std::string& backend) {
+    return name_of(backend) == name_of(candidates[0]);
+  });
+  for (const std::string& backend : candidates) {
+    // The form without our kernel is for where that cannot run.
+    if (seconds.contains(name_of(backend) + ":native" + asked.rest)) continue;
     try {
-      opened.emplace_back(backend, open(options, backend, stream));
-      return true;
+      Selected opened{open(options, backend, stream, true), backend, nullptr};
+      if (is_alone) {
+        opened.reasons = reasons(backend, seconds, passed_over, "the only one that can run here");
+        return opened;
+      }
+      seconds[backend] = measure_mask(opened.model, stream) * opened.model.info().frames;
     } catch (const avsbg::Exception& error) {
-      if (error.status() == AVSBG_ERROR_BUNDLE) throw;  // no backend could run it
-      passed_over[backend] = reason_of(error);
-      return false;
-    }
-  };
-  const std::string problem = gpu_problem(options);
-  for (const std::string& backend : kOfGpu) {
-    const bool runs_engines = backend != "onnxruntime-cuda";
-    if (!problem.empty()) {
-      passed_over[backend] = problem;
-    } else if (runs_engines) {
-      attempt(backend + rest + (names_precision ? "" : ":fp32"));
-    } else if (options.engine.empty()) {
-      attempt(backend + rest);
+      if (error.status() == AVSBG_ERROR_BUNDLE) throw;  // a damaged file is not worked around
+      passed_over[backend] = error.what() + (error.hint().empty() ? "" : " " + error.hint());
     }
   }
-  if (options.engine.empty() && options.device_name.rfind("cuda", 0) != 0) {
-    // Our kernel, where the graph has our operator and the library is there.
-    if (names_implementation || !attempt("onnxruntime:native" + rest)) attempt("onnxruntime" + rest);
+  if (seconds.empty()) {
+    throw MediaError("no backend can run " + options.bundle + " here: " + list_reasons(passed_over) + '.');
   }
-  Json seconds = Json::object();
-  std::size_t fastest = 0;
-  if (opened.empty()) {
-    std::string reasons;
-    for (const auto& [backend, reason] : passed_over.items()) reasons += ' ' + backend + ": " + reason.get<std::string>();
-    throw MediaError("no backend can run " + options.bundle + " here." + reasons);
+  std::string fastest = seconds.begin().key();
+  for (const auto& [backend, time] : seconds.items()) {
+    if (time.get<double>() < seconds[fastest].get<double>()) fastest = backend;
   }
-  if (opened.size() > 1) {
-    std::vector<double> times;
-    for (const auto& [backend, model] : opened) {
-      times.push_back(measure_mask(model, stream) * model.info().frames);
-      seconds[backend] = times.back();
-    }
-    fastest = static_cast<std::size_t>(std::min_element(times.begin(), times.end()) - times.begin());
-  }
-  const std::string source = opened.size() > 1 ? "measured" : "the only one that can run here";
-  auto& [backend, model] = opened[fastest];
-  const Json reasons = {{"backend", backend}, {"seconds", seconds}, {"passed_over", passed_over}, {"source", source}};
-  return {std::move(model), backend, reasons};
+  return {open(options, fastest, stream, true), fastest, reasons(fastest, seconds, passed_over, "measured")};
 }
 
 std::string describe_selection(const Json& reasons) {
-  std::string times, passed;
+  std::string times;
   for (const auto& [backend, seconds] : reasons["seconds"].items()) {
     times += (times.empty() ? "" : ", ") + backend + ' ' + std::to_string(std::lround(1e3 * seconds.get<double>())) + " ms";
   }
-  std::map<std::string, std::string> by_reason;
-  for (const auto& [backend, reason] : reasons["passed_over"].items()) {
-    std::string& names = by_reason[reason.get<std::string>()];
-    names += (names.empty() ? "" : ", ") + backend;
-  }
-  for (const auto& [reason, names] : by_reason) passed += (passed.empty() ? "" : "; ") + names + " (" + reason + ')';
-  const std::string source = reasons["source"];
+  const std::string source = reasons["source"], passed = list_reasons(reasons["passed_over"]);
   return "auto took " + reasons["backend"].get<std::string>() + ", " +
          (times.empty() ? source : "by the time of one clip (" + source + "): " + times) +
          (passed.empty() ? "" : ". Passed over: " + passed);

@@ -92,5 +92,5 @@ def test_cost_follows_from_the_rates(tiny: Bundle, tmp_path: Path, progress) -> 
     # 1000 h at 5 s of video per second, of 1 MB each.
     assert "| 1 | 200 h | 200 h | 5 MB/s |\n| 10 | 20 h | 200 h | 50 MB/s |\n| 100 | 2 h | 200 h | 500 MB/s |\n" in told
     # Of 5 s of video: 0.5 s of inference, 0.25 s of encoding, 0.05 s of decoding.
-    assert "the network is the limit until it is 2.0 times as fast, and then the encoder of overlays" in told
+    assert "goes into the network, until it is 2.0 times as fast, and then into the encoder of overlays" in told
     assert "a link of 10 Gbit/s is full at 250 nodes" in told
