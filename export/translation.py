@@ -97,6 +97,8 @@ def simplify(program: ExportedProgram) -> bool:
     for node in list(graph.nodes):
         if node.target in _ASSERTIONS:
             graph.erase_node(node)
+        elif node.target is _aten.to.device and _keeps_type(node) and True in node.args[4:]:  # copy=True
+            node.target, node.args = _aten.clone.default, node.args[:1]
         elif _is_identity(node):
             if _is_output(node):  # the program's signature has its name
                 return False
@@ -116,9 +118,13 @@ def _is_identity(node: torch.fx.Node) -> bool:
     if node.target is _aten.dropout.default:
         return node.args[2:] == (False,)
     if node.target is _aten.to.device:
-        copies = True in node.args[3:] or bool(node.kwargs)
-        return not copies and node.meta["val"].dtype == _first(node).meta["val"].dtype
+        return _keeps_type(node) and not node.kwargs
     return node.target is _aten.detach_.default
+
+
+def _keeps_type(node: torch.fx.Node) -> bool:
+    kept: bool = node.meta["val"].dtype == _first(node).meta["val"].dtype
+    return kept
 
 
 def _can_be_out_of_place(node: torch.fx.Node) -> bool:
