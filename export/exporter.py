@@ -58,7 +58,7 @@ def _export(
 ) -> dict[str, GraphRecord]:
     """Export one graph, and its plain form where it has an operator of ours."""
     report(f"{name}: translating PyTorch to ONNX")
-    model = translate(module, shape)
+    model = translate(module, shape, lambda line: report(f"{name}: {line}"))
     exported = len(model.graph)
     report(f"{name}: optimising the graph")
     weights = optimise(model)

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import gc
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import onnx_ir as ir
 import torch
@@ -44,8 +44,11 @@ _NEW_TENSORS = {
 _ASSERTIONS = {_aten._assert_scalar.default, _aten._assert_tensor_metadata.default}
 
 
-def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
-    """Translate a graph module to an ONNX model in which each operation of PyTorch is a node or a few."""
+def translate(module: ClipGraph, shape: ClipShape, report: Callable[[str], None]) -> ir.Model:
+    """Translate a graph module to an ONNX model in which each operation of PyTorch is a node or a few.
+
+    `report` is told why a program could not be traced once, which makes no difference but in time.
+    """
     inputs = module.example(shape)
     shapes = module.dynamic_shapes({0: torch.export.Dim(module.BATCH)})
     onnx_operators.register_schemas()
@@ -71,7 +74,8 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
         # The inputs share the dimension on purpose; the exporter warns that it keeps one name for all.
         warnings.filterwarnings("ignore", message=f".*The axis name: {module.BATCH} will not be used.*")
         table, model = onnx_operators.translations(), None
-        with suppress(Exception):  # no capture in this way, or an operator without translation: left to the exporter
+        reason = "an operator changes a tensor in place that others may see"
+        try:
             program = torch.export.export(
                 module,
                 tuple(inputs.values()),
@@ -82,7 +86,14 @@ def translate(module: ClipGraph, shape: ClipShape) -> ir.Model:
             if simplify(program):
                 program.run_decompositions = lambda *_: program  # the exporter calls it
                 model = export(program, table | onnx_operators.composite_translations())
-        model = model or export(module, table)
+        except Exception as error:  # of PyTorch's, of any kind: what is wrong with the module itself is raised below
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        if model is None:
+            report(f"decomposing all operators, which takes longer: {reason}")
+            model = export(module, table)
     model.ir_version = IR_VERSION
     return model
 
