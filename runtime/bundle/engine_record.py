@@ -35,9 +35,9 @@ class PluginRecord(Record):
 class ProfileRecord(Record):
     """The shapes that an input may have: the smallest, the one that was optimised for, the largest."""
 
-    smallest: tuple[Count, ...] = Field(max_length=16)
-    optimal: tuple[Count, ...] = Field(max_length=16)
-    largest: tuple[Count, ...] = Field(max_length=16)
+    smallest: tuple[Count, ...] = Field(min_length=1, max_length=16)
+    optimal: tuple[Count, ...] = Field(min_length=1, max_length=16)
+    largest: tuple[Count, ...] = Field(min_length=1, max_length=16)
 
     @model_validator(mode="after")
     def _size(self) -> ProfileRecord:

@@ -29,7 +29,7 @@ def read(tmp_path: Path, document: object) -> Manifest:
 
 
 def test_committed_schema_is_the_models() -> None:
-    assert SCHEMA.read_text() == schema(), "print it with: python -m avsbg.runtime.bundle.manifest"
+    assert SCHEMA.read_text() == schema(), f"write what schema() returns to {SCHEMA.name}"
 
 
 def test_schema_accepts_what_we_write_and_rejects_what_we_reject(document: dict[str, Any]) -> None:

@@ -76,9 +76,9 @@ def test_a_clip_too_large_for_any_buffer_is_named(bundle: Path) -> None:
         Bundle.open(bundle)
 
 
-@pytest.mark.parametrize("shape", [(HUGE,), (2**20, 2**20), (-1, 5)])
+@pytest.mark.parametrize("shape", [(HUGE,), (2**20, 2**20), (-1, 5), ()])
 def test_an_engines_profile_is_named(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValidationError, match=str(shape[0])):
+    with pytest.raises(ValidationError, match=str(shape[0]) if shape else "largest\n.*at least 1 item"):
         ProfileRecord(smallest=(1,), optimal=(1,), largest=shape)
 
 

@@ -206,7 +206,7 @@ class Reader {
     }
     const Json& first = from["profile"].front();  // every input begins with the number of clips
     for (const char* const end : {"smallest", "optimal", "largest"}) {
-      if (!first[end].empty()) engine.clips.push_back(first[end][0]);
+      engine.clips.push_back(first[end][0]);
     }
     const bool has_plugin = from.contains("plugin") && !from["plugin"].is_null();
     if (has_plugin == (engine.operator_form == "plain")) {

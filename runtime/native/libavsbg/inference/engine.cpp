@@ -98,7 +98,7 @@ std::string choose_engine(const Bundle& bundle, const std::string& role, const S
 std::string rebuild_hint(const Bundle& bundle, const EngineRecord& record) {
   std::string text = "Rebuild it: avsbg build " + bundle.path() + " --backend " + record.backend + " --precision " +
                      record.precision + (record.rest.empty() ? "" : " --rest " + record.rest) + " --implementation " +
-                     record.operator_form + (record.clips.empty() ? "" : " --batch-range");
+                     record.operator_form + " --batch-range";
   for (const std::int64_t clips : record.clips) text += " " + std::to_string(clips);
   return text + ".";
 }
