@@ -143,12 +143,14 @@ std::string ffmpeg_error(int code) {
   return av_strerror(code, text, sizeof text) == 0 ? text : "error " + std::to_string(code);
 }
 
-Decoder::Decoder(const AVStream* track, int threads, const std::string& source) : unit_(track->time_base) {
+Decoder::Decoder(const AVStream* track, int threads, const std::string& source, const std::string& hwaccel)
+    : unit_(track->time_base) {
   const AVCodec* const codec = avcodec_find_decoder(track->codecpar->codec_id);
   context_.reset(avcodec_alloc_context3(codec));
   avcodec_parameters_to_context(context_.get(), track->codecpar);
   context_->pkt_timebase = track->time_base;
-  context_->thread_count = threads;
+  context_->thread_count = hwaccel.empty() ? threads : 1;  // a device has no use for several frames at a time
+  if (!hwaccel.empty()) hardware_ = std::make_unique<HardwareDecoder>(context_.get(), codec, hwaccel);
   const int result = avcodec_open2(context_.get(), codec, nullptr);
   if (result < 0) throw MediaError(source + " cannot be decoded: " + ffmpeg_error(result) + ".");
 }
@@ -159,8 +161,11 @@ int Decoder::decode(const AVPacket* packet, std::vector<Decoded>& frames) {
   while (status >= 0) {
     FramePtr frame(av_frame_alloc(), FreeAv());
     status = avcodec_receive_frame(context_.get(), frame.get());
-    if (status >= 0) frames.push_back({frame, context_->codec_type == AVMEDIA_TYPE_VIDEO, unit_});
+    if (status < 0) break;
+    if (hardware_) frame = hardware_->download(frame);
+    frames.push_back({frame, context_->codec_type == AVMEDIA_TYPE_VIDEO, unit_});
   }
+  if (hardware_) hardware_->check_taken();
   if (status == AVERROR(EAGAIN) || status == AVERROR_EOF) return 0;
   frames.resize(before);
   return status;
@@ -199,7 +204,8 @@ bool Container::is_of(const char* format) const {
 
 Decoder& Container::open_decoder(int index, int threads) {
   packets_[index] = 0;
-  return decoders_.emplace(index, Decoder(stream(index), threads, path_)).first->second;
+  const bool is_video = video_ != nullptr && index == video_->video.index;
+  return decoders_.emplace(index, Decoder(stream(index), threads, path_, is_video ? video_->hwaccel : "")).first->second;
 }
 
 std::optional<Decoded> Container::next() {

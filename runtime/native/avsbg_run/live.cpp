@@ -47,7 +47,7 @@ const AVInputFormat* find_device(const std::string& name) {
 class PacketFrames : public FrameSource {
  public:
   PacketFrames(const AVStream* track, const VideoInfo& video, Channel<OverlayItem>& packets)
-      : video_(video), packets_(packets), decoder_(track, 0, video.path) {}
+      : video_(video), packets_(packets), decoder_(track, 0, video.path, video.hwaccel) {}
 
   std::optional<Decoded> next() override {
     while (ready_.empty() && !ended_) {
@@ -257,11 +257,12 @@ std::shared_ptr<AVPacket> LiveInput::read() {
 }
 
 LiveReader::LiveReader(const LiveSource& source, const std::optional<LiveSource>& microphone, const TrackNumbers& numbers,
-                       std::optional<double> duration, std::function<bool()> stop)
+                       const std::string& hwaccel, std::optional<double> duration, std::function<bool()> stop)
     : stop_([this, stop = std::move(stop)] { return closed_ || stop(); }), duration_(duration), merged_(kMerged) {
   inputs_.push_back(std::make_unique<LiveInput>(source, stop_));
   if (microphone) inputs_.push_back(std::make_unique<LiveInput>(*microphone, stop_));
   video.path = source.name;
+  video.hwaccel = hwaccel;
   AVFormatContext* const format = inputs_[0]->format();
   const std::optional<Track> track = choose_track(format, AVMEDIA_TYPE_VIDEO, source.name, numbers.video);
   if (!track) throw MediaError(source.name + " has no video track that can be decoded.");
@@ -272,7 +273,7 @@ LiveReader::LiveReader(const LiveSource& source, const std::optional<LiveSource>
   if (microphone && !video.audio) {
     throw MediaError(microphone->name + " gives no sound.", "A microphone is named like alsa:default.");
   }
-  frame_decoder_.emplace(format->streams[video.video.index], 0, source.name);
+  frame_decoder_.emplace(format->streams[video.video.index], 0, source.name, hwaccel);
   if (video.audio) sound_decoder_.emplace(inputs_.back()->format()->streams[video.audio->index], 1, inputs_.back()->source.name);
   heads_.resize(inputs_.size());
   const bool have_no_pace = std::all_of(inputs_.begin(), inputs_.end(), [](const auto& one) { return one->source.waits; });

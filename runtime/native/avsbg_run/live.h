@@ -54,8 +54,9 @@ struct OverlayItem {
 
 class LiveReader {
  public:
+  // `hwaccel`: the hardware decoder of its frames, if not empty.
   LiveReader(const LiveSource& source, const std::optional<LiveSource>& microphone, const TrackNumbers& numbers,
-             std::optional<double> duration, std::function<bool()> stop);
+             const std::string& hwaccel, std::optional<double> duration, std::function<bool()> stop);
   ~LiveReader();
 
   // Reads the source until it ends or is told to, and hands over its samples; those who take none return false. A source

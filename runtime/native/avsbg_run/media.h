@@ -13,6 +13,7 @@
 
 #include "clock.h"
 #include "fraction.h"
+#include "hwaccel.h"
 #include "places.h"
 
 extern "C" {
@@ -82,6 +83,7 @@ struct VideoInfo {
   Orientation orientation;
   Appearance look;
   Clock clock;
+  std::string hwaccel;            // the hardware decoder of its frames; empty for software
 };
 
 // Counts of what is passed over since it cannot be decoded; without one it is an error.
@@ -110,14 +112,15 @@ class FrameSource {
 
 class Decoder {
  public:
-  // `threads`: 0 for FFmpeg's choice. Throws MediaError, which names `source`.
-  Decoder(const AVStream* track, int threads, const std::string& source);
+  // `threads`: 0 for FFmpeg's choice. `hwaccel`: a hardware decoder, if not empty. Throws MediaError, which names `source`.
+  Decoder(const AVStream* track, int threads, const std::string& source, const std::string& hwaccel = "");
   // Decodes a packet, or without one what is left. Returns FFmpeg's status; where it is an error nothing is appended.
   int decode(const AVPacket* packet, std::vector<Decoded>& frames);
   void flush() { avcodec_flush_buffers(context_.get()); }
   AVCodecContext* context() const { return context_.get(); }
 
  private:
+  std::unique_ptr<HardwareDecoder> hardware_;  // outlives the context, which calls it
   Owned<AVCodecContext> context_;
   AVRational unit_;
 };

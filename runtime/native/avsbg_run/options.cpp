@@ -40,6 +40,7 @@ const char* const kUsage =
     "  --policy block|drop-oldest what a live source that is too fast does: wait, or lose seconds\n"
     "  --video-track N, --audio-track N    from 0 on; by default those that players take\n"
     "  --skip-damaged             pass over frames and sound that cannot be decoded, and count them\n"
+    "  --hwaccel KIND[:DEVICE]    decode frames on hardware, e.g. cuda or cuda:1; an error where that cannot\n"
     "  --threads N                of the backend\n"
     "  --device cpu|cuda|cuda:N   of the backend\n"
     "  --engine NAME, --trust     an engine of the bundle, also one that was not built here: it is native code\n"
@@ -50,7 +51,7 @@ const char* const kUsage =
     "  --backend-folder DIR       of libavsbg_backend_*.so\n"
     "  --version, --help\n"
     "\n"
-    "Of `avsbg run` it lacks --hwaccel, and the backends that need Python: openvino and torch.\n";
+    "Of `avsbg run` it lacks the backends that need Python: openvino and torch.\n";
 
 namespace {
 
@@ -138,6 +139,7 @@ Options parse_options(int argument_count, char** arguments) {
       {"--masks", [&](Text one) { options.masks = one_of("--masks", one, {"png", "video", "none"}); }},
       {"--rate", [&](Text one) { options.rate = one; }},
       {"--mode", [&](Text one) { options.mode = one_of("--mode", one, {"clip", "stream"}); }},
+      {"--hwaccel", [&](Text one) { options.hwaccel = one; }},
       {"--microphone", [&](Text one) { options.microphone = one; }},
       {"--duration", [&](Text one) { options.duration = number("--duration", one); }},
       {"--policy", [&](Text one) { options.policy = one_of("--policy", one, {"block", "drop-oldest"}); }},
@@ -167,8 +169,7 @@ Options parse_options(int argument_count, char** arguments) {
     } else if (flags.count(given)) {
       *flags.at(given) = true;
     } else if (given.size() > 1 && given[0] == '-') {
-      throw UsageError(name == "--hwaccel" ? "avsbg-run decodes on the processor: --hwaccel is an option of `avsbg run`"
-                                           : "there is no option " + given);
+      throw UsageError("there is no option " + given);
     } else {
       plain.push_back(given);
     }

@@ -20,7 +20,7 @@ struct Options {
   std::vector<std::string> sources;
   double threshold = 0.5, tolerance = 1e-3;
   std::string masks = "png", rate = "auto";
-  std::string mode, policy, microphone;  // empty where they were not given
+  std::string mode, policy, microphone, hwaccel;  // empty where they were not given
   bool no_sound = false, rle = false, probabilities = false, no_overlay = false, interpolate = false, skip_damaged = false;
   std::optional<int> video_track, audio_track, threads;
   std::optional<double> duration;

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <fstream>
+#include <future>
 #include <set>
 
 #include "libavsbg/bundle/sha256.h"
@@ -113,6 +115,7 @@ Json settings(const Options& options, bool stream) {
   if (options.skip_damaged) chosen["skip_damaged"] = true;
   if (options.rate != "1") chosen["rate"] = rate_json(options);
   if (options.interpolate) chosen["interpolate"] = true;
+  if (!options.hwaccel.empty()) chosen["hwaccel"] = options.hwaccel;
   return chosen;
 }
 
@@ -209,30 +212,24 @@ std::vector<Item> find_videos(const std::vector<std::string>& sources, const std
   return items;
 }
 
-bool runs_as_stream(const Options& options, bool live) {
-  if (!options.mode.empty() || !live) return options.mode == "stream";
-  // Live sources are streamed if the bundle can be; whatever else is wrong with it is said when it is opened.
-  std::ifstream file(options.bundle + "/manifest.json");
-  const Json manifest = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-  const Json graphs = manifest.is_object() ? manifest.value("graphs", Json::object()) : Json::object();
-  return graphs.contains("encode") && graphs.contains("decode");
-}
-
 Json segment_video(const Selected& selected, const Options& options, const Item& item, const Signal& signal,
                    bool& finished_before) {
   const avsbg::Model& model = selected.model;
   check_classes(model, options);
-  const bool stream = runs_as_stream(options, /*live=*/false);
   if (!fs::is_regular_file(item.video)) throw MediaError("there is no video at " + item.video + ".");
-  const std::string content = avsbg::sha256_of_file(item.video), manifest = avsbg_model_manifest_sha256(model.get());
-  const std::string key = avsbg::sha256_of(
-      dump_sorted({{"video", content}, {"bundle", manifest}, {"options", settings(options, stream)}}));
+  // Hashed while it is segmented.
+  const std::shared_future<std::string> content = std::async(std::launch::async, avsbg::sha256_of_file, item.video).share();
+  const auto key = [&] {
+    return avsbg::sha256_of(dump_sorted({{"video", content.get()},
+                                         {"bundle", avsbg_model_manifest_sha256(model.get())},
+                                         {"options", settings(options, selected.stream)}}));
+  };
   finished_before = false;
   if (fs::exists(item.output + "/summary.json") && !options.overwrite) {
     std::ifstream file(item.output + "/summary.json");
     const Json earlier = Json::parse(file, nullptr, /*allow_exceptions=*/false);
     if (earlier.is_object() && earlier.contains("video") && earlier["video"].is_object() &&
-        earlier["video"].value("key", Json()) == key) {
+        earlier["video"].value("key", Json()) == key()) {
       finished_before = true;
       return earlier;
     }
@@ -243,11 +240,12 @@ Json segment_video(const Selected& selected, const Options& options, const Item&
   // Sound that the network does not get is no reason to refuse a file: the overlay goes without what is damaged of it.
   const bool tolerates_sound = options.skip_damaged || options.no_sound || !model.info().uses_audio;
   of_overlay.tolerates_video = options.skip_damaged;
-  const VideoInfo video = probe(item.video, {options.video_track, options.audio_track}, options.skip_damaged ? &of_probe : nullptr);
-  const ChosenRate rate = choose_rate(model, options, stream, video.rate ? video.rate : video.mean_rate);
+  VideoInfo video = probe(item.video, {options.video_track, options.audio_track}, options.skip_damaged ? &of_probe : nullptr);
+  video.hwaccel = options.hwaccel;
+  const ChosenRate rate = choose_rate(model, options, selected.stream, video.rate ? video.rate : video.mean_rate);
   FileReader reader(model, video, options, rate.masks, options.skip_damaged ? &damage : nullptr);
   OutputDirectory output(item.output, options.overwrite);
-  Work work{model, options, video, output.path(), segmenter_options(options, stream, /*live=*/false),
+  Work work{model, options, video, output.path(), segmenter_options(options, selected.stream, /*live=*/false),
             make_places(model, options, rate.masks, video.rate), /*drops=*/false, /*fragments=*/false, {}, {}};
   work.read = [&](const std::function<bool(Sample)>& take) {
     while (std::optional<Sample> sample = reader.next()) {
@@ -263,8 +261,8 @@ Json segment_video(const Selected& selected, const Options& options, const Item&
   };
   const Outcome outcome = write_outputs(work);
   const Json source = {{"file", fs::path(item.video).filename().string()},
-                       {"sha256", content},
-                       {"key", key},
+                       {"sha256", content.get()},
+                       {"key", key()},
                        {"clock_steps", video.clock.steps()},
                        // Each reader of a file comes across the same ones.
                        {"damaged", {{"video", std::max(damage.video, of_overlay.video)},
@@ -279,21 +277,20 @@ Json segment_live(const Selected& selected, const Options& options, const LiveSo
                   const std::optional<LiveSource>& microphone, const Signal& signal, std::string& failure) {
   const avsbg::Model& model = selected.model;
   check_classes(model, options);
-  const bool stream = runs_as_stream(options, /*live=*/true);
   check_output(options.output, options.overwrite);
   std::atomic<bool> aborted{false};
-  LiveReader reader(source, microphone, {options.video_track, options.audio_track}, options.duration,
+  LiveReader reader(source, microphone, {options.video_track, options.audio_track}, options.hwaccel, options.duration,
                     [&] { return aborted || signal() != 0; });
   if (!reader.video.audio && model.info().uses_audio && !options.no_sound) {
     throw MediaError(source.name + " has no sound, and the network uses audio.",
                      "Name a microphone with --microphone, or use --no-sound to run it with silence.");
   }
   ChosenRate rate;  // what a live source has time for shows while it runs
-  if (options.rate != "auto") rate = choose_rate(model, options, stream, reader.video.mean_rate);
+  if (options.rate != "auto") rate = choose_rate(model, options, selected.stream, reader.video.mean_rate);
   const std::string policy = !options.policy.empty() ? options.policy : source.waits ? "block" : "drop-oldest";
   Channel<OverlayItem> packets(SIZE_MAX);
   OutputDirectory output(options.output, options.overwrite);
-  Work work{model, options, reader.video, output.path(), segmenter_options(options, stream, /*live=*/true),
+  Work work{model, options, reader.video, output.path(), segmenter_options(options, selected.stream, /*live=*/true),
             make_places(model, options, rate.masks, std::nullopt), policy == "drop-oldest", /*fragments=*/true, {}, {}};
   work.read = [&](const std::function<bool(Sample)>& take) {
     reader.read(model, options.no_sound, rate.masks, options.shows_frames() ? &packets : nullptr, take);

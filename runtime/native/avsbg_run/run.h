@@ -29,9 +29,6 @@ using Signal = std::function<int()>;
 // The videos among the sources, files and folders, in order, with the directories of their outputs.
 std::vector<Item> find_videos(const std::vector<std::string>& sources, const std::string& output);
 
-// Whether the network runs as a stream, of a bundle that is not open yet.
-bool runs_as_stream(const Options& options, bool live);
-
 // Segments one video; returns its summary. A finished output of the same content, bundle and options is passed over,
 // which `finished_before` then says. Throws Interrupted where a signal came; nothing is kept of the video then.
 Json segment_video(const Selected& selected, const Options& options, const Item& item, const Signal& signal,

@@ -51,6 +51,13 @@ Json entries(const Options& options, const char* kind) {
   return found.is_object() ? found : Json::object();
 }
 
+bool runs_as_stream(const Options& options, bool live) {
+  if (options.verify) return false;
+  if (!options.mode.empty() || !live) return options.mode == "stream";
+  const Json graphs = entries(options, "graphs");
+  return graphs.contains("encode") && graphs.contains("decode");
+}
+
 std::string text_of(const Json& record, const char* name) {
   const Json value = record.is_object() ? record.value(name, Json()) : Json();
   return value.is_string() ? value.get<std::string>() : "";
@@ -123,9 +130,10 @@ std::string list_reasons(const Json& passed_over) {
 
 }  // namespace
 
-Selected open_bundle(const Options& options, bool stream) {
+Selected open_bundle(const Options& options, bool live) {
+  const bool stream = runs_as_stream(options, live);
   if (options.backend.substr(0, options.backend.find(':')) != "auto") {
-    return {open(options, options.backend, stream, false), options.backend, nullptr};
+    return {open(options, options.backend, stream, false), options.backend, stream, nullptr};
   }
   const auto reasons = [](const std::string& backend, const Json& seconds, const Json& passed_over, const std::string& source) {
     return Json{{"backend", backend}, {"seconds", seconds}, {"passed_over", passed_over}, {"source", source}};
@@ -134,7 +142,7 @@ Selected open_bundle(const Options& options, bool stream) {
   if (!options.engine.empty()) {
     const std::string backend = text_of(entries(options, "engines").value(options.engine, Json()), "backend");
     const std::string of_engine = backend.empty() ? "tensorrt" : backend;  // whose error says what engines there are
-    return {open(options, of_engine, stream, false), of_engine,
+    return {open(options, of_engine, stream, false), of_engine, stream,
             reasons(of_engine, seconds, passed_over, "which the engine " + options.engine + " is for")};
   }
   const Asked asked = parse(options.backend);
@@ -147,7 +155,7 @@ Selected open_bundle(const Options& options, bool stream) {
     // The form without our kernel is for where that cannot run.
     if (seconds.contains(name_of(backend) + ":native" + asked.rest)) continue;
     try {
-      Selected opened{open(options, backend, stream, true), backend, nullptr};
+      Selected opened{open(options, backend, stream, true), backend, stream, nullptr};
       if (is_alone) {
         opened.reasons = reasons(backend, seconds, passed_over, "the only one that can run here");
         return opened;
@@ -165,7 +173,7 @@ Selected open_bundle(const Options& options, bool stream) {
   for (const auto& [backend, time] : seconds.items()) {
     if (time.get<double>() < seconds[fastest].get<double>()) fastest = backend;
   }
-  return {open(options, fastest, stream, true), fastest, reasons(fastest, seconds, passed_over, "measured")};
+  return {open(options, fastest, stream, true), fastest, stream, reasons(fastest, seconds, passed_over, "measured")};
 }
 
 std::string describe_selection(const Json& reasons) {

@@ -13,12 +13,13 @@ namespace avsbg_run {
 struct Selected {
   avsbg::Model model;
   std::string backend;  // as a user names it
+  bool stream;          // whether the network runs as a stream, not clip by clip
   Json reasons;         // of `auto`, as in Python's `summary.json`; null where the backend was named
 };
 
-// Opens the bundle. For `auto`, what can be told apart without a measurement is passed over with its reason; the rest is
+// Opens the bundle, as a stream if --mode asks for it, or for a live source if it can be streamed. For `auto`, what can be told apart without a measurement is passed over with its reason; the rest is
 // timed on a clip, unless one alone is left. Throws avsbg::Exception, or for `auto` a MediaError that names all reasons.
-Selected open_bundle(const Options& options, bool stream);
+Selected open_bundle(const Options& options, bool live);
 
 // What `auto` took and passed over, as a sentence.
 std::string describe_selection(const Json& reasons);

@@ -20,7 +20,7 @@ from fixtures import libavsbg
 from fixtures.class_bundle import make_class_bundle
 from fixtures.cli import run_avsbg
 from fixtures.native_run import compare, decode, run, run_python
-from fixtures.odd_videos import burst, damage_packets, remux, write_marked
+from fixtures.odd_videos import burst, damage_packets, remux, serve, write_marked
 from fixtures.videos import real_video, steady, tone, write_video
 from tools.native_runtime import run_once, stripped_sizes
 
@@ -135,6 +135,49 @@ def test_the_rate_may_be_left_to_the_machine(tiny: Bundle, program: Path, tmp_pa
     assert (summary["seconds"], summary["rate"]["asked"]) == (3, "auto")
     assert summary["masks"] > 3 and summary["rate"]["masks"] > 1 and summary["rate"]["seconds_per_mask"] > 0
     assert sorted(path.name for path in (tmp_path / "ours" / "masks").iterdir()) == [f"0000{n}.png" for n in range(3)]
+
+
+def test_frames_decoded_on_hardware_are_those_of_software(
+    tiny: Bundle, program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device is a fake: its frames are the ones used, and each of its errors is told."""
+    flags = subprocess.run(["pkg-config", "--cflags", "libavcodec"], capture_output=True, text=True, check=True).stdout
+    source, library = Path(__file__).with_name("fake_hwaccel.c"), tmp_path / "libfake.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-Wall", "-Werror", source, "-o", library, *flags.split()], check=True)
+    video = write_video(tmp_path / "a.mkv", times=steady(10, 30), sound=tone(3))
+    run(program, tiny.path, video, "-o", tmp_path / "software")
+    log = tmp_path / "frames"
+    monkeypatch.setenv("FAKE_HWACCEL_FRAMES", str(log))
+    monkeypatch.setenv("LD_PRELOAD", str(library))
+    run(program, tiny.path, video, "-o", tmp_path / "hardware", "--hwaccel", "vaapi:1")
+    assert len(log.read_text()) == 60  # of the network's reader and the overlay's
+    summaries = {side: json.loads((tmp_path / side / "summary.json").read_text()) for side in ("software", "hardware")}
+    assert "hwaccel" not in summaries["software"]["settings"]
+    assert summaries["hardware"]["settings"].pop("hwaccel") == "vaapi:1"
+    masks = sorted(path.relative_to(tmp_path / "software") for path in (tmp_path / "software" / "masks").iterdir())
+    for name in [*masks, Path("overlay.mp4")]:
+        assert (tmp_path / "hardware" / name).read_bytes() == (tmp_path / "software" / name).read_bytes()
+    live = ["--hwaccel", "vaapi", "--duration", "2", "--no-sound"]
+    with serve(tmp_path) as address:
+        run(program, tiny.path, f"{address}/a.mkv", "-o", tmp_path / "live", *live)
+    assert len(log.read_text()) > 60 + 20
+    mpeg = write_marked(tmp_path / "b.mkv", seconds=1, codec="mpeg4")
+    for path, kind, message in (
+        (video, "vaapi:99", "the device of vaapi:99 cannot be opened: No such device. Leave out --hwaccel"),
+        (video, "vdpau", "no decoder of vdpau can decode this h264, its profile or its size. Leave out --hwaccel"),
+        (mpeg, "vaapi", "no decoder of vaapi can decode mpeg4, the codec of the video track. Leave out --hwaccel"),
+    ):
+        assert message in run(program, tiny.path, path, "-o", tmp_path / "none", "--hwaccel", kind, expect=1).stderr
+        assert not (tmp_path / "none").exists()
+
+
+def test_no_kind_of_hardware_decodes_in_software_instead(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "a.mkv", times=steady(5, 5), sound=tone(1))
+    arguments = [tiny.path, video, "-o", tmp_path / "out", "--hwaccel"]
+    told = run(program, *arguments, "warp:1", expect=1).stderr
+    assert "has no hardware decoders of the kind 'warp'. It has: " in told
+    for kind in told.split("It has: ")[1].split(". ")[0].split(", "):
+        assert f"{kind}:99 can" in run(program, *arguments, f"{kind}:99", expect=1).stderr  # no machine has that many
 
 
 def test_masks_of_classes_are_those_of_python(program: Path, tmp_path: Path) -> None:

@@ -133,11 +133,20 @@ const AccuracyRecord* Bundle::accuracy(const std::string& name) const {
 }
 
 std::string Bundle::read(const std::string& name) const {
-  const FileRecord& listed = manifest_.files.at(name);
-  std::string content = read_content(file(name), listed.bytes);
-  const std::string found = sha256_of(content);
-  if (found == listed.sha256) return content;
-  throw changed_error(path_, name, "its sha256 is " + found + ", the manifest says " + listed.sha256);
+  std::string content = read_unchecked(name);
+  check(name, content);
+  return content;
+}
+
+std::string Bundle::read_unchecked(const std::string& name) const {
+  return read_content(file(name), manifest_.files.at(name).bytes);
+}
+
+void Bundle::check(const std::string& name, const std::string& content) const {
+  const std::string found = sha256_of(content), &listed = manifest_.files.at(name).sha256;
+  if (found != listed) {
+    throw changed_error(path_, name, "its sha256 is " + found + ", the manifest says " + listed);
+  }
 }
 
 Arrays Bundle::read_vectors(const VectorsRecord& record) const {

@@ -29,6 +29,10 @@ class Bundle {
   // The content of a file that the manifest lists: the bytes that are returned are those whose hash was checked. Throws
   // an Error of AVSBG_ERROR_BUNDLE where it is another.
   std::string read(const std::string& name) const;
+  // The content of such a file, of which only the size was checked, and what holds it against its hash later: for weights,
+  // which are copied while they are hashed.
+  std::string read_unchecked(const std::string& name) const;
+  void check(const std::string& name, const std::string& content) const;
   // The arrays of a file of test vectors, by `inputs.NAME` and `outputs.NAME`, held against the manifest.
   Arrays read_vectors(const VectorsRecord& record) const;
 

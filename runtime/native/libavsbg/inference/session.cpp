@@ -1,6 +1,7 @@
 #include "inference/session.h"
 
 #include <cstring>
+#include <future>
 #include <utility>
 
 #include "error.h"
@@ -167,7 +168,7 @@ void Session::open(const Bundle& bundle, const SessionOptions& options, const En
   const std::vector<std::string> names = engine != nullptr ? std::vector<std::string>() : contract_->external_data;
   const std::string graph_folder = file.substr(0, file.rfind('/') + 1);  // npos + 1 is 0
   std::vector<std::string> contents;
-  for (const std::string& name : names) contents.push_back(bundle.read(name));
+  for (const std::string& name : names) contents.push_back(bundle.read_unchecked(name));
   std::vector<avsbg_file> external;
   for (std::size_t i = 0; i < names.size(); ++i) {
     const bool beside = names[i].rfind(graph_folder, 0) == 0;
@@ -198,7 +199,18 @@ void Session::open(const Bundle& bundle, const SessionOptions& options, const En
   request.input_count = inputs.size();
   request.output_count = outputs.size();
   const auto description = std::make_unique<avsbg_text>(), error = std::make_unique<avsbg_text>();
-  if (table_->open(&request, &session_, description.get(), error.get()) != 0) throw backend_error(error->data);
+  // Weights are numbers that the session copies: they are hashed meanwhile, and nothing runs before that has ended.
+  std::future<void> checked = std::async(std::launch::async, [&] {
+    for (std::size_t i = 0; i < names.size(); ++i) bundle.check(names[i], contents[i]);
+  });
+  const std::int32_t status = table_->open(&request, &session_, description.get(), error.get());
+  try {
+    checked.get();
+  } catch (...) {
+    if (session_ != nullptr) table_->close(session_);
+    throw;
+  }
+  if (status != 0) throw backend_error(error->data);
   description_.update(nlohmann::json::parse(description->data));
   description_["backend"] = backend;
   description_["graph"] = graph_;
