@@ -41,6 +41,8 @@ PACKETS = 400
 MERGED = 64
 # Time that a frame waits for its sound, by the frames' time stamps, until silence takes its place.
 SOUND_PATIENCE = 1
+# Frames, or pieces of sound, that may come before the first one with a time stamp: RTP has none until its clock is known.
+UNTIMED = 250
 # A larger step of the time stamps means that the source was restarted.
 LARGEST_STEP = 60
 
@@ -99,6 +101,7 @@ class LiveReader:
             self._decoders = {track.type: track.codec_context for track in self._tracks}
             self._packets = self._merged(stack)
             self._held: list[Any] = []
+            self._untimed: dict[Any, int] = {}  # left out, by decoder; UNTIMED once one had a time stamp
             first = self._first_frame()
             orientation = orientation_of(first)
             size = orientation.size(first.width, first.height)
@@ -119,17 +122,20 @@ class LiveReader:
             self._held.append(packet)
             for frame in self._decode(self._decoders[packet.stream.type], packet):
                 if packet.stream.type == "video":
-                    # Decoded once more, when the packets are read again.
-                    for decoder in self._decoders.values():
-                        decoder.flush_buffers()
-                    self.counters.damaged = 0
+                    self._rewind()
                     return frame
         # As many frames as there are processors may still be in the decoder.
         if rest := self._drain(self._decoders["video"], self._video):
-            for decoder in self._decoders.values():
-                decoder.flush_buffers()
+            self._rewind()
             return rest[0]
         raise MediaError(f"{self._source.name} ended before its first picture.")
+
+    def _rewind(self) -> None:
+        """Let the packets that were read be decoded once more."""
+        for decoder in self._decoders.values():
+            decoder.flush_buffers()
+        self._untimed.clear()
+        self.counters.damaged = 0
 
     def _merged(self, stack: ExitStack) -> Iterator[Any]:
         """The packets of frames and sound, read at the same time if there are two sources."""
@@ -165,10 +171,17 @@ class LiveReader:
 
     def _decode(self, decoder: Any, packet: Any) -> list[Any]:
         try:
-            return list(decoder.decode(packet))
+            frames = list(decoder.decode(packet))
         except av.FFmpegError:  # a broken packet, or one whose reference was sent before we were there
-            self.counters.damaged += 1
+            if decoder in self._decoders.values():  # the overlay's meets the same ones
+                self.counters.damaged += 1
             return []
+        while frames and frames[0].pts is None and (before := self._untimed.get(decoder, 0)) < UNTIMED:
+            self._untimed[decoder] = before + 1
+            del frames[0]
+        if frames:
+            self._untimed[decoder] = UNTIMED  # one without a time stamp is an error from now on
+        return frames
 
     def _drain(self, decoder: Any, track: Any) -> list[Any]:
         """The frames that a decoder still holds."""

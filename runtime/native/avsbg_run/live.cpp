@@ -16,6 +16,8 @@ constexpr std::size_t kPackets = 400;
 constexpr std::size_t kMerged = 64;
 // The time that a frame waits for its sound, by the frames' time stamps, until silence stands for it.
 const Fraction kSoundPatience(1);
+// Frames, or pieces of sound, that may come before the first one with a time stamp.
+constexpr int kUntimed = 250;
 // A greater step of the time stamps means that the source was restarted, seconds.
 constexpr std::int64_t kLargestStep = 60;
 // Addresses, what each may lead on to, never to a file of this machine, and those that lose nothing if read late.
@@ -57,6 +59,7 @@ class PacketFrames : public FrameSource {
         if (!item->sound.has_time() || item->sound.time() >= video_.start) return item->sound;
       } else {
         decoder_.decode(item ? item->packet.get() : nullptr, frames);  // damage was counted where the samples are made
+        untimed_.apply(frames);
         ended_ = !item;
       }
       ready_.insert(ready_.end(), frames.begin(), frames.end());
@@ -71,6 +74,7 @@ class PacketFrames : public FrameSource {
   const VideoInfo& video_;
   Channel<OverlayItem>& packets_;
   Decoder decoder_;
+  UntimedFilter untimed_;
   std::deque<Decoded> ready_;
   bool ended_ = false;
 };
@@ -181,6 +185,13 @@ class SampleAssembler {
 };
 
 }  // namespace
+
+void UntimedFilter::apply(std::vector<Decoded>& frames) {
+  auto timed = frames.begin();
+  for (; timed != frames.end() && !timed->has_time() && left_out_ < kUntimed; ++timed) ++left_out_;
+  frames.erase(frames.begin(), timed);
+  if (!frames.empty()) left_out_ = kUntimed;
+}
 
 std::optional<LiveSource> parse_live(const std::string& text) {
   std::smatch match;
@@ -347,6 +358,7 @@ std::vector<Decoded> LiveReader::decode(bool is_video, const AVPacket* packet) {
   std::vector<Decoded> frames;
   Decoder& decoder = is_video ? *frame_decoder_ : *sound_decoder_;
   if (decoder.decode(packet, frames) < 0) ++damaged;  // broken, or its reference was sent before we were there
+  (is_video ? untimed_frames_ : untimed_sound_).apply(frames);
   return frames;
 }
 
@@ -372,6 +384,7 @@ void LiveReader::find_first_frame() {
   if (stream->avg_frame_rate.num > 0 && stream->avg_frame_rate.den > 0) video.mean_rate = fraction(stream->avg_frame_rate);
   // Decoded once more, when the packets are read again.
   frame_decoder_->flush();
+  untimed_frames_ = {};
   damaged = 0;
   held_ = std::move(read);
 }

@@ -46,6 +46,15 @@ struct LivePacket {
   bool is_video = true;
 };
 
+// Leaves out what comes before the first frame, or piece of sound, with a time stamp: RTP has none until its clock is known.
+class UntimedFilter {
+ public:
+  void apply(std::vector<Decoded>& frames);
+
+ private:
+  int left_out_ = 0;  // the most there may be once one had a time stamp: one without is an error from then on
+};
+
 // A part of what the overlay is made of: packets of frames, which it decodes itself, since they wait for masks, and decoded sound.
 struct OverlayItem {
   std::shared_ptr<AVPacket> packet;
@@ -82,6 +91,7 @@ class LiveReader {
   std::atomic<bool> closed_{false};
   std::vector<std::unique_ptr<LiveInput>> inputs_;  // the source, and the microphone if it is another
   std::optional<Decoder> frame_decoder_, sound_decoder_;
+  UntimedFilter untimed_frames_, untimed_sound_;
   std::deque<LivePacket> held_;                     // read before the first frame was known
   std::vector<std::optional<LivePacket>> heads_;    // of inputs without a pace of their own, the next packets
   Channel<LivePacket> merged_;                      // of inputs that are read at the same time

@@ -18,6 +18,7 @@ from avsbg.runtime.bundle import Bundle
 from fixtures import libavsbg
 from fixtures.native_run import decode, run, run_python
 from fixtures.odd_videos import remux, serve, write_marked
+from fixtures.rtsp import serve_rtsp
 from fixtures.videos import steady, tone, write_video
 
 pytestmark = pytest.mark.native
@@ -36,6 +37,15 @@ def test_a_video_over_http_gives_the_masks_of_the_file(tiny: Bundle, program: Pa
         np.testing.assert_array_equal(np.asarray(Image.open(ours)), np.asarray(Image.open(theirs)))
     shown = [decode(tmp_path / side / "overlay.mp4")[1] for side in ("live", "file")]
     assert len(shown[0]) == len(shown[1]) == 100
+
+
+def test_rtsp_whose_first_frames_have_no_time_stamps(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    with serve_rtsp() as address:
+        run(program, tiny.path, address, "-o", tmp_path / "out", "--duration", "3")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert (summary["seconds"], summary["dropped_seconds"], summary["video"]["live"]["damaged"]) == (3, 0, 0)
+    assert [np.asarray(Image.open(path)).min() for path in sorted((tmp_path / "out" / "masks").iterdir())] == [255] * 3
+    assert 25 <= len(decode(tmp_path / "out" / "overlay.mp4")[1]) <= 35
 
 
 def test_a_generator_streams_until_it_is_stopped(tiny_stream: Bundle, program: Path, tmp_path: Path) -> None:

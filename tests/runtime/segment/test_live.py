@@ -27,6 +27,7 @@ from avsbg.runtime.media.sources import LiveSource, parse_source
 from avsbg.runtime.segment.pipeline import AHEAD, Options
 from avsbg.runtime.segment.run import segment_live, segment_video
 from avsbg.runtime.segment.segmenter import ClipSegmenter, InterleavedSegmenter
+from fixtures.rtsp import serve_rtsp
 from fixtures.videos import steady, tone, write_video
 
 WHITE = "color=white:size=64x48:rate=10"
@@ -299,6 +300,38 @@ def test_http(tiny: Bundle, tmp_path: Path, serve: Callable[[Path], str]) -> Non
     with create("onnxruntime", tiny) as backend:
         segment_video(ClipSegmenter(backend), path, tmp_path / "file", Options(masks="none"))
     assert sounding(tmp_path / "live") == sounding(tmp_path / "file") == [True] * 3 + [False] * 4
+
+
+def test_rtsp_whose_first_frames_have_no_time_stamps(tiny: Bundle, tmp_path: Path) -> None:
+    """A server tells its clock a moment after the first packets of picture and sound."""
+    with serve_rtsp() as address:
+        summary, failure = run(tiny, address, tmp_path / "out", Options(), duration=3)
+    assert (failure, summary["seconds"], summary["dropped_seconds"]) == (None, 3, 0)
+    assert summary["video"]["live"]["damaged"] == 0
+    assert sounding(tmp_path / "out") == [True] * 3
+    with av.open(str(tmp_path / "out" / "overlay.mp4")) as overlay:
+        assert 25 <= sum(1 for _ in overlay.decode(video=0)) <= 35
+
+
+@pytest.mark.parametrize("untimed", [3, 2000])
+def test_a_source_without_time_stamps_is_an_error_and_one_that_has_them_later_is_not(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, untimed: int
+) -> None:
+    def forget(reader: live.LiveReader, *arguments: Any) -> Iterator[Any]:
+        for number, packet in enumerate(original(reader, *arguments)):
+            if number < untimed:
+                packet.pts = packet.dts = None
+            yield packet
+
+    original = live.LiveReader._demux
+    monkeypatch.setattr(live.LiveReader, "_demux", forget)
+    if untimed == 2000:
+        with pytest.raises(MediaError, match="has no time stamps"):
+            run(tiny, BOTH, tmp_path / "out", duration=2)
+        assert not (tmp_path / "out").exists()
+    else:
+        summary, failure = run(tiny, BOTH, tmp_path / "out", duration=2)
+        assert failure is None and summary["seconds"] == 2
 
 
 def test_a_playlist_from_the_network_does_not_reach_files(
