@@ -41,7 +41,7 @@ PACKETS = 400
 MERGED = 64
 # Time that a frame waits for its sound, by the frames' time stamps, until silence takes its place.
 SOUND_PATIENCE = 1
-# Frames, or pieces of sound, that may come before the first one with a time stamp: RTP has none until its clock is known.
+# Frames, or pieces of sound, before the first one with a time stamp: RTP has none until its clock is known.
 UNTIMED = 250
 # A larger step of the time stamps means that the source was restarted.
 LARGEST_STEP = 60
