@@ -27,6 +27,13 @@ def package(  # noqa: PLR0917  (each is an option by name)
             help="Precision of the engine that the device builds: fp16 by default. May be repeated, the default first.",
         ),
     ] = None,
+    rest: Annotated[
+        str | None,
+        Option(
+            help="For int8 and fp8: the type of everything that is not quantized, fp16 (for a Jetson Orin) or fp32 "
+            "(the default, as of `avsbg build`).",
+        ),
+    ] = None,
     wheels: Annotated[
         Path | None,
         Option(metavar="DIR", help="A folder with the target's Python packages, so that the device needs no network."),
@@ -56,7 +63,7 @@ def package(  # noqa: PLR0917  (each is an option by name)
     if output.exists() and not overwrite:
         raise PackageError(f"{output} exists already.", "Choose another path, or replace it with --overwrite.")
     precisions = tuple(precision or ("fp16",))
-    request = PackageRequest(target, runtime, precisions, wheel, wheels, libraries, native, video)
+    request = PackageRequest(target, runtime, precisions, wheel, wheels, libraries, native, video, rest)
     with plain_console(stderr=True).status("packing") as status:
         facts = make_package(Bundle.open(bundle), request, output, status.update)
     console = plain_console()

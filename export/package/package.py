@@ -16,7 +16,8 @@ from avsbg.export.package.libraries import PLUGIN, collect_libraries, collect_na
 from avsbg.export.package.targets import DEVICE_FILES, PackageError, Target, find_target
 from avsbg.export.package.wheels import build_own_wheel, choose_wheels, read_pins
 from avsbg.runtime.bundle import Bundle, sha256
-from avsbg.runtime.bundle.precision import PRECISIONS
+from avsbg.runtime.bundle.precision import PRECISIONS, validate_rest
+from avsbg.runtime.bundle.record_types import Precision
 from avsbg.runtime.bundle.writer import copy_bundle
 
 Runtime = Literal["python", "native", "both"]
@@ -37,6 +38,7 @@ class PackageRequest:
         libraries: a folder of compiled native libraries; None packs their sources.
         native: the prefix that the C++ runtime was installed to.
         video: what the benchmark decodes where it starts from a video.
+        rest: the type of what int8 and fp8 engines do not quantise, fp16 or fp32; None for fp32, as of `avsbg build`.
     """
 
     target: str
@@ -47,6 +49,7 @@ class PackageRequest:
     libraries: Path | None = None
     native: Path | None = None
     video: Path | None = None
+    rest: Precision | None = None
 
 
 @dataclass
@@ -63,15 +66,15 @@ def make_package(
     """Write a device package of `bundle` to `output`, and return what its PACKAGE.json says.
 
     Raises:
-        PackageError: the target, the runtime or a precision is unknown, a part does not fit the target, or `output`
-            has another ending than .tar.zst.
+        PackageError: the target, the runtime, a precision or the rest is unknown, a part does not fit the target, or
+            `output` has another ending than .tar.zst.
     """
     target = find_target(request.target)
     if request.runtime not in get_args(Runtime):
         raise PackageError(f"there is no runtime {request.runtime!r}.", f"There are: {', '.join(get_args(Runtime))}.")
     if not output.name.endswith(".tar.zst"):
         raise PackageError(f"{output} does not end in .tar.zst, which a device package is.")
-    graphs = choose_graphs(bundle, request.precisions)
+    graphs = choose_graphs(bundle, request.precisions, request.rest)
     with tempfile.TemporaryDirectory(prefix="avsbg-package-") as temporary:
         folder = Path(temporary)
         contents = _Contents()
@@ -98,21 +101,36 @@ def make_package(
     return {**facts, "folder": name}
 
 
-def choose_graphs(bundle: Bundle, precisions: tuple[str, ...]) -> list[str]:
+def choose_graphs(bundle: Bundle, precisions: tuple[str, ...], rest: Precision | None = None) -> list[str]:
     """The graphs that a device needs to build engines of these precisions and to verify them.
 
-    Those in fp32, from which fp16, bf16 and tf32 engines are built, and those in the precisions themselves. A
-    `PackageError` for an unknown precision, or a quantised one that the bundle has no graph of.
+    Those in fp32, from which fp16, bf16 and tf32 engines are built, and those in the precisions themselves, with every
+    rest. A `PackageError` for an unknown precision, a rest that none of them has, or a quantised precision without the
+    graph or the calibration that its engine is built from.
     """
     for precision in precisions:
         if precision not in PRECISIONS:
             raise PackageError(f"there is no precision {precision!r}.", f"There are: {', '.join(PRECISIONS)}.")
-        made = any(graph.precision == precision for graph in bundle.manifest.graphs.values())
-        if PRECISIONS[precision].quantization is not None and not made:
-            hint = f"avsbg quantize {bundle.path} --precision {precision} --calibrate VIDEOS"
-            raise PackageError(f"{bundle.path} has no graph in {precision}, which needs calibration.", hint)
+    # Of several precisions, the rest is of those that have one.
+    quantized = _quantized(precisions)
+    for precision in quantized or precisions[:1]:
+        if problem := validate_rest(precision, rest):
+            raise PackageError(problem, "Leave --rest out, or add --precision int8.")
+    graphs = bundle.manifest.graphs
+    for precision in quantized:
+        # With a rest of fp16, the device makes the graph from the calibration, as `avsbg build` does anywhere.
+        of_fp32 = any(graph.precision == precision and graph.rest is None for graph in graphs.values())
+        if precision not in bundle.manifest.quantisations or (rest in (None, "fp32") and not of_fp32):
+            raise PackageError(
+                f"{bundle.path} has no graph in {precision}, which needs calibration.",
+                f"avsbg quantize {bundle.path} --precision {precision} --calibrate VIDEOS",
+            )
     kept = {"fp32", *precisions}
-    return [name for name, graph in bundle.manifest.graphs.items() if graph.precision in kept]
+    return [name for name, graph in graphs.items() if graph.precision in kept]
+
+
+def _quantized(precisions: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for name in precisions if PRECISIONS[name].quantization is not None)
 
 
 def _add_opened_libraries(contents: _Contents, libraries: Mapping[str, Path]) -> None:
@@ -156,6 +174,8 @@ def _add_scripts(contents: _Contents, request: PackageRequest, target: Target, b
         "RUNTIME": request.runtime,
         "PRECISIONS": " ".join(request.precisions),
         "PRECISION": request.precisions[0],
+        "QUANTIZED": " ".join(_quantized(request.precisions)),  # of the precisions, those that have a rest
+        "REST": request.rest or "fp32",
         "SCOPE": "model" if in_memory else "end-to-end",  # of `avsbg bench`
     }
     lines = "".join(f"{name}='{value}'\n" for name, value in settings.items())
@@ -168,18 +188,20 @@ def _add_scripts(contents: _Contents, request: PackageRequest, target: Target, b
             raise PackageError(f"{request.video} is not a file.", "Give the video that the benchmark decodes.")
         contents.files[f"benchmark{request.video.suffix}"] = request.video
     if target.base_image is not None:
-        (folder / "Dockerfile").write_text(container_file(target, request.precisions[0]), encoding="utf-8")
+        first = request.precisions[0]
+        rest = request.rest if _quantized((first,)) else None
+        (folder / "Dockerfile").write_text(container_file(target, first, rest), encoding="utf-8")
         contents.files["Dockerfile"] = folder / "Dockerfile"
 
 
-def container_file(target: Target, precision: str) -> str:
+def container_file(target: Target, precision: str, rest: str | None = None) -> str:
     """The container file for a Jetson: the base image by a digest that its builder fills in, and this package."""
     text = (DEVICE_FILES / "Dockerfile").read_text(encoding="utf-8")
     values = {
         "BASE_IMAGE": str(target.base_image),
         "BASE_DIGEST": DIGEST,
         "JETSON_LINUX": str(target.jetson_linux),
-        "PRECISION": precision,
+        "PRECISION": f"{precision} --rest {rest}" if rest else precision,
         "CAPABILITIES": ";".join(map(str, target.capabilities)),
     }
     for name, value in values.items():
@@ -195,6 +217,7 @@ def _describe(contents: _Contents, request: PackageRequest, target: Target, bund
         "architecture": target.architecture,
         "runtime": request.runtime,
         "precisions": list(request.precisions),
+        "rest": request.rest or "fp32",
         "brought_by_the_system": target.system,
         "bundle": {
             "name": bundle.manifest.name,

@@ -7,6 +7,8 @@
 #   --backend NAME     tensorrt, or onnxruntime, which needs no GPU and builds no engine (default: tensorrt, but
 #                      onnxruntime where the package has the C++ runtime alone)
 #   --precision NAME   of the engine; one that the package was made for (default: the first of these)
+#   --rest NAME        of an int8 or fp8 engine, the type of what is not quantized: fp16, the faster one on a Jetson Orin,
+#                      or fp32 (default: what the package was made with)
 #   --implementation NAME  of the correlation: plugin (our kernels, the default) or plain (standard operators)
 #   --power-mode N     set this power mode of a Jetson first, as `nvpmodel -m N` does; 0 is MAXN on most modules
 #   --fast-clocks      fix a Jetson's clocks at their highest for the benchmark, and restore them after it
@@ -27,11 +29,11 @@ fail() {
   exit 1
 }
 
-prefix=/opt/avsbg backend='' precision='' implementation=plugin samples=30
+prefix=/opt/avsbg backend='' precision='' rest='' implementation=plugin samples=30
 power_mode='' fast_clocks=false online=false source='' engine=true video=''
 while (($#)); do
   case $1 in
-    --prefix | --backend | --precision | --implementation | --power-mode | --source | --samples | --video)
+    --prefix | --backend | --precision | --rest | --implementation | --power-mode | --source | --samples | --video)
       (($# > 1)) || fail "$1 needs a value." "./install.sh --help lists the options."
       name=${1#--} && printf -v "${name//-/_}" %s "$2" && shift 2 ;;
     --fast-clocks) fast_clocks=true && shift ;;
@@ -46,7 +48,7 @@ done
 (cd "$here" && sha256sum --check --quiet SHA256SUMS) || fail "a file of the package is damaged." "Unpack or copy it again."
 # shellcheck source=/dev/null
 . "$here/settings.env"
-for name in TARGET ARCHITECTURE PYTHON_VERSION RUNTIME PRECISIONS PRECISION SCOPE; do
+for name in TARGET ARCHITECTURE PYTHON_VERSION RUNTIME PRECISIONS PRECISION REST SCOPE; do
   [[ -n ${!name:-} ]] || fail "settings.env does not say $name."
 done
 # shellcheck disable=SC2153  # of settings.env
@@ -62,6 +64,13 @@ done
 [[ -z $power_mode || $power_mode =~ ^[0-9]+$ ]] || fail "--power-mode is a number, not $power_mode." "nvpmodel -p lists them."
 [[ " $PRECISIONS " == *" $precision "* ]] ||
   fail "this package was not made for $precision, but for $PRECISIONS." "Make one: avsbg package ... --precision $precision"
+if [[ " $QUANTIZED " == *" $precision "* ]]; then
+  rest=${rest:-$REST}
+  [[ $rest == fp16 || $rest == fp32 ]] || fail "--rest $rest cannot be built." "fp16 or fp32."
+else
+  [[ -z $rest ]] || fail "--rest $rest cannot be combined with --precision $precision, which quantizes nothing." \
+    "Leave it out, or take one that does: ${QUANTIZED:-avsbg package ... --precision int8}"
+fi
 [[ $RUNTIME != native || $backend != tensorrt ]] ||
   fail "the package has the C++ runtime alone, which builds no TensorRT engines." \
     "Take --backend onnxruntime, or a package made with --runtime both."
@@ -196,8 +205,9 @@ else
   spec=onnxruntime
   if [[ $backend == tensorrt ]]; then
     step "Engine"
-    run "$avsbg" build "$prefix/bundle" --backend tensorrt --precision "$precision" --implementation "$implementation"
-    spec=tensorrt:$implementation:$precision
+    run "$avsbg" build "$prefix/bundle" --backend tensorrt --precision "$precision" ${rest:+--rest "$rest"} \
+      --implementation "$implementation"
+    spec=tensorrt:$implementation:${rest:+rest-$rest:}$precision
   fi
   step "Verification"
   run "$avsbg" verify "$prefix/bundle" --backend "$spec"

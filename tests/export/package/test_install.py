@@ -176,13 +176,12 @@ def native_prefix(folder: Path) -> Path:
 
 
 @pytest.fixture
-def jetson(root: CleanRoot, tiny: Bundle, some_wheel: Path, tmp_path: Path) -> CleanRoot:
+def jetson(root: CleanRoot, calibrated: Bundle, some_wheel: Path, tmp_path: Path) -> CleanRoot:
     """A Jetson in whose /tmp/package an unpacked package for JetPack 6 lies."""
     add_jetson(root)
     root.add_stub("avsbg")
-    make_package(
-        tiny, PackageRequest("jetpack6", precisions=("fp16", "bf16"), wheel=some_wheel), tmp_path / "p.tar.zst"
-    )
+    request = PackageRequest("jetpack6", precisions=("fp16", "int8"), wheel=some_wheel, rest="fp16")
+    make_package(calibrated, request, tmp_path / "p.tar.zst")
     unpack(tmp_path / "p.tar.zst", root).rename(root.path / "tmp/package")
     return root
 
@@ -190,7 +189,7 @@ def jetson(root: CleanRoot, tiny: Bundle, some_wheel: Path, tmp_path: Path) -> C
 def test_a_jetson_builds_the_plugin_and_measures_in_the_stated_power_mode(jetson: CleanRoot) -> None:
     (jetson.path / "tmp/v.mp4").touch()
     environment = {"AVSBG_CUDA_ARCHITECTURES": "87"}
-    options = ["--power-mode", 0, "--fast-clocks", "--video", "/tmp/v.mp4", "--precision", "bf16"]
+    options = ["--power-mode", 0, "--fast-clocks", "--video", "/tmp/v.mp4", "--precision", "int8"]
     done = jetson.run(["/tmp/package/install.sh", *options], **environment)
     assert done.returncode == 0, done.stdout + done.stderr
     calls = [call for call in jetson.calls() if not call.startswith(("nvcc", "g++", "uname"))]
@@ -198,8 +197,8 @@ def test_a_jetson_builds_the_plugin_and_measures_in_the_stated_power_mode(jetson
         *("python3.10 -c import sys", "nvpmodel -m 0", "nvpmodel -q", "nvpmodel -q", "python3.10 -m venv"),
         *("python3.10 -m pip install", "python3.10 -m pip install", "cmake -S . -B build/device", "cmake --build"),
         *("ctest --test-dir", "cmake --install", "python3.10 -c from avsbg", "avsbg doctor"),
-        "avsbg build /opt/avsbg/bundle --backend tensorrt --precision bf16 --implementation plugin",
-        "avsbg verify /opt/avsbg/bundle --backend tensorrt:plugin:bf16",
+        "avsbg build /opt/avsbg/bundle --backend tensorrt --precision int8 --rest fp16 --implementation plugin",
+        "avsbg verify /opt/avsbg/bundle --backend tensorrt:plugin:rest-fp16:int8",
         *("jetson_clocks --store", "jetson_clocks", "jetson_clocks --show", "avsbg bench run /opt/avsbg/bundle"),
         "jetson_clocks --restore /opt/avsbg/clocks.conf",
     ]
@@ -255,6 +254,8 @@ def test_a_step_that_fails_ends_the_installation_and_gives_the_clocks_back(jetso
     )
     assert done.returncode == 1 and "failed; the report so far: /opt/avsbg/report.txt" in done.stderr
     assert jetson.calls()[-1] == "jetson_clocks --restore /opt/avsbg/clocks.conf"
+    # The package's rest is of its int8 engines alone.
+    assert "avsbg build /opt/avsbg/bundle --backend tensorrt --precision fp16 --implementation plugin" in jetson.calls()
     assert (jetson.path / "opt/avsbg/report.txt").read_text().endswith("no memory\n")
 
 
@@ -265,7 +266,9 @@ def test_what_does_not_fit_the_machine_is_refused_before_anything_is_changed(jet
         return done.stderr
 
     assert "there is no option --fast" in refuse("--fast")
-    assert "not made for int8, but for fp16 bf16" in refuse("--precision", "int8")
+    assert "not made for fp8, but for fp16 int8" in refuse("--precision", "fp8")
+    assert "--rest fp32 cannot be combined with --precision fp16" in refuse("--rest", "fp32")
+    assert "--rest bf16 cannot be built" in refuse("--precision", "int8", "--rest", "bf16")
     assert "--source cannot hold spaces" in refuse("--source", 'rtsp://a" b')
     for prefix in ("/opt/a b", "/opt/a%h", "/opt/a;b", "/opt/new/..", "/opt/./new", "/opt/é"):
         assert "letters, digits and . _ / + - only" in refuse("--prefix", prefix)

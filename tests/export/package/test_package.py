@@ -89,6 +89,9 @@ def test_the_wheel_of_avsbg_is_the_same_byte_for_byte(own_wheel: Path, tmp_path:
         ({"target": "jetpack5"}, "'jetpack5'", "jetpack6, jetpack7, x86_64-cuda13"),
         ({"precisions": ("fp17",)}, "'fp17'", "fp16"),
         ({"precisions": ("int8",)}, "no graph in int8", "avsbg quantize"),
+        ({"precisions": ("int8",), "rest": "fp16"}, "no graph in int8", "avsbg quantize"),
+        ({"rest": "fp16"}, "--rest fp16 cannot be combined with --precision fp16", "--precision int8"),
+        ({"precisions": ("fp16", "int8"), "rest": "bf16"}, "--rest bf16 cannot be combined with --precision int8", ""),
         ({"runtime": "native"}, "--native DIR", "cmake --install"),
         ({"wheel": Path("/nowhere.whl")}, "/nowhere.whl is not a file", "--wheel"),
         ({"wheels": Path("/nowhere")}, "/nowhere is not a folder", "pip download"),
@@ -104,6 +107,22 @@ def test_what_cannot_be_packed_is_an_error_that_says_what_to_do(
         make_package(tiny, request, tmp_path / "tiny.tar.zst")
     assert message in raised.value.message and hint in str(raised.value.hint)
     assert not (tmp_path / "tiny.tar.zst").exists()
+
+
+def test_a_rest_of_fp16_needs_the_calibration_and_one_of_fp32_the_graph(
+    calibrated: Bundle, some_wheel: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "tiny.tar.zst"
+    command = ["package", calibrated.path, "--target", "jetpack6", "--wheel", some_wheel, "--precision", "int8"]
+    refused = run_avsbg(*command, "-o", output)
+    assert refused.code == 1 and "has no graph in int8" in refused.paragraph
+    done = run_avsbg(*command, "--rest", "fp16", "-o", output)
+    assert done.code == 0, done.output
+    found = members(output)
+    assert "REST='fp16'\n" in found["settings.env"][1].decode()
+    assert "--precision int8 --rest fp16\n" in found["Dockerfile"][1].decode()
+    assert json.loads(found["PACKAGE.json"][1])["rest"] == "fp16"
+    assert "int8" in json.loads(found["bundle/manifest.json"][1])["quantisations"]
 
 
 def test_another_ending_is_refused(tiny: Bundle, tmp_path: Path) -> None:
