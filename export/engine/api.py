@@ -5,6 +5,7 @@ Everything else of the build is one code, since the Python interface is the same
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 from avsbg.atomic import atomic_file
 from avsbg.export.engine.request import BuildError, EngineRequest
 from avsbg.runtime.backends.tensorrt.engine import import_runtime
+from avsbg.runtime.backends.tensorrt.logger import message_log
+from avsbg.runtime.backends.tensorrt.objects import create_object
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle.engine_record import DeviceRecord
 from avsbg.runtime.bundle.precision import PRECISIONS
@@ -49,6 +52,12 @@ def validate_builder_options(request: EngineRequest) -> None:
             raise BuildError(
                 "--compute-capability has no effect with --backend tensorrt, which builds for the GPU that it runs on.",
                 "Build on the device, or use --backend tensorrt-rtx.",
+            )
+        # It is written after a build that may take minutes.
+        if request.timing_cache is not None and not request.timing_cache.absolute().parent.is_dir():
+            raise BuildError(
+                f"--timing-cache {request.timing_cache}: there is no folder {request.timing_cache.parent}.",
+                "Make it first.",
             )
         return
     if request.version_compatible:
@@ -139,16 +148,29 @@ def configure(api: TensorRT, config: Any, request: EngineRequest, device: Device
     if api.backend == "tensorrt-rtx":
         config.num_compute_capabilities = len(device.compute_capabilities)
         for index, number in enumerate(device.compute_capabilities):
-            config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), index)
+            if not config.set_compute_capability(getattr(trt.ComputeCapability, f"SM{number}"), index):
+                raise BuildError(f"TensorRT for RTX {api.version} refuses the compute capability {number / 10:.1f}.")
     if request.timing_cache is not None:
-        content = request.timing_cache.read_bytes() if request.timing_cache.exists() else b""
-        if not config.set_timing_cache(config.create_timing_cache(content), ignore_mismatch=False):
-            raise BuildError(
-                f"the timing cache {request.timing_cache} was made on another device or by another TensorRT.",
-                "Delete it, or name another file.",
-            )
+        _take_timing_cache(trt, config, request.timing_cache)
         options["timing_cache"] = True
     return options
+
+
+def _take_timing_cache(trt: Any, config: Any, path: Path) -> None:
+    """Read a timing cache; it is a BuildError where TensorRT would take an empty one, and write it there afterwards."""
+    try:
+        content = path.read_bytes() if path.exists() else b""
+    except OSError as error:
+        raise BuildError(f"the timing cache {path} cannot be read: {error.strerror}.", "Name another file.") from error
+    log, hint = message_log(trt), "Delete it, or name another file."
+    with log.collect() as messages:
+        cache = create_object(log, "a timing cache", lambda: config.create_timing_cache(content))
+    # "Failed to deserialize timing cache. Returning an empty timing cache." is a warning.
+    said = [message.text for message in messages if message.level >= logging.WARNING and "cache" in message.text]
+    if content and said:
+        raise BuildError(f"{path} is no timing cache that this TensorRT can read: {said[-1]}", hint)
+    if not config.set_timing_cache(cache, ignore_mismatch=False):
+        raise BuildError(f"the timing cache {path} was made on another device or by another TensorRT.", hint)
 
 
 def _set_flag(config: Any, flag: Any, wanted: bool) -> bool:
@@ -160,5 +182,10 @@ def _set_flag(config: Any, flag: Any, wanted: bool) -> bool:
 
 def save_timing_cache(config: Any, path: Path) -> None:
     """Write what the builder measured."""
-    with atomic_file(path) as temporary:
-        temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+    try:
+        with atomic_file(path) as temporary:
+            temporary.write_bytes(bytes(config.get_timing_cache().serialize()))
+    except OSError as error:
+        raise BuildError(
+            f"the timing cache {path} cannot be written: {error.strerror}.", "Name another file."
+        ) from error

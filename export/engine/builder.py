@@ -28,7 +28,8 @@ from avsbg.runtime.backends.tensorrt.engine import (
     load_plugin,
     make_runtime,
 )
-from avsbg.runtime.backends.tensorrt.logger import Message, message_log
+from avsbg.runtime.backends.tensorrt.logger import Message, describe_errors, message_log
+from avsbg.runtime.backends.tensorrt.objects import create_object
 from avsbg.runtime.bundle.engine_record import DeviceRecord, MemoryRecord, ProfileRecord
 from avsbg.runtime.bundle.manifest import GraphRecord
 from avsbg.runtime.bundle.record_types import validate_shape
@@ -86,20 +87,21 @@ def build_engine(
     With a plugin, the file holds no model-local functions (`write_plugin_graph`).
 
     Raises ParseError; NativeLibraryError if the plugin cannot be used; BuildError, also where TensorRT tells too little
-    about what it built; and KeyboardInterrupt after the build was stopped in an orderly way.
+    about what it built; BackendError where it makes none of the objects that it builds with, as where CUDA cannot
+    start; and KeyboardInterrupt after the build was stopped in an orderly way.
     """
     trt = api.module
     log = message_log(trt)
-    builder = trt.Builder(log)
+    builder = create_object(log, "a builder", lambda: trt.Builder(log))
     if plugin is not None:
-        load_plugin(builder.get_plugin_registry(), plugin)
-    network = builder.create_network(api.network_flags())
+        load_plugin(create_object(log, "a registry of plugins", builder.get_plugin_registry), plugin)
+    network = create_object(log, "a network", lambda: builder.create_network(api.network_flags()))
     parse_onnx(trt, network, onnx_file)
     if plugin is not None:
         _check_plugin_layers(trt, network, onnx_file)
-    config = builder.create_builder_config()
+    config = create_object(log, "a configuration", builder.create_builder_config)
     options = configure(api, config, request, device)
-    profile = builder.create_optimization_profile()
+    profile = create_object(log, "an optimisation profile", builder.create_optimization_profile)
     shapes = make_profile(graph, request.clips)
     for name, record in shapes.items():
         profile.set_shape(name, record.smallest, record.optimal, record.largest)
@@ -139,8 +141,9 @@ _TURING_HINT = (
 
 def parse_onnx(trt: Any, network: Any, path: Path) -> None:
     """Parse an ONNX file into an empty network, whose builder logs to `message_log(trt)`, or raise ParseError."""
-    parser = trt.OnnxParser(network, message_log(trt))
-    with message_log(trt).collect() as messages:
+    log = message_log(trt)
+    parser = create_object(log, "a parser", lambda: trt.OnnxParser(network, log))
+    with log.collect() as messages:
         if parser.parse_from_file(str(path)):
             return
     errors = [parser.get_error(index) for index in range(parser.num_errors)]
@@ -148,15 +151,15 @@ def parse_onnx(trt: Any, network: Any, path: Path) -> None:
     causes = _of_plugin(messages) or [
         f"node {error.node_name()!r} ({error.node_operator()}): {error.desc()}" for error in errors
     ]
+    causes = causes or [describe_errors(messages)]
     missing = [one for one in errors if one.node_operator() in PLUGIN_OPERATORS and "Plugin not found" in one.desc()]
     hint = None
     if missing:
-        asked = next(message.text for message in messages if message.text.startswith(_CHECKING))
+        asked = [message.text.removeprefix(_CHECKING) for message in messages if message.text.startswith(_CHECKING)]
         hint = (
             f"Load the plugin library before parsing (avsbg.runtime.backends.tensorrt.engine.load_plugin); it provides "
-            f"plugin_version {PLUGIN_VERSION!r} in plugin_namespace {PLUGIN_NAMESPACE!r}. The node asked for "
-            f"{asked.removeprefix(_CHECKING)}."
-        )
+            f"plugin_version {PLUGIN_VERSION!r} in plugin_namespace {PLUGIN_NAMESPACE!r}."
+        ) + "".join(f" The node asked for {one}." for one in asked[:1])
     more = f" (and {len(causes) - 1} more)" if len(causes) > 1 else ""
     raise ParseError(f"TensorRT cannot parse {path}: {causes[0]}{more}", hint)
 
@@ -218,15 +221,19 @@ def _interruptible(monitor: Any) -> Iterator[None]:
 
 
 def _inspect(trt: Any, runtime: Any, plan: bytes, shapes: dict[str, ProfileRecord]) -> str:
-    engine = runtime.deserialize_cuda_engine(plan)
-    context = None if engine is None else engine.create_execution_context()
-    if engine is None or context is None:
-        raise BuildError("the engine that was just built cannot be deserialised, so its precision cannot be read back.")
+    log = message_log(trt)
+
+    def create(what: str, method: Callable[[], Any]) -> Any:
+        what = f"{what} of the plan that was just built, so its precision cannot be read back"
+        return create_object(log, what, method, error=BuildError)
+
+    engine = create("an engine", lambda: runtime.deserialize_cuda_engine(plan))
+    context = create("an execution context", engine.create_execution_context)
     # Without a context whose input shapes are set, the inspector shows no types of tensors with a dynamic dimension
     # (IEngineInspector::setExecutionContext).
     for name, record in shapes.items():
         context.set_input_shape(name, record.optimal)
-    inspector = engine.create_engine_inspector()
+    inspector = create("an inspector", engine.create_engine_inspector)
     inspector.execution_context = context
     return str(inspector.get_engine_information(trt.LayerInformationFormat.JSON))
 

@@ -66,9 +66,12 @@ def layers_from_log(messages: Iterable[str]) -> list[Layer]:
 
 def layers_from_inspector(information: str) -> list[Layer]:
     """The layers with details in an engine inspector's JSON (`LayerInformationFormat`); a BuildError without any."""
-    document = json.loads(information)
+    try:
+        document = json.loads(information)
+    except ValueError as error:
+        raise BuildError(f"the engine inspector answers with what is no JSON: {information[:200]!r}.") from error
     layers = []
-    for entry in document.get("Layers", []):
+    for entry in document.get("Layers", []) if isinstance(document, dict) else []:
         if not isinstance(entry, dict):
             raise BuildError("the engine was built without detailed profiling verbosity, and shows only layers' names.")
         inputs, constants, outputs = (_inspector_tensors(entry.get(key, [])) for key in _TENSORS)

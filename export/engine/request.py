@@ -18,6 +18,8 @@ BACKENDS: tuple[Backend, ...] = get_args(Backend)
 OPERATORS = (OperatorImplementation.PLUGIN, OperatorImplementation.PLAIN)
 # More branches at once than any of the networks has.
 MOST_AUX_STREAMS = 64
+# A terabyte: more memory than any GPU has, and few enough bytes for TensorRT's numbers.
+MOST_WORKSPACE_MB = 2**20
 
 
 class BuildError(AvsbgError):
@@ -60,8 +62,8 @@ class EngineRequest:
             raise BuildError(
                 f"--batch-range {smallest} {optimal} {largest} is no range.", "Give 1 <= MIN <= OPT <= MAX, e.g. 1 1 4."
             )
-        if self.workspace_mb is not None and self.workspace_mb < 1:
-            raise BuildError(f"--workspace must be at least 1 MB, not {self.workspace_mb}.")
+        if self.workspace_mb is not None and not 1 <= self.workspace_mb <= MOST_WORKSPACE_MB:
+            raise BuildError(f"--workspace must lie between 1 and {MOST_WORKSPACE_MB} MB, not {self.workspace_mb}.")
         if self.aux_streams is not None and not 0 <= self.aux_streams <= MOST_AUX_STREAMS:
             raise BuildError(f"--aux-streams must lie between 0 and {MOST_AUX_STREAMS}, not {self.aux_streams}.")
         if repeated := len(self.compute_capabilities) - len(set(self.compute_capabilities)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avsbg.runtime.backends.base import Inputs, Results
-from avsbg.runtime.backends.tensorrt.logger import message_log
+from avsbg.runtime.backends.tensorrt.logger import describe_errors, message_log
 from avsbg.runtime.backends.tensorrt.memory import BufferPool, GpuTensor
+from avsbg.runtime.backends.tensorrt.objects import create_object
 from avsbg.runtime.backends.tensorrt.shapes import EngineTensor, Shape, choose_profile
 from avsbg.runtime.device.cuda import CudaError, Device, HostBuffer, Memory
 from avsbg.runtime.errors import BackendError
@@ -80,11 +80,9 @@ class ExecutionContext:
         self._context: Any = None
         self._stream = device.create_stream()
         try:
-            with message_log(trt).collect() as messages:
-                self._context = engine.create_execution_context()
-            if self._context is None:
-                hint = "Usually the GPU's memory is short: build with a smaller --batch-range, or close other programs."
-                raise BackendError(f"TensorRT cannot make an execution context: {_reasons(messages)}.", hint)
+            hint = "Usually the GPU's memory is short: build with a smaller --batch-range, or close other programs."
+            create = engine.create_execution_context
+            self._context = create_object(message_log(trt), "an execution context", create, hint=hint)
             for name, shape in largest.items():
                 nbytes = self._nbytes(name, shape)
                 self._memory[name] = device.allocate(nbytes)
@@ -226,7 +224,9 @@ class ExecutionContext:
         with message_log(self._trt).collect() as messages:
             enqueued = self._call("execute_async_v3", self._stream.handle)
         if not enqueued:
-            raise CudaError(f"TensorRT cannot enqueue the step: {_reasons(messages)}", sticky=self._device.broken())
+            raise CudaError(
+                f"TensorRT cannot enqueue the step: {describe_errors(messages)}", sticky=self._device.broken()
+            )
         for name in step.outputs:
             shape = tuple(self._call("get_tensor_shape", name))
             self._device.copy_out(self._host[name], self._memory[name], self._nbytes(name, shape), self._stream)
@@ -249,8 +249,3 @@ class ExecutionContext:
         if self._graph is not None:
             graph, self._graph = self._graph, None
             self._device.destroy_graph(graph)
-
-
-def _reasons(messages: list[Any]) -> str:
-    errors = [message.text for message in messages if message.level >= logging.ERROR]
-    return "; ".join(errors[:2]) or "it gives no reason"

@@ -15,7 +15,8 @@ from typing import Any
 
 from avsbg.atomic import atomic_file
 from avsbg.native_library import NativeLibraryError, native_library
-from avsbg.runtime.backends.tensorrt.logger import message_log
+from avsbg.runtime.backends.tensorrt.logger import describe_errors, message_log
+from avsbg.runtime.backends.tensorrt.objects import create_object
 from avsbg.runtime.backends.tensorrt.rtx import import_tensorrt_rtx
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.bundle.engine_record import EngineRecord
@@ -129,8 +130,7 @@ def load_engine(bundle: Bundle, name: str, *, trust: bool = False, plugin: Path 
         except RuntimeError as error:
             raise BackendError(f"{record.backend} refuses the engine {path}: {error}.", rebuild) from error
     if engine is None:
-        reasons = [message.text for message in messages if "rror" in message.text]
-        raise BackendError(f"{record.backend} refuses the engine {path}: {'; '.join(reasons[:2])}", rebuild)
+        raise BackendError(f"{record.backend} refuses the engine {path}: {describe_errors(messages)}.", rebuild)
     return engine
 
 
@@ -144,16 +144,18 @@ def make_runtime(
 ) -> Any:
     """A TensorRT runtime that meets an engine with its plugin loaded; a NativeLibraryError if that cannot be used.
 
+    It is a BackendError where TensorRT makes no runtime.
     A version-compatible plan brings a lean runtime along, which is host code: TensorRT returns no engine unless
     `engine_host_code_allowed` is set. Set it only for engines whose source is trusted. The lean runtime does not see
     the registry of the installed TensorRT, which outlives every runtime, so the plugin goes to the runtime's own.
     """
-    runtime, registry = trt.Runtime(message_log(trt)), trt.get_plugin_registry()
+    log = message_log(trt)
+    runtime = create_object(log, "a runtime", lambda: trt.Runtime(log))
     if version_compatible:
         runtime.engine_host_code_allowed = True
-        registry = runtime.get_plugin_registry()
     if plugin is not None:
-        load_plugin(registry, plugin, operators)
+        owner = runtime if version_compatible else trt
+        load_plugin(create_object(log, "a registry of plugins", owner.get_plugin_registry), plugin, operators)
     return runtime
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -62,3 +62,9 @@ def message_log(trt: Any) -> Any:
                     self._collections = [other for other in self._collections if other is not entry]
 
     return MessageLog()
+
+
+def describe_errors(messages: Sequence[Message], otherwise: str = "it gives no reason") -> str:
+    """The first errors among messages, in one line."""
+    errors = [message.text.rstrip(". ") for message in messages if message.level >= logging.ERROR]
+    return "; ".join(errors[:2]) or otherwise

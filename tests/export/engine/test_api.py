@@ -187,6 +187,10 @@ def test_flags_and_options(recording: Recording, bundle: Path, tmp_path: Path) -
     recording.mismatch = True
     with pytest.raises(BuildError, match=r"timing cache .* was made on another device"):
         _build(bundle, precision="fp32", timing_cache=cache)
+    cache.write_bytes(b"notes")
+    with pytest.raises(BuildError, match=r"timing\.cache is no timing cache .*: Failed to deserialize"):
+        _build(bundle, precision="fp32", timing_cache=cache)
+    assert cache.read_bytes() == b"notes"
 
 
 def test_what_the_builder_says_is_told(recording: Recording, bundle: Path) -> None:

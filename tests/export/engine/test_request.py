@@ -48,7 +48,8 @@ def _request(**fields: Any) -> EngineRequest:
         ({"operator": "custom"}, "--implementation custom does not exist. Choose one of: plugin, plain"),
         ({"clips": (1, 4, 2)}, "--batch-range 1 4 2 is no range"),
         ({"clips": (0, 1, 1)}, "--batch-range 0 1 1 is no range"),
-        ({"workspace_mb": 0}, "--workspace must be at least 1 MB"),
+        ({"workspace_mb": 0}, "--workspace must lie between 1 and 1048576 MB, not 0"),
+        ({"workspace_mb": 2**50}, "--workspace must lie between 1 and 1048576 MB"),
         ({"aux_streams": -1}, "--aux-streams must lie between 0 and 64, not -1"),
         ({"compute_capabilities": (86, 86)}, "--compute-capability repeats"),
     ],
@@ -66,9 +67,13 @@ def test_values_that_do_not_exist(fields: dict[str, Any], message: str) -> None:
         ({"timing_cache": Path("cache")}, "--timing-cache"),
         ({"strip_weights": True}, "--strip-weights"),
         ({"backend": "tensorrt"}, "--compute-capability"),
+        (
+            {"backend": "tensorrt", "compute_capabilities": (), "timing_cache": Path("/nowhere/cache")},
+            "--timing-cache /nowhere/cache: there is no folder /nowhere",
+        ),
     ],
 )
-def test_options_that_a_backend_would_ignore(
+def test_options_that_a_backend_would_ignore_or_cannot_do(
     fields: dict[str, Any], flag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(api_module, "read_cuda_driver", lambda: NO_DRIVER)
@@ -234,5 +239,7 @@ def test_types_are_read_from_the_engine_inspector() -> None:
     assert (layer.inputs, layer.outputs, layer.nodes) == (("fp16",), ("fp16",), ("a/MatMul",))
     with pytest.raises(BuildError, match="without detailed profiling verbosity"):
         layers_from_inspector('{"Layers": ["a"]}')
+    with pytest.raises(BuildError, match="with what is no JSON: ''"):
+        layers_from_inspector("")
     with pytest.raises(BuildError, match="printed no table of layers"):
         layers_from_log(["nothing"])

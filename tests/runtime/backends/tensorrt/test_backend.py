@@ -257,6 +257,14 @@ def test_no_execution_context(opened: Callable[..., Backend], behaviour: Behavio
     assert device.closed
 
 
+def test_no_runtime(opened: Callable[..., Backend], behaviour: Behaviour, device: FakeDevice) -> None:
+    behaviour.no_runtime = True
+    match = r"TensorRT cannot make a runtime: CUDA initialization failure with error: 35\. `avsbg doctor`"
+    with pytest.raises(BackendError, match=match), opened():
+        pass
+    assert device.closed
+
+
 def test_memory_that_runs_out_at_the_second_thread(
     opened: Callable[..., Backend], device: FakeDevice, behaviour: Behaviour
 ) -> None:

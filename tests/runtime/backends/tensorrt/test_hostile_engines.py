@@ -37,8 +37,8 @@ class FakeTensorRT:
     def Runtime(self, _: object) -> FakeTensorRT:  # noqa: N802  (TensorRT's name)
         return self
 
-    def get_plugin_registry(self) -> None:
-        return None
+    def get_plugin_registry(self) -> FakeTensorRT:
+        return self
 
     def deserialize_cuda_engine(self, plan: bytes) -> None:
         self.deserialised.append(plan)
