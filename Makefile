@@ -8,7 +8,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 # Modules are compiled when they are first imported, which most never are.
 INSTALL := install --disable-pip-version-check --quiet --no-compile
 
-.PHONY: wheel native environments possible-environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
+.PHONY: wheel cuda native environments possible-environments demo report table7 networks measure ladder train-small score-small measure-stream bench-smoke test-fast demo-scenes picture docs test lint typecheck check clean help
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
@@ -22,9 +22,19 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip $(INSTALL) -c constraints.txt -e '.[$(EXTRAS)]'
 	touch $@
 
+# The system's nvcc, or the one that `make cuda` fetches; tests and builds find both on PATH.
+NVCC := $(shell command -v "$${CUDACXX:-nvcc}" || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
+CUDA := .environments/cuda
+export PATH := $(PATH):$(if $(NVCC),$(dir $(NVCC)),$(CURDIR)/$(CUDA)/bin)
+cuda: $(if $(NVCC),,$(CUDA)/.ready)  ## fetch nvcc, which compiles the kernels, where no CUDA toolkit is installed (100 MB)
+	@nvcc --version | sed -n 's/.*release/nvcc/p'
+$(CUDA)/.ready: scripts/cuda-toolkit.sh $(READY)
+	$< $(@D)
+	touch $@
+
 # The native parts, for this checkout: runtime/lib. Where a compiler is missing, a record there says so.
 NATIVE := runtime/lib/native.json
-$(NATIVE): $(READY) CMakeLists.txt $(shell find runtime/native cmake -type f)
+$(NATIVE): $(READY) CMakeLists.txt $(shell find runtime/native cmake -type f) $(wildcard $(CUDA)/.ready)
 	PATH="$(CURDIR)/$(BIN):$$PATH" cmake -S . -B build/native -G Ninja
 	$(BIN)/cmake --build build/native
 	$(BIN)/cmake --install build/native --prefix .

@@ -33,7 +33,7 @@ def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[s
 def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     """Everything is compiled, the kernels' tests pass on the emulated CUDA, and what measures writes its rows."""
     if shutil.which("nvcc") is None:
-        pytest.skip("nvcc not found: install the CUDA toolkit")
+        pytest.skip("nvcc not found: install the CUDA toolkit, or `make cuda`, and test by `make`")
     done = run("--here", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "results.json").read_text())

@@ -75,7 +75,7 @@ def test_a_tile_takes_few_instructions_beside_its_products() -> None:
 def test_the_table_is_what_the_compiler_makes(tmp_path: Path) -> None:
     """Orin's rows, compiled now. Another version of nvcc may choose other registers; the counts must hold."""
     if shutil.which("nvcc") is None:
-        pytest.skip("nvcc not found: install the CUDA toolkit")
+        pytest.skip("nvcc not found: install the CUDA toolkit, or `make cuda`, and test by `make`")
     try:
         find_tool("nvdisasm", "")
     except BenchmarkError:
