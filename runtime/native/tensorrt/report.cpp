@@ -63,21 +63,20 @@ bool is_versioned_finder(void const* finder) {
                          : derives_from_versioned_interface(*type);
 }
 
+// TensorRT hands the same object over for each of its registries, one of the library's own (seen with TensorRT for RTX
+// 1.7.1), so the end of a registry or builder changes nothing. Nothing tells which of two TensorRTs in a process calls.
 std::atomic<void*> logger_finder{nullptr};
-std::atomic<bool> is_versioned{false};
 
 }  // namespace
 
-void set_logger_finder(void* finder) noexcept {
-  is_versioned = finder != nullptr && is_versioned_finder(finder);
-  logger_finder = finder;
-}
+void set_logger_finder(void* finder) noexcept { logger_finder = finder; }
 
 void report_failure(char const* plugin, char const* node, char const* when, char const* what) noexcept {
   char message[1024];  // a longer one is cut: a failure to allocate must be reportable too
   std::snprintf(message, sizeof(message), "avsbg %s \"%s\", %s: %s", plugin, node, when, what);
+  // Read once: another TensorRT may hand its own over meanwhile, of the other form.
   void* const finder = logger_finder;
-  if (finder != nullptr && is_versioned) {
+  if (finder != nullptr && is_versioned_finder(finder)) {
     if (auto* const logger = static_cast<foreign::LoggerFinder11*>(finder)->findLogger()) {
       return logger->log(Severity::kERROR, message);
     }

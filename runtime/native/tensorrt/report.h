@@ -4,7 +4,7 @@
 namespace avsbg::tensorrt {
 
 // Takes the nvinfer1::ILoggerFinder that TensorRT hands over when it loads the library. Untyped, since its layout is
-// that of the TensorRT which loads us, not of the one whose headers we were built with.
+// that of the TensorRT which loads us, not of the one whose headers we were built with. The last one is kept.
 void set_logger_finder(void* finder) noexcept;
 
 // Reports a failure to the logger of the builder, engine or context that called the plugin; to stderr where there is

@@ -167,6 +167,13 @@ def test_unsupported_channels_end_the_build_with_the_value(trt, builder, plugin,
     assert any("C = 12" in message.text and message.text.startswith("avsbg ") for message in messages)
 
 
+def test_messages_arrive_when_the_registry_that_loaded_last_is_gone(trt, builder, plugin, tmp_path):
+    load_plugin(builder.get_plugin_registry())
+    load_plugin(trt.Builder(message_log(trt)).get_plugin_registry())
+    with pytest.raises(ParseError, match=r"avsbg CorrelationVolume .*attribute relu is 2"):
+        parse(trt, builder, save_network(tmp_path, operator="CorrelationVolume", relu=2))
+
+
 def test_without_the_library_the_message_says_what_to_load(trt, builder, plugin, tmp_path):
     with pytest.raises(ParseError, match=r"Load the plugin library before parsing .*load_plugin"):
         parse(trt, builder, save_network(tmp_path))
