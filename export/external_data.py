@@ -35,7 +35,7 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
     for tensor in [*_tensors(model.graph), *_attribute_tensors(nodes)]:
         if problem := validate_shape(tensor.dims, MOST_ELEMENTS):
             raise BundleError(f"{path}: the weight {tensor.name} {problem}.", "Export the bundle again.")
-        if tensor.raw_data and len(tensor.raw_data) != (wanted := _stored_bytes(tensor)):
+        if tensor.raw_data and len(tensor.raw_data) != (wanted := _stored_bytes(path, tensor)):
             raise _wrong_size(path, tensor, wanted, f"it has {len(tensor.raw_data)}")
         if not uses_external_data(tensor):
             continue
@@ -54,13 +54,18 @@ def check_external_data(bundle: Bundle, record: GraphRecord) -> None:
                 f"{entries.get('length', 'no length')} bytes, and {location} has {size}.",
                 "Export the bundle again.",
             )
-        if "length" in entries and length != (wanted := _stored_bytes(tensor)):
+        if "length" in entries and length != (wanted := _stored_bytes(path, tensor)):
             raise _wrong_size(path, tensor, wanted, f"{length} lie in {location}")
 
 
-def _stored_bytes(tensor: onnx.TensorProto) -> int:
+def _stored_bytes(path: Path, tensor: onnx.TensorProto) -> int:
+    try:
+        bits = ir.DataType(tensor.data_type).bitwidth
+    except (ValueError, TypeError) as error:  # a number without a type; a type without a width, like strings
+        message = f"{path}: the weight {tensor.name} has the type {tensor.data_type}, which is none of numbers."
+        raise BundleError(message, "Export the bundle again.") from error
     # Types of 4 bits are packed in pairs.
-    return math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth / 8)
+    return math.ceil(math.prod(tensor.dims) * bits / 8)
 
 
 def _wrong_size(path: Path, tensor: onnx.TensorProto, wanted: int, found: str) -> BundleError:

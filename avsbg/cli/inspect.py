@@ -69,7 +69,9 @@ def _show_dla(bundle: Bundle, name: str, output_format: str) -> None:
 
     from avsbg.cli.output import plain_console
     from avsbg.export.engine.dla import MAX_LOADABLES, examine
+    from avsbg.export.external_data import check_external_data
 
+    check_external_data(bundle, bundle.graph(name))
     report = examine(bundle.file(bundle.graph(name).file))
     if output_format == "json":
         print(json.dumps({"graph": name, "loadables": report.loadables, **asdict(report)}, indent=2))

@@ -127,6 +127,8 @@ def _wrong_tensor(node: onnx.NodeProto, graph: _Graph) -> str | None:
             return "its shape is known only while it runs"
         if len(shape) != 4:
             return f"it has {len(shape)} dimensions, and the DLA takes 4"
+        if 0 in shape:
+            return "it is empty"
         if shape[0] > _MAX_BATCH or max(shape[1:]) > _MAX_SIZE:
             return f"a dimension exceeds {_MAX_BATCH} for the batch or {_MAX_SIZE}"
     return None

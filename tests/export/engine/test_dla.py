@@ -71,7 +71,12 @@ def test_layers_that_it_has_not_and_why(nodes: str, why: str) -> None:
 
 @pytest.mark.parametrize(
     ("shape", "why"),
-    [("clips, 16, 16", "3 dimensions"), ("clips, 8, 16, 9000", "exceeds"), ("5000, 8, 16, 16", "exceeds")],
+    [
+        ("clips, 16, 16", "3 dimensions"),
+        ("clips, 8, 16, 9000", "exceeds"),
+        ("5000, 8, 16, 16", "exceeds"),
+        ("clips, 8, 0, 16", "empty"),
+    ],
 )
 def test_shapes_that_it_does_not_take(shape: str, why: str) -> None:
     (layer,) = report("y = Relu(x)", shape, shape).layers

@@ -156,6 +156,15 @@ def test_a_weight_in_the_file_has_as_many_bytes_as_its_dimensions_say(tmp_path: 
         _check(_rewrite(_bundle(tmp_path, location="weights.bin"), change))
 
 
+@pytest.mark.parametrize("kind", [TensorProto.STRING, 9999])
+def test_a_weight_is_of_numbers(tmp_path: Path, kind: int) -> None:
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer[0].data_type = kind
+
+    with pytest.raises(BundleError, match=rf"the weight w has the type {kind}, which is none of numbers|contradict"):
+        _check(_rewrite(_bundle(tmp_path, location="weights.bin"), change))
+
+
 @pytest.mark.parametrize(
     ("dimensions", "message"),
     [([2**62], rf"the tensor x has {2**62} = "), ([2**19, 2**19], "274877906944 elements"), ([-7], "the dimension -7")],
@@ -200,6 +209,11 @@ def test_a_file_that_is_no_onnx_model_is_refused(tmp_path: Path) -> None:
     bundle.file("clip.onnx").write_bytes(b"\x80\x04cos\nsystem\n")
     with pytest.raises(BundleError, match=r"clip\.onnx is not an ONNX model"):
         _check(bundle)
+    manifest = bundle.manifest.model_copy(deep=True)
+    file = bundle.file("clip.onnx")
+    manifest.files["clip.onnx"] = FileRecord(sha256=sha256(file), bytes=file.stat().st_size)
+    (bundle.path / "manifest.json").write_text(manifest.model_dump_json())
+    assert isinstance(run_avsbg("inspect", bundle.path, "--dla", "clip").error, BundleError)
 
 
 OPTIONS = [
