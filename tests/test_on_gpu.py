@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from avsbg.benchmarks.report.content import gather
+from avsbg.benchmarks.report.page import write_report
+from avsbg.benchmarks.results.schema import write_rows
 from fixtures import ROOT
 from tools.gpu_rows import gpu_rows
 
@@ -49,6 +52,11 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     rows = gpu_rows(results)
     assert {row.kind for row in rows} == {"gpu-stage", "gpu-operator", "latency"}
     assert next(row["ratio"].value for row in rows if row.kind == "latency") == 1
+    write_rows(tmp_path / "rows.jsonl", rows)
+    write_report(gather([tmp_path / "rows.jsonl"]), tmp_path / "report")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "| tiles in L2 | fp32 | 2 | 14 x 14 |" in report and "| table7 | passed |" in report
+    assert "AVS-BG, PVT-v2-b0<br>PyTorch eager, as published, fp32" in report
     page = (tmp_path / "results.md").read_text()
     assert "| 2 | 14 x 14 | tiles in L2 | fp32 |" in page
     assert "* ncu: skipped needs a GPU" in page

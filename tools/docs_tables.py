@@ -25,7 +25,7 @@ import typer
 
 from avsbg.atomic import atomic_file
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import collection, operator, paper, precision, streaming
+from avsbg.benchmarks.report import collection, gpu, operator, paper, precision, streaming
 from avsbg.benchmarks.report.tables import markdown_of, to_markdown
 from avsbg.benchmarks.results.schema import Measurement, check_published, read_rows
 from avsbg.benchmarks.results.stability import LIMITS
@@ -63,7 +63,7 @@ class Block:
     page: str
     name: str  # of its markers; no two blocks of a page share one
     make: Callable[..., str]  # from the rows of each of the files, or the path of one that holds no rows, to Markdown
-    files: tuple[str, ...] = ()  # below benchmarks/results
+    files: tuple[str, ...] = ()  # below benchmarks/results; a pattern stands for as many as there are, none included
     committed: bool = True  # refuse rows that no commit can repeat
 
 
@@ -128,13 +128,14 @@ def peak_table(path: Path) -> str:
 
     titles = ("device", "tensor cores, dense fp16", "fp32 instructions", "memory", "check")
     rows, sources = [], []
-    for gpu in load_devices(path):
-        units, clock, factor = gpu.multiprocessors, f"{gpu.clock_ghz} GHz", gpu.check.over_dense_fp16
-        tensor_cores = f"{units} SM x {gpu.fp16_flop_per_clock} FLOP/clock x {clock} = {gpu.tensor_tflops:.1f} TFLOPS"
-        lanes = f"{units} x {gpu.fp32_lanes} x {clock} = {gpu.lane_tops:.2f} T/s"
-        check = f"x {factor} = {gpu.tensor_tflops * factor:.0f}; published: {gpu.check.figure}"
-        rows.append((gpu.name, tensor_cores, lanes, f"{gpu.bandwidth_gb_s:g} GB/s", check))
-        sources.append(f"* {gpu.name}: {gpu.source}.\n")
+    for device in load_devices(path):
+        units, clock, factor = device.multiprocessors, f"{device.clock_ghz} GHz", device.check.over_dense_fp16
+        flop = device.fp16_flop_per_clock
+        tensor_cores = f"{units} SM x {flop} FLOP/clock x {clock} = {device.tensor_tflops:.1f} TFLOPS"
+        lanes = f"{units} x {device.fp32_lanes} x {clock} = {device.lane_tops:.2f} T/s"
+        check = f"x {factor} = {device.tensor_tflops * factor:.0f}; published: {device.check.figure}"
+        rows.append((device.name, tensor_cores, lanes, f"{device.bandwidth_gb_s:g} GB/s", check))
+        sources.append(f"* {device.name}: {device.source}.\n")
     return f"{markdown_of(titles, rows)}\n\nSources:\n\n{''.join(sources)}"
 
 
@@ -218,6 +219,8 @@ BLOCKS: tuple[Block, ...] = (
     Block("docs/operator-cpu.md", "operator", operator.operator_text, ("operator_cpu.jsonl",), committed=False),
     Block("docs/operator-roofline.md", "peaks", peak_table, ("../static/devices.json",)),
     Block("docs/operator-roofline.md", "bounds", bound_table, ("../static/devices.json", "kernel_static.json")),
+    Block("docs/on-gpu.md", "gpu-state", gpu.gpu_state, ("gpu-*.jsonl",)),
+    Block("docs/on-gpu.md", "gpu", gpu.gpu_text, ("gpu-*.jsonl",)),
     Block("docs/engine-sizes.md", "copies", operator_copies.copy_table, ("operator_copies.jsonl",)),
     Block("docs/accuracy.md", "precision", precision.precision_table, ("precision.jsonl",)),
     Block("docs/masks-in-time.md", "phase-batches", phase_batches.phase_table, ("phase_batches.jsonl",)),
@@ -261,7 +264,9 @@ _CODE = re.compile(r"^(```|~~~).*?^\1|^    [^\n]*$|`[^`\n]*`", flags=re.DOTALL |
 
 def make_block(block: Block, root: Path) -> str:
     """The content of a block; a `BenchmarkError` if rows are missing, or are no result that may be published."""
-    paths = [root / RESULTS / file for file in block.files]
+    paths = []
+    for file in block.files:
+        paths += sorted((root / RESULTS).glob(file)) if "*" in file else [root / RESULTS / file]
     for path in paths:
         if not path.is_file():
             raise BenchmarkError(f"{block.page} shows a table of {path}, which is not there.", "Commit it.")

@@ -29,6 +29,7 @@ from avsbg.benchmarks.results.schema import (
     write_rows,
 )
 from avsbg.benchmarks.results.statistics import paired_ratio
+from avsbg.model import named_variant
 from tools import Output, command
 
 CHANNELS = 128  # of scripts/gpu/operator_speed.py
@@ -48,7 +49,7 @@ def gpu_rows(results: dict[str, Any]) -> list[Measurement]:
         raise BenchmarkError("the results do not say what machine they are of.", "Run the stage machine as well.")
     environment = _environment(machine)
     torch = {"backend": "torch", "version": machine["packages"].get("torch")}
-    torch["device"] = "cuda" if machine["gpus"] else "cpu"
+    torch |= {"device": "cuda", "gpu": machine["gpus"][0]["name"]} if machine["gpus"] else {"device": "cpu"}
     rows = [(stage["stage"], _stage(stage)) for stage in results["stages"]]
     rows += [("operator", row) for row in _operator(results)]
     rows += [("table7", row) for row in _table7(results, torch)]
@@ -97,6 +98,7 @@ def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurem
     found = {(row["network"], row["operator"], row["precision"]): row for row in results["table7"]}
     first = found.get(_REFERENCE[:3], {}).get("eager_ms")
     for key, row in found.items():
+        form = "published" if row["operator"] == "published" else "efficient"
         case = {"scope": "model", "clips": row["clips"], "frames": row["frames"], "height": row["side"]}
         case |= {"width": row["side"], "audio": "audio_embedding"}
         for mode in ("eager", "graph"):
@@ -105,9 +107,14 @@ def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurem
             label = ":".join((*key, mode))
             ran = Ran(
                 network=f"{row['network']}-{row['encoder']}",
-                variant={"network": row["network"], "encoder": row["encoder"]},
+                variant=named_variant(row["network"], encoder=row["encoder"]).to_dict() | {"form": form},
                 weights={"formula": "table7"},
-                backend={**torch, "operator": row["operator"], "cuda_graph": mode == "graph"},
+                backend={
+                    **torch,
+                    "operator": row["operator"],
+                    "precision": row["precision"],
+                    "cuda_graph": mode == "graph",
+                },
                 requested=row["precision"],
             )
             if f"{mode}_ms" not in row or first is None:
@@ -118,10 +125,9 @@ def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurem
             metrics = {
                 "latency": _times(times, "ms"),
                 "ratio": Metric.of(paired_ratio(times["each"], first["each"])),
-                "peak_memory": Metric(unit="B", value=row["peak_bytes"]) if "peak_bytes" in row else None,
+                **_memory(row),
             }
-            kept = {name: metric for name, metric in metrics.items() if metric is not None}
-            yield Measurement(kind="latency", label=label, case=case, metrics=kept, ran=ran)
+            yield Measurement(kind="latency", label=label, case=case, metrics=metrics, ran=ran)
 
 
 def _rates(results: dict[str, Any]) -> Iterator[Measurement]:
@@ -154,7 +160,10 @@ def _times(summary: dict[str, Any], unit: str) -> Metric:
 
 
 def _memory(row: dict[str, Any]) -> dict[str, Metric]:
-    return {"peak_memory": Metric(unit="B", value=row["peak_bytes"])} if "peak_bytes" in row else {}
+    """The memory of a call on the GPU, which is not that of a process, as `peak_memory` is."""
+    if "peak_bytes" not in row:
+        return {}
+    return {"allocated_memory": Metric(unit="B", value=row["peak_bytes"], source="torch.cuda.max_memory_allocated")}
 
 
 def _problems(row: dict[str, Any]) -> tuple[str, ...]:

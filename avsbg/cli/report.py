@@ -30,12 +30,16 @@ def report(  # noqa: PLR0917  (each is an option by name)
     """Make a page of rows: report.html, one file that needs no network, and report.md.
 
     It shows Table 7 beside the paper's figures, latency distributions, time by part of the network, the distance to the
-    machine's peak rate, memory, bounds for devices that were not measured, the environment, and how to repeat each row.
+    machine's peak rate, memory, bounds for devices that were not measured, the environment, and how to repeat each row;
+    of scripts/on-gpu.sh also the operator's times, rates and counters. A file may hold several kinds of rows.
     A row whose times are unstable is marked, and shows its ratio if the pairs agree.
     """
-    from avsbg.benchmarks.report.page import HTML, MARKDOWN, gather, write_report
+    from avsbg.benchmarks.report.content import gather
+    from avsbg.benchmarks.report.page import HTML, MARKDOWN, write_report
 
     gathered = gather(rows, accuracy=scores, streaming=streaming, classes=class_scores or ())
     write_report(gathered, output, replace=overwrite)
-    total = len(gathered.rows)
+    total = len(gathered.timed)
     typer.echo(f"{output}: {HTML}, {MARKDOWN}; {total - len(gathered.unstable)} of {total} rows have stable times")
+    for file, others in gathered.unshown:
+        typer.echo(f"not shown, since no section knows their kinds: {file}: {others}")

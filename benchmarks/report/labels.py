@@ -24,6 +24,7 @@ _ENGINES = {
 }
 _WAYS = {
     "published": "as published",
+    "composite": "composite",
     "function": "operator as ONNX function",
     "native": "native operator",
     "plain": "standard operators",
@@ -56,7 +57,8 @@ def way_title(row: Measurement) -> str:
     backend, operator = str(described.get("backend")), str(described.get("operator"))
     record = NETWORKS.get(str(variant.get("network")))
     ways = _WAYS if record is None else {**_WAYS, "efficient": record.efficient}
-    parts = [_ENGINES.get(backend, backend), ways.get(operator, operator)]
+    engine = "PyTorch, CUDA graph" if backend == "torch" and described.get("cuda_graph") is True else None
+    parts = [engine or _ENGINES.get(backend, backend), ways.get(operator, operator)]
     if backend != "torch" and variant.get("form") == "published":
         parts.append("as published")
     if backend == "torch" and (gpu := described.get("gpu")):

@@ -2,64 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from avsbg.atomic import atomic_directory
-from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.report import plots, speed, streaming
-from avsbg.benchmarks.report.classes import class_table, read_class_scores
+from avsbg.benchmarks.report import gpu, plots, speed, streaming
+from avsbg.benchmarks.report.classes import class_table
+from avsbg.benchmarks.report.content import Report, RunRows
 from avsbg.benchmarks.report.directory import check_replaceable
 from avsbg.benchmarks.report.estimates import estimate_table
 from avsbg.benchmarks.report.labels import network_title, way_title
 from avsbg.benchmarks.report.tables import Table, make_table, number, to_markdown
-from avsbg.benchmarks.results.schema import PROFILE, Measurement, read_rows
+from avsbg.benchmarks.results.schema import Measurement
 from avsbg.benchmarks.results.trust import ratio_to
 
 HTML, MARKDOWN = "report.html", "report.md"
-
-
-@dataclass(frozen=True)
-class RunRows:
-    """The rows of one file, with the profiles beside it."""
-
-    source: str
-    rows: list[Measurement]
-    profiles: list[Measurement]
-
-    @property
-    def first(self) -> Measurement:
-        return self.rows[0]
-
-    @property
-    def title(self) -> str:
-        """The machine and what was measured on it."""
-        row = self.first
-        clips, processor = row.case["clips"], row.environment.processor if row.environment else "?"
-        plural = "s" if clips > 1 else ""
-        threads = row.ran.backend.get("threads", "?")
-        return f"{processor}, {threads} threads, {row.case['scope']}, {clips} clip{plural} a call"
-
-
-@dataclass
-class Report:
-    """All that a page shows."""
-
-    runs: list[RunRows]
-    accuracy: list[dict[str, Any]] = field(default_factory=list)
-    streaming: list[Measurement] = field(default_factory=list)
-    classes: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def rows(self) -> list[Measurement]:
-        return [row for run in self.runs for row in run.rows]
-
-    @property
-    def unstable(self) -> list[Measurement]:
-        return [row for row in self.rows if not row.is_stable]
 
 
 @dataclass(frozen=True)
@@ -73,6 +32,10 @@ class Part:
     facts: tuple[tuple[str, str], ...] = ()
     code: str = ""
 
+    @property
+    def is_empty(self) -> bool:
+        return not (self.svg or self.facts or self.code or (self.table and self.table.rows))
+
 
 @dataclass(frozen=True)
 class Section:
@@ -85,31 +48,7 @@ class Section:
 
     @property
     def is_empty(self) -> bool:
-        return not any(p.svg or p.facts or p.code or (p.table and p.table.rows) for p in self.parts)
-
-
-def gather(
-    paths: Sequence[Path], *, accuracy: Path | None = None, streaming: Path | None = None, classes: Sequence[Path] = ()
-) -> Report:
-    """Read result directories (or files of rows), and what is known of accuracy, of classes, and of streaming."""
-    runs = []
-    for path in paths:
-        profile = (path if path.is_dir() else path.parent) / PROFILE
-        profiles = read_rows(profile, "profile") if profile.is_file() else []
-        runs.append(RunRows(path.name, read_rows(path, "latency"), profiles))
-    scores = [read_class_scores(path) for path in classes]
-    return Report(runs, _read_objects(accuracy), read_rows(streaming) if streaming else [], scores)
-
-
-def _read_objects(path: Path | None) -> list[dict[str, Any]]:
-    """JSON Lines of another tool; what a line has beyond what is shown is left alone."""
-    if path is None:
-        return []
-    try:
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, ValueError) as error:
-        raise BenchmarkError(f"{path} cannot be read as JSON lines: {error}.") from error
-    return [row for row in found if isinstance(row, dict)]
+        return all(part.is_empty for part in self.parts)
 
 
 def write_report(report: Report, directory: Path, *, replace: bool = False) -> None:
@@ -129,6 +68,7 @@ def make_sections(report: Report) -> list[Section]:
         for row in run.rows
         if (problems := _doubts(row, run.first))
     )
+    problems += tuple(failure for found in report.gpus for failure in gpu.failures(found.rows))
     sections = [
         Section(
             "table7",
@@ -139,7 +79,16 @@ def make_sections(report: Report) -> list[Section]:
         Section("latency", "Latency", "", _per_run(report, _latency)),
         Section("parts", "Where the time goes", "", _per_run(report, _profile)),
         Section("bound", "Distance to the machine's peak rate", "", _per_run(report, _bound)),
-        Section("memory", "Memory", "", _per_run(report, lambda run: [Part(table=speed.memory_table(run.rows))])),
+        Section("memory", "Memory", "", _per_run(report, _memory)),
+        Section("gpu-operator", "The operator on a GPU", "", _per_gpu(report, gpu.operator_table)),
+        Section(
+            "gpu-rates",
+            "Rates of the GPU",
+            "Measured by the clock of the operator's times.",
+            _per_gpu(report, gpu.rate_table),
+        ),
+        Section("gpu-counters", "Counters of the kernels", "As ncu reads them.", _per_gpu(report, gpu.counter_table)),
+        Section("gpu-stages", "Stages of scripts/on-gpu.sh", "", _per_gpu(report, gpu.stage_table)),
         Section("accuracy", "Accuracy", "", _accuracy(report)),
         Section(
             "classes",
@@ -160,7 +109,13 @@ def make_sections(report: Report) -> list[Section]:
             "repeat",
             "How to repeat",
             "All rows of a run come from one command.",
-            [Part(heading=run.source, code=" ".join(run.first.run.command)) for run in report.runs],
+            _commands(report),
+        ),
+        Section(
+            "unshown",
+            "Rows that are not shown",
+            "No section knows their kinds.",
+            [Part(facts=tuple(report.unshown))],
         ),
     ]
     return [section for section in sections if not section.is_empty]
@@ -176,11 +131,24 @@ def _per_run(report: Report, make: Callable[[RunRows], list[Part]]) -> list[Part
     """The parts of each run, the first of them below the run's title where there are several."""
     parts = []
     for run in report.runs:
-        made = make(run)
+        made = [part for part in make(run) if not part.is_empty]
         if made and len(report.runs) > 1:
             made[0] = replace(made[0], heading=run.title)
         parts += made
     return parts
+
+
+def _per_gpu(report: Report, make: Callable[[Sequence[Measurement]], Table]) -> list[Part]:
+    """A table of each machine with a GPU, below its name."""
+    made = [(found, make(found.rows)) for found in report.gpus]
+    return [Part(heading=found.title, table=table) for found, table in made if table.rows]
+
+
+def _commands(report: Report) -> list[Part]:
+    """The command of each run, once."""
+    runs = [(run.source, run.rows) for run in report.runs] + [(found.source, found.rows) for found in report.gpus]
+    told = dict.fromkeys((source, " ".join(rows[0].run.command)) for source, rows in runs)
+    return [Part(heading=source, code=command) for source, command in told]
 
 
 def _plot(plot: Callable[..., str], data: Sequence[Any], text: str) -> Part:
@@ -221,6 +189,10 @@ def _bound(run: RunRows) -> list[Part]:
     return [_plot(plots.roofline, run.rows, text), Part(table=speed.bound_table(run.rows))]
 
 
+def _memory(run: RunRows) -> list[Part]:
+    return [Part(table=speed.memory_table(run.rows)), Part(table=speed.allocation_table(run.rows))]
+
+
 def _accuracy(report: Report) -> list[Part]:
     """A table of the scores, and accuracy against latency where a row that was timed has a score."""
     if not report.accuracy:
@@ -254,18 +226,21 @@ def _environment(run: RunRows) -> list[Part]:
     machine, measured, clip = row.environment, row.run, row.case
     assert machine is not None
     samples, warmup = len(row["latency"].samples), measured.settings.get("warmup")
-    size = f"{machine.physical_cores} cores, {machine.memory / 2**30:.0f} GiB"
+    after = "" if warmup is None else f" after {warmup} rounds of warm-up"
+    cores = machine.physical_cores if machine.physical_cores is not None else f"{machine.logical_cores} logical"
+    size = f"{cores} cores, {machine.memory / 2**30:.0f} GiB"
     facts = {
         "machine": f"{machine.processor}, {size}, {machine.system}",
         "instruction sets": ", ".join(machine.flags),
         "threads": f"{row.ran.backend.get('threads', '?')} for every row; cores {', '.join(map(str, machine.cores))}",
-        "others": f"{measured.others or 0:.1%} of all cores used by other processes while sampling",
         "clip": f"{clip['frames']} frames of {clip['height']} x {clip['width']}, {clip['audio']}",
-        "sampling": f"{samples} interleaved samples after {warmup} rounds of warm-up, none dropped",
+        "sampling": f"{samples} interleaved samples{after}, none dropped",
         "packages": ", ".join(f"{name} {version}" for name, version in machine.packages.items()),
         "commit": str(machine.commit),
         "started": str(measured.started),
     }
+    if measured.others is not None:
+        facts["others"] = f"{measured.others:.1%} of all cores used by other processes while sampling"
     for name, state in (("before", measured.before), ("after", measured.after)):
         if state and state.cpu_mhz:
             facts[f"clocks {name}"] = f"{min(state.cpu_mhz):.0f} to {max(state.cpu_mhz):.0f} MHz"
@@ -279,8 +254,8 @@ def _environment(run: RunRows) -> list[Part]:
 
 def tiles(report: Report) -> list[tuple[str, str]]:
     """The headline: how many rows are a result, and the most that was gained on one network."""
-    stable = len(report.rows) - len(report.unstable)
-    found = [(f"{stable} / {len(report.rows)}", "rows whose times are stable")]
+    timed = report.timed
+    found = [(f"{len(timed) - len(report.unstable)} / {len(timed)}", "rows whose times are stable")] if timed else []
     for run in report.runs:
         first = run.first
         # Another network is no gain.
@@ -292,7 +267,7 @@ def tiles(report: Report) -> list[tuple[str, str]]:
             ways = f"{network_title(first.ran.variant)}: {way_title(best)}, against {way_title(first)}"
             mark = f" {speed.ROUGH}" if judged.trust == "rough" else ""
             found.append((f"{1 / judged.interval.value:.2f}x{mark}", ways))
-    networks = {row.ran.network: row for row in report.rows}
+    networks = {row.ran.network: row for row in report.rows if "published_parameters" in row.metrics}
     for name, row in list(networks.items())[:4]:
         found.append((f"{row['published_parameters'].number / 1e6:.2f} M", f"parameters, {name}"))
     return found

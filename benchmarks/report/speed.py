@@ -94,7 +94,9 @@ def _drift(row: Measurement) -> Cell:
 
 
 def _parameters(row: Measurement) -> Cell:
-    published, needed = row["published_parameters"].number, row["needed_parameters"].number
+    published, needed = row.value("published_parameters"), row.value("needed_parameters")
+    if published is None or needed is None:
+        return number(None)
     return number(f"{published / 1e6:.2f} / {needed / 1e6:.2f}")
 
 
@@ -192,6 +194,13 @@ def memory_table(rows: Sequence[Measurement]) -> Table:
     ]
     measured = [row for row in rows if "peak_memory" in row.metrics]
     return make_table(measured, columns, "MiB, interpreter and libraries included.")
+
+
+def allocation_table(rows: Sequence[Measurement]) -> Table:
+    """Memory that a call allocates on the GPU, where that was measured."""
+    columns: Columns[Measurement] = [("row", network_cell), ("allocated", scaled("allocated_memory", 2**20, ".0f"))]
+    measured = [row for row in rows if "allocated_memory" in row.metrics]
+    return make_table(measured, columns, "MiB that PyTorch allocates on the GPU in a call, at the most.")
 
 
 def bound_table(rows: Sequence[Measurement]) -> Table:

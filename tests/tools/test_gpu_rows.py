@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
-from avsbg.benchmarks.results.schema import read_rows, write_rows
+from avsbg.benchmarks.report.content import gather
+from avsbg.benchmarks.report.page import write_report
+from avsbg.benchmarks.results.schema import Measurement, Metric, read_rows, write_rows
+from tools.docs_tables import BLOCKS, RESULTS, make_block
 from tools.gpu_rows import gpu_rows
 
 DAY = "2026-11-29"
@@ -30,6 +33,8 @@ MACHINE = {
     "commit": "ab" * 20,
     "is_modified": False,
 }
+
+LIVE = {"live": Metric(unit="B", value=1)}
 
 
 def times(*each: float) -> dict[str, Any]:
@@ -91,7 +96,8 @@ def test_every_result_is_a_row_with_its_unit(tmp_path: Path) -> None:
     assert fast["ratio"].value == pytest.approx(0.25, rel=0.01)
     assert fast.run.settings["reference"] == "avs-bg:published:fp32:eager"
     assert fast.ran.backend == {
-        **{"backend": "torch", "version": "2.11.0", "device": "cuda", "operator": "native", "cuda_graph": False}
+        **{"backend": "torch", "version": "2.11.0", "device": "cuda", "gpu": "NVIDIA H200"},
+        **{"operator": "native", "precision": "bf16", "cuda_graph": False},
     }
     for row in rows.values():
         assert row.environment is not None and row.environment.commit == "ab" * 20
@@ -117,6 +123,57 @@ def test_what_failed_is_a_row_that_says_why() -> None:
         "gpu-failure avs-bg:composite:fp32:graph": ("out of memory",),
         "gpu-counter warps": ("ncu says 'n/a'",),
     }
+
+
+def make_page(folder: Path, rows: list[Measurement]) -> str:
+    write_rows(folder / "rows.jsonl", rows)
+    write_report(gather([folder / "rows.jsonl"]), folder / "page")
+    return (folder / "page/report.md").read_text()
+
+
+def test_the_report_shows_every_kind_of_row(tmp_path: Path) -> None:
+    page = make_page(tmp_path, gpu_rows(results()))
+    assert "### NVIDIA H200, driver 580.1; a processor" in page
+    # The operator: ours with its times, then what failed, with no time of a wrong result.
+    assert "| avsbg | fp16 | 4 | 56 x 56 | 24.5 | 30.0 | 411.0 | 0.0 |  |" in page
+    assert "| triton | fp16 | 4 | 56 x 56 |  |  |  |  | no Triton here |" in page
+    assert "| tiles in L2 | fp16 | 4 | 56 x 56 | - |  |  |  | the result is wrong |" in page
+    assert "| mma.sync fp16 | 620.0 TFLOP/s |  |" in page and "| copy | 4000.0 GB/s |  |" in page
+    assert "| mean 2 | correlate | 21000 | -<br>ncu says 'n/a' |" in page
+    assert "| kernels | passed | 40 |" in page and "| ncu | skipped | 1 |" in page
+    # Table 7: the precision that ran, the way it ran, the paper's figure.
+    network = "AVS-BG, PVT-v2-b5<br>PyTorch eager, native operator, on NVIDIA H200, bf16"
+    assert f"| {network} |" in page and "85.50 / 27.48" in page
+    assert "PyTorch, CUDA graph, as published, on NVIDIA H200, fp32" in page
+    assert "* avs-bg:native:bf16:graph: capture is not possible" in page
+    assert "## Rows that are not shown" not in page
+
+
+def test_a_kind_that_no_section_knows_is_named(tmp_path: Path) -> None:
+    other = Measurement(kind="activation-memory", case=dict.fromkeys(("graph", "clips", "node", "part")), metrics=LIVE)
+    page = make_page(tmp_path, [*gpu_rows(results()), other])
+    assert "* rows.jsonl: 1 of the kind activation-memory" in page
+    write_rows(tmp_path / "rows.jsonl", [other])
+    with pytest.raises(BenchmarkError, match=r"no section .* shows its rows: 1 of the kind activation-memory"):
+        gather([tmp_path / "rows.jsonl"])
+
+
+def test_the_page_shows_committed_rows_of_gpus_alone(tmp_path: Path) -> None:
+    state, tables = (next(block for block in BLOCKS if block.name == name) for name in ("gpu-state", "gpu"))
+    folder = tmp_path / RESULTS
+    folder.mkdir(parents=True)
+    assert "Nothing of this has run on a GPU" in make_block(state, tmp_path)
+    assert make_block(tables, tmp_path) == "None is committed."
+    write_rows(folder / "gpu-h200.jsonl", gpu_rows(results()))
+    machine = "NVIDIA H200, driver 580.1; a processor"
+    assert make_block(state, tmp_path) == f"It has run on {machine} (commit abababababab)."
+    text = make_block(tables, tmp_path)
+    assert text.startswith(f"### {machine}\n")
+    assert "| avsbg | fp16 | 4 | 56 x 56 | 24.5 |" in text and "| mma.sync fp16 | 620.0 TFLOP/s |" in text
+    assert "Not measured: avs-bg:composite:fp32:eager: out of memory." in text
+    write_rows(folder / "gpu-none.jsonl", gpu_rows(results(machine=MACHINE | {"gpus": []})))
+    with pytest.raises(BenchmarkError, match="without a GPU"):
+        make_block(state, tmp_path)
 
 
 def test_without_the_reference_nothing_is_compared() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from avsbg.benchmarks.errors import BenchmarkError
+from avsbg.benchmarks.report.content import gather
 from avsbg.benchmarks.report.estimates import estimate
-from avsbg.benchmarks.report.page import gather, write_report
+from avsbg.benchmarks.report.page import write_report
 from avsbg.benchmarks.results.schema import Measurement, Metric, write_rows
 from avsbg.benchmarks.static.roofline import load_devices
 from fixtures.rows import make_row, make_second_row
