@@ -16,6 +16,8 @@ from avsbg.benchmarks.report.content import gather
 from avsbg.benchmarks.report.page import write_report
 from avsbg.benchmarks.results.schema import write_rows
 from fixtures import ROOT
+from fixtures.gpu_results import MACHINE
+from fixtures.rows import make_row, make_second_row
 from tools.gpu_rows import gpu_rows
 
 pytestmark = [pytest.mark.native]
@@ -44,7 +46,8 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     without = dict.fromkeys(("plugin", "ptx", "sanitizers", "ncu"), "skipped")
     assert stages == {**dict.fromkeys(("machine", "build", "kernels", "operator", "table7"), "passed"), **without}
     assert results["machine"]["packages"]["torch"]
-    assert results["tests"]["tests"] > 90 and results["tests"]["failures"] == results["tests"]["errors"] == 0
+    tests = results["tests"]["kernels"]
+    assert tests["tests"] > 90 and tests["failures"] == tests["errors"] == 0
     assert {row["way"] for row in results["operator"]} == {"materialised", "tiles in L2", "composite"}
     assert all(row["is_right"] for row in results["operator"])
     assert [row["operator"] for row in results["table7"]] == ["published", "composite"]
@@ -111,6 +114,43 @@ def test_counters_become_rows(tmp_path: Path) -> None:
         "unit": "ns",
         "value": "21,000",
     }
+
+
+TEGRASTATS = (
+    "11-29-2026 10:00:00 RAM 9999/62841MB (lfb 4x4MB) SWAP 0/31420MB (cached 0MB) CPU [3%@1190,0%@1190] "
+    "GR3D_FREQ 97%@[1300,1300] cpu@48.5C gpu@44C VDD_GPU_SOC 9600mW/5000mW VDD_CPU_CV 800mW/790mW"
+)
+
+
+def test_what_a_jetson_finds_is_in_the_results(tmp_path: Path) -> None:
+    """Its engines' rows, their masks, its power by mode, the tests of each stage; and all of them in the report."""
+    (tmp_path / "engines-2").mkdir()
+    write_rows(tmp_path / "engines-2" / "rows.jsonl", [make_row(), make_second_row()])
+    (tmp_path / "tegrastats-2.txt").write_text(f"{TEGRASTATS}\n{TEGRASTATS.replace('9600mW', '10200mW')}\n")
+    (tmp_path / "tegrastats-set.txt").write_text("RAM 1/2MB GR3D_FREQ 0%@306\n")
+    case = {"precision": "int8", "least_miou": 0.9, "miou": 0.95, "flipped": 0.002, "passed": True, "backend": {}}
+    (tmp_path / "verify.json").write_text(json.dumps({"results": [{"target": "tensorrt:int8", **case}]}))
+    for stage, failures in (("kernels", 0), ("ptx", 2)):
+        counts = f'tests="9" failures="{failures}" errors="1" skipped="3"'
+        (tmp_path / f"{stage}.xml").write_text(f"<testsuites><testsuite {counts}/></testsuites>")
+        told = {"stage": stage, "result": "passed", "started": "2026-11-29T10:00:00+00:00", "seconds": 7, "reason": ""}
+        (tmp_path / f"{stage}.stage.json").write_text(json.dumps(told))
+    (tmp_path / "machine.json").write_text(json.dumps(MACHINE))
+    collect = [sys.executable, ROOT / "scripts/gpu/collect.py", tmp_path, "-o", tmp_path / "results.json"]
+    subprocess.run(collect, check=True)
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["power"]["2"]["milliwatts"]["VDD_GPU_SOC"] == [9600, 10200]
+    assert (results["power"]["2"]["gpu_mhz"], results["power"]["set"]["gpu_mhz"]) == ([1300, 1300], [306])
+    rows = gpu_rows(results)
+    assert [row for row in rows if row.kind == "latency"] == [make_row(), make_second_row()]
+    power = {row.label: row for row in rows if row.kind == "gpu-power"}
+    assert power["2:VDD_GPU_SOC"]["power"].samples == (9.6, 10.2)
+    assert power["set"].problems == ("tegrastats named no power rail",)
+    write_rows(tmp_path / "rows.jsonl", rows)
+    write_report(gather([tmp_path / "rows.jsonl"]), tmp_path / "report")
+    report = (tmp_path / "report" / "report.md").read_text()
+    assert "| 2 | VDD_GPU_SOC | 9.9 | 2 |" in report and "| tensorrt:int8 | int8 | 0.9500 | 0.200% |" in report
+    assert "| ptx | passed | 7 | 6 | 3 |" in report and "0.500 [0.500, 0.500]" in report
 
 
 def test_engines_are_measured_in_each_power_mode_that_is_asked_for(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
     python -m tools.gpu_rows out/gpu/results.json -o benchmarks/results/gpu-NAME.jsonl
 
 The script itself needs no package of ours but the checkout, so it writes plain JSON; this reads it on any machine. Rows
-of `avsbg bench run` that a Jetson made lie in engines-*/rows.jsonl beside the results, and need no change.
+of `avsbg bench run`, which a Jetson makes of its engines, are taken as they are.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 
 from avsbg import __version__
 from avsbg.benchmarks.errors import BenchmarkError
@@ -50,25 +51,32 @@ def gpu_rows(results: dict[str, Any]) -> list[Measurement]:
     environment = _environment(machine)
     torch = {"backend": "torch", "version": machine["packages"].get("torch")}
     torch |= {"device": "cuda", "gpu": machine["gpus"][0]["name"]} if machine["gpus"] else {"device": "cpu"}
-    rows = [(stage["stage"], _stage(stage)) for stage in results["stages"]]
+    rows = [(stage["stage"], _stage(stage, results["tests"].get(stage["stage"]))) for stage in results["stages"]]
     rows += [("operator", row) for row in _operator(results)]
     rows += [("table7", row) for row in _table7(results, torch)]
     rows += [("operator", row) for row in _rates(results)]
     rows += [("ncu", row) for row in _counters(results)]
+    rows += [("engines", row) for row in (*_verified(results), *_power(results))]
     started = {stage["stage"]: datetime.fromisoformat(stage["started"]) for stage in results["stages"]}
-    return [
+    made = [
         row.model_copy(update={"environment": environment, "run": _run(machine, started.get(stage))})
         for stage, row in rows
     ]
+    return [*made, *_engines(results)]
 
 
-def _stage(stage: dict[str, Any]) -> Measurement:
+def _stage(stage: dict[str, Any], tests: dict[str, int] | None) -> Measurement:
+    metrics = {"time": Metric(unit="s", value=stage["seconds"])}
+    if tests is not None:
+        failed = tests["failures"] + tests["errors"]
+        counts = {"tests": tests["tests"] - tests["skipped"], "failed": failed, "skipped": tests["skipped"]}
+        metrics |= {name: Metric(value=count) for name, count in counts.items()}
     problems = () if stage["result"] == "passed" else (f"{stage['result']} {stage['reason']}".strip(),)
     return Measurement(
         kind="gpu-stage",
         label=stage["stage"],
         case={"stage": stage["stage"], "result": stage["result"]},
-        metrics={"time": Metric(unit="s", value=stage["seconds"])},
+        metrics=metrics,
         problems=problems,
     )
 
@@ -153,6 +161,52 @@ def _counters(results: dict[str, Any]) -> Iterator[Measurement]:
             metrics={"count": Metric(value=float(text))} if is_number else {},
             problems=() if is_number else (f"ncu says {row['value']!r}",),
         )
+
+
+def _verified(results: dict[str, Any]) -> Iterator[Measurement]:
+    """Masks of a Jetson's engines against PyTorch's."""
+    for row in (results["verify"] or {"results": ()})["results"]:
+        yield Measurement(
+            kind="gpu-verify",
+            label=row["target"],
+            case={"target": row["target"], "precision": row["precision"], "least_miou": row["least_miou"]},
+            metrics={name: Metric(value=row[name]) for name in ("miou", "flipped")},
+            problems=() if row["passed"] else ("the masks are not PyTorch's",),
+            ran=Ran(backend=row["backend"], requested=row["precision"]),
+        )
+
+
+def _power(results: dict[str, Any]) -> Iterator[Measurement]:
+    """Power of each rail of a Jetson while its engines were measured, by power mode."""
+    for mode, found in results["power"].items():
+        if not found["milliwatts"]:
+            reason = "tegrastats named no power rail"
+            case = {"mode": mode, "rail": None}
+            yield Measurement(
+                kind="gpu-power", label=mode, case=case, metrics={"power": Metric(unit="W")}, problems=(reason,)
+            )
+        for rail, milliwatts in found["milliwatts"].items():
+            watts = tuple(value / 1e3 for value in milliwatts)
+            yield Measurement(
+                kind="gpu-power",
+                label=f"{mode}:{rail}",
+                case={"mode": mode, "rail": rail, "gpu_mhz": sorted(set(found["gpu_mhz"]))},
+                metrics={"power": Metric(unit="W", samples=watts, source="tegrastats")},
+            )
+
+
+def _engines(results: dict[str, Any]) -> list[Measurement]:
+    """The rows of `avsbg bench run`, with their own machine; a `BenchmarkError` if one is none of this version's."""
+    rows = []
+    for mode, found in results["engines"].items():
+        for number, row in enumerate(found, start=1):
+            try:
+                rows.append(Measurement.model_validate_json(json.dumps(row)))
+            except ValidationError as error:
+                message = error.errors(include_url=False)[0]["msg"]
+                problem = f"engines of the power mode {mode}, row {number}: {message}."
+                raise BenchmarkError(problem, "Make rows with the version of avsbg that measured.") from error
+    return rows
 
 
 def _times(summary: dict[str, Any], unit: str) -> Metric:

@@ -67,6 +67,7 @@ SOURCES: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("gpu-counter", "gpu-failure", "gpu-operator", "gpu-rate", "gpu-stage"), ("runtime/native/cuda", "scripts/gpu")
     ),
+    **dict.fromkeys(("gpu-verify", "gpu-power"), (*_GRAPHS, *_ENGINES, "runtime/native/cuda", "scripts/on-gpu.sh")),
     "served-streams": (*_GRAPHS, *_BACKENDS, "runtime/streaming", "tools/serving.py"),
     "collection": ("runtime/segment", "tools/serving.py"),
     "collection-speed": (

@@ -1,4 +1,4 @@
-"""Tables of what scripts/on-gpu.sh found: stages, the operator on a GPU, rates, counters, networks."""
+"""Tables of what scripts/on-gpu.sh found: stages, the operator on a GPU, rates, counters, networks, engines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from avsbg.benchmarks.report.paper import DEVICE, paper_figures
 from avsbg.benchmarks.report.tables import Cell, Columns, Table, make_table, number, to_markdown, with_interval
 from avsbg.benchmarks.results.schema import GpuState, Measurement
 
-KINDS = ("gpu-stage", "gpu-operator", "gpu-rate", "gpu-counter", "gpu-failure")
+KINDS = ("gpu-stage", "gpu-operator", "gpu-rate", "gpu-counter", "gpu-failure", "gpu-verify", "gpu-power")
 # Unit of a rate -> the one that it is shown in, as a multiple of it.
 _RATES = {"FLOP/s": ("TFLOP/s", 1e12), "B/s": ("GB/s", 1e9), "s": ("us", 1e-6)}
 
@@ -121,17 +121,44 @@ def _counter_title(row: Measurement) -> str:
 def stage_table(rows: Sequence[Measurement]) -> Table:
     """Each stage of the script and what became of it."""
 
-    def tests(row: Measurement) -> Cell:
-        return number(None if (count := row.value("tests")) is None else count)
-
     columns: Columns[Measurement] = [
         ("stage", lambda row: row.case["stage"]),
         ("result", lambda row: row.case["result"]),
         ("s", lambda row: number(f"{row['time'].number:g}")),
-        ("tests that ran", tests),
+        ("tests that ran", lambda row: number(row.value("tests"))),
+        ("failed", lambda row: number(row.value("failed"))),
         ("", _problems),
     ]
     return make_table([row for row in rows if row.kind == "gpu-stage"], columns)
+
+
+def verify_table(rows: Sequence[Measurement]) -> Table:
+    """Masks of engines against PyTorch's."""
+    columns: Columns[Measurement] = [
+        ("engine", lambda row: row.case["target"]),
+        ("precision", lambda row: row.case["precision"]),
+        ("mIoU", lambda row: number(f"{row['miou'].number:.4f}")),
+        ("pixels that differ", lambda row: number(f"{row['flipped'].number:.3%}")),
+        ("", _problems),
+    ]
+    return make_table([row for row in rows if row.kind == "gpu-verify"], columns, "Masks against PyTorch's.")
+
+
+def power_table(rows: Sequence[Measurement]) -> Table:
+    """Power of each rail of a Jetson, by power mode."""
+
+    def watts(row: Measurement) -> Cell:
+        return number(f"{row['power'].summary.p50:.1f}" if row["power"].samples else None)
+
+    columns: Columns[Measurement] = [
+        ("power mode", lambda row: row.case["mode"]),
+        ("rail", lambda row: row.case["rail"]),
+        ("W", watts),
+        ("samples", lambda row: number(len(row["power"].samples))),
+        ("", _problems),
+    ]
+    caption = "Medians while the engines were measured, pauses included. Rails may feed each other: not to be added up."
+    return make_table([row for row in rows if row.kind == "gpu-power"], columns, caption)
 
 
 def network_table(rows: Sequence[Measurement]) -> Table:
@@ -165,6 +192,9 @@ def failures(rows: Sequence[Measurement]) -> tuple[tuple[str, str], ...]:
     return tuple((row.label, _problems(row)) for row in rows if row.kind == "gpu-failure")
 
 
+_TABLES = (stage_table, operator_table, network_table, verify_table, power_table, rate_table, counter_table)
+
+
 def gpu_state(*files: Sequence[Measurement]) -> str:
     """The machines that scripts/on-gpu.sh ran on, by the committed rows of each; that it ran on none without any.
 
@@ -185,7 +215,7 @@ def gpu_text(*files: Sequence[Measurement]) -> str:
     parts = []
     for rows in files:
         parts.append(f"### {machine_title(rows[0])}")
-        made = [table(rows) for table in (stage_table, operator_table, network_table, rate_table, counter_table)]
+        made = [table(rows) for table in _TABLES]
         parts += [part for table in made if table.rows for part in (table.caption, to_markdown(table)) if part]
         parts += [f"Not measured: {label}: {reason}." for label, reason in failures(rows)]
     return "\n\n".join(parts) or "None is committed."

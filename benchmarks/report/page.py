@@ -88,6 +88,8 @@ def make_sections(report: Report) -> list[Section]:
             _per_gpu(report, gpu.rate_table),
         ),
         Section("gpu-counters", "Counters of the kernels", "As ncu reads them.", _per_gpu(report, gpu.counter_table)),
+        Section("gpu-verify", "Masks of engines", "", _per_gpu(report, gpu.verify_table)),
+        Section("gpu-power", "Power", "", _per_gpu(report, gpu.power_table)),
         Section("gpu-stages", "Stages of scripts/on-gpu.sh", "", _per_gpu(report, gpu.stage_table)),
         Section("accuracy", "Accuracy", "", _accuracy(report)),
         Section(

@@ -61,6 +61,8 @@ KINDS: dict[Kind, tuple[set[str], set[str]]] = {
     "gpu-operator": ({"implementation", "side", "pairs", "channels"}, {"operations"}),
     "gpu-rate": ({"name"}, {"rate"}),
     "gpu-counter": ({"problem", "kernel", "metric", "unit"}, set()),
+    "gpu-verify": ({"target", "precision"}, {"miou", "flipped"}),
+    "gpu-power": ({"mode", "rail"}, {"power"}),
     "gpu-failure": ({"scope", "clips", "frames", "height", "width"}, set()),
     "operator-copies": ({"graph", "form", "clips"}, {"launches", "copies", "copied"}),
     "activation-memory": ({"graph", "clips", "node", "part"}, {"live"}),

@@ -12,28 +12,11 @@ from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.report.content import gather
 from avsbg.benchmarks.report.page import write_report
 from avsbg.benchmarks.results.schema import Measurement, Metric, read_rows, write_rows
+from fixtures.gpu_results import MACHINE
 from tools.docs_tables import BLOCKS, RESULTS, make_block
 from tools.gpu_rows import gpu_rows
 
 DAY = "2026-11-29"
-MACHINE = {
-    "gpus": [{"name": "NVIDIA H200", "compute_capability": 90}],
-    "no_gpu": None,
-    "driver": "580.1",
-    "cuda_driver": "13.0",
-    "clocks": "clocks.sm, 1980 MHz",
-    "power_mode": None,
-    "platform": "Linux",
-    "processor": "a processor",
-    "cores": [0, 1],
-    "memory": 2**37,
-    "load_average": [0.1, 0.2, 0.3],
-    "python": "3.12.1",
-    "packages": {"torch": "2.11.0", "tensorrt": None},
-    "commit": "ab" * 20,
-    "is_modified": False,
-}
-
 LIVE = {"live": Metric(unit="B", value=1)}
 
 
@@ -57,7 +40,8 @@ def results(**changed: Any) -> dict[str, Any]:
                 "reason": "this user may not",
             },
         ],
-        "tests": {},
+        "tests": {"kernels": {"tests": 9, "failures": 0, "errors": 0, "skipped": 2}},
+        **{"verify": None, "engines": {}, "power": {}},
         "rates": [{"name": "mma.sync fp16", "tflops": 620.0}],
         "operator": [
             {"kind": "rate", "name": "copy", "gigabytes_per_second": 4000.0},
@@ -140,7 +124,7 @@ def test_the_report_shows_every_kind_of_row(tmp_path: Path) -> None:
     assert "| tiles in L2 | fp16 | 4 | 56 x 56 | - |  |  |  | the result is wrong |" in page
     assert "| mma.sync fp16 | 620.0 TFLOP/s |  |" in page and "| copy | 4000.0 GB/s |  |" in page
     assert "| mean 2 | correlate | 21000 | -<br>ncu says 'n/a' |" in page
-    assert "| kernels | passed | 40 |" in page and "| ncu | skipped | 1 |" in page
+    assert "| kernels | passed | 40 | 7 | 0 |" in page and "| ncu | skipped | 1 |" in page
     # Table 7: the precision that ran, the way it ran, the paper's figure.
     network = "AVS-BG, PVT-v2-b5<br>PyTorch eager, native operator, on NVIDIA H200, bf16"
     assert f"| {network} |" in page and "85.50 / 27.48" in page
