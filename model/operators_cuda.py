@@ -7,6 +7,7 @@ allocate through PyTorch, synchronise nothing, and may be captured in a CUDA gra
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
@@ -29,6 +30,14 @@ class OperatorError(AvsbgError, ValueError):
 
 class _Problem(ctypes.Structure):
     _fields_ = [*((name, ctypes.c_int64) for name in "npqc"), ("dtype", ctypes.c_int32)]
+
+
+class _Task(ctypes.Structure):
+    _fields_ = [
+        ("problem", _Problem),
+        ("pairs_per_clip", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "mean_a", "mean_b")),
+    ]
 
 
 def uses_tf32() -> bool:
@@ -58,6 +67,8 @@ class CudaLibrary:
         pointer, size = ctypes.c_void_p, ctypes.c_size_t
         self._library.avsbg_cuda_workspace_size.argtypes = [pointer, ctypes.c_int32, pointer]
         self._library.avsbg_cuda_mean_correlation.argtypes = [*[pointer] * 7, size, pointer]
+        self._library.avsbg_cuda_group_workspace_size.argtypes = [pointer, ctypes.c_int32, ctypes.c_int32, pointer]
+        self._library.avsbg_cuda_mean_correlations.argtypes = [pointer, ctypes.c_int32, pointer, pointer, size, pointer]
         self._library.avsbg_cuda_correlation_volume.argtypes = [*[pointer] * 5, ctypes.c_int32, pointer]
 
     def mean_correlation(self, a: Tensor, b: Tensor, *, tf32: bool = False) -> tuple[Tensor, Tensor]:
@@ -81,6 +92,41 @@ class CudaLibrary:
             )
         self._check(status)
         return mean_a, mean_b
+
+    def mean_correlations(
+        self, pairs: Sequence[tuple[Tensor, Tensor]], *, with_mean_b: bool = True, tf32: bool = False
+    ) -> list[tuple[Tensor, ...]]:
+        """`mean_correlation` of each of one to four pairs of tensors, all in one launch, as in the TensorRT plugin.
+
+        Args:
+            pairs: a and b of each, of one type and device.
+            with_mean_b: False leaves `mean_b` out, and its cost.
+            tf32: as of `mean_correlation`.
+
+        Raises:
+            OperatorError: as of `mean_correlation`, or the library takes no such group.
+        """
+        prepared = [self._prepare(a, b, tf32) for a, b in pairs]
+        means = [
+            tuple(one.new_empty(one.shape[:2], dtype=torch.float32) for one in (a, b)[: 1 + with_mean_b])
+            for _, a, b in prepared
+        ]
+        tasks = (_Task * len(prepared))(
+            *(
+                _Task(problem[0], 0, *_pointers(a, b, *outputs))
+                for (problem, a, b), outputs in zip(prepared, means, strict=True)
+            )
+        )
+        bytes_needed, first = ctypes.c_size_t(), prepared[0][1]
+        group = (tasks, len(prepared))
+        self._check(self._library.avsbg_cuda_group_workspace_size(*group, int(with_mean_b), ctypes.byref(bytes_needed)))
+        workspace = first.new_empty(bytes_needed.value, dtype=torch.uint8)
+        with _on_device_of(first):
+            status = self._library.avsbg_cuda_mean_correlations(
+                *group, None, workspace.data_ptr(), workspace.numel(), _stream(first)
+            )
+        self._check(status)
+        return means
 
     def correlation_volume(self, a: Tensor, b: Tensor, relu: bool = False, *, tf32: bool = False) -> Tensor:
         """As `model.operators.correlation_volume`; arguments and errors as of `mean_correlation`."""

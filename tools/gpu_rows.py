@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from avsbg import __version__
 from avsbg.benchmarks.errors import BenchmarkError
@@ -31,7 +30,7 @@ from avsbg.benchmarks.results.schema import (
 )
 from avsbg.benchmarks.results.statistics import paired_ratio
 from avsbg.model import named_variant
-from tools import Output, command
+from tools import Output, command, jetson_rows
 
 CHANNELS = 128  # of scripts/gpu/operator_speed.py
 # Units of rates in results.json, each as a multiple of our unit.
@@ -52,17 +51,17 @@ def gpu_rows(results: dict[str, Any]) -> list[Measurement]:
     torch = {"backend": "torch", "version": machine["packages"].get("torch")}
     torch |= {"device": "cuda", "gpu": machine["gpus"][0]["name"]} if machine["gpus"] else {"device": "cpu"}
     rows = [(stage["stage"], _stage(stage, results["tests"].get(stage["stage"]))) for stage in results["stages"]]
-    rows += [("operator", row) for row in _operator(results)]
-    rows += [("table7", row) for row in _table7(results, torch)]
-    rows += [("operator", row) for row in _rates(results)]
+    rows += [("operator", row) for row in _operator(results, machine)]
+    rows += [("table7", row) for row in _table7(results, machine, torch)]
+    rows += [("operator", row) for row in _rates(results, machine)]
     rows += [("ncu", row) for row in _counters(results)]
-    rows += [("engines", row) for row in (*_verified(results), *_power(results))]
+    rows += [("engines", row) for row in (*jetson_rows.verified(results), *jetson_rows.power(results))]
     started = {stage["stage"]: datetime.fromisoformat(stage["started"]) for stage in results["stages"]}
     made = [
-        row.model_copy(update={"environment": environment, "run": _run(machine, started.get(stage))})
+        row.model_copy(update={"environment": environment, "run": _run(machine, started.get(stage), row.run)})
         for stage, row in rows
     ]
-    return [*made, *_engines(results)]
+    return [*made, *jetson_rows.engines(results)]
 
 
 def _stage(stage: dict[str, Any], tests: dict[str, int] | None) -> Measurement:
@@ -81,19 +80,23 @@ def _stage(stage: dict[str, Any], tests: dict[str, int] | None) -> Measurement:
     )
 
 
-def _operator(results: dict[str, Any]) -> Iterator[Measurement]:
+def _operator(results: dict[str, Any], machine: dict[str, Any]) -> Iterator[Measurement]:
+    """Rows of one stage, whose `side` is a number, and of several, whose `side` is a list."""
     for row in (row for row in results["operator"] if row["kind"] == "operator"):
-        positions = row["side"] ** 2
-        metrics = {"operations": Metric(unit="FLOP", value=2 * row["n"] * positions**2 * CHANNELS)}
+        sides = row["sides"]
+        operations = sum(2 * row["n"] * side**4 * CHANNELS for side in sides)
+        metrics = {"operations": Metric(unit="FLOP", value=operations)}
+        side = sides if len(sides) > 1 else sides[0]
         metrics |= {name: _times(row[key], "us") for name, key in _LATENCIES.items() if key in row}
         if "error" in row:
             metrics["relative_error"] = Metric(value=row["error"])
         yield Measurement(
             kind="gpu-operator",
             label=f"{row['way']}:{row['precision']}",
-            case={"implementation": row["way"], "side": row["side"], "pairs": row["n"], "channels": CHANNELS},
+            case={"implementation": row["way"], "side": side, "pairs": row["n"], "channels": CHANNELS},
             metrics=metrics | _memory(row),
             problems=_problems(row),
+            **_clocks(row, machine),
             ran=Ran(requested=row["precision"]),
         )
 
@@ -101,7 +104,7 @@ def _operator(results: dict[str, Any]) -> Iterator[Measurement]:
 _LATENCIES = {"latency": "warm_us", "cold_latency": "cold_us"}
 
 
-def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurement]:
+def _table7(results: dict[str, Any], machine: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurement]:
     """Rows like those of `avsbg bench run`; ratios are to the published form, eager, in fp32, of the same run."""
     found = {(row["network"], row["operator"], row["precision"]): row for row in results["table7"]}
     first = found.get(_REFERENCE[:3], {}).get("eager_ms")
@@ -135,16 +138,29 @@ def _table7(results: dict[str, Any], torch: dict[str, Any]) -> Iterator[Measurem
                 "ratio": Metric.of(paired_ratio(times["each"], first["each"])),
                 **_memory(row),
             }
-            yield Measurement(kind="latency", label=label, case=case, metrics=metrics, ran=ran)
+            yield Measurement(
+                kind="latency",
+                label=label,
+                case=case,
+                metrics=metrics,
+                problems=_throttling(row),
+                ran=ran,
+                **_clocks(row, machine),
+            )
 
 
-def _rates(results: dict[str, Any]) -> Iterator[Measurement]:
+def _rates(results: dict[str, Any], machine: dict[str, Any]) -> Iterator[Measurement]:
     for row in results["rates"] + [row for row in results["operator"] if row["kind"] == "rate"]:
         for key, (unit, factor) in _RATES.items():
             if key in row:
                 metric = Metric(unit=unit, value=row[key] * factor)  # type: ignore[arg-type]
                 yield Measurement(
-                    kind="gpu-rate", label=row["name"], case={"name": row["name"]}, metrics={"rate": metric}
+                    kind="gpu-rate",
+                    label=row["name"],
+                    case={"name": row["name"]},
+                    metrics={"rate": metric},
+                    problems=_throttling(row),
+                    **_clocks(row, machine),
                 )
 
 
@@ -163,52 +179,6 @@ def _counters(results: dict[str, Any]) -> Iterator[Measurement]:
         )
 
 
-def _verified(results: dict[str, Any]) -> Iterator[Measurement]:
-    """Masks of a Jetson's engines against PyTorch's."""
-    for row in (results["verify"] or {"results": ()})["results"]:
-        yield Measurement(
-            kind="gpu-verify",
-            label=row["target"],
-            case={"target": row["target"], "precision": row["precision"], "least_miou": row["least_miou"]},
-            metrics={name: Metric(value=row[name]) for name in ("miou", "flipped")},
-            problems=() if row["passed"] else ("the masks are not PyTorch's",),
-            ran=Ran(backend=row["backend"], requested=row["precision"]),
-        )
-
-
-def _power(results: dict[str, Any]) -> Iterator[Measurement]:
-    """Power of each rail of a Jetson while its engines were measured, by power mode."""
-    for mode, found in results["power"].items():
-        if not found["milliwatts"]:
-            reason = "tegrastats named no power rail"
-            case = {"mode": mode, "rail": None}
-            yield Measurement(
-                kind="gpu-power", label=mode, case=case, metrics={"power": Metric(unit="W")}, problems=(reason,)
-            )
-        for rail, milliwatts in found["milliwatts"].items():
-            watts = tuple(value / 1e3 for value in milliwatts)
-            yield Measurement(
-                kind="gpu-power",
-                label=f"{mode}:{rail}",
-                case={"mode": mode, "rail": rail, "gpu_mhz": sorted(set(found["gpu_mhz"]))},
-                metrics={"power": Metric(unit="W", samples=watts, source="tegrastats")},
-            )
-
-
-def _engines(results: dict[str, Any]) -> list[Measurement]:
-    """The rows of `avsbg bench run`, with their own machine; a `BenchmarkError` if one is none of this version's."""
-    rows = []
-    for mode, found in results["engines"].items():
-        for number, row in enumerate(found, start=1):
-            try:
-                rows.append(Measurement.model_validate_json(json.dumps(row)))
-            except ValidationError as error:
-                message = error.errors(include_url=False)[0]["msg"]
-                problem = f"engines of the power mode {mode}, row {number}: {message}."
-                raise BenchmarkError(problem, "Make rows with the version of avsbg that measured.") from error
-    return rows
-
-
 def _times(summary: dict[str, Any], unit: str) -> Metric:
     return Metric(unit="s", samples=tuple(_SCALE[unit] * sample for sample in summary["each"]))
 
@@ -223,7 +193,22 @@ def _memory(row: dict[str, Any]) -> dict[str, Metric]:
 def _problems(row: dict[str, Any]) -> tuple[str, ...]:
     """The reasons for which a row is no result."""
     wrong = ("the result is wrong",) if row.get("is_right") is False else ()
-    return (*wrong, *(str(row[key]) for key in ("failed", "graph_failed") if key in row))
+    failed = (str(row[key]) for key in ("failed", "graph_failed") if key in row)
+    return (*wrong, *failed, *_throttling(row))
+
+
+def _throttling(row: dict[str, Any]) -> tuple[str, ...]:
+    """The problem that the GPU lowered its clocks while the row was sampled."""
+    return (f"the GPU throttled: {', '.join(row['throttled'])}",) if row.get("throttled") else ()
+
+
+def _clocks(row: dict[str, Any], machine: dict[str, Any]) -> dict[str, Any]:
+    """The GPU's state before and after the row's samples as fields of a measurement; a note where it is not known."""
+    if "clocks_unknown" in row:
+        return {"notes": (f"the GPU's clocks and throttling are unknown: {row['clocks_unknown']}",)}
+    if "before" not in row:
+        return {}
+    return {"run": Run(before=_machine_state(machine, row["before"]), after=_machine_state(machine, row["after"]))}
 
 
 def _environment(machine: dict[str, Any]) -> Environment:
@@ -244,21 +229,22 @@ def _environment(machine: dict[str, Any]) -> Environment:
     )
 
 
-def _run(machine: dict[str, Any], started: datetime | None) -> Run:
-    gpu = None
-    if machine["gpus"]:
-        gpu = GpuState(
-            name=machine["gpus"][0]["name"],
-            driver=machine["driver"],
-            clocks_mhz={},
-            temperature=None,
-            power_mode=machine["power_mode"],
-            power_watts=None,
-            throttled=(),
-        )
+def _machine_state(machine: dict[str, Any], gpu: dict[str, Any] | None) -> MachineState:
+    """The machine with its first GPU in a state that the programs of scripts/gpu read; without clocks if none did."""
+    if not machine["gpus"]:
+        return MachineState(cpu_mhz=None, resident=0)
+    unread = {"clocks_mhz": {}, "temperature": None, "power_mode": machine["power_mode"]}
+    read = gpu or {**unread, "power_watts": None, "throttled": ()}
+    state = GpuState(name=machine["gpus"][0]["name"], driver=machine["driver"], **read)
+    return MachineState(cpu_mhz=None, resident=0, gpu=state)
+
+
+def _run(machine: dict[str, Any], started: datetime | None, measured: Run) -> Run:
+    """The run of a row: the states that were read around its samples, and what holds for all rows."""
+    before = measured.before or _machine_state(machine, None)
     settings = {"reference": ":".join(_REFERENCE), "clocks": machine["clocks"], "cuda_driver": machine["cuda_driver"]}
-    before = MachineState(cpu_mhz=None, resident=0, gpu=gpu)
-    return Run(started=started, command=("scripts/on-gpu.sh",), settings=settings, before=before)
+    command = ("scripts/on-gpu.sh",)
+    return Run(started=started, command=command, settings=settings, before=before, after=measured.after)
 
 
 @command

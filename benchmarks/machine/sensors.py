@@ -14,18 +14,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from avsbg.benchmarks.results.schema import GpuState, MachineState, Metric
+from avsbg.runtime.device.gpu import THROTTLING
 from avsbg.runtime.device.jetson import ROOT, find_rails, gpu_frequency_folder, overcurrent_events, read_jetson
 from avsbg.runtime.device.system_files import read_cpuinfo, read_number, read_text
-
-# nvmlDeviceGetCurrentClocksEventReasons (NVML API reference): bit -> why the clock is not the highest. Idle and the
-# setting of application clocks are no throttling.
-_REASONS = {
-    0x4: "power cap",
-    0x8: "hardware slowdown",
-    0x20: "thermal, software",
-    0x40: "thermal, hardware",
-    0x80: "power brake",
-}
 
 
 def read_state(root: Path = ROOT, nvml: Any = None) -> MachineState:
@@ -125,7 +116,7 @@ def _nvml_state(nvml: Any) -> GpuState:
         temperature=ask("nvmlDeviceGetTemperature", handle, nvml.NVML_TEMPERATURE_GPU),
         power_mode=None if limit is None else f"limit {limit / 1e3:g} W",
         power_watts=None if power is None else power / 1e3,
-        throttled=tuple(name for bit, name in _REASONS.items() if reasons & bit),
+        throttled=tuple(name for bit, name in THROTTLING.items() if reasons & bit),
     )
 
 

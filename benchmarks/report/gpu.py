@@ -56,13 +56,19 @@ def _mebibytes(row: Measurement) -> Cell:
     return number(None if size is None else f"{size / 2**20:.1f}")
 
 
+def _positions(row: Measurement) -> Cell:
+    """The map's size; of each stage where several were computed together."""
+    side = row.case["side"]
+    return number(" + ".join(f"{one} x {one}" for one in (side if isinstance(side, list) else [side])))
+
+
 def operator_table(rows: Sequence[Measurement]) -> Table:
     """Time of the mean correlation by each implementation, shape by shape."""
     columns: Columns[Measurement] = [
         ("computed by", lambda row: row.case["implementation"]),
         ("precision", lambda row: row.ran.requested),
         ("pairs", lambda row: number(row.case["pairs"])),
-        ("positions", lambda row: number(f"{row.case['side']} x {row.case['side']}")),
+        ("positions", _positions),
         ("us", _microseconds("latency")),
         ("us, cold L2", _microseconds("cold_latency")),
         ("TFLOP/s", _operator_rate),

@@ -10,6 +10,15 @@ from pathlib import Path
 # Values of CUdevice_attribute (CUDA Driver API, cuDeviceGetAttribute).
 _MAJOR, _MINOR, _MULTIPROCESSORS, _INTEGRATED = 75, 76, 16, 18
 _JETPACKS = {"R35": "5", "R36": "6", "R38": "7"}  # releases of Jetson Linux -> major versions of JetPack
+# nvmlDeviceGetCurrentClocksEventReasons (NVML API reference): bit -> why the clock is not the highest. Idle and the
+# setting of application clocks are no throttling.
+THROTTLING = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal, software",
+    0x40: "thermal, hardware",
+    0x80: "power brake",
+}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Table 7 of the paper on this machine, in PyTorch: AVS-BG and AVSBench as published, composite, with our kernels.
 
 Weights are random, drawn from a formula; inputs are frames and VGGish embeddings in memory, one clip of five seconds.
-Each case eagerly and as a CUDA graph of the whole network, timed in turn with the others; peak memory of one call.
+Each case eagerly and as a CUDA graph of the whole network, timed in turn with the others; peak memory of one call;
+the GPU's clocks before and after the samples, and why they were lowered meanwhile.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import measure
 import torch
+from clocks import Watch
 
 from avsbg.model import NETWORKS, build, init_deterministic, named_variant
 from avsbg.model.operators import composite
@@ -110,11 +112,16 @@ def main() -> None:
             calls += [(row, mode, call) for mode, call in prepare(row, inputs, given.device).items()]
         except Exception as error:  # of one case; the others go on
             row["failed"] = measure.first_line(error)
+    watch = Watch(given.device)
+    watch.begin()
     samples: dict[tuple[int, str], list[float]] = {(id(row), mode): [] for row, mode, _ in calls}
     for _ in range(rounds):
         for row, mode, call in calls:
             samples[id(row), mode].append(measure.milliseconds(call))
+        watch.look()
+    state = watch.end()
     for row, mode, _ in calls:
+        row.update(state)
         row[f"{mode}_ms"] = measure.summary(samples[id(row), mode])
     measure.write(given.output, rows)
     if given.profile is not None and calls:

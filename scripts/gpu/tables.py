@@ -28,12 +28,16 @@ def remark(row: Row) -> str:
     """The reason for which a row is no result; empty for a result."""
     if "failed" in row:
         return str(row["failed"])
-    return "wrong result" if row.get("is_right") is False else str(row.get("graph_failed", ""))
+    if row.get("is_right") is False:
+        return "wrong result"
+    throttled = [f"throttled: {', '.join(row['throttled'])}"] if row.get("throttled") else []
+    unknown = [f"clocks unknown: {row['clocks_unknown']}"] if "clocks_unknown" in row else []
+    return "; ".join([*([str(row["graph_failed"])] if "graph_failed" in row else []), *throttled, *unknown])
 
 
 OPERATOR: Sequence[Column] = (
     ("pairs", lambda row: str(row["n"])),
-    ("positions", lambda row: f"{row['side']} x {row['side']}"),
+    ("positions", lambda row: " + ".join(f"{side} x {side}" for side in row["sides"])),
     ("computed by", lambda row: row["way"]),
     ("precision", lambda row: row["precision"]),
     ("us", lambda row: median(row, "warm_us", 1)),
@@ -56,6 +60,7 @@ UNITS = {"tflops": "TFLOP/s", "gigabytes_per_second": "GB/s", "us": "us"}
 RATES: Sequence[Column] = (
     ("rate", lambda row: row["name"]),
     ("", lambda row: ", ".join(f"{row[key]:.1f} {unit}" for key, unit in UNITS.items() if key in row)),
+    ("", remark),
 )
 COUNTERS: Sequence[Column] = tuple(
     (name, lambda row, name=name: str(row[name])) for name in ("problem", "kernel", "metric", "value", "unit")

@@ -30,7 +30,7 @@ def table7(operator: str, precision: str, **found: Any) -> dict[str, Any]:
 
 
 def results(**changed: Any) -> dict[str, Any]:
-    operator = {"kind": "operator", "n": 4, "side": 56}
+    operator = {"kind": "operator", "n": 4, "sides": [56]}
     document = {
         "machine": MACHINE,
         "stages": [
@@ -158,6 +158,38 @@ def test_the_page_shows_committed_rows_of_gpus_alone(tmp_path: Path) -> None:
     write_rows(folder / "gpu-none.jsonl", gpu_rows(results(machine=MACHINE | {"gpus": []})))
     with pytest.raises(BenchmarkError, match="without a GPU"):
         make_block(state, tmp_path)
+
+
+def test_a_throttled_gpu_makes_no_stable_row(tmp_path: Path) -> None:
+    """Each row has the clocks around its samples, and says why they fell meanwhile, or that nobody knows."""
+    state = {"clocks_mhz": {"sm": 1980}, "temperature": 50, "power_mode": "limit 700 W", "power_watts": 600.0}
+    state |= {"throttled": []}
+    watched = {"before": state, "after": state | {"clocks_mhz": {"sm": 1200}}, "throttled": ["power cap"]}
+    operator, network = results()["operator"], results()["table7"]
+    found = results(
+        operator=[operator[0] | watched, operator[1] | watched, operator[3] | {"clocks_unknown": "no NVML"}],
+        table7=[network[0] | watched],
+    )
+    rows = gpu_rows(found)
+    labels = {row.label for row in rows if "the GPU throttled: power cap" in row.problems}
+    assert labels == {"copy", "avsbg:fp16", "avs-bg:published:fp32:eager", "avs-bg:published:fp32:graph"}
+    ours = next(row for row in rows if row.label == "avsbg:fp16")
+    assert ours.run.before is not None and ours.run.after is not None
+    assert ours.run.before.gpu is not None and ours.run.after.gpu is not None
+    assert (ours.run.before.gpu.clocks_mhz, ours.run.after.gpu.clocks_mhz) == ({"sm": 1980.0}, {"sm": 1200.0})
+    unknown = next(row for row in rows if row.label == "tiles in L2:fp16")
+    assert unknown.notes == ("the GPU's clocks and throttling are unknown: no NVML",)
+    page = make_page(tmp_path, rows)
+    assert "| avsbg | fp16 | 4 | 56 x 56 | - | - |  | 0.0 | the GPU throttled: power cap |" in page
+    assert "| copy | - | the GPU throttled: power cap |" in page
+
+
+def test_stages_that_were_computed_together_are_one_row(tmp_path: Path) -> None:
+    row = results()["operator"][1] | {"sides": [56, 28]}
+    rows = gpu_rows(results(operator=[row]))
+    found = next(row for row in rows if row.kind == "gpu-operator")
+    assert found["operations"].value == 2 * 4 * (3136**2 + 784**2) * 128
+    assert "| avsbg | fp16 | 4 | 56 x 56 + 28 x 28 | 24.5 |" in make_page(tmp_path, rows)
 
 
 def test_without_the_reference_nothing_is_compared() -> None:
