@@ -6,7 +6,8 @@
 #
 # Usage: scripts/on-gpu.sh [--here] [--only STAGE]... [OUT]
 #   OUT           a folder for logs, rows and results.json (default: out/gpu); a stage's earlier results are replaced
-#   --only STAGE  only this one; may be repeated: machine build kernels plugin ptx operator table7 sanitizers ncu engines
+#   --only STAGE  only this one; may be repeated: machine build kernels plugin ptx operator table7 sanitizers ncu torch
+#                 engines trtexec backends
 #   --here        everything that needs no GPU: all is compiled, the kernels' tests run on the emulated CUDA, the
 #                 programs that measure run on the processor. Before time on a GPU is spent, and in CI.
 # Environment: PYTHON (default: .venv/bin/python, else python3); CUDACXX, nvcc where it is not on PATH; AVSBG_WHEELS, a
@@ -17,13 +18,14 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
-# With the seconds that each may take, in the order of their value; `engines` needs a Jetson.
+# With the seconds that each may take, in the order of their value; the last line needs a Jetson.
 declare -A SECONDS_OF=(
-  [machine]=20 [build]=120 [kernels]=80 [plugin]=15 [ptx]=90 [operator]=100 [table7]=130 [sanitizers]=100 [ncu]=60 [engines]=2400
+  [machine]=20 [build]=120 [kernels]=80 [plugin]=15 [ptx]=90 [operator]=100 [table7]=130 [sanitizers]=100 [ncu]=60 [torch]=70
+  [engines]=2400 [trtexec]=900 [backends]=1800
 )
-STAGES=(machine build kernels plugin operator table7 sanitizers ncu ptx)
+STAGES=(machine build kernels plugin operator table7 sanitizers ncu torch ptx)
 BUDGET=470
-[[ -r /etc/nv_tegra_release ]] && STAGES+=(engines) && BUDGET=3600
+[[ -r /etc/nv_tegra_release ]] && STAGES+=(engines trtexec backends) && BUDGET=6000
 
 usage() { sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//'; }
 only=() here=0 out=""
@@ -47,11 +49,17 @@ mkdir -p "${out:=out/gpu}" && out=$(realpath "$out")
 
 [[ -n ${PYTHON:-} ]] || { [[ -x .venv/bin/python ]] && PYTHON=$PWD/.venv/bin/python || PYTHON=python3; }
 nvcc=${CUDACXX:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
-export PYTHONPATH=$PWD:$PWD/tests:$out/site${PYTHONPATH:+:$PYTHONPATH} PATH=$PATH:/usr/local/cuda/bin
+export PYTHONPATH=$PWD:$PWD/tests:$out/site${PYTHONPATH:+:$PYTHONPATH} PATH=$PATH:/usr/local/cuda/bin:/usr/src/tensorrt/bin
 kernels=runtime/native/cuda
 
 skip() { echo "SKIPPED: $*" && exit 77; }
 needs() { command -v "$1" >/dev/null || skip "$1 was not found${2:+: $2}"; }
+needs_modules() { # IMPORT NAMES...
+  local missing
+  missing=$("$PYTHON" -c 'import importlib.util as i, sys; print(*[n for n in sys.argv[1:] if not i.find_spec(n)])' "$@") ||
+    exit 1
+  [[ -z $missing ]] || skip "cannot be imported: $missing; install them, or put their wheels in AVSBG_WHEELS"
+}
 on_gpu() { ((!here)) || skip "needs a GPU"; }
 architecture() {
   ((here)) && echo 90 && return
@@ -118,13 +126,13 @@ stage_kernels() {
     export AVSBG_KERNELS
     options=("${options[@]:0:${#options[@]}-2}")
   fi
-  run_tests kernels "${options[@]}"
+  run_tests kernels "${options[@]}" tests/gpu/test_kernels.py
 }
 
 # Tests of which none ran have proven nothing.
-run_tests() { # NAME OPTIONS...
+run_tests() { # NAME OPTIONS AND FILES...
   local xml=$out/$1.xml && shift
-  "$PYTHON" -m pytest "$@" tests/gpu/test_kernels.py --junitxml "$xml" || return 1
+  "$PYTHON" -m pytest "$@" --junitxml "$xml" || return 1
   "$PYTHON" - "$xml" <<'END'
 import sys
 import xml.etree.ElementTree as tree
@@ -149,7 +157,14 @@ stage_ptx() {
   on_gpu
   # Not CUDA_FORCE_PTX_JIT: that holds for PyTorch's kernels too, which come without PTX. This library has nothing else.
   CUDA_CACHE_DISABLE=1 AVSBG_CUDA_LIBRARY=$out/libavsbg_cuda_ptx.so run_tests ptx -q -p no:cacheprovider \
-    -p no:xdist --confcutdir tests/gpu -m gpu -k "means and not 3136 or volume and not 32_bits"
+    -p no:xdist --confcutdir tests/gpu -m gpu -k "means and not 3136 or volume and not 32_bits" tests/gpu/test_kernels.py
+}
+
+# The backend torch on a bundle that it exports; the packages are those of an export.
+stage_torch() {
+  on_gpu
+  needs_modules torch numpy pydantic onnx onnxscript onnxruntime safetensors timm tqdm
+  run_tests torch -q -p no:cacheprovider -p no:xdist --confcutdir tests/gpu -m gpu tests/gpu/test_torch_backend.py
 }
 
 device() { ((here)) && echo --device cpu --quick || echo --device cuda; }
@@ -253,6 +268,27 @@ stage_engines() {
     [[ -n $meter ]] && kill "$meter"
   done
   return $status
+}
+
+# On a Jetson: the command that the bundle records for its engine with the plugin, as a user without avsbg gives it.
+stage_trtexec() {
+  on_gpu
+  needs trtexec "it is part of TensorRT, in /usr/src/tensorrt/bin on a Jetson"
+  local plugin=$out/build/runtime/native/tensorrt/libavsbg_tensorrt.so bundle=$out/bundle words
+  [[ -r $plugin ]] || skip "the plugin was not built: no TensorRT headers"
+  [[ -r $bundle/manifest.json ]] || skip "there is no bundle with engines: run the stage engines"
+  words=$("$PYTHON" scripts/gpu/recorded_command.py "$bundle" --plugin "$plugin" --engine "$out/trtexec.engine") || exit 1
+  mapfile -t words <<<"$words"
+  echo "${words[*]}"
+  (cd "$bundle" && "${words[@]}")
+}
+
+# On a Jetson: the tests of every backend on a GPU, but for those that other stages ran.
+stage_backends() {
+  on_gpu
+  needs_modules torch numpy pydantic onnx onnxscript onnxruntime safetensors timm tqdm hypothesis
+  run_tests backends -q -p no:cacheprovider -p no:xdist -m gpu tests/gpu --ignore tests/gpu/test_kernels.py \
+    --ignore tests/gpu/test_torch_backend.py
 }
 
 if [[ -n ${stage:-} ]]; then

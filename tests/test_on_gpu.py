@@ -15,6 +15,7 @@ import pytest
 from avsbg.benchmarks.report.content import gather
 from avsbg.benchmarks.report.page import write_report
 from avsbg.benchmarks.results.schema import write_rows
+from avsbg.runtime.device.gpu import read_cuda_driver
 from fixtures import ROOT
 from fixtures.gpu_results import MACHINE
 from fixtures.rows import make_row, make_second_row
@@ -43,7 +44,7 @@ def test_what_needs_no_gpu_runs_here(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     results = json.loads((tmp_path / "results.json").read_text())
     stages = {stage["stage"]: stage["result"] for stage in results["stages"]}
-    without = dict.fromkeys(("plugin", "ptx", "sanitizers", "ncu"), "skipped")
+    without = dict.fromkeys(("plugin", "ptx", "sanitizers", "ncu", "torch"), "skipped")
     assert stages == {**dict.fromkeys(("machine", "build", "kernels", "operator", "table7"), "passed"), **without}
     assert results["machine"]["packages"]["torch"]
     tests = results["tests"]["kernels"]
@@ -175,6 +176,40 @@ def test_engines_are_measured_in_each_power_mode_that_is_asked_for(tmp_path: Pat
     measured = [words for words in lines if words[0] == "bench"]
     assert [words[words.index("-o") + 1].rpartition("/")[2] for words in measured] == ["engines-0", "engines-2"]
     assert all("--backend=tensorrt:rest-fp16:int8" in words for words in measured)
+
+
+def test_the_recorded_command_of_trtexec_is_given_as_it_stands(tmp_path: Path) -> None:
+    """In the bundle, with the plugin that was built; an engine that is plain is passed over."""
+    out, said = tmp_path / "out", tmp_path / "said"
+    plugin = out / "build/runtime/native/tensorrt/libavsbg_tensorrt.so"
+    plugin.parent.mkdir(parents=True)
+    plugin.touch()
+    (out / "bundle").mkdir()
+    plain = "trtexec --onnx=clip.plain.onnx --saveEngine=clip.plain.engine --stronglyTyped"
+    command = "trtexec --onnx='clip a.onnx' --saveEngine=clip.engine --stronglyTyped --dynamicPlugins=/path/to/lib.so"
+    engines = {"plain": {"commands": {"trtexec": plain}}, "clip": {"commands": {"trtexec": command}}}
+    (out / "bundle" / "manifest.json").write_text(json.dumps({"engines": engines}))
+    path = play(tmp_path, "trtexec", f'printf "%s\\n" "$PWD" "$@" >{said}; exit 7')
+    done = run("--stage", "trtexec", out, **path)
+    assert done.returncode == 7, done.stdout + done.stderr
+    assert said.read_text().splitlines() == [
+        *(str(out / "bundle"), "--onnx=clip a.onnx", f"--saveEngine={out}/trtexec.engine", "--stronglyTyped"),
+        f"--dynamicPlugins={plugin}",
+    ]
+    (out / "bundle" / "manifest.json").write_text(json.dumps({"engines": {"plain": engines["plain"]}}))
+    done = run("--stage", "trtexec", out, **path)
+    reason = "records no command of trtexec with the plugin; its engines: plain"
+    assert (done.returncode, reason in done.stderr) == (1, True)
+
+
+def test_tests_that_lack_a_package_are_skipped_and_tests_that_all_skip_fail(tmp_path: Path) -> None:
+    """Without a GPU every test of the backends is skipped, which proves nothing."""
+    play(tmp_path, "python", f'[[ $1 == -c ]] && echo timm && exit; exec {sys.executable} "$@"')
+    done = run("--stage", "torch", tmp_path / "out", PYTHON=str(tmp_path / "python"))
+    assert (done.returncode, "SKIPPED: cannot be imported: timm" in done.stdout) == (77, True)
+    if read_cuda_driver().problem is not None:
+        done = run("--stage", "torch", tmp_path / "out")
+        assert (done.returncode, "no test ran: each was skipped" in done.stderr) == (1, True)
 
 
 def test_a_stage_that_fails_is_told_and_the_others_go_on(tmp_path: Path) -> None:

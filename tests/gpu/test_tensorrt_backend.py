@@ -41,32 +41,48 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture(scope="session", params=list(PACKAGES))
-def engines(request: pytest.FixtureRequest, exported: Path) -> tuple[str, Bundle]:
-    """A bundle with fp32 and fp16 engines, plugin and plain, of a TensorRT that is installed."""
-    from avsbg.export.engine.build import build_into_bundle
-    from avsbg.export.engine.request import EngineRequest
+class Engines:
+    """Engines of one TensorRT in a bundle, each built when a test first asks for it: on a Jetson that takes minutes."""
 
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self._path = path
+        self._built: set[tuple[str, str, str]] = set()
+
+    def bundle(self, precision: str, operator: str, *graphs: str) -> Bundle:
+        """The bundle with an engine of each graph, `clip` if none is named; `encode` correlates nothing."""
+        from avsbg.export.engine.build import build_into_bundle
+        from avsbg.export.engine.request import EngineRequest
+
+        for graph in graphs or ("clip",):
+            form = (precision, "plain" if graph == "encode" else operator, graph)
+            if form not in self._built:
+                build_into_bundle(
+                    self._path,
+                    EngineRequest(self.name, *form[:2], clips=(1, 1, 3), graph=graph),  # type: ignore[arg-type]
+                    report=lambda _: None,
+                    progress=lambda *_: None,
+                )
+                self._built.add(form)
+        return Bundle.open(self._path)
+
+
+@pytest.fixture(scope="session", params=list(PACKAGES))
+def engines(request: pytest.FixtureRequest, exported: Path) -> Engines:
+    """The engines of a TensorRT that is installed."""
     if importlib.util.find_spec(PACKAGES[request.param]) is None:
         pytest.skip(f"{PACKAGES[request.param]} is not installed")
-    forms = [("clip", "plugin"), ("clip", "plain"), ("encode", "plain"), ("decode", "plugin"), ("decode", "plain")]
-    for precision in ("fp32", "fp16"):
-        for graph, operator in forms:
-            build_into_bundle(
-                exported,
-                EngineRequest(request.param, precision, operator, clips=(1, 1, 3), graph=graph),  # type: ignore[arg-type]
-                report=lambda _: None,
-                progress=lambda *_: None,
-            )
-    return request.param, Bundle.open(exported)
+    return Engines(request.param, exported)
 
 
 @pytest.fixture(params=["plugin", "plain"])
-def opened(engines: tuple[str, Bundle], request: pytest.FixtureRequest) -> Callable[..., Backend]:
-    name, bundle = engines
-    return lambda **options: create(
-        name, bundle, operator=request.param, allow_failed_accuracy=True, **{"precision": "fp32", **options}
-    )
+def opened(engines: Engines, request: pytest.FixtureRequest) -> Callable[..., Backend]:
+    def open_engine(*, precision: str = "fp32", **options: Any) -> Backend:
+        bundle = engines.bundle(precision, request.param)
+        form = {"operator": request.param, "precision": precision}
+        return create(engines.name, bundle, allow_failed_accuracy=True, **form, **options)
+
+    return open_engine
 
 
 def _inputs(backend: Backend, clips: int) -> dict[str, np.ndarray]:
@@ -132,13 +148,11 @@ def test_kept_outputs_are_what_the_host_would_get(opened: Callable[..., Backend]
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 2e-3), ("fp16", 0.5)])
 @pytest.mark.parametrize("operator", ["plugin", "plain"])
-def test_a_stream_gives_the_clips_masks(
-    engines: tuple[str, Bundle], operator: str, precision: str, tolerance: float
-) -> None:
+def test_a_stream_gives_the_clips_masks(engines: Engines, operator: str, precision: str, tolerance: float) -> None:
     """Features go from one engine to the other on the GPU, in two alternating sets of buffers."""
-    name, bundle = engines
-    encode = create(name, bundle, graph="encode", precision=precision)
-    decode = create(name, bundle, graph="decode", precision=precision, operator=operator)
+    bundle = engines.bundle(precision, operator, "encode", "decode")
+    encode = create(engines.name, bundle, graph="encode", precision=precision)
+    decode = create(engines.name, bundle, graph="decode", precision=precision, operator=operator)
     with StreamedClip(encode, decode) as backend:
         for _ in range(2):
             comparisons = [one for vectors in select_vectors(bundle) for one in compare(backend, vectors, tolerance)]
@@ -169,10 +183,10 @@ def test_shapes_that_no_profile_takes(opened: Callable[..., Backend]) -> None:
         backend.run(_inputs(backend, 3))
 
 
-def test_an_engine_for_another_gpu_is_refused(engines: tuple[str, Bundle], tmp_path: Path) -> None:
+def test_an_engine_for_another_gpu_is_refused(engines: Engines, tmp_path: Path) -> None:
     import shutil
 
-    name, bundle = engines
+    bundle = engines.bundle("fp32", "plain")
     copy = Path(shutil.copytree(bundle.path, tmp_path / "copy"))
     document = json.loads((copy / MANIFEST).read_text())
     for record in document["engines"].values():
@@ -180,7 +194,7 @@ def test_an_engine_for_another_gpu_is_refused(engines: tuple[str, Bundle], tmp_p
     (copy / MANIFEST).write_text(json.dumps(document))
     with (
         pytest.raises(BackendError, match=r"built for compute capability 5\.3"),
-        create(name, Bundle.open(copy), precision="fp32", operator="plain"),
+        create(engines.name, Bundle.open(copy), precision="fp32", operator="plain"),
     ):
         pass
 
@@ -213,13 +227,13 @@ with create(sys.argv[2], bundle, precision="fp32", operator="plain", cuda_graph=
 """
 
 
-def test_a_sticky_error_ends_clearly(engines: tuple[str, Bundle]) -> None:
+def test_a_sticky_error_ends_clearly(engines: Engines) -> None:
     import subprocess
     import sys
 
-    name, bundle = engines
+    bundle = engines.bundle("fp32", "plain")
     done = subprocess.run(
-        [sys.executable, "-c", _STICKY, str(bundle.path), name],
+        [sys.executable, "-c", _STICKY, str(bundle.path), engines.name],
         capture_output=True,
         text=True,
         check=False,
