@@ -36,6 +36,9 @@ _NEEDS = {
     ],
     "avsbg verify, run, bench --backend torch --device cuda": ["GPU", "PyTorch", "CUDA kernels"],
     "avsbg verify, run, bench --backend onnxruntime-tensorrt": ["GPU", "ONNX Runtime's TensorRT"],
+    "avsbg verify, run, bench --backend onnxruntime-tensorrt:plugin": [
+        *("GPU", "ONNX Runtime's TensorRT", "TensorRT plugin"),
+    ],
     "avsbg build --backend tensorrt-rtx --implementation plain": ["TensorRT for RTX", *_GRAPHS],
     "avsbg build --backend tensorrt-rtx --implementation plugin": ["TensorRT for RTX", *_GRAPHS, "TensorRT plugin"],
     "avsbg build --backend tensorrt --implementation plain": ["GPU", "TensorRT", *_GRAPHS],

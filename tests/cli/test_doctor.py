@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from avsbg.native_library import NativeLibrary
+from avsbg.native_library import NativeLibrary, NativeLibraryError
 from avsbg.runtime import doctor
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from avsbg.runtime.device.jetson import read_jetson
@@ -98,6 +98,24 @@ def test_a_jetson_is_told_what_jetpack_it_has_and_how_tensorrt_comes_there(
     assert found["power"].why == "slowed down 3 times by over-current since the start"
     if found["TensorRT"].found is None:
         assert "apt install python3-libnvinfer" in str(found["TensorRT"].remedy)
+
+
+def test_the_plugin_under_onnx_runtime_needs_the_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of `onnxruntime-tensorrt`, the plugin's own library is all that the form `plugin` needs beyond the others."""
+    real = doctor.native_library
+
+    def without_plugin(name: str) -> NativeLibrary:
+        if name == "tensorrt":
+            raise NativeLibraryError("the TensorRT plugin was not built.", "make native")
+        return real(name)
+
+    monkeypatch.setattr(doctor, "read_cuda_driver", lambda: CudaDriver("12.6", None, (ORIN,)))
+    monkeypatch.setattr(doctor, "_provider", lambda name, _: doctor.Finding(name, "there"))
+    monkeypatch.setattr(doctor, "native_library", without_plugin)
+    abilities = {ability.use: ability for ability in doctor.diagnose().abilities}
+    use = "avsbg verify, run, bench --backend onnxruntime-tensorrt"
+    assert abilities[use].possible
+    assert abilities[f"{use}:plugin"].why_not == "needs TensorRT plugin"
 
 
 def test_builds_are_promised_only_where_all_that_they_import_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
