@@ -194,7 +194,7 @@ def network_table(rows: Sequence[Measurement]) -> Table:
 
 
 def failures(rows: Sequence[Measurement]) -> tuple[tuple[str, str], ...]:
-    """What was to be measured and could not be, with the reason."""
+    """Cases that could not be measured, with the reason."""
     return tuple((row.label, _problems(row)) for row in rows if row.kind == "gpu-failure")
 
 
