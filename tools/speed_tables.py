@@ -63,8 +63,9 @@ def unstable_lines(rows: Sequence[Measurement]) -> list[str]:
         return legend
     return [
         *legend,
-        f"**The times of {len(unstable)} of {len(rows)} rows are unstable** and are not shown. A ratio is judged by "
-        "its own pairs of samples; parameters, operations and memory do not depend on times.",
+        f"**The times of {len(unstable)} of {len(rows)} rows are unstable** and are not shown. A ratio comes from "
+        "samples taken in turn, so it can stand where the times do not. Parameters, operations and memory do not "
+        "depend on them.",
         "",
         *(f"* {network_title(row.ran.variant)}, {way_title(row)}: {'; '.join(row.problems)}." for row in unstable),
         "",
