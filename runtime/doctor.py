@@ -25,7 +25,19 @@ _GRAPHS = ["ONNX", "onnxscript", "ONNX Runtime"]
 _NEEDS = {
     "avsbg export": ["PyTorch", *_GRAPHS],
     "avsbg quantize": _GRAPHS,
-    "avsbg train, eval": ["PyTorch"],
+    "avsbg package": ["packaging", "zstandard"],
+    "avsbg package without --wheel": ["packaging", "zstandard", "scikit-build-core"],
+    "avsbg train": ["PyTorch", "Accelerate"],
+    "avsbg eval, data": ["PyTorch"],
+    "avsbg batch": ["pyarrow"],
+    "avsbg batch --engine ray": ["pyarrow", "Ray"],
+    "avsbg demo-page": ["gradio"],
+    "avsbg visualize": ["matplotlib", "ONNX", "ONNX Runtime"],
+    "avsbg bench run": ["psutil", "SciPy", "matplotlib"],
+    "avsbg bench stream": ["psutil", "SciPy"],
+    "avsbg bench compare": ["SciPy"],
+    "avsbg bench report": ["SciPy", "matplotlib", "Jinja2"],
+    "avsbg verify, run, bench --backend triton": ["Triton's client"],
     "avsbg verify, run, bench --backend onnxruntime": ["ONNX Runtime"],
     "avsbg verify, run, bench --backend onnxruntime:native": ["ONNX Runtime", "ONNX Runtime operators"],
     "avsbg verify, run, bench --backend openvino": ["OpenVINO"],
@@ -48,6 +60,19 @@ _NEEDS = {
     "CUDA graphs with tensorrt and tensorrt-rtx": ["GPU", "pycuda", "cuda-bindings"],
 }
 
+# Of the extras that bring what one verb or backend needs: the name of each package, and as it is imported.
+_OF_EXTRAS = {
+    "bench": {"psutil": "psutil", "SciPy": "scipy", "matplotlib": "matplotlib", "Jinja2": "jinja2"},
+    "cluster": {"pyarrow": "pyarrow", "Ray": "ray"},
+    "package": {
+        "packaging": "packaging",
+        "zstandard": "zstandard",
+        "scikit-build-core": "scikit_build_core",
+    },
+    "page": {"gradio": "gradio"},
+    "serve": {"Triton's client": "tritonclient"},
+    "train": {"Accelerate": "accelerate"},
+}
 _EXTRAS = {"6": "jetson6", "7": "jetson7"}  # JetPack -> the extra with what executes engines
 
 
@@ -107,6 +132,11 @@ def diagnose() -> Diagnosis:
         _package("PyTorch", "torch", "pip install 'avsbg[export]'"),
         _package("ONNX", "onnx", "pip install 'avsbg[build]'"),
         _package("onnxscript", "onnxscript", "pip install 'avsbg[build]'"),
+        *(
+            _package(name, package, f"pip install 'avsbg[{extra}]'")
+            for extra, packages in _OF_EXTRAS.items()
+            for name, package in packages.items()
+        ),
     ]
     found, abilities = {finding.name: finding for finding in findings}, []
     for use, needs in _NEEDS.items():

@@ -9,7 +9,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from avsbg.native_library import NativeLibrary, NativeLibraryError
-from avsbg.runtime import doctor
+from avsbg.runtime import backends, doctor
 from avsbg.runtime.device.gpu import CudaDriver, Gpu
 from avsbg.runtime.device.jetson import read_jetson
 from fixtures import ROOT
@@ -159,6 +159,21 @@ def test_bindings_of_a_later_cuda_than_the_drivers(monkeypatch: pytest.MonkeyPat
     if not fits:
         assert found.why == "it is of CUDA 13, and the driver's is 12.6"
         assert found.remedy == "pip install 'cuda-bindings==12.*'"
+
+
+def test_every_backend_and_every_extra_has_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for extras of developers and of a Jetson, of optional sensors, and one that others bring together."""
+    tomllib = pytest.importorskip("tomllib")  # from Python 3.11 on
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.setattr(doctor, "read_cuda_driver", lambda: CudaDriver(None, "no driver"))
+    abilities = doctor.diagnose().abilities
+    told = " ".join(remedy for ability in abilities for remedy in ability.remedies)
+    shown = {extra for extra in extras if f"avsbg[{extra}]" in told}
+    assert extras.keys() - shown == {"dev", "docs", "jetson6", "jetson7", "nvml", "visualize"}
+    uses = {ability.use.split("--backend ")[-1] for ability in abilities}
+    # Registered when it is asked for, as PyTorch's.
+    assert uses >= {*backends.names(), "torch"}
 
 
 def test_jetpacks_extras_take_nothing_that_the_system_has() -> None:
