@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from avsbg.cli.backends import join_names
 from avsbg.cli.bench import bench
-from avsbg.cli.options import Backend, Device, Implementation, Overwrite, Precision, Threads
+from avsbg.cli.options import BACKEND_HELP, PANEL, Device, Implementation, Overwrite, Precision, Threads
 from avsbg.cli.output import plain_console
 
 
@@ -17,7 +17,7 @@ from avsbg.cli.output import plain_console
 def stream(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="A bundle that `avsbg export --stream` made.")],
     rows_file: Annotated[Path, Option("--rows", metavar="FILE", help="The file to write, JSON Lines.")],
-    backend: Backend = "onnxruntime",
+    backend: Annotated[str, Option(metavar="NAME", help=f"{BACKEND_HELP}.", rich_help_panel=PANEL)] = "onnxruntime",
     implementation: Implementation = None,
     precision: Precision = None,
     rate: Annotated[

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from avsbg.cli import RUN, app
-from avsbg.cli.backends import warn_of_accuracy
+from avsbg.cli.backends import join_names, warn_of_accuracy
 from avsbg.cli.interruption import interruptible
-from avsbg.cli.options import AllowFailedAccuracy, BundlePath, NoSound, Overwrite, Precision, Threshold
+from avsbg.cli.options import PANEL, AllowFailedAccuracy, BundlePath, NoSound, Overwrite, Threshold
 from avsbg.cli.output import plain_console
 
 
@@ -45,11 +45,27 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
         str,
         Option(
             metavar="NAME",
-            help="onnxruntime, with function or plain and a precision (onnxruntime:plain:fp16). Other backends do not "
-            "return the maps.",
+            help="onnxruntime: other backends do not return the maps. All three in one: onnxruntime:plain:fp16.",
+            rich_help_panel=PANEL,
         ),
     ] = "onnxruntime",
-    precision: Precision = None,
+    implementation: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="How to compute the correlation operator: function (the ONNX function in the graph) or plain "
+            "(standard operators).",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        Option(
+            metavar="NAME",
+            help="fp32, or one that `avsbg quantize` added: fp16, bf16, int8, fp8.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     graph: Annotated[str | None, Option(hidden=True, help="A graph by its name, e.g. clip.plain.fp16.")] = None,
     threshold: Threshold = 0.5,
     no_sound: NoSound = False,
@@ -66,7 +82,7 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
 
-    graph = graph or _graph(backend, precision)
+    graph = graph or _graph(join_names(backend, implementation, precision))
     options = VisualizeOptions(
         graph,
         start,
@@ -87,7 +103,7 @@ def visualize(  # noqa: PLR0917  (each is an option by name)
     _tell(summary, folder)
 
 
-def _graph(backend: str, precision: str | None) -> str:
+def _graph(backend: str) -> str:
     """The name of the graph to read the maps from; a `VisualizeError` if the backend does not give them."""
     from avsbg.export.visualize.maps import VisualizeError
     from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
@@ -99,11 +115,10 @@ def _graph(backend: str, precision: str | None) -> str:
         raise VisualizeError(
             f"{backend} does not give attention maps: they are tensors inside a graph, which only onnxruntime:function "
             "and onnxruntime:plain return.",
-            "Leave --backend out. `avsbg verify` compares the outputs of other backends with PyTorch's.",
+            "Leave --backend and --implementation out. `avsbg verify` compares the outputs of other backends with "
+            "PyTorch's.",
         )
-    if precision and spec.precision not in (None, precision):
-        raise VisualizeError(f"--backend {backend} and --precision {precision} name two precisions.", "Name one.")
-    return str(GraphName("clip", spec.operator == plain, spec.precision or precision or "fp32", spec.rest))
+    return str(GraphName("clip", spec.operator == plain, spec.precision or "fp32", spec.rest))
 
 
 def _pixel(text: str) -> tuple[int, int]:

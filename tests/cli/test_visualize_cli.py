@@ -26,6 +26,10 @@ def test_mistakes_are_a_paragraph(tiny: Bundle, tmp_path: Path) -> None:
     assert result.code == 1 and "openvino does not give attention maps" in result.paragraph
     result = run_avsbg("visualize", tiny.path, video, "--backend", "onnxruntime:plain:fp16")
     assert result.code == 1 and "clip.plain.fp16" in result.paragraph  # the graph that it chose, which tiny lacks
+    three = ("--backend", "onnxruntime", "--implementation", "plain", "--precision", "fp16")
+    assert run_avsbg("visualize", tiny.path, video, *three).paragraph == result.paragraph
+    result = run_avsbg("visualize", tiny.path, video, "--implementation", "native")
+    assert result.code == 1 and "onnxruntime:native does not give attention maps" in result.paragraph
     assert sorted(path.name for path in tmp_path.iterdir()) == ["video.mkv"]
 
 
