@@ -28,7 +28,7 @@ OTHERS = {"eval": ("evaluate",), "bench": ("bench", "bench_stream", "compare", "
 
 
 class VerbGroup(TyperGroup):
-    """A group of verbs: ordered by task, old names read as the new ones, no type beside a flag in the help."""
+    """A group of verbs: ordered by task, old names read as the new ones, no Python types in the help."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """List the names of the verbs, by task."""
@@ -54,12 +54,18 @@ class VerbGroup(TyperGroup):
 
 
 def _tidy_help(command: Any, ctx: Any) -> Any:
-    """Leave out the type beside a flag, and join the lines of a paragraph: Typer breaks them as the source does."""
+    """Leave out the type beside a flag or an argument, and join the lines of a paragraph.
+
+    Typer breaks them as the source does. Arguments are named in capitals, as the values of options are.
+    """
     if command is None:
         return None
     for parameter in command.get_params(ctx):
         if getattr(parameter, "is_flag", False):
             parameter.metavar = ""
+        elif parameter.param_type_name == "argument":
+            parameter.metavar = parameter.metavar or parameter.name.upper()
+            parameter.display_type_rich = lambda ctx: None  # noqa: ARG005  (Typer gives it by name)
     paragraphs = cleandoc(command.help or "").split("\n\n")
     command.help = "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
     return command

@@ -45,10 +45,16 @@ def build(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     rest: Annotated[
         str | None,
-        Option(help="For int8 and fp8: the type of everything that is not quantized, fp16 or fp32 (the default)."),
+        Option(
+            metavar="TYPE", help="For int8 and fp8: the type of all that is not quantized, fp16 or fp32 (the default)."
+        ),
     ] = None,
     graph: Annotated[
-        str, Option(help="clip; or encode or decode, the two graphs of a stream (encode with --implementation plain).")
+        str,
+        Option(
+            metavar="GRAPH",
+            help="clip; or encode or decode, the two graphs of a stream (encode with --implementation plain).",
+        ),
     ] = "clip",
     batch_range: Annotated[
         tuple[int, int, int],

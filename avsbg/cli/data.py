@@ -156,9 +156,11 @@ def sounding_stamps(  # noqa: PLR0917  (each is an option by name)
         Literal["scenes", "classes"],
         Option(help="scenes: splits share classes but no background. classes: they share no class either."),
     ] = "scenes",
-    stamps: Annotated[Path | None, Option(help="The stamps of tuxpaint-stamps-default, if they are elsewhere.")] = None,
+    stamps: Annotated[
+        Path | None, Option(metavar="FOLDER", help="The stamps of tuxpaint-stamps-default, if they are elsewhere.")
+    ] = None,
     backgrounds: Annotated[
-        Path | None, Option(help="The images of the background packages, if they are elsewhere.")
+        Path | None, Option(metavar="FOLDER", help="The images of the background packages, if they are elsewhere.")
     ] = None,
 ) -> None:
     """Compose clips in AVSBench's format from photo cut-outs with real recordings on real backgrounds.

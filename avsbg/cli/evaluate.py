@@ -39,19 +39,24 @@ def evaluate(  # noqa: PLR0917  (each is an option by name)
     model: Annotated[
         Path, Argument(help="A bundle, a folder that `avsbg train` wrote, or a checkpoint (with --variant).")
     ],
-    data: Annotated[Path, Option(help=f"{DATA_HELP[:-1]}; for avss, the folder that holds metadata.csv.")],
+    data: Annotated[
+        Path, Option(metavar="FOLDER", help=f"{DATA_HELP[:-1]}; for avss, the folder that holds metadata.csv.")
+    ],
     task: Annotated[
         Literal["s4", "ms3", "avss"], Option(help="s4: one sounding object; ms3: several; avss: objects of 71 classes.")
     ],
     split: Annotated[SplitName, Option(help="The split to score.")] = "test",
     backend: Annotated[
-        str | None, Option(metavar="NAME", help=f"For a bundle: {BACKEND_HELP}.", rich_help_panel=PANEL)
+        str | None,
+        Option(metavar="NAME", help=f"For a bundle: {BACKEND_HELP}. By default onnxruntime.", rich_help_panel=PANEL),
     ] = None,
     implementation: Implementation = None,
     precision: Precision = None,
-    variant: Annotated[str | None, Option(help="For a checkpoint, its network: avs-bg, avsbench-resnet50, ...")] = None,
+    variant: Annotated[
+        str | None, Option(metavar="NAME", help="For a checkpoint, its network: avs-bg, avsbench-resnet50, ...")
+    ] = None,
     encoder: Annotated[
-        str | None, Option(help="For a checkpoint, its encoder, if it is not the variant's own.")
+        str | None, Option(metavar="NAME", help="For a checkpoint, its encoder, if it is not the variant's own.")
     ] = None,
     classes: Annotated[
         int | None, Option(metavar="N", help="For a checkpoint of several classes, e.g. the 71 of AVSS.")

@@ -40,7 +40,10 @@ def export(  # noqa: PLR0917  (each is an option by name)
     ] = None,
     encoder: Annotated[
         str | None,
-        Option(help="Another visual encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0."),
+        Option(
+            metavar="NAME",
+            help="Another visual encoder than the variant's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0.",
+        ),
     ] = None,
     classes: Annotated[
         int | None, Option(metavar="N", help="The number of classes, for avsegformer: 71 for AVSS.")
@@ -48,8 +51,10 @@ def export(  # noqa: PLR0917  (each is an option by name)
     audio: Annotated[
         Literal["waveform", "log-mel", "embedding", "spectrogram"],
         Option(
-            help="The graph's input of sound; the steps from there to the network are part of the graph. log-mel and "
-            "embedding are VGGish's, spectrogram is for networks with a front end of their own."
+            metavar="KIND",
+            help="The graph's input of sound: waveform, log-mel, embedding or spectrogram. The steps from there to the "
+            "network are part of the graph. log-mel and embedding are VGGish's; spectrogram is for networks with a "
+            "front end of their own.",
         ),
     ] = "waveform",
     frames: Annotated[int, Option(metavar="N", help="Frames per clip, one per second.")] = 5,
@@ -78,8 +83,8 @@ def export(  # noqa: PLR0917  (each is an option by name)
 ) -> None:
     """Export a network to a bundle: ONNX graphs, weights, a manifest and test vectors.
 
-    The weights come from exactly one of --checkpoint, --seed, and the folder of a training run. The bundle appears only
-    when ONNX Runtime has reproduced PyTorch's outputs from it.
+    The weights come from exactly one of --checkpoint, --seed, and the folder of a training run. The bundle is
+    written only if ONNX Runtime, running it, reproduces PyTorch's outputs.
     """
     from avsbg.export.network import export_network
 

@@ -84,13 +84,11 @@ Threads = Annotated[
     int | None,
     Option(min=1, metavar="N", help="Processor threads. By default the backend decides.", rich_help_panel=PANEL),
 ]
-Mode = Annotated[
-    Literal["clip", "stream"] | None,
-    Option(
-        help="clip: the network sees T frames at a time. stream: each frame is encoded once, with the graphs of "
-        "`avsbg export --stream`. By default clip for files, and stream for live sources if the bundle has the graphs."
-    ),
-]
+MODE_HELP = (
+    "clip: the network sees T frames at a time. stream: each frame is encoded once, with the graphs of `avsbg export "
+    "--stream`. By default clip"
+)
+Mode = Annotated[Literal["clip", "stream"] | None, Option(help=f"{MODE_HELP}.")]
 Hwaccel = Annotated[
     str | None,
     Option(
@@ -111,5 +109,5 @@ NoOverlay = Annotated[bool, Option("--no-overlay", help="Do not write overlay.mp
 Overwrite = Annotated[bool, Option("--overwrite", help="Replace existing output.")]
 Format = Annotated[Literal["text", "json"], Option("--format", help="Print text, or JSON.")]
 DataRoot = Annotated[Path, Argument(help=DATA_HELP)]
-DataFolder = Annotated[Path, Option(help=DATA_HELP)]
+DataFolder = Annotated[Path, Option(metavar="FOLDER", help=DATA_HELP)]
 Task = Annotated[TaskName, Option(metavar="TASK", help="s4: one sounding object; ms3: several.")]

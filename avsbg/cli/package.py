@@ -15,7 +15,7 @@ from avsbg.cli.output import plain_console
 @app.command(rich_help_panel=MAKE)
 def package(  # noqa: PLR0917  (each is an option by name)
     bundle: BundlePath,
-    target: Annotated[str, Option(help="jetpack6, jetpack7 or x86_64-cuda13.")],
+    target: Annotated[str, Option(metavar="NAME", help="jetpack6, jetpack7 or x86_64-cuda13.")],
     output: Annotated[Path, Option("-o", "--output", metavar="FILE", help="The .tar.zst to write.")],
     runtime: Annotated[
         Literal["python", "native", "both"], Option(help="The runtime on the device: Python, C++ (native), or both.")

@@ -20,18 +20,20 @@ if TYPE_CHECKING:
 @app.command(rich_help_panel=MAKE)
 def quantize(  # noqa: PLR0917  (each is an option by name)
     bundle: Annotated[Path, Argument(help="The bundle that `avsbg export` made; the graphs go there.")],
-    precision: Annotated[str, Option(help="fp16, bf16, int8 or fp8.")],
+    precision: Annotated[str, Option(metavar="NAME", help="fp16, bf16, int8 or fp8.")],
     rest: Annotated[
         str | None,
-        Option(help="For int8 and fp8: the type of everything that is not quantized, fp16 or fp32 (the default)."),
+        Option(
+            metavar="TYPE", help="For int8 and fp8: the type of all that is not quantized, fp16 or fp32 (the default)."
+        ),
     ] = None,
     calibrate: Annotated[
         str | None,
         Option(
             metavar="FOLDER",
             help="For int8 and fp8, the clips to calibrate on: a folder of videos; data in AVSBench's layout "
-            "(FOLDER:s4:val names task and split); or the word vectors, for the bundle's synthetic test vectors. By "
-            "default the earlier calibration.",
+            "(FOLDER:s4:val names task and split); or `vectors`, the bundle's synthetic test vectors. By default the "
+            "earlier calibration.",
         ),
     ] = None,
     calibration_clips: Annotated[int, Option(metavar="N", help="The most clips to calibrate on.")] = 16,

@@ -11,6 +11,7 @@ from typer import Argument, Option
 from avsbg.cli import RUN, app
 from avsbg.cli.backends import join_names
 from avsbg.cli.options import (
+    MODE_HELP,
     AllowFailedAccuracy,
     Backend,
     BundlePath,
@@ -19,7 +20,6 @@ from avsbg.cli.options import (
     Hwaccel,
     Implementation,
     Masks,
-    Mode,
     NoOverlay,
     NoSound,
     Overwrite,
@@ -70,7 +70,10 @@ def run(  # noqa: PLR0917  (each is an option by name)
             help="Interpolate probabilities between masks, in the overlay and in masks.mkv.",
         ),
     ] = False,
-    mode: Mode = None,
+    mode: Annotated[
+        Literal["clip", "stream"] | None,
+        Option(help=f"{MODE_HELP} for files, and stream for live sources if the bundle has the graphs."),
+    ] = None,
     microphone: Annotated[
         str | None, Option(metavar="SOURCE", help="The sound of a camera, e.g. alsa:default.")
     ] = None,

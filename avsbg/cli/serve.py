@@ -40,7 +40,9 @@ def triton(  # noqa: PLR0917  (each is an option by name)
         str | None,
         Option(metavar="NAME", help="The backend inside Triton's Python backend, e.g. onnxruntime:native."),
     ] = None,
-    name: Annotated[str | None, Option(help="The name of the models; -clip and -stream are added.")] = None,
+    name: Annotated[
+        str | None, Option(metavar="NAME", help="The name of the models; -clip and -stream are added.")
+    ] = None,
     max_batch: Annotated[int, Option(min=1, metavar="N", help="The most clips in one call.")] = 8,
     max_streams: Annotated[
         int, Option(min=1, metavar="N", help="The most streams that are open at the same time.")

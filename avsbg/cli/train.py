@@ -52,7 +52,10 @@ def train(  # noqa: PLR0917  (each is an option by name)
     resume: Annotated[bool, Option("--resume", help="Continue the run in RUN. Give the same options.")] = False,
     encoder: Annotated[
         str | None,
-        Option(help="Another visual encoder than the recipe's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0."),
+        Option(
+            metavar="NAME",
+            help="Another visual encoder than the recipe's: pvt_v2_b0 to b5, resnet50, tf_efficientnet_lite0.",
+        ),
     ] = None,
     audio_encoder: Annotated[
         Literal["vggish", "compact"] | None,

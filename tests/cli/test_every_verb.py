@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shlex
 from collections.abc import Iterator
 from itertools import pairwise
@@ -85,7 +86,7 @@ def test_the_list_is_complete() -> None:
 
 
 def test_help_fits_80_columns() -> None:
-    """No line is longer, no option cut off, and no sentence broken before the end of a line."""
+    """No line is longer, no option or choice cut off, no Python type, no sentence broken before the end of a line."""
     for verb, command in _verbs(typer.main.get_command(app)):
         text = run_avsbg(*verb.split(), "--help", columns=80).out
         assert max(map(len, text.splitlines())) <= 80
@@ -94,6 +95,11 @@ def test_help_fits_80_columns() -> None:
             line for line, after in pairwise(description) if line and after and len(f"{line} {after.split()[0]}") < 78
         ]
         assert not broken, f"avsbg {verb} --help breaks a line early"
+        assert not re.search(r"<(str|path|int|float|list)|[{][a-z]", text), (
+            f"avsbg {verb} --help shows a type of Python"
+        )
+        cut = [choices for choices in re.findall(r"<[a-z]\S+", text) if not choices.endswith(">")]
+        assert not cut, f"avsbg {verb} --help breaks {cut}"
         for option in (option for parameter in command.params if not parameter.hidden for option in parameter.opts):
             assert option in text or not option.startswith("-"), f"avsbg {verb} --help cuts {option} off"
 
