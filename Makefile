@@ -104,7 +104,7 @@ NETWORKS := avs-bg avsbench avs-bg-resnet50 avsbench-resnet50
 BENCH := --backend torch:published --backend torch:efficient --backend onnxruntime:native
 SAMPLES := 12
 # Rounds before the first that counts, and how many may follow while a row still drifts or varies.
-BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --patience 12 --interval 0.05 --budget 900 --allow-unstable --overwrite
+BENCH_OPTIONS := --samples $(SAMPLES) --warmup 5 --extra-rounds 12 --interval 0.05 --budget 900 --allow-unstable --overwrite
 $(TABLE7)/%/manifest.json: | $(NATIVE)
 	$(BIN)/avsbg export $* --seed 2 --audio embedding -o $(TABLE7)/$* --overwrite
 
@@ -180,7 +180,7 @@ score-small: $(NATIVE)  ## score the kept small network through every backend, p
 	$(BIN)/python -m tools.docs_tables --page docs/accuracy.md
 
 STREAM := out/stream
-RATES := --rate 1 --rate 5 --rate 10 --rate max --seconds 20
+RATES := --fps 1 --fps 5 --fps 10 --fps max --duration 20
 measure-stream: $(NATIVE)  ## measure streaming (a quiet machine!) and renew docs/speed-streams.md (20 minutes)
 	$(BIN)/avsbg export avs-bg --seed 2 --stream -o $(STREAM)/avs-bg --overwrite
 	$(BIN)/avsbg export $(SMALL) --audio waveform --stream -o $(STREAM)/small --overwrite

@@ -36,8 +36,10 @@ def run(  # noqa: PLR0917  (each is an option by name)
     video: Annotated[Path | None, Option(metavar="FILE", help="The video for end-to-end.")] = None,
     batch: Annotated[int, Option(metavar="N", help="Clips per call (scope model).")] = 1,
     samples: Annotated[int, Option(metavar="N", help="At least this many samples for each row.")] = 30,
-    seconds: Annotated[float, Option(metavar="X", help="Sample for at least this time, all rows together.")] = 3.0,
-    patience: Annotated[int, Option(metavar="ROUNDS", help="Up to this many more rounds while a row is unstable.")] = 0,
+    min_time: Annotated[
+        float, Option(metavar="SECONDS", help="Sample for at least this time, all rows together.")
+    ] = 3.0,
+    extra_rounds: Annotated[int, Option(metavar="N", help="Up to this many more rounds while a row is unstable.")] = 0,
     interval: Annotated[
         float | None,
         Option(metavar="SHARE", help="Go on until every ratio's interval is at most this share of it, e.g. 0.05."),
@@ -97,8 +99,8 @@ def run(  # noqa: PLR0917  (each is an option by name)
     settings = Settings(
         warmup=warmup,
         samples=samples,
-        seconds=seconds,
-        patience=patience,
+        seconds=min_time,
+        patience=extra_rounds,
         interval=interval,
         budget=budget,
         reference=reference,
@@ -122,7 +124,7 @@ def run(  # noqa: PLR0917  (each is an option by name)
     if unstable:
         Console(stderr=True).print(
             f"{len(unstable)} of {len(rows)} rows unstable, not a result: {', '.join(unstable)}.\n"
-            "Measure again on a quiet machine, or with more --samples, --warmup or --patience.",
+            "Measure again on a quiet machine, or with more --samples, --warmup or --extra-rounds.",
             style="bold red",
             highlight=False,
         )

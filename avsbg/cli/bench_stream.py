@@ -20,11 +20,13 @@ def stream(  # noqa: PLR0917  (each is an option by name)
     backend: Annotated[str, Option(metavar="NAME", help=f"{BACKEND_HELP}.", rich_help_panel=PANEL)] = "onnxruntime",
     implementation: Implementation = None,
     precision: Precision = None,
-    rate: Annotated[
+    fps: Annotated[
         list[str] | None,
         Option(metavar="N|max", help="Frames per second. May be repeated; by default 1, 10, 30 and max."),
     ] = None,
-    seconds: Annotated[float, Option(metavar="X", min=0.1, help="How long to measure each rate.")] = 30.0,
+    duration: Annotated[
+        float, Option(metavar="SECONDS", min=0.1, help="How long to measure each rate of frames.")
+    ] = 30.0,
     samples: Annotated[int, Option(metavar="N", min=2, help="Pairs of samples of clip mode and stream.")] = 30,
     device: Device = None,
     threads: Threads = None,
@@ -49,7 +51,7 @@ def stream(  # noqa: PLR0917  (each is an option by name)
 
     if rows_file.exists() and not (append or overwrite):
         raise BenchmarkError(f"{rows_file} exists already.", "Add to it with --append, or replace it with --overwrite.")
-    rates = [_rate(text) for text in rate or ["1", "10", "30", "max"]]
+    rates = [_rate(text) for text in fps or ["1", "10", "30", "max"]]
     rows = read_rows(rows_file) if append and rows_file.exists() else []
     console = plain_console()
     name = join_names(backend, implementation, precision)
@@ -60,7 +62,7 @@ def stream(  # noqa: PLR0917  (each is an option by name)
         else:
             for one in rates:
                 console.print(f"frames at {'full speed' if one is None else f'{one:g} a second'}", style="dim")
-                new.append(measurement.pace(one, seconds))
+                new.append(measurement.pace(one, duration))
             console.print("clip mode and streaming in turn", style="dim")
             new += [measurement.pairs(samples), measurement.difference()]
     write_rows(rows_file, [*rows, *new])
@@ -79,5 +81,5 @@ def _rate(text: str) -> float | None:
     except ValueError:
         value = 0.0
     if not 0 < value < 1000:
-        raise BenchmarkError(f"a rate is a number of frames per second or max, not {text!r}.", "For instance 10.")
+        raise BenchmarkError(f"--fps is a number of frames per second or max, not {text!r}.", "For instance 10.")
     return value

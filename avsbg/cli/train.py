@@ -76,7 +76,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
         Literal["cpu", "cuda"] | None, Option(help="By default cuda where PyTorch finds a GPU, else cpu.")
     ] = None,
     composite: Composite = False,
-    workers: Annotated[int, Option(metavar="N", min=0, help="Processes that load clips.")] = 2,
+    loader_workers: Annotated[int, Option(metavar="N", min=0, help="Processes that load clips.")] = 2,
     save_every: Annotated[int, Option(metavar="N", min=1, help="Steps between two saved states.")] = 100,
     select_on: Annotated[
         Literal["val", "test"],
@@ -109,7 +109,7 @@ def train(  # noqa: PLR0917  (each is an option by name)
 
     console = plain_console(stderr=True)
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    settings = Settings(micro_batch, precision, device, workers, save_every, select_on)
+    settings = Settings(micro_batch, precision, device, loader_workers, save_every, select_on)
     files = {"network": init, "vggish": vggish, "data": data}
     if init is not None and init.is_dir():
         trained = read_trained(init)

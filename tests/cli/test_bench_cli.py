@@ -14,7 +14,7 @@ from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
 from fixtures.cli import AVSBG, run_avsbg
 
-QUICK = ["--samples", "3", "--seconds", "0", "--warmup", "1", "--threads", "1"]
+QUICK = ["--samples", "3", "--min-time", "0", "--warmup", "1", "--threads", "1"]
 
 
 def _bench(*arguments: object) -> tuple[int, str]:

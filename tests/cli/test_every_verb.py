@@ -30,7 +30,7 @@ COMMANDS = """
 doctor
 data check data --task s4
 train s4/avs-bg-without-bg --data data -o out/run --encoder pvt_v2_b0 --encoder-weights random \
-    --audio-encoder compact --epochs 1 --batch 2 --workers 0 --device cpu
+    --audio-encoder compact --epochs 1 --batch 2 --loader-workers 0 --device cpu
 eval out/run --data data --task s4
 export out/run --audio waveform --size 32 --frames 2 -o out/bundle
 inspect out/bundle
@@ -41,11 +41,11 @@ build tiny --backend tensorrt-rtx --precision fp16 --implementation plain --comp
 run tiny video.mkv -o out/masks --threads 1
 serve triton tiny -o out/models
 visualize out/bundle video.mkv -o out/maps
-bench run tiny --scope end-to-end --video video.mkv --samples 2 --seconds 0 --warmup 1 --threads 1 --no-memory \
+bench run tiny --scope end-to-end --video video.mkv --samples 2 --min-time 0 --warmup 1 --threads 1 --no-memory \
     --allow-unstable -o out/bench
 bench compare out/bench out/bench --json out/verdicts.json
 bench report out/bench -o out/report
-bench stream streaming --rate max --seconds 0.2 --samples 2 --threads 1 --rows out/stream.jsonl
+bench stream streaming --fps max --duration 0.2 --samples 2 --threads 1 --rows out/stream.jsonl
 """
 # They need packages that are not here: tests of theirs run them in an environment of their own.
 ELSEWHERE = {
@@ -113,6 +113,8 @@ def test_help_fits_80_columns() -> None:
         ("bench", "bench"),
         ("bench --help", "bench --help"),
         ("bench-stream s -o rows.jsonl --force", "bench stream s --rows rows.jsonl --overwrite"),
+        ("bench a --seconds 0 --patience 4", "bench run a --min-time 0 --extra-rounds 4"),
+        ("bench stream s --rate=10 --seconds 2", "bench stream s --fps=10 --duration 2"),
         ("compare a b --json c", "bench compare a b --json c"),
         ("report r --accuracy f -o out", "bench report r --scores f -o out"),
         ("run b v --stream --silent -o out", "run b v --mode stream --no-sound -o out"),

@@ -89,7 +89,7 @@ def test_a_frame_of_a_stream_takes_the_sound_up_to_its_own_second(toy: Bundle) -
 
 def test_bench(toy: Bundle, tmp_path: Path) -> None:
     video = write_video(tmp_path / "clip.mkv", times=steady(25, 75), sound=tone(3))
-    quick = ("--samples", 3, "--seconds", 0, "--warmup", 1, "--threads", 1, "--allow-unstable", "--no-memory")
+    quick = ("--samples", 3, "--min-time", 0, "--warmup", 1, "--threads", 1, "--allow-unstable", "--no-memory")
     end_to_end = ("--scope", "end-to-end", "--video", video)
     outcome = run_avsbg("bench", "run", toy.path, *end_to_end, *quick, "-o", tmp_path / "rows")
     assert outcome.code == 0, outcome.output
@@ -98,7 +98,7 @@ def test_bench(toy: Bundle, tmp_path: Path) -> None:
     report = run_avsbg("bench", "report", tmp_path / "rows" / "rows.jsonl", "-o", tmp_path / "page")
     assert report.code == 0 and "Toy" in (tmp_path / "page/report.html").read_text()
     streamed = run_avsbg(
-        "bench", "stream", toy.path, "--rate", "max", "--seconds", 0.5, "--samples", 2, "--rows", tmp_path / "s"
+        "bench", "stream", toy.path, "--fps", "max", "--duration", 0.5, "--samples", 2, "--rows", tmp_path / "s"
     )
     assert streamed.code == 0, streamed.output
 

@@ -249,7 +249,7 @@ def test_one_category_and_no_data_are_refused(tmp_path):
 
 def test_the_command(data, tmp_path):
     options = ["--data", str(data), "-o", str(tmp_path / "run"), "--encoder-weights", "random", "--epochs", "1"]
-    done = run_avsbg("train", "s4/small", *options, "--workers", "0", "--device", "cpu")
+    done = run_avsbg("train", "s4/small", *options, "--loader-workers", "0", "--device", "cpu")
     assert done.code == 0, done.output
     scored = run_avsbg("eval", tmp_path / "run", "--data", data, "--task", "s4")
     assert scored.code == 0, scored.output

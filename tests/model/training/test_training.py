@@ -169,7 +169,19 @@ def test_bf16_trains_and_keeps_fp32_weights(data, tmp_path):
 
 
 COMMAND = ["ms3/avs-bg-without-bg", "--encoder", "resnet50", "--audio-encoder", "compact", "--encoder-weights"]
-COMMAND += ["random", "--epochs", "1", "--batch", "2", "--learning-rate", "1e-3", "--workers", "0", "--device", "cpu"]
+COMMAND += [
+    "random",
+    "--epochs",
+    "1",
+    "--batch",
+    "2",
+    "--learning-rate",
+    "1e-3",
+    "--loader-workers",
+    "0",
+    "--device",
+    "cpu",
+]
 
 
 def _launch(data: Path, path: Path, processes: int) -> subprocess.CompletedProcess[str]:
