@@ -92,13 +92,20 @@ def open_segmenter(
 
 @dataclass
 class BundleReport:
-    """The outcome of `verify`."""
+    """The outcome of `verify`.
+
+    Attributes:
+        bundle: the bundle that was opened.
+        tolerance: the largest difference that passes in fp32.
+        results: one for each graph or engine, as `avsbg verify --json` has them.
+        not_run: each that cannot run on this machine, and why.
+        masks: the probabilities of each that ran, by the file of vectors: float32 `[B, T, H, W]`.
+    """
 
     bundle: Bundle
     tolerance: float
-    results: list[dict[str, Any]] = field(default_factory=list)  # a graph or engine each, as `VerifyResult.to_dict`
-    not_run: dict[str, str] = field(default_factory=dict)  # what cannot run on this machine, and why
-    # The probabilities of each that ran, by the file of vectors: float32 `[B, T, H, W]`.
+    results: list[dict[str, Any]] = field(default_factory=list)
+    not_run: dict[str, str] = field(default_factory=dict)
     masks: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property

@@ -50,11 +50,17 @@ class Vectors:
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose manifest is valid; its files were found unchanged when it was opened, or are when first used."""
+    """A bundle whose manifest is valid; its files are checked against their hashes at `open`, or at their first use.
 
-    path: Path  # another process may replace the directory by an updated bundle at any time
+    Attributes:
+        path: the directory, which another process may replace by an updated bundle at any time.
+        manifest: the bundle's record: graphs, engines, hashes, accuracies.
+        manifest_sha256: the hash of the manifest as it was opened; "" if the object was not made by `open`.
+    """
+
+    path: Path
     manifest: Manifest
-    manifest_sha256: str = ""  # of the file as it was opened; "" if the object was not made by `open`
+    manifest_sha256: str = ""
     # If hashes are checked when files are first used: the checks that were begun, by file.
     _checks: dict[str, Future[None]] | None = field(default=None, compare=False, repr=False)
 

@@ -34,11 +34,17 @@ class Segmented(NamedTuple):
 
 @dataclass(frozen=True)
 class FrameMask:
-    """The mask of a frame."""
+    """The mask of a frame.
 
-    time: float  # when the frame begins, seconds from the first frame of the source
-    mask: Array  # `[h, w]` in the source's size: bool, or uint8 numbers of classes
-    probability: Array  # float32 `[H, W]` in the network's size, that a pixel sounds
+    Attributes:
+        time: when the frame begins, seconds from the first frame of the source.
+        mask: `[h, w]` in the source's size: bool, or uint8 numbers of classes.
+        probability: float32 `[H, W]` in the network's size, that a pixel sounds.
+    """
+
+    time: float
+    mask: Array
+    probability: Array
 
 
 def frame_mask(segmented: Segmented, threshold: float, size: tuple[int, int]) -> FrameMask:

@@ -69,13 +69,21 @@ def release(features: Features) -> None:
 
 @dataclass(frozen=True)
 class StreamMask:
-    """The mask of one frame of a stream."""
+    """The mask of one frame of a stream.
 
-    index: int  # of the frame, counted from 0 over the whole stream
-    segment: int  # of unbroken frames that it belongs to, counted from 0
-    timestamp: float  # of the frame, in seconds
+    Attributes:
+        index: the number of the frame, from 0 over the whole stream.
+        segment: the number of the unbroken run of frames that it belongs to, from 0.
+        timestamp: of the frame, in seconds.
+        partner: the neighbour that the frame was correlated with.
+        outputs: the outputs asked for, float32 `[H, W]` each.
+    """
+
+    index: int
+    segment: int
+    timestamp: float
     partner: Partner
-    outputs: dict[str, Array]  # those asked for, float32 `[H, W]` each
+    outputs: dict[str, Array]
 
     @property
     def probability(self) -> Array:
