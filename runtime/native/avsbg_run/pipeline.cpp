@@ -48,7 +48,7 @@ std::vector<std::string> labels_of(const avsbg::Model& model) {
   return labels;
 }
 
-Outcome write_outputs(const Work& work) {
+RunStatistics write_outputs(const Work& work) {
   const Options& options = work.options;
   const bool is_several = work.places && work.places->phases() > 1;
   ResultWriter writer(work.directory, work.video, labels_of(work.model), options, is_several && options.rate != "auto");
@@ -126,19 +126,20 @@ Outcome write_outputs(const Work& work) {
   }
   writer.finish();
   if (!options.no_overlay) sheet.save(work.directory + "/overlay.png");
-  Outcome outcome;
-  outcome.record = writer.record;
-  outcome.phases = segmenter.phases();
-  outcome.seconds_spent = {{"decode", rounded(decoding, 1e4)},
-                           {"inference", rounded(inference, 1e4)},
-                           {"write_masks", rounded(writing, 1e4)},
-                           {"total", rounded(seconds_since(start), 1e4)}};
-  if (options.shows_frames()) outcome.seconds_spent["overlay"] = rounded(showing, 1e4);
-  outcome.most_waiting = {{"read", read.most}, {"segmented", segmented.most}};
-  if (read.dropped > 0) outcome.dropped_seconds = reached - writer.record.seconds;
-  if (control) outcome.left_out = {{"masks_left_out", control->left_out + read.dropped}, {"lowest_rate", control->lowest}};
-  if (options.interpolate) outcome.interpolated = made;
-  return outcome;
+  RunStatistics statistics;
+  statistics.record = writer.record;
+  statistics.phases = segmenter.phases();
+  statistics.seconds_spent = {{"decode", rounded(decoding, 1e4)},
+                              {"inference", rounded(inference, 1e4)},
+                              {"write_masks", rounded(writing, 1e4)},
+                              {"total", rounded(seconds_since(start), 1e4)}};
+  if (options.shows_frames()) statistics.seconds_spent["overlay"] = rounded(showing, 1e4);
+  statistics.most_waiting = {{"read", read.most}, {"segmented", segmented.most}};
+  if (read.dropped > 0) statistics.dropped_seconds = reached - writer.record.seconds;
+  if (control)
+    statistics.left_out = {{"masks_left_out", control->left_out + read.dropped}, {"lowest_rate", control->lowest}};
+  if (options.interpolate) statistics.interpolated = made;
+  return statistics;
 }
 
 double measure_mask(const avsbg::Model& model, bool stream) {

@@ -30,7 +30,8 @@ struct Work {
   std::function<void()> abort = [] {};
 };
 
-struct Outcome {
+// Facts of the masks and files written, for the summary.
+struct RunStatistics {
   Record record;
   std::size_t phases = 1;
   Json seconds_spent, most_waiting, left_out = Json::object();
@@ -39,7 +40,7 @@ struct Outcome {
 };
 
 // Writes what the options ask for, but for the summary. Throws the first error of any step; all have stopped by then.
-Outcome write_outputs(const Work& work);
+RunStatistics write_outputs(const Work& work);
 
 // The seconds of a mask on this machine.
 double measure_mask(const avsbg::Model& model, bool stream);

@@ -134,11 +134,11 @@ Json backend_json(const avsbg::Model& model, const SegmenterOptions& segmenter, 
 }
 
 // Writes summary.json; `selection` holds the reasons of `auto`, `source` what else is known of the source.
-Json write_summary(const Work& work, const Outcome& outcome, const ChosenRate& rate, const Json& selection,
+Json write_summary(const Work& work, const RunStatistics& statistics, const ChosenRate& rate, const Json& selection,
                    const Json& source) {
   const Options& options = work.options;
   const VideoInfo& video = work.video;
-  const Record& record = outcome.record;
+  const Record& record = statistics.record;
   Json summary = {
       {"bundle", {{"name", work.model.name()}, {"manifest_sha256", avsbg_model_manifest_sha256(work.model.get())}}},
       {"video",
@@ -149,24 +149,24 @@ Json write_summary(const Work& work, const Outcome& outcome, const ChosenRate& r
         {"has_sound", video.audio.has_value()},
         {"tracks", {{"video", track_json(video.video)}, {"audio", video.audio ? track_json(*video.audio) : Json()}}}}},
       {"settings", settings(options, work.segmenter.stream)},
-      {"backend", backend_json(work.model, work.segmenter, outcome.phases)},
+      {"backend", backend_json(work.model, work.segmenter, statistics.phases)},
       {"versions", {{"avsbg", avsbg_version()}, {"libavcodec", avcodec_version()}}},
       {"seconds", record.seconds},
       {"masks", record.masks},
       {"sounding_seconds", record.sounding},
       {"mean_mask_area", record.areas > 0 ? record.area / static_cast<double>(record.areas) : 0.0},
-      {"seconds_spent", outcome.seconds_spent},
-      {"most_waiting", outcome.most_waiting},
-      {"dropped_seconds", outcome.dropped_seconds}};
+      {"seconds_spent", statistics.seconds_spent},
+      {"most_waiting", statistics.most_waiting},
+      {"dropped_seconds", statistics.dropped_seconds}};
   summary["video"].update(source);
   if (!selection.is_null()) summary["selection"] = selection;
-  summary.update(outcome.left_out);
+  summary.update(statistics.left_out);
   if (options.rate != "1") {
     summary["rate"] = {{"masks", rounded(rate.masks.value(), 1e6)},
                        {"asked", rate_json(options)},
                        {"seconds_per_mask", rate.seconds_per_mask ? Json(rounded(*rate.seconds_per_mask, 1e6)) : Json()}};
   }
-  if (outcome.interpolated) summary["interpolated_masks"] = *outcome.interpolated;
+  if (statistics.interpolated) summary["interpolated_masks"] = *statistics.interpolated;
   write_text(work.directory + "/summary.json", summary.dump(2) + '\n');
   return summary;
 }
@@ -259,7 +259,7 @@ Json segment_video(const Selected& selected, const Options& options, const Item&
     if (video.audio) container->open_decoder(video.audio->index, 1);
     return container;
   };
-  const Outcome outcome = write_outputs(work);
+  const RunStatistics statistics = write_outputs(work);
   const Json source = {{"file", fs::path(item.video).filename().string()},
                        {"sha256", content.get()},
                        {"key", key()},
@@ -268,7 +268,7 @@ Json segment_video(const Selected& selected, const Options& options, const Item&
                        {"damaged", {{"video", std::max(damage.video, of_overlay.video)},
                                     {"audio", std::max(damage.audio, of_overlay.audio)},
                                     {"cut_short", damage.cut_short || of_overlay.cut_short}}}};
-  const Json summary = write_summary(work, outcome, rate, selected.reasons, source);
+  const Json summary = write_summary(work, statistics, rate, selected.reasons, source);
   output.publish();
   return summary;
 }
@@ -300,9 +300,9 @@ Json segment_live(const Selected& selected, const Options& options, const LiveSo
     aborted = true;
     packets.close();
   };
-  Outcome outcome;
+  RunStatistics statistics;
   try {
-    outcome = write_outputs(work);
+    statistics = write_outputs(work);
   } catch (const MediaError&) {
     if (!reader.failure.empty()) throw MediaError(reader.failure);
     throw;
@@ -313,7 +313,7 @@ Json segment_live(const Selected& selected, const Options& options, const LiveSo
                      {"microphone", microphone ? Json(microphone->name) : Json()},
                      {"damaged", reader.damaged},
                      {"late_sound", reader.late_sound}};
-  const Json summary = write_summary(work, outcome, rate, selected.reasons, {{"live", live}});
+  const Json summary = write_summary(work, statistics, rate, selected.reasons, {{"live", live}});
   output.publish();
   return summary;
 }
