@@ -1,4 +1,4 @@
-// How many blocks fit on a multiprocessor, by NVIDIA's own calculator (the toolkit's cuda_occupancy.h), without a device.
+// Occupancy: the blocks that fit on a multiprocessor, by NVIDIA's calculator (cuda_occupancy.h), without a device.
 // Reads lines "major minor threads_per_sm shared_per_sm registers shared_per_block threads", prints one number each.
 #include <cstdio>
 

@@ -1,5 +1,5 @@
 // One call of the ONNX Runtime operator's inner part by one path, for callgrind: usage PATH N P C.
-// What is counted is `mean_correlation` alone (callgrind's --toggle-collect), so neither start-up nor input counts.
+// Only `mean_correlation` is counted (callgrind's --toggle-collect), neither start-up nor input.
 #include <cstdio>
 #include <cstdlib>
 #include <string>

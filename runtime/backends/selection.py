@@ -40,7 +40,7 @@ from avsbg.runtime.threads import usable_cores
 AUTO = "auto"
 # After a first call, which also allocates: at most so many calls, and none after so many seconds of them.
 CALLS, SECONDS = 3, 1.0
-# Whose versions decide how fast a backend is.
+# Packages whose versions decide how fast a backend is.
 _PACKAGES = ("onnxruntime", "onnxruntime-gpu", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 _ENGINES = ("tensorrt", "tensorrt-rtx")
 

@@ -27,8 +27,8 @@ class Exported:
     module: ClipGraph
 
 
-# Where neither sound nor shape matter: without VGGish, whose weights are ten times the network's and are copied, hashed
-# and converted wherever they are.
+# For tests in which neither sound nor shape matters: without VGGish, whose weights are ten times the network's and are
+# copied, hashed and converted wherever they are.
 SMALL = "avs-bg, embedding"
 # Between the others: the three audio forms, both networks, both operators, graphs with and without them, T of 2 and 3.
 # Those of AVS-BG have the graphs of a stream too.

@@ -36,7 +36,7 @@ avsbg::Model open(const Options& options, const std::string& backend, bool strea
   return avsbg::Model(options.bundle, given);
 }
 
-// Why no backend of a GPU can run here; empty if one may.
+// The reason that no backend of a GPU can run here; empty if one may.
 std::string gpu_problem(const Options& options) {
   if (options.device_name == "cpu") return "the processor was asked for";
   if (dlopen("libcuda.so.1", RTLD_LAZY | RTLD_LOCAL) != nullptr) return "";
@@ -63,7 +63,7 @@ std::string text_of(const Json& record, const char* name) {
   return value.is_string() ? value.get<std::string>() : "";
 }
 
-// What `auto:IMPLEMENTATION:PRECISION` asks for.
+// The implementation and precision of `auto:IMPLEMENTATION:PRECISION`.
 struct Asked {
   std::string rest;  // as it was given, from the first colon on
   std::optional<std::string> implementation;

@@ -21,7 +21,7 @@ struct Selected {
 // timed on a clip, unless one alone is left. Throws avsbg::Exception, or for `auto` a MediaError that names all reasons.
 Selected open_bundle(const Options& options, bool live);
 
-// What `auto` took and passed over, as a sentence.
+// The backend that `auto` took and those it passed over, as a sentence.
 std::string describe_selection(const Json& reasons);
 
 }  // namespace avsbg_run

@@ -66,7 +66,7 @@ typedef struct avsbg_device {
 
 AVSBG_CUDA_API int32_t avsbg_cuda_abi_version(void);
 
-/* What went wrong in this thread's last call that did not succeed; valid until its next call. */
+/* The error of this thread's last call that did not succeed; valid until its next call. */
 AVSBG_CUDA_API const char* avsbg_cuda_last_error(void);
 
 /* Fills `device` for the calling thread's current CUDA device. */

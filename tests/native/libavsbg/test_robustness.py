@@ -26,7 +26,7 @@ def test_threads_that_share_a_model(tiny: Bundle, tiny_stream: Bundle, kind: str
     command = (*emulator, folder / "avsbg_exercise", tiny.path, tiny_stream.path, folder, library)
     told = libavsbg.run_sanitized(*command)
     # Three masks of 16 x 24 with a decision each; a stream's twelve masks and one refusal; all threads' are equal.
-    # Where ONNX Runtime computes, masks lie in the host's memory alone.
+    # Masks that ONNX Runtime computes lie in the host's memory alone.
     assert told == [str(3 * (16 * 24 + 1)), "13", "1", "1", "none"]
 
 

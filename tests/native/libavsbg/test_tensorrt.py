@@ -86,7 +86,7 @@ def test_clips_and_streams_of_four_threads(
     report = tmp_path / "report"
     environment = {} if capture else {"FAKE_CUDA_NO_CAPTURE": "1"}
     told = machine.run(clips, streams, FAKE_CUDA_REPORT=report, **environment)
-    # What ONNX Runtime's backend tells of the same, and here every mask lies on the GPU too, even after its model.
+    # The same as ONNX Runtime's backend tells, but here every mask lies on the GPU too, even after its model.
     assert told == [str(3 * (16 * 24 + 1)), "13", "1", "1", "all"]
     captured, launched = map(int, report.read_text().split())
     if capture:

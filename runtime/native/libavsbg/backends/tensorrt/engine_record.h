@@ -1,4 +1,4 @@
-// What the manifest's record of an engine says of versions and of the GPU, held against what is here.
+// Versions and GPU in the manifest's record of an engine, compared with those of this machine.
 #pragma once
 
 #include <nlohmann/json.hpp>
