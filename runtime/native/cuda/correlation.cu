@@ -2,6 +2,8 @@
 #include "correlation.h"
 
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <initializer_list>
 #include <limits>
 #include <string>
@@ -51,6 +53,27 @@ cudaError_t enqueue(void (*kernel)(Arguments), std::int64_t blocks, int threads,
   config.attrs = &attribute;
   config.numAttrs = overlaps ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, arguments);
+}
+
+// Sets `waits` to whether `combine` waits for the kernel before it on the current device. That is a matter of the code,
+// not of the device: what the driver translates from PTX for less than compute capability 9.0 has no such instruction.
+// Remembered for each device: 0 where it was not asked for.
+cudaError_t query_combine_waits(bool& waits) {
+  static std::array<std::atomic<int>, 64> versions = {};
+  int id = 0;
+  cudaError_t error = cudaGetDevice(&id);
+  if (error != cudaSuccess) return error;
+  std::atomic<int>* known = id < static_cast<int>(versions.size()) ? &versions[static_cast<std::size_t>(id)] : nullptr;
+  int version = known == nullptr ? 0 : known->load(std::memory_order_relaxed);
+  if (version == 0) {
+    cudaFuncAttributes attributes = {};
+    error = cudaFuncGetAttributes(&attributes, combine);
+    if (error != cudaSuccess) return error;
+    version = attributes.ptxVersion;
+    if (known != nullptr) known->store(version, std::memory_order_relaxed);
+  }
+  waits = version >= 90;
+  return cudaSuccess;
 }
 
 template <class Operand, int kResidentUnits, Output kOutput>
@@ -233,12 +256,16 @@ std::string launch_mean_correlations(const CorrelationTask* tasks, int count, co
   arguments.workers = count_workers(arguments.tiles, schedule, device);
   if (combine_blocks > kMostBlocks) return "the sums of so many positions do not fit a launch: compute fewer pairs";
 
+  bool overlaps = false;
+  if (combine_blocks > 0 && device.compute_capability >= 90) {
+    const cudaError_t error = query_combine_waits(overlaps);
+    if (error != cudaSuccess) return words(error, "asking for the combining kernel's attributes");
+  }
   const DataType dtype = tasks[0].problem.dtype;
   const cudaError_t error = with_mean_b
                                 ? enqueue_correlate<Output::kRowsAndColumns>(dtype, schedule, arguments, stream)
                                 : enqueue_correlate<Output::kRows>(dtype, schedule, arguments, stream);
   if (error != cudaSuccess || combine_blocks == 0) return words(error, "launching the correlation kernel");
-  const bool overlaps = device.compute_capability >= 90;
   return words(enqueue(combine, combine_blocks, kCombineThreads, stream, combined, overlaps),
                "launching the combining kernel");
 }

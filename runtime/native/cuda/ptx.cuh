@@ -91,6 +91,20 @@ __device__ __forceinline__ std::int64_t keep(std::int64_t value) {
   return value;
 }
 
+// Programmatic dependent launch (CUDA programming guide): a kernel that was launched to overlap with the one before it
+// waits for its results, and is let start when all blocks of that one have come so far. Otherwise neither does anything.
+// Code for less than compute capability 9.0 has no such wait, and must not be launched so (correlation.cu).
+__device__ __forceinline__ void wait_for_previous_kernel() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void release_dependents() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
 #else
 #define AVSBG_GRID_CONSTANT
 #include <emulated_ptx.h>
@@ -138,19 +152,6 @@ __device__ __forceinline__ void mma_tf32(float (&)[4], const std::uint32_t (&)[4
 __device__ __forceinline__ std::uint32_t to_tf32(std::uint32_t bits) { return bits; }
 
 #endif
-
-// Programmatic dependent launch (CUDA programming guide): a kernel that was launched to overlap with the one before it
-// waits for its results, and is let start when all blocks of that one have come so far. Otherwise neither does anything.
-__device__ __forceinline__ void wait_for_previous_kernel() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && defined(__CUDACC__)
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void release_dependents() {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900 && defined(__CUDACC__)
-  asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
 
 // max(x, 0) that keeps NaN, as torch.relu does; fmaxf would make a 0 of it.
 __device__ __forceinline__ float relu(float x) {

@@ -11,7 +11,7 @@ from fixtures.emulation import VARIANTS, Emulator, compile_program
 
 @pytest.fixture(scope="session")
 def emulator() -> Emulator:
-    """The kernels as sm_80 and later run them."""
+    """The kernels as sm_90 and later run them: as sm_80, but that the second stage starts before the first ends."""
     return Emulator(compile_program(VARIANTS["plain"]))
 
 

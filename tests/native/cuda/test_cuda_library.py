@@ -168,6 +168,24 @@ def test_a_group_that_cannot_be_computed(path: Path) -> None:
     assert b"the workspace has 3 bytes, and" in raw.avsbg_cuda_last_error()
 
 
+@pytest.mark.parametrize("capability", [80, 90])
+def test_code_that_cannot_wait_is_not_let_start_early(path: Path, capability: int) -> None:
+    """The library is compiled for 8.0, and a later device translates its PTX: that does not give it the wait of 9.0."""
+    raw = load_group_functions(path)
+    problem = Problem("fp16", 1, 130, 40, 64)
+    a, b = problem.inputs()
+    means = [np.full(size, np.nan, np.float32) for size in (problem.p, problem.q)]
+    pointers = (array.ctypes.data for array in (a, b, *means))
+    group, needed = Task(Struct(1, 130, 40, 64, DTYPES["fp16"]), 0, *pointers), ctypes.c_size_t()
+    assert raw.avsbg_cuda_group_workspace_size(ctypes.byref(group), 1, 1, ctypes.byref(needed)) == 0
+    workspace, device = np.full(needed.value // 4, np.nan, np.float32), (ctypes.c_int32 * 2)(capability, 16)
+    at = workspace.ctypes.data
+    status = raw.avsbg_cuda_mean_correlations(ctypes.byref(group), 1, device, at, needed.value, None)
+    assert status == 0, raw.avsbg_cuda_last_error()
+    results = b"".join(mean.tobytes() for mean in means)
+    assert wrong_elements(problem, a, b, Result(0, {}, results, "")) == 0
+
+
 def test_statuses_and_their_words(path: Path) -> None:
     """1 where another implementation should compute the problem, 2 where the call is wrong."""
     raw = ctypes.CDLL(str(path))

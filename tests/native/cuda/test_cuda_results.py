@@ -135,7 +135,7 @@ def test_a_group_of_clips_is_what_its_pairs_are(
         expected.append((problem, a, b))
     run = emulator.run("group", DTYPES[dtype], sm_count, int(with_mean_b), *words, data=data)
     assert run.status == 0, run.stderr
-    assert run.line["launches"] == LAUNCHES
+    assert (run.line["launches"], run.line["overlapping"]) == (LAUNCHES, 1)
     rest = run.raw
     for problem, a, b in expected:
         size = 4 * problem.n * problem.p * (1 + with_mean_b)

@@ -87,7 +87,10 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = nullptr;
   return cudaSuccess;
 }
-inline cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
+inline cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  ::emulation::synchronize();
+  return cudaSuccess;
+}
 inline cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
 constexpr unsigned cudaStreamNonBlocking = 1;
 
@@ -123,16 +126,29 @@ struct cudaLaunchAttribute {
   cudaLaunchAttributeValue val;
 };
 
+// What a kernel was compiled for, whatever device runs it: 90 for compute capability 9.0.
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = __CUDA_ARCH__ / 10;
+  return cudaSuccess;
+}
+
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                const Arguments&... arguments) {
-  // Before compute capability 9.0 a launch with this attribute is refused.
-  if (config->numAttrs > 0 && __CUDA_ARCH__ < 900) return cudaErrorInvalidValue;
+  // A device before compute capability 9.0 refuses such a launch. A later one takes it, also of a kernel that was not
+  // compiled for it and cannot wait: that is refused here.
+  const bool overlaps = config->numAttrs > 0 && config->attrs->val.programmaticStreamSerializationAllowed != 0;
+  if (overlaps && __CUDA_ARCH__ < 900) return cudaErrorInvalidValue;
   const dim3 grid = config->gridDim, block = config->blockDim;
   if (grid.x == 0 || grid.x > 0x7fffffffU || grid.y == 0 || grid.y > 65535 || grid.z != 1 || block.y != 1 ||
       block.z != 1)
     return cudaErrorInvalidConfiguration;
   ++::emulation::statistics.launches;
-  ::emulation::run_grid({grid.x, grid.y, 1}, block.x, [&] { kernel(arguments...); });
+  ::emulation::statistics.overlapping += overlaps;
+  ::emulation::run_grid({grid.x, grid.y, 1}, block.x, [&] { kernel(arguments...); }, overlaps);
   return cudaSuccess;
 }

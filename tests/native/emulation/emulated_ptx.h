@@ -21,6 +21,11 @@ void cp_async_wait(const char* file = __builtin_FILE(), int line = __builtin_LIN
   ::emulation::copy_wait(kPending, file, line);
 }
 
+inline void wait_for_previous_kernel(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+  if (__CUDA_ARCH__ >= 900) ::emulation::wait_for_previous_grid(file, line);
+}
+inline void release_dependents() {}
+
 template <class T>
 T keep(T value) {
   return value;

@@ -25,7 +25,8 @@ constexpr std::size_t kArenaBytes = 48 * 1024;  // what a block may have without
 
 alignas(128) unsigned char arena[kArenaBytes];
 std::size_t arena_used = 0;
-char start_token, barrier_token;  // what ThreadSanitizer knows the start and the barrier by
+// What ThreadSanitizer knows a thread's start, its end and the barrier by.
+char start_token, end_token, barrier_token;
 
 enum class State { kReady, kAtBarrier, kInWarp, kEnded };
 
@@ -38,6 +39,7 @@ struct Copy {
 struct Thread {
   Fiber fiber;
   State state = State::kEnded;
+  bool waited = false;           // for the grid before
   const char* waiting_for = "";  // the warp-wide instruction
   WarpOperand operand[2];        // one instruction's, while slower lanes still read the last one's
   int instructions = 0;
@@ -52,6 +54,8 @@ struct Block {
   unsigned running = 0;
 };
 Block block;
+// Of grids that overlap with the ones before: ThreadSanitizer must not take them for threads of those.
+std::vector<std::unique_ptr<Thread>> overlapping_threads;
 
 Thread& self() { return *block.threads[block.running]; }
 Thread& lane_of_warp(int lane) { return *block.threads[block.running / kLanes * kLanes + lane]; }
@@ -107,7 +111,7 @@ void join_warp(const char* instruction, const WarpOperand& operand) {
 }
 const WarpOperand& operand_of(int lane) { return lane_of_warp(lane).operand[self().instructions % 2]; }
 
-void run_block(const std::function<void()>& kernel) {
+void run_block(const std::function<void()>& kernel, bool overlaps) {
   const sanitizers::Unseen unseen;
   std::memset(arena, 0xff, sizeof arena);
   arena_used = 0;
@@ -115,15 +119,18 @@ void run_block(const std::function<void()>& kernel) {
   for (unsigned i = 0; i < block.count; ++i) {
     Thread& thread = *block.threads[i];
     thread.state = State::kReady;
+    thread.waited = false;
     thread.groups.assign(1, {});
     thread.accesses.clear();
-    thread.fiber.start([&thread, &kernel] {
+    thread.fiber.start([&thread, &kernel, overlaps] {
       sanitizers::acquire(&start_token);
+      if (!overlaps) sanitizers::acquire(&end_token);
       kernel();
       const sanitizers::Unseen unseen;
       for (const auto& group : thread.groups)
         if (!group.empty()) fail("a thread has ended while its asynchronous copies were under way");
-      sanitizers::release(&start_token);
+      if (overlaps && !thread.waited) fail("a thread has ended without waiting for the grid that its own overlaps with");
+      sanitizers::release(&end_token);
       thread.state = State::kEnded;
     });
   }
@@ -147,7 +154,6 @@ void run_block(const std::function<void()>& kernel) {
     ended = at_barrier == 0;
     for (unsigned i = 0; i < block.count && !ended; ++i) block.threads[i]->state = State::kReady;
   }
-  sanitizers::acquire(&start_token);
   for (unsigned warp = 0; warp < warps; ++warp) {
     const std::vector<SharedAccess>* lanes[kLanes];
     for (int i = 0; i < kLanes; ++i) lanes[i] = &block.threads[warp * kLanes + i]->accesses;
@@ -175,17 +181,27 @@ void fail(const std::string& what) {
   std::_Exit(3);
 }
 
-void run_grid(Index3 grid, unsigned threads, const std::function<void()>& kernel) {
+void run_grid(Index3 grid, unsigned threads, const std::function<void()>& kernel, bool overlaps) {
   if (threads == 0 || threads % kLanes != 0 || threads > kMostThreads)
     fail("a block of " + std::to_string(threads) + " threads: must be whole warps and at most 128 threads");
+  if (overlaps) block.threads.swap(overlapping_threads);
   while (block.threads.size() < threads) block.threads.push_back(std::make_unique<Thread>());
   block.count = threads;
   for (unsigned y = 0; y < grid.y; ++y)
     for (unsigned x = 0; x < grid.x; ++x) {
       block_index = {x, y, 0};
-      run_block(kernel);
+      run_block(kernel, overlaps);
     }
+  if (overlaps) block.threads.swap(overlapping_threads);
 }
+
+void wait_for_previous_grid(const char* file, int line) {
+  if (skipped("wait", file, line)) return;
+  sanitizers::acquire(&end_token);
+  self().waited = true;
+}
+
+void synchronize() { sanitizers::acquire(&end_token); }
 
 void* shared_memory(std::size_t size) {
   if (size > kArenaBytes) fail(std::to_string(size) + " bytes of shared memory: more than 48 KiB");

@@ -33,6 +33,7 @@ struct AccessCount {
 };
 struct Statistics {
   std::int64_t launches = 0;
+  std::int64_t overlapping = 0;  // of them
   std::int64_t blocks = 0;
   std::map<std::string, std::int64_t> sites;  // "barrier file.cuh:123": how often a thread came by
   std::map<std::string, AccessCount> shared;  // by kind of access to shared memory
@@ -42,8 +43,13 @@ extern Statistics statistics;
 // Ends the program with a message: what the kernel did could not happen, or would be undefined, on a device.
 [[noreturn]] void fail(const std::string& what);
 
-// Runs `kernel` for each thread of each block, one block after the other.
-void run_grid(Index3 grid, unsigned threads, const std::function<void()>& kernel);
+// Runs `kernel` for each thread of each block, one block after the other. A grid that overlaps with the ones before it
+// runs after them too, but nothing orders its accesses behind theirs until its threads wait; each of them must.
+void run_grid(Index3 grid, unsigned threads, const std::function<void()>& kernel, bool overlaps = false);
+void wait_for_previous_grid(const char* file, int line);
+
+// What the host does from here on comes after all that the grids did.
+void synchronize();
 
 // The block's shared memory, `size` bytes of NaN before its first thread starts.
 void* shared_memory(std::size_t size);

@@ -51,9 +51,11 @@ void write(const T* values, std::int64_t count) {
 }
 
 void print_line(const std::string& error) {
+  emulation::synchronize();
   const auto& statistics = emulation::statistics;
-  std::printf("{\"error\": \"%s\", \"launches\": %lld, \"blocks\": %lld, \"sites\": {", error.c_str(),
-              static_cast<long long>(statistics.launches), static_cast<long long>(statistics.blocks));
+  std::printf("{\"error\": \"%s\", \"launches\": %lld, \"overlapping\": %lld, \"blocks\": %lld, \"sites\": {",
+              error.c_str(), static_cast<long long>(statistics.launches),
+              static_cast<long long>(statistics.overlapping), static_cast<long long>(statistics.blocks));
   const char* comma = "";
   for (const auto& [site, count] : statistics.sites) {
     std::printf("%s\"%s\": %lld", comma, site.c_str(), static_cast<long long>(count));
