@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fixtures.emulation import DTYPES, SHAPES, Emulator, Problem, wrong_elements
+from fixtures.emulation import DTYPES, SHAPES, Emulator, Group, Problem, wrong_elements
 from tools import kernels
 
 pytestmark = pytest.mark.native
@@ -115,7 +113,7 @@ def test_a_map_of_few_tiles_is_balanced_to_one_tile(emulator: Emulator) -> None:
 
 
 LAUNCHES = 2
-STAGES = [(4, 196, 128), (4, 49, 128), (4, 130, 64), (2, 40, 72)]
+STAGES = ((4, 196, 196, 128, 2), (4, 49, 49, 128, 2), (4, 130, 130, 64, 2), (2, 40, 40, 72, 2))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -125,32 +123,12 @@ def test_a_group_of_clips_is_what_its_pairs_are(
     emulator: Emulator, dtype: str, with_mean_b: bool, sm_count: int
 ) -> None:
     """Four stages of clips in one launch, and one that combines their sums, which docs/plugin.md counts."""
-    words, data, expected = [], b"", []
-    for seed, (n, p, c) in enumerate(STAGES):
-        clips = np.random.default_rng(seed).standard_normal((n // 2, 3, p, c), dtype=np.float32)
-        problem = Problem(dtype, n, p, p, c, flag=with_mean_b)
-        words += [n, p, p, c, 2]
-        data += problem.store(clips).tobytes()
-        a, b = (problem.store(np.ascontiguousarray(part)).reshape(n, p, c) for part in (clips[:, :-1], clips[:, 1:]))
-        expected.append((problem, a, b))
-    run = emulator.run("group", DTYPES[dtype], sm_count, int(with_mean_b), *words, data=data)
-    assert run.status == 0, run.stderr
+    run = emulator.check(Group(dtype, STAGES, with_mean_b, sm_count))
     assert (run.line["launches"], run.line["overlapping"]) == (LAUNCHES, 1)
-    rest = run.raw
-    for problem, a, b in expected:
-        size = 4 * problem.n * problem.p * (1 + with_mean_b)
-        assert wrong_elements(problem, a, b, replace(run, raw=rest[:size])) == 0
-        rest = rest[size:]
-    assert not rest
 
 
 def test_a_group_without_pairs_and_of_unequal_maps(emulator: Emulator) -> None:
-    first, second = Problem("fp16", 0, 10, 20, 64), Problem("fp16", 1, 140, 33, 128)
-    a, b = second.inputs()
-    words = [0, 10, 20, 64, 0, 1, 140, 33, 128, 0]
-    run = emulator.run("group", DTYPES["fp16"], 3, 1, *words, data=a.tobytes() + b.tobytes())
-    assert wrong_elements(second, a, b, run) == 0
-    assert first.n == 0
+    emulator.check(Group("fp16", ((0, 10, 20, 64, 0), (1, 140, 33, 128, 0)), sm_count=3))
     five = emulator.run("group", DTYPES["fp16"], 3, 1, *[0, 1, 1, 8, 0] * 5)
     assert five.line["error"] == "5 problems in a group: must be 1 to 4"
 

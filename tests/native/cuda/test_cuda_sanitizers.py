@@ -8,50 +8,55 @@ from pathlib import Path
 
 import pytest
 
-from fixtures.emulation import KERNELS, VARIANTS, Emulator, Problem, Run, compile_program, wrong_elements
+from fixtures.emulation import KERNELS, VARIANTS, Emulator, Group, Problem, Run, compile_program, wrong_elements
 
 pytestmark = [pytest.mark.native, pytest.mark.slow]
 
-# Both ways to walk the channels, both operators, ragged in every direction. On one processor a block walks over
-# several tiles; on 16 the tiles are shared out.
-SANITIZED = [
+# Every kernel for its length of rows, both operators, ragged in every direction. On one processor a block walks over
+# several tiles; on more the tiles are shared out. In the groups blocks go on from one problem, clip or pair to another.
+GROUPS = [
+    Group("fp16", ((4, 140, 140, 56, 2), (2, 40, 40, 64, 2), (1, 33, 150, 64, 0)), sm_count=3),
+    Group("fp32", ((2, 131, 131, 24, 1), (1, 30, 70, 8, 0)), sm_count=1),
+]
+SANITIZED: list[Problem | Group] = [
     Problem("fp32", 1, 130, 140, 40, sm_count=1),
     Problem("tf32", 1, 140, 100, 64, sm_count=1),
     Problem("tf32", 1, 131, 140, 136, sm_count=1),
     Problem("fp16", 1, 150, 135, 128, sm_count=1),
     Problem("bf16", 1, 40, 210, 136, sm_count=1),
+    *GROUPS,
+    Problem("fp16", 1, 140, 100, 32, sm_count=1),
+    Problem("tf32", 1, 140, 70, 32, sm_count=1),
     Problem("fp16", 2, 129, 65, 120),
     Problem("fp16", 1, 1, 1, 8),
     Problem("fp16", 0, 1, 1, 8),
     Problem("bf16", 1, 49, 49, 128, "volume"),
     Problem("fp32", 1, 30, 67, 72, "volume", flag=False),
 ]
-PROBES = SANITIZED[:5]
+PROBES = SANITIZED[:7]
 SITE = re.compile(r"__syncthreads\(\);|AVSBG_COPY_WAIT\([^)]*\);|ptx::wait_for_previous_kernel\(\);")
 
 
 @pytest.mark.parametrize("problem", SANITIZED, ids=str)
-def test_address_and_undefined_behaviour(emulator_asan: Emulator, problem: Problem) -> None:
+def test_address_and_undefined_behaviour(emulator_asan: Emulator, problem: Problem | Group) -> None:
     emulator_asan.check(problem)
 
 
 @pytest.mark.parametrize("problem", SANITIZED, ids=str)
-def test_races(emulator_tsan: Emulator, problem: Problem) -> None:
+def test_races(emulator_tsan: Emulator, problem: Problem | Group) -> None:
     emulator_tsan.check(problem, EMULATION_ORDER="interleaved")
 
 
 @pytest.mark.parametrize("problem", [p for p in SANITIZED if p.dtype in {"fp16", "fp32"}], ids=str)
-def test_races_on_sm_75(emulator_tsan_sm_75: Emulator, problem: Problem) -> None:
+def test_races_on_sm_75(emulator_tsan_sm_75: Emulator, problem: Problem | Group) -> None:
     emulator_tsan_sm_75.check(problem)
 
 
 def verdicts(emulator: Emulator, **environment: str) -> set[str]:
     """The checks that find fault with the program, over the problems that probe it."""
     found = set()
-    for problem in PROBES:
-        a, b = problem.inputs()
-        run = emulator.solve(problem, a, b, **environment)
-        found |= reasons(run, wrong_elements(problem, a, b, run))
+    for probe in PROBES:
+        found |= reasons(*emulator.attempt(probe, **environment))
     # The last rows of maps that end inside a tile, multiplied with padding, must not make NaN of it.
     problem = Problem("fp16", 2, 130, 70, 128)
     a, b = problem.inputs()
@@ -123,6 +128,27 @@ FAULTS = {
     "reads beyond the channels": (("unit < units ? rows - row : 0", "rows - row"), ("faulty", "wrong result")),
     "drops NaN in the ReLU": (("x < 0.0F ? 0.0F : x", "x > 0.0F ? x : 0.0F"), ("faulty", "wrong result")),
     "does not round to tf32": (("return round_to_tf32(bits)", "return bits"), ("faulty", "wrong result")),
+    "takes the frames of a clip one after the other": (
+        ("stretch.pair + stretch.pair / task.pairs_per_clip", "stretch.pair"),
+        ("faulty", "wrong result"),
+    ),
+    "begins a problem one tile late": (
+        ("tile >= args.tasks[number + 1].first_tile", "tile > args.tasks[number + 1].first_tile"),
+        ("faulty", "wrong result"),
+    ),
+    "goes on beyond a block's own tiles": (
+        ("left < task.target_tiles - first ?", "false ?"),
+        ("faulty", "wrong result"),
+    ),
+    "keeps both ends of a block's tiles in one place": (
+        ("return 2 * worker + begins;", "return 2 * worker;"),
+        ("faulty", "wrong result"),
+    ),
+    "combines the rows of one block too few": (("worker <= ends", "worker < ends"), ("faulty", "wrong result")),
+    "combines the columns of one query tile too few": (
+        ("i < task.query_tiles", "i + 1 < task.query_tiles"),
+        ("faulty", "wrong result"),
+    ),
     "leaves units in their order": (
         ("(unit ^ (kUnits == 4 ? (row >> 1) & 3 : row & 7))", "unit"),
         ("faulty", "bank conflict"),
