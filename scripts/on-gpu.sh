@@ -20,7 +20,7 @@ cd "$(dirname "$0")/.."
 
 # With the seconds that each may take, in the order of their value; the last line needs a Jetson.
 declare -A SECONDS_OF=(
-  [machine]=20 [build]=120 [kernels]=80 [plugin]=15 [ptx]=90 [operator]=100 [table7]=130 [sanitizers]=100 [ncu]=60 [torch]=70
+  [machine]=20 [build]=120 [kernels]=80 [plugin]=15 [ptx]=90 [operator]=100 [table7]=130 [sanitizers]=115 [ncu]=60 [torch]=70
   [engines]=2400 [trtexec]=900 [backends]=1800
 )
 STAGES=(machine build kernels plugin operator table7 sanitizers ncu torch ptx)
@@ -181,15 +181,17 @@ stage_table7() {
   "$PYTHON" scripts/gpu/table7.py $(device) -o "$out/table7.jsonl" --profile "$out/profile.txt"
 }
 
-# Small problems that reach every schedule: resident and streamed, both outputs, ragged, one multiprocessor and many.
+# Small problems that reach every schedule: resident and streamed, both outputs, ragged, one multiprocessor and many; and
+# a group of clips and of pairs, as engines launch it.
+GROUP="group 2 3 1 4 140 140 56 2 2 40 40 64 2 1 33 150 64 0"
 SANITIZED=(
   "mean 2 1 150 135 128 1 1" "mean 3 2 129 65 136 0 1" "mean 1 1 140 100 64 0 0" "mean 0 1 130 140 40 1 1"
-  "volume 2 1 49 49 128 0 0" "volume 0 1 30 67 72 0 1"
+  "volume 2 1 49 49 128 0 0" "volume 0 1 30 67 72 0 1" "$GROUP"
 )
 
 stage_sanitizers() {
   on_gpu && needs compute-sanitizer "it is part of the CUDA toolkit"
-  local failed=0 said
+  local failed=0 said planted
   examine() { # TOOL DRIVER PROBLEM: prints what the tool found
     # shellcheck disable=SC2086  # a problem is several words
     timeout 40 compute-sanitizer --tool "$1" "$2" random $3 2>&1
@@ -203,10 +205,14 @@ stage_sanitizers() {
       fi
       grep -q "SUMMARY: 0 " <<<"$said" || { failed=1 && echo "$tool, $problem:" && echo "$said"; }
     done
-    said=$(examine "$tool" "$out/driver-$tool" "${SANITIZED[0]}")
-    if grep -q "SUMMARY: 0 " <<<"$said" || ! grep -q "SUMMARY:" <<<"$said"; then
-      failed=1 && echo "$tool does not find the fault that was planted for it" && echo "$said" | tail -n 5
-    fi
+    planted=("${SANITIZED[0]}")
+    [[ $tool == memcheck ]] && planted+=("$GROUP") # clips without their last frame
+    for problem in "${planted[@]}"; do
+      said=$(examine "$tool" "$out/driver-$tool" "$problem")
+      if grep -q "SUMMARY: 0 " <<<"$said" || ! grep -q "SUMMARY:" <<<"$said"; then
+        failed=1 && echo "$tool does not find the fault that was planted for it, $problem:" && echo "$said" | tail -n 5
+      fi
+    done
     echo "$tool: ${#SANITIZED[@]} problems; planted: $(grep "SUMMARY:" <<<"$said")"
   done
   return $failed
@@ -221,7 +227,8 @@ stage_ncu() {
   on_gpu && needs ncu "it is part of the CUDA toolkit"
   local said failed=0
   : >"$out/ncu.csv"
-  for problem in "mean 2 4 3136 3136 128 0 1" "mean 2 4 3136 3136 128 0 0" "mean 2 4 3136 3136 256 0 1" \
+  local stages="4 3136 3136 128 4 4 784 784 128 4 4 196 196 128 4 4 49 49 128 4" # of a clip of five frames
+  for problem in "group 2 0 1 $stages" "mean 2 4 3136 3136 128 0 1" "mean 2 4 3136 3136 128 0 0" "mean 2 4 3136 3136 256 0 1" \
     "mean 0 4 3136 3136 128 0 1" "mean 1 4 3136 3136 64 0 1"; do
     # shellcheck disable=SC2086
     said=$(ncu --csv --metrics "$METRICS" "$out/driver" random $problem 2>&1)

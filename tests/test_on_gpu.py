@@ -106,11 +106,12 @@ def test_counters_become_rows(tmp_path: Path) -> None:
     assert run("--stage", "ncu", out, **environment).returncode == 0
     subprocess.run([sys.executable, ROOT / "scripts/gpu/collect.py", out, "-o", out / "results.json"], check=True)
     counters = json.loads((out / "results.json").read_text())["counters"]
-    assert len(counters) == 5
+    assert len(counters) == 6
+    assert counters[0]["problem"].startswith("group 2 0 1 4 3136 3136 128 4 ")
     subprocess.run([sys.executable, ROOT / "scripts/gpu/tables.py", out / "results.json"], check=True)
     page = (out / "results.md").read_text()
     assert "| mean 2 4 3136 3136 128 0 1 | correlate | gpu__time_duration.sum | 21,000 | ns |" in page
-    assert counters[0] == {
+    assert counters[1] == {
         "problem": "mean 2 4 3136 3136 128 0 1",
         "kernel": "correlate",
         "metric": "gpu__time_duration.sum",

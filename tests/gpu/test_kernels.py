@@ -31,6 +31,10 @@ on_a_gpu = pytest.mark.skipif(EMULATED is not None, reason="needs a GPU: this ru
 FP32 = torch.float32
 DTYPES = {"fp32": (0, FP32), "tf32": (1, FP32), "fp16": (2, torch.float16), "bf16": (3, torch.bfloat16)}
 PROBLEMS = [(0, 3, 4, 8), *SHAPES][:: 2 if EMULATED else 1]
+# N, P, Q, C and pairs per clip of each problem of a launch; with 0 of those, its pairs have maps of their own.
+GROUPS = {"ragged": [(4, 196, 196, 128, 2), (4, 130, 130, 64, 2), (2, 40, 40, 72, 1), (1, 33, 150, 64, 0)]}
+if not EMULATED:
+    GROUPS["network"] = [(8, side * side, side * side, 128, 4) for side in (56, 28, 14, 7)]
 LARGE = [(4, 3136, 3136, 128), (16, 784, 784, 128), (1, 5000, 3000, 128), (2, 4096, 4096, 256)]
 CANARY = 64  # floats around each output
 
@@ -41,6 +45,16 @@ class Problem(ctypes.Structure):
     _fields_ = [*((name, ctypes.c_int64) for name in "npqc"), ("dtype", ctypes.c_int32)]
 
 
+class Task(ctypes.Structure):
+    """avsbg_task."""
+
+    _fields_ = [
+        ("problem", Problem),
+        ("pairs_per_clip", ctypes.c_int64),
+        *((name, ctypes.c_void_p) for name in ("a", "b", "mean_a", "mean_b")),
+    ]
+
+
 @pytest.fixture(scope="module")
 def library() -> ctypes.CDLL:
     named = EMULATED or os.environ.get("AVSBG_CUDA_LIBRARY")
@@ -48,6 +62,7 @@ def library() -> ctypes.CDLL:
     found.avsbg_cuda_last_error.restype = ctypes.c_char_p
     pointer, size = ctypes.c_void_p, ctypes.c_size_t
     found.avsbg_cuda_mean_correlation.argtypes = [*[pointer] * 7, size, pointer]
+    found.avsbg_cuda_mean_correlations.argtypes = [pointer, ctypes.c_int32, pointer, pointer, size, pointer]
     found.avsbg_cuda_correlation_volume.argtypes = [*[pointer] * 5, ctypes.c_int32, pointer]
     return found
 
@@ -128,6 +143,41 @@ def test_means(library: ctypes.CDLL, dtype: str, shape: tuple[int, ...]) -> None
     again = call_means(library, a, b, dtype)
     assert all(torch.equal(one, other) for one, other in zip(both, again, strict=True))
     check_means(call_means(library, a, b, dtype, with_b=False), a, b, dtype)
+
+
+@pytest.mark.parametrize("with_b", [True, False])
+@pytest.mark.parametrize("name", GROUPS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_means_of_a_group_of_clips(library: ctypes.CDLL, dtype: str, name: str, with_b: bool) -> None:
+    """As engines call the kernels: all stages in one launch, and a pair by its place among the frames of its clip."""
+    tasks, problems = [], []
+    for n, p, q, c, pairs in GROUPS[name]:
+        if pairs:
+            frames, _ = descriptors((n // pairs, (pairs + 1) * p, 1, c), dtype)
+            frames = frames.view(n // pairs, pairs + 1, p, c)
+            first, second = frames, frames[:, 1:]
+            a, b = (part.reshape(n, p, c) for part in (frames[:, :-1], second))
+        else:
+            first, second = a, b = descriptors((n, p, q, c), dtype)
+        means = [Guarded(n, rows) for rows in (p, q)[: 1 + with_b]]
+        pointers = [mean.pointer for mean in means] + [None] * (not with_b)
+        problem = Problem(n, p, q, c, DTYPES[dtype][0])
+        tasks.append(Task(problem, pairs, first.data_ptr(), second.data_ptr(), *pointers))
+        problems.append((first, second, a, b, means))
+    group, size = (Task * len(tasks))(*tasks), ctypes.c_size_t()
+    assert library.avsbg_cuda_group_workspace_size(group, len(tasks), int(with_b), ctypes.byref(size)) == 0
+    workspace = Guarded(size.value // 4)
+    calls = []
+    for _ in range(2):
+        status = library.avsbg_cuda_mean_correlations(
+            group, len(tasks), None, workspace.pointer, size.value, stream_pointer()
+        )
+        assert status == 0, library.avsbg_cuda_last_error()
+        calls.append([mean.result().clone() for *_, means in problems for mean in means])
+    workspace.result()
+    assert all(torch.equal(one, other) for one, other in zip(*calls, strict=True))
+    for *_, a, b, means in problems:
+        check_means([mean.result() for mean in means], a, b, dtype)
 
 
 @pytest.mark.parametrize("sm_count", [1, 16, 200])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from fixtures.emulation import VARIANTS, Emulator, Problem, compile_driver
+from fixtures import ROOT
+from fixtures.emulation import VARIANTS, Emulator, Group, Problem, compile_driver
 
 pytestmark = pytest.mark.native
 
@@ -22,6 +25,19 @@ def test_its_results(dtype: str, operation: str) -> None:
     assert (run.status, run.line["error"], run.raw) == (0, "", b"")
 
 
+# As scripts/on-gpu.sh gives it to the tools.
+GROUP = Group("fp16", ((4, 140, 140, 56, 2), (2, 40, 40, 64, 2), (1, 33, 150, 64, 0)), sm_count=3)
+
+
+@pytest.mark.parametrize("with_mean_b", [True, False])
+def test_a_group(with_mean_b: bool) -> None:
+    driver = Emulator(compile_driver(VARIANTS["plain"]))
+    driver.check(replace(GROUP, flag=with_mean_b))
+    run = driver.run("random", "group", *GROUP.words)
+    assert (run.status, run.line["error"], run.raw) == (0, "", b"")
+    assert f'GROUP="group {" ".join(map(str, GROUP.words))}"' in (ROOT / "scripts" / "on-gpu.sh").read_text()
+
+
 def test_it_says_what_the_kernels_decline() -> None:
     run = Emulator(compile_driver(VARIANTS["plain"])).run("random", "mean", 2, 1, 3, 4, 12, 0, 1)
     assert run.status == 1
@@ -31,10 +47,11 @@ def test_it_says_what_the_kernels_decline() -> None:
 @pytest.mark.slow
 def test_the_fault_planted_for_memcheck_is_one() -> None:
     """AddressSanitizer finds it as compute-sanitizer must, and finds nothing without it."""
-    problem = ("random", "mean", 2, 1, 130, 65, 72, 0, 1)
+    problems = [("random", "mean", 2, 1, 130, 65, 72, 0, 1), ("random", "group", *GROUP.words)]
     sound, faulty = (Emulator(compile_driver(VARIANTS["asan"], *options)) for options in ((), ("-DFAULT_MEMCHECK",)))
-    assert sound.run(*problem).status == 0
-    assert "heap-buffer-overflow" in faulty.run(*problem).stderr
+    for problem in problems:
+        assert sound.run(*problem).status == 0
+        assert "heap-buffer-overflow" in faulty.run(*problem).stderr
 
 
 def test_the_fault_planted_for_initcheck_is_one() -> None:
