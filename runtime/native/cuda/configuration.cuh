@@ -6,8 +6,6 @@
 
 namespace avsbg {
 
-enum class Output { kRows, kRowsAndColumns, kVolume };
-
 // One problem of a launch.
 struct Task {
   const uint4* a;  // [maps, p, units]: rows of 16-byte units

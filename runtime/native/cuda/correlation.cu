@@ -125,10 +125,11 @@ Task& add_task(CorrelateArguments& arguments, const CorrelationProblem& problem,
 }
 
 // The kernel for all problems of a group.
-Schedule choose_group_schedule(const CorrelationTask* tasks, int count, const Device& device) {
+Schedule choose_group_schedule(const CorrelationTask* tasks, int count, bool with_mean_b, const Device& device) {
   int units = 0;
   for (int i = 0; i < count; ++i) units = std::max(units, row_units(tasks[i].problem));
-  return choose_schedule(tasks[0].problem.dtype, units, false, device);
+  const Output output = with_mean_b ? Output::kRowsAndColumns : Output::kRows;
+  return choose_schedule(tasks[0].problem.dtype, units, output, device);
 }
 
 // Floats of a group's workspace, in this order.
@@ -211,7 +212,8 @@ std::string why_declined(const CorrelationTask* tasks, int count, const Device& 
 
 std::size_t mean_correlations_workspace_size(const CorrelationTask* tasks, int count, bool with_mean_b) {
   if (!why_declined(tasks, count).empty()) return 0;
-  const Partials partials = count_partials(tasks, count, choose_group_schedule(tasks, count, {}), with_mean_b);
+  const Schedule schedule = choose_group_schedule(tasks, count, with_mean_b, {});
+  const Partials partials = count_partials(tasks, count, schedule, with_mean_b);
   return sizeof(float) * static_cast<std::size_t>(partials.rows + partials.columns);
 }
 
@@ -220,7 +222,7 @@ std::string launch_mean_correlations(const CorrelationTask* tasks, int count, co
   const std::string declined = why_declined(tasks, count, device);
   if (!declined.empty()) return declined;
   const bool with_mean_b = tasks[0].mean_b != nullptr;
-  const Schedule schedule = choose_group_schedule(tasks, count, device);
+  const Schedule schedule = choose_group_schedule(tasks, count, with_mean_b, device);
   const Partials partials = count_partials(tasks, count, schedule, with_mean_b);
 
   CombineArguments combined = {};
@@ -277,7 +279,7 @@ std::string launch_correlation_volume(const CorrelationProblem& problem, const D
   const std::string pointer =
       first_of({bad_pointer("a", a, 16), bad_pointer("b", b, 16), bad_pointer("volume", volume, 8)});
   if (!pointer.empty()) return pointer;
-  const Schedule schedule = choose_schedule(problem.dtype, row_units(problem), true, device);
+  const Schedule schedule = choose_schedule(problem.dtype, row_units(problem), Output::kVolume, device);
   CorrelateArguments arguments = {};
   add_task(arguments, problem, schedule, a, b).volume = volume;
   arguments.relu = relu;

@@ -45,6 +45,8 @@ inline int row_units(const CorrelationProblem& problem) {
   return static_cast<int>(problem.c * element_size(problem.dtype) / 16);
 }
 
+enum class Output { kRows, kRowsAndColumns, kVolume };
+
 // The kernel for rows of so many units. The volume is always streamed: it is bound by its own size.
 struct Schedule {
   bool resident;
@@ -53,17 +55,29 @@ struct Schedule {
   int blocks_per_sm; // that run at the same time
 };
 
-inline Schedule choose_schedule(DataType dtype, int units, bool volume, const Device& device) {
+// As registers and shared memory allow, in the compiled kernels (benchmarks/results/kernel_static.json; a test holds the
+// two together). Constants, so that a Device alone decides how the sums are taken.
+inline int count_blocks_per_sm(DataType dtype, const Schedule& schedule, bool columns, int compute_capability) {
+  const bool turing = compute_capability < 80, blackwell = compute_capability >= 100;
+  if (!schedule.resident) {
+    // Of shared memory, sm_75 has 64 KiB on a multiprocessor, these 100 KiB, and all others enough for three.
+    const bool small = compute_capability == 86 || compute_capability == 89 || compute_capability / 10 == 12;
+    if (turing) return 1;
+    return small || dtype == DataType::kFloat32 ? 2 : 3;
+  }
+  // Registers limit the rest.
+  if (schedule.units == 16) return turing ? 2 : 3;
+  if (schedule.units == 8) return blackwell || (compute_capability >= 90 && dtype == DataType::kTf32) ? 3 : 4;
+  return columns || turing || blackwell ? 4 : 5;
+}
+
+inline Schedule choose_schedule(DataType dtype, int units, Output output, const Device& device) {
   Schedule schedule{};
-  schedule.resident = !volume && dtype != DataType::kFloat32 && units <= kResidentUnits;
+  schedule.resident = output != Output::kVolume && dtype != DataType::kFloat32 && units <= kResidentUnits;
   schedule.units = !schedule.resident || units <= 4 ? 4 : units <= 8 ? 8 : 16;
   schedule.targets = schedule.resident ? kResidentTargets : kStreamedTargets;
-  // Registers allow three (fp32: two), and so does shared memory but where a multiprocessor has 64 KiB of it or 100 KiB.
-  const bool small = device.compute_capability == 86 || device.compute_capability == 89 ||
-                     device.compute_capability / 10 == 12;
-  schedule.blocks_per_sm = dtype == DataType::kFloat32 ? 2 : 3;
-  if (!schedule.resident && small) schedule.blocks_per_sm = 2;
-  if (device.compute_capability < 80) schedule.blocks_per_sm = schedule.resident ? 2 : 1;
+  const bool columns = output == Output::kRowsAndColumns;
+  schedule.blocks_per_sm = count_blocks_per_sm(dtype, schedule, columns, device.compute_capability);
   return schedule;
 }
 

@@ -12,7 +12,8 @@ import pytest
 from avsbg.benchmarks.errors import BenchmarkError
 from avsbg.benchmarks.static import counts
 from avsbg.benchmarks.static.counts import KERNELS, source_digest
-from tools.kernels import MULTIPROCESSORS, find_tool, inspect, nvcc_version
+from fixtures.emulation import DTYPES, Emulator
+from tools.kernels import MULTIPROCESSORS, OUTPUTS, find_tool, inspect, nvcc_version
 
 TABLE: dict[str, Any] = json.loads(KERNELS.read_text())
 CORRELATIONS = [row for row in TABLE["kernels"] if row["kernel"] != "combine"]
@@ -40,6 +41,22 @@ def test_nothing_spills_and_blocks_share_a_multiprocessor(row: dict[str, Any]) -
     assert row["shared"] <= 48 * 1024
     if row["architecture"] >= 80:
         assert row["blocks_per_sm"] >= (3 if "resident" in row["kernel"] else 2)
+
+
+@pytest.mark.native
+def test_the_launcher_counts_on_as_many_blocks_as_fit(emulator: Emulator) -> None:
+    """The constants of plan.h for every kernel and architecture: they say into how many stretches the tiles are cut."""
+    words, rows = [], []
+    for row in CORRELATIONS:
+        dtype, kind, output = row["kernel"].split(", ")
+        units = {"resident": 16, "resident 128 B": 8, "resident 64 B": 4}.get(kind, 32)
+        channels = units * (8 if dtype in ("fp16", "bf16") else 4)
+        words += [DTYPES[dtype], channels, OUTPUTS.index(output), row["architecture"]]
+        rows.append(f"{int(kind != 'streamed')} {units if kind != 'streamed' else 4} {row['blocks_per_sm']}")
+    chosen = emulator.run("schedules", *words).raw.decode().splitlines()
+    found = zip(map(name, CORRELATIONS), chosen, rows, strict=True)
+    differ = [f"{kernel}: {one}, not {other}" for kernel, one, other in found if one != other]
+    assert not differ, f"plan.h, count_blocks_per_sm: {differ}"
 
 
 @pytest.mark.parametrize("row", CORRELATIONS, ids=name)

@@ -5,6 +5,7 @@
 //     emulated group DTYPE SM_COUNT WITH_MEAN_B [N P Q C PAIRS_PER_CLIP]...  < a b of each  > line mean_a [mean_b] ...
 //         With PAIRS_PER_CLIP one tensor of N / PAIRS_PER_CLIP clips takes the place of a and b; Q is P.
 //     emulated plan DTYPE SM_COUNT [N P Q C]...              > line; the numbers of tiles and of workers
+//     emulated schedules [DTYPE C OUTPUT CAPABILITY]...      > line; resident, units and blocks_per_sm, a line for each
 //     emulated mma SHAPE                                     < registers of a, b, c by lane  > line d by lane
 //     emulated ldmatrix STRIDE                               < 32 rows of 16 bytes  > line registers by lane
 //     emulated declined DTYPE N P Q C COMPUTE_CAPABILITY     > line; its error says why
@@ -160,12 +161,25 @@ int print_plan(int count, char** words) {
   for (int i = 2; i + 3 < count; i += 4) {
     const CorrelationProblem problem = {std::atoll(words[i]), std::atoll(words[i + 1]), std::atoll(words[i + 2]),
                                         std::atoll(words[i + 3]), dtype};
-    schedule = avsbg::choose_schedule(dtype, avsbg::row_units(problem), false, device);
+    schedule = avsbg::choose_schedule(dtype, avsbg::row_units(problem), avsbg::Output::kRowsAndColumns, device);
     tiles += avsbg::count_tiles(problem, schedule.targets);
   }
   print_line("");
   std::printf("%lld %lld\n", static_cast<long long>(tiles),
               static_cast<long long>(avsbg::count_workers(tiles, schedule, device)));
+  return 0;
+}
+
+int print_schedules(int count, char** words) {
+  print_line("");
+  for (int i = 0; i + 3 < count; i += 4) {
+    const CorrelationProblem problem = {1, 1, 1, std::atoll(words[i + 1]),
+                                        static_cast<avsbg::DataType>(std::atoi(words[i]))};
+    const avsbg::Schedule schedule =
+        avsbg::choose_schedule(problem.dtype, avsbg::row_units(problem),
+                               static_cast<avsbg::Output>(std::atoi(words[i + 2])), {std::atoi(words[i + 3]), 1});
+    std::printf("%d %d %d\n", schedule.resident, schedule.units, schedule.blocks_per_sm);
+  }
   return 0;
 }
 
@@ -232,6 +246,7 @@ int main(int count, char** words) {
   if (what == "volume" && count == 9) return correlate(false, words + 2);
   if (what == "group" && count > 4) return correlate_group(count - 2, words + 2);
   if (what == "plan" && count > 4) return print_plan(count - 2, words + 2);
+  if (what == "schedules") return print_schedules(count - 2, words + 2);
   if (what == "mma" && count == 3) return probe_mma(words[2]);
   if (what == "ldmatrix" && count == 3) return probe_ldmatrix(std::atoi(words[2]));
   if (what == "declined" && count == 8) {
