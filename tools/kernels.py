@@ -57,6 +57,7 @@ _RESOURCES = re.compile(
 )
 _KERNEL = re.compile(r"CorrelationINS_4(\w{4})EL[bi](\d+)ELNS_6OutputE(\d)")
 _BRANCH = re.compile(r"\(?(\.L_x_\d+)")
+_INSTRUCTION = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);")
 
 
 def find_tool(name: str, hint: str = "Install the CUDA toolkit and put its bin folder on PATH.") -> str:
@@ -102,7 +103,7 @@ def main_loop(lines: Sequence[str]) -> dict[str, int]:
     for line in lines:
         if label := re.match(r"(\.L_x_\d+):", line.strip()):
             labels[label[1]] = len(instructions)
-        if instruction := re.match(r"\s*/\*[0-9a-f]{4,}\*/\s+(.*?);", line):
+        if instruction := _INSTRUCTION.match(line):
             instructions.append(instruction[1].strip())
     loops: list[tuple[int, int, Counter[str]]] = []
     for end, last in enumerate(instructions):
@@ -124,30 +125,31 @@ def main_loop(lines: Sequence[str]) -> dict[str, int]:
         return *products, -counts["instructions"]
 
     start, end, counts = max(loops, key=lambda one: work(one[2]))
-    slots = issue_slots(instructions[: end + 1], labels, start)
+    product = "tensor_core" if counts["tensor_core"] else "fp32_fma"
+    slots = issue_slots(instructions[: end + 1], labels, start, _COUNTED[product], counts[product])
     return {**counts, **({} if slots is None else {"issue_slots": slots})}
 
 
-def issue_slots(instructions: Sequence[str], labels: dict[str, int], start: int) -> int | None:
+def issue_slots(instructions: Sequence[str], labels: dict[str, int], start: int, product: str, most: int) -> int | None:
     """The instructions on the shortest way around a loop that does all of its multiplications and most of its copies.
 
-    `instructions` end with the loop, which begins at `start`.
+    `instructions` end with the loop, which begins at `start` and has `most` multiplications, with opcodes `product`.
     What is off that way happens once for many tiles: the beginning of a query tile, tiles at the edge of a map, and,
-    for one warp of four at a time, the sums of a tile over the warps. None for a loop without products of tensor cores.
+    for one warp of four at a time, the sums of a tile over the warps. None for a loop without multiplications.
     """
     ways: dict[tuple[int, int, int], int] = {}
     heap = [(0, start, 0, 0)]
     around: list[tuple[int, int, int]] = []  # products, copies and negated length of each way around
     while heap:
         length, place, products, copies = heapq.heappop(heap)
-        if (place, products, copies) in ways or place >= len(instructions) or products > 128 or copies > 8:
+        if (place, products, copies) in ways or place >= len(instructions) or products > most or copies > 8:
             continue
         ways[place, products, copies] = length
         text = instructions[place]
         opcode, off = _opcode(text), text.startswith("@!PT")
         # A branch may have a predicate of its own behind its opcode.
         conditional = not off and (text.startswith("@") or bool(re.search(r"BRA\S*\s+!?~?U?P\d", text)))
-        products += opcode.startswith("HMMA")
+        products += opcode.startswith(product) and not off
         copies += opcode.startswith("LDGSTS") and not off
         branch = _BRANCH.search(text) if opcode in BRANCHES and not off else None
         ends = opcode.startswith(("EXIT", "RET")) or opcode in BRANCHES
@@ -161,11 +163,19 @@ def issue_slots(instructions: Sequence[str], labels: dict[str, int], start: int)
     return -length if products else None
 
 
+def dependency(lines: Sequence[str]) -> dict[str, int]:
+    """Count what programmatic dependent launch needs: waits before the first access to memory, and releases."""
+    opcodes = [_opcode(match[1].strip()) for line in lines if (match := _INSTRUCTION.match(line))]
+    # A kernel's arguments, which are constant memory, may be read before.
+    accesses = (place for place, opcode in enumerate(opcodes) if opcode.startswith(("LDG", "STG", "LD.", "ST.")))
+    return {"waits": opcodes[: next(accesses, None)].count("ACQBULK"), "releases": opcodes.count("PREEXIT")}
+
+
 def inspect(architecture: int, folder: Path, kernels: Path | None = None) -> list[dict[str, Any]]:
     """Compile the kernels for one architecture; a row for each kernel, but for those that the architecture declines.
 
-    A row has bytes, the registers of a thread, and in `loop` the instructions of the main loop. `kernels` is the folder
-    of other sources than the project's.
+    A row has bytes, the registers of a thread, the waits and releases of programmatic dependent launch, and in `loop`
+    the instructions of the main loop. `kernels` is the folder of other sources than the project's.
     """
     kernels = kernels or CUDA_SOURCES
     nvcc = find_tool("nvcc")
@@ -174,7 +184,7 @@ def inspect(architecture: int, folder: Path, kernels: Path | None = None) -> lis
     line = [nvcc, "-std=c++17", "-O3", f"-arch=sm_{architecture}", "-cubin", "-Xptxas", "-v", f"-I{kernels}"]
     report = _run([*line, str(kernels / "correlation.cu"), "-o", str(cubin)]).stderr
     sections = _run([nvdisasm, "-c", str(cubin)]).stdout.split("//--------------------- .text.")[1:]
-    loops = {text.split()[0]: main_loop(text.split("//---------------------")[0].splitlines()) for text in sections}
+    code = {text.split()[0]: text.split("//---------------------")[0].splitlines() for text in sections}
     found = []  # kernel, what ptxas said, shared memory
     for match in _RESOURCES.finditer(report):
         kernel = kernel_name(match["name"])
@@ -195,7 +205,8 @@ def inspect(architecture: int, folder: Path, kernels: Path | None = None) -> lis
             **{name: int(match[name]) for name in ("registers", "stack", "spill_stores", "spill_loads")},
             "shared": shared,
             "blocks_per_sm": int(count),
-            "loop": loops[match["name"]],
+            **dependency(code[match["name"]]),
+            "loop": main_loop(code[match["name"]]),
         }
         for (kernel, match, shared), count in zip(found, blocks, strict=True)
     ]
@@ -210,7 +221,11 @@ def nvcc_version() -> str:
 def kernel_table(path: Path) -> str:
     """Registers, shared memory, occupancy and tensor-core instructions of the CUDA kernels, by architecture."""
     kernels = json.loads(path.read_text(encoding="utf-8"))["kernels"]
-    rows = {row["architecture"]: row | row["loop"] for row in kernels if row["kernel"] == "fp16, resident, both means"}
+
+    def rows_of(kernel: str) -> dict[int, dict[str, Any]]:
+        return {row["architecture"]: row | row["loop"] for row in kernels if row["kernel"] == kernel}
+
+    rows = rows_of("fp16, resident, both means")
     quantities = {
         "registers": "registers",
         "shared": "shared memory, bytes",
@@ -220,14 +235,26 @@ def kernel_table(path: Path) -> str:
     }
     shown = (75, 80, 87, 90, 100, 120)
     lines = [(title, *(rows[number][key] for number in shown)) for key, title in quantities.items()]
-    return markdown_of(("", *(f"sm_{number}" for number in shown)), lines)
+    # Rows of 128 channels of 32 bits are streamed, in eight chunks of 16 channels and tiles of twice as many positions.
+    slots: dict[str, dict[int, int]] = {}
+    for dtype in ("tf32", "fp32"):
+        streamed = rows_of(f"{dtype}, streamed, both means")
+        slots[dtype] = {number: row["issue_slots"] * 8 // 2 for number, row in streamed.items()}
+        lines.append((f"the same product in {dtype}", *(slots[dtype].get(number, "-") for number in shown)))
+    orin, products = slots["fp32"][87], 32 * 32 * 128 // 32
+    return (
+        f"{markdown_of(('', *(f'sm_{number}' for number in shown)), lines)}\n\n"
+        "Rows of 128 channels in tf32 and fp32 are streamed; what is done once a tile is not among their instructions. "
+        f"fp32 takes {orin / slots['tf32'][87]:.1f} times as many as tf32 on sm_87: no tensor core takes part, so that "
+        f"{products} of its {orin} instructions are multiplications ({products / orin:.0%})."
+    )
 
 
 def balance(multiprocessors: int, stages: Sequence[Sequence[int]]) -> float:
     """The mean sum of tiles per multiprocessor over the largest, for pairs and positions of the maps of one launch.
 
-    As count_workers and first_tile_of in runtime/native/cuda/plan.h share out the resident kernels' tiles; blocks are
-    dealt out in turn. A test holds the numbers against theirs.
+    As count_workers and first_tile_of in runtime/native/cuda/plan.h share out the tiles of 128 channels of fp16; blocks
+    are dealt out in turn. A test holds the numbers against theirs.
     """
     tiles = sum(pairs * -(-side // 128) * -(-side // 32) for pairs, side in stages)
     workers = min(tiles, multiprocessors * min(3, max(1, tiles // (4 * multiprocessors))))
