@@ -53,7 +53,7 @@ class ClipModel(_ServedModel):
         import triton_python_backend_utils as utils
 
         names = [tensor.name for tensor in self._backend.contract.inputs]
-        arrays = [{name: utils.get_input_tensor_by_name(one, name).as_numpy() for name in names} for one in requests]
+        arrays = [{name: _read(utils, one, name) for name in names} for one in requests]
         wanted = sorted({name for one in requests for name in one.requested_output_names()})
         try:
             inputs = {name: np.concatenate([one[name] for one in arrays]) for name in names}
@@ -91,10 +91,17 @@ class StreamModel(_ServedModel):
         responses: list[Any] = [None] * len(requests)
         steps: list[tuple[int, SequenceRequest]] = []
         for place, request in enumerate(requests):
+            sequence, start, end = (_read(utils, request, name).item() for name in (SEQUENCE, START, END))
             try:
-                steps.append((place, self._read(utils, request)))
+                timestamp = json.loads(request.parameters() or "{}").get("timestamp")
+                inputs = {tensor.name: _read(utils, request, tensor.name) for tensor in self._contract.inputs}
+                seconds = None if timestamp is None else float(timestamp)
             except (ValueError, TypeError) as error:
+                if start or end:  # for the server it has, and a stream that it has ended is never named again
+                    self._streams.forget(sequence)
                 responses[place] = _refuse(utils, error)
+            else:
+                steps.append((place, SequenceRequest(sequence, inputs, start, end, seconds)))
         try:
             results: Iterable[Any] = self._streams.step([one for _, one in steps])
         except AvsbgError as error:
@@ -105,19 +112,6 @@ class StreamModel(_ServedModel):
             responses[place] = _refuse(utils, result) if failed else self._respond(utils, wanted, result)
         return responses
 
-    def _read(self, utils: Any, request: Any) -> SequenceRequest:
-        def read(name: str) -> Any:
-            return utils.get_input_tensor_by_name(request, name).as_numpy()
-
-        timestamp = json.loads(request.parameters() or "{}").get("timestamp")
-        return SequenceRequest(
-            int(read(SEQUENCE).item()),
-            {tensor.name: read(tensor.name) for tensor in self._contract.inputs},
-            bool(read(START).item()),
-            bool(read(END).item()),
-            None if timestamp is None else float(timestamp),
-        )
-
     def _respond(self, utils: Any, wanted: Iterable[str], mask: SequenceMask | None) -> Any:
         arrays = {
             VALID: np.full((1, 1), mask is not None),
@@ -127,6 +121,10 @@ class StreamModel(_ServedModel):
         for name, tensor in self._outputs.items():
             arrays[name] = np.zeros(tensor.single_shape, tensor.dtype) if mask is None else mask.outputs[name]
         return utils.InferenceResponse(output_tensors=_tensors(utils, {name: arrays[name] for name in wanted}))
+
+
+def _read(utils: Any, request: Any, name: str) -> Any:
+    return utils.get_input_tensor_by_name(request, name).as_numpy()
 
 
 def _tensors(utils: Any, arrays: dict[str, Any]) -> list[Any]:

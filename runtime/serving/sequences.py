@@ -100,14 +100,15 @@ class SequenceSegmenter:
         Returns for each the mask that it made final, None if there is none, or what was wrong with this stream alone.
 
         Raises:
-            BackendError: the network failed on all of them. The streams go on without these frames.
+            BackendError: the network failed on all of them. The streams go on without these frames; those that end do.
         """
+        ended = iter([self._end(one) for one in requests if one.end])
         encoded = iter(self._encode_frames([one for one in requests if not one.end]))
         results: list[SequenceMask | BackendError | None] = []
         pairs: list[_Pair] = []
         waiting: list[int] = []  # places in `results` that `pairs` will fill
         for place, request in enumerate(requests):
-            pair = self._end(request) if request.end else self._add(request, next(encoded))
+            pair = next(ended) if request.end else self._add(request, next(encoded))
             results.append(pair if isinstance(pair, BackendError) else None)
             if isinstance(pair, tuple):
                 pairs.append(pair)
@@ -116,11 +117,17 @@ class SequenceSegmenter:
             results[place] = mask
         return results
 
+    def forget(self, sequence: int) -> None:
+        """Drop a stream, if it is kept; its last mask is lost."""
+        self._sequences.pop(sequence, None)
+
     def _add(self, request: SequenceRequest, features: Features) -> _Pair | BackendError | None:
+        if request.start:
+            self.forget(request.sequence)
         known = self._sequences.get(request.sequence)
         if known is None and not request.start:
             return BackendError(f"the stream {request.sequence} has not begun.", "Its first request carries START.")
-        stream = _Sequence() if request.start or known is None else known
+        stream = known or _Sequence()
         last = stream.last
         following = self._offset if last is None else last.timestamp + self._period
         timestamp = following if request.timestamp is None else request.timestamp
