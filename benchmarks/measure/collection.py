@@ -80,11 +80,13 @@ def measure_collection(
 
         spent = interleave(calls, warmup=1, samples=samples, pause=_PAUSE, after_round=after_round)
         summaries = {name: _read_summaries(root / name) for name in calls}
+        written = {name: _measure_size(root / name) for name in calls}
     described = describe_bundle(Bundle.open(path), backend=summaries[ONE_PROCESS][0]["backend"])
     rows = []
     for name, seconds in spent.items():
         workers = cores if name == RAY else 1
         case = {"engine": name, "videos": count, "workers": workers, "threads": cores // workers}
+        case |= {"video_bytes": count * video.stat().st_size, "output_bytes": written[name]}
         video_seconds = sum(one["seconds"] for one in summaries[name])
         steps = {
             step: Metric(unit="s", value=round(sum(one["seconds_spent"][step] for one in summaries[name]), 3))
@@ -96,7 +98,7 @@ def measure_collection(
             Measurement(
                 kind="collection-speed",
                 label=name,
-                case={**case, "video_seconds": video_seconds, "video_bytes": count * video.stat().st_size},
+                case={**case, "video_seconds": video_seconds},
                 metrics=metrics,
                 problems=find_problems(seconds, others=0.0),
                 ran=described,
@@ -139,3 +141,8 @@ def _run(python: Path, arguments: Sequence[object], output: Path, count: int) ->
 
 def _read_summaries(output: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(output.glob("*/summary.json"))]
+
+
+def _measure_size(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from avsbg.benchmarks.report.tables import Columns, markdown, markdown_of, number, with_interval
 from avsbg.benchmarks.results.schema import Measurement
@@ -42,20 +42,22 @@ def cost_table(rows: Sequence[Measurement]) -> str:
     one = next(row for row in rows if row.case["engine"] == "one process")
     ray = next(row for row in rows if row.case["engine"] == "ray")
     assert ray.environment is not None
-    size = ray.case["video_bytes"] / ray.case["video_seconds"]  # of a second of video
     rate = _rate(ray)
+    # Bytes per second on a node: rows of earlier versions do not have those of the outputs.
+    flows = {"reads": ray.case["video_bytes"], "writes": ray.case.get("output_bytes")}
+    flows = {name: rate * size / ray.case["video_seconds"] for name, size in flows.items() if size is not None}
     cells = [
         [
             str(n),
             f"{_short(HOURS / (rate * n))} h",
             f"{_short(HOURS / rate)} h",
-            f"{_short(rate * n * size / 1e6)} MB/s",
+            *(f"{_short(n * flow / 1e6)} MB/s" for flow in flows.values()),
         ]
         for n in NODES
     ]
     steps = {step: one.case["video_seconds"] / one[step].number for step in ("inference", "decode", "overlay")}
     slowest, second = sorted(steps, key=steps.__getitem__)[:2]
-    titles = ["nodes", f"{HOURS} h of video take", "hours of nodes", "storage reads"]
+    titles = ["nodes", f"{HOURS} h of video take", "hours of nodes", *(f"storage {name}" for name in flows)]
     names = {"inference": "the network", "decode": "the decoder", "overlay": "the encoder of overlays"}
     return (
         f"{markdown_of(titles, cells)}\n\n"
@@ -63,9 +65,15 @@ def cost_table(rows: Sequence[Measurement]) -> str:
         f"Alone, the network would do {steps['inference']:.1f}, the decoder {steps['decode']:.0f} and the encoder of "
         f"overlays {steps['overlay']:.0f}; in one process they share the cores and did {_rate(one):.1f}, with its "
         f"start. Most of the time goes into {names[slowest]}, until it is {steps[second] / steps[slowest]:.1f} "
-        f"times as fast, and then into {names[second]}. These videos have "
-        f"{size / 1e3:.0f} kB a second, so that a link of 10 Gbit/s is full at {_LINK / (rate * size):,.0f} nodes."
+        f"times as fast, and then into {names[second]}. Storage limits a node where it {_least(flows)}, and a link of "
+        f"10 Gbit/s, which carries as much either way, is full at {_LINK / max(flows.values()):,.0f} nodes."
+        + ("" if "writes" in flows else " What is written was not counted.")
     )
+
+
+def _least(flows: Mapping[str, float]) -> str:
+    """What storage has to reach for a node, in words."""
+    return " or ".join(f"{name} less than {_short(flow / 1e6)} MB/s" for name, flow in flows.items())
 
 
 def _rate(row: Measurement) -> float:

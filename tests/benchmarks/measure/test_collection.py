@@ -30,13 +30,16 @@ for video in videos[: {wrote}]:
     (output / video.name).mkdir(parents=True)
     spent = {{"inference": 0.5, "decode": 0.05, "overlay": 0.25}}
     summary = {{"seconds": 5, "seconds_spent": spent, "backend": {{"backend": arguments[4]}}}}
-    (output / video.name / "summary.json").write_text(json.dumps(summary))
+    text = json.dumps(summary)
+    (output / video.name / "summary.json").write_text(text)
+    pathlib.Path("{summary}").write_text(text)
 """
 
 
 def play(folder: Path, *, wrote: int) -> Path:
     program = folder / "python"
     names = {"python": sys.executable, "log": folder / "log", "cores": 2, "wrote": wrote}
+    names["summary"] = folder / "summary"
     program.write_text(PLAYED.format(**names))
     program.chmod(0o755)
     return program
@@ -68,6 +71,8 @@ def test_commands_take_turns_and_have_rows(tiny: Bundle, tmp_path: Path, progres
     ]
     assert rows[0]["ratio"].value == 1.0
     assert (rows[2].case["video_seconds"], rows[2].case["video_bytes"]) == (15, 3000)
+    summary = len((tmp_path / "summary").read_bytes())
+    assert rows[2].case["output_bytes"] == 3 * summary
     assert (rows[2]["inference"].value, rows[2].ran.backend) == (1.5, {"backend": "openvino"})
     with pytest.raises(BenchmarkError, match="`avsbg run` wrote 2 results of 3 videos"):
         measure_collection(tiny.path, video, progress, **how | {"python": play(tmp_path, wrote=2)})
@@ -83,14 +88,21 @@ def test_cost_follows_from_the_rates(tiny: Bundle, tmp_path: Path, progress) -> 
     def settle(row: Measurement) -> Measurement:
         seconds = {"one process": 6.0, "local": 6.0, "ray": 3.0}[row.label]
         changed = {"duration": Metric(unit="s", samples=(seconds, seconds)), "ratio": Metric(value=6 / seconds)}
-        case = {**row.case, "video_bytes": 15_000_000}
+        case = {**row.case, "video_bytes": 15_000_000, "output_bytes": 30_000_000}
         return row.model_copy(update={"metrics": row.metrics | changed, "case": case})
 
     rows = [settle(row) for row in measure_collection(tiny.path, video, progress, **how)]
     assert "| `avsbg batch --engine ray` | 2 | 1 | 5.0 | 2.00 |" in throughput_table(rows)
     told = cost_table(rows)
     # 1000 h at 5 s of video per second, of 1 MB each.
-    assert "| 1 | 200 h | 200 h | 5 MB/s |\n| 10 | 20 h | 200 h | 50 MB/s |\n| 100 | 2 h | 200 h | 500 MB/s |\n" in told
+    lines = ["| 1 | 200 h | 200 h | 5 MB/s | 10 MB/s |", "| 10 | 20 h | 200 h | 50 MB/s | 100 MB/s |"]
+    assert "\n".join([*lines, "| 100 | 2 h | 200 h | 500 MB/s | 1,000 MB/s |\n"]) in told
     # Of 5 s of video: 0.5 s of inference, 0.25 s of encoding, 0.05 s of decoding.
     assert "goes into the network, until it is 2.0 times as fast, and then into the encoder of overlays" in told
-    assert "a link of 10 Gbit/s is full at 250 nodes" in told
+    assert "where it reads less than 5 MB/s or writes less than 10 MB/s, and a link of 10 Gbit/s" in told
+    assert told.endswith("is full at 125 nodes.")
+    for row in rows:
+        del row.case["output_bytes"]
+    told = cost_table(rows)
+    assert "| 1 | 200 h | 200 h | 5 MB/s |\n" in told
+    assert told.endswith("is full at 250 nodes. What is written was not counted.")
