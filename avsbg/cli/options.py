@@ -7,7 +7,10 @@ from typing import Annotated, Literal, TypeAlias
 
 from typer import Argument, Option
 
-BACKENDS = "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, tensorrt or tensorrt-rtx"
+BACKENDS = (
+    "onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, openvino, torch, tensorrt, tensorrt-rtx or, on a server of "
+    "`avsbg serve triton`, triton:grpc://HOST:PORT/MODEL"
+)
 BACKEND_HELP = f"{BACKENDS}. All three in one: tensorrt:plugin:fp16, openvino:bf16"
 PANEL = "Backend"  # the options of what executes a bundle
 DATA_HELP = "The folder that holds Single-source or Multi-sources."
