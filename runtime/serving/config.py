@@ -21,8 +21,8 @@ BUNDLE = "bundle"  # the folder that holds it, beside the `model.py` of the Pyth
 IDLE_SECONDS = 60
 # The folder for the data of a warm-up, and its files' content by name.
 WARM_UP, FLAGS = "warmup", {"false": bytes(1), "true": bytes([1])}
-# The inputs by which the server says where a stream begins and ends, and which it is.
-START, END, SEQUENCE = "START", "END", "CORRID"
+# The inputs by which the server says where a stream begins and ends.
+START, END = "START", "END"
 # The outputs that say whether a mask came with the answer, and which frame it is of.
 VALID, FRAME, TIMESTAMP = "valid", "frame", "timestamp"
 
@@ -108,17 +108,14 @@ def stream_config(
         inputs: a frame and its sound.
         outputs: what a mask consists of, and what is told of it.
         states: inputs that the server feeds back from the outputs named beside them; zeros at a stream's beginning.
-        keeps_streams: whether the model keeps what it needs of a stream itself. It is then told which one a request is
-            of, and warmed up. (Of a warm-up, the server keeps no states, and would refuse a model that has some.)
+        keeps_streams: whether the model keeps what it needs of a stream itself. It is then warmed up. (Of a warm-up,
+            the server keeps no states, and would refuse a model that has some.)
     """
     flag = {"bool_false_true": [False, True]}
     control = [
         {"name": START, "control": {"kind": Word("CONTROL_SEQUENCE_START"), **flag}},
         {"name": END, "control": {"kind": Word("CONTROL_SEQUENCE_END"), **flag}},
     ]
-    if keeps_streams:
-        kind = {"kind": Word("CONTROL_SEQUENCE_CORRID"), "data_type": Word("TYPE_INT64")}
-        control.append({"name": SEQUENCE, "control": kind})
     return {
         "name": f"{options.name}-stream",
         **executed,
@@ -181,9 +178,8 @@ def _warm_up(name: str, inputs: Iterable[TensorRecord], size: int = 1, **flags: 
 
 def _warm_up_stream(inputs: Sequence[TensorRecord]) -> list[Fields]:
     """A stream of two frames: its requests do not pass the sequence batcher, and so bring what that would add."""
-    which = TensorRecord(name=SEQUENCE, dtype="int64", shape=(1, 1))
     steps = {"begin": (True, False), "next": (False, False), "end": (False, True)}
-    return [_warm_up(step, [*inputs, which], START=start, END=end) for step, (start, end) in steps.items()]
+    return [_warm_up(step, inputs, START=start, END=end) for step, (start, end) in steps.items()]
 
 
 def _microseconds(options: ServeOptions) -> int:

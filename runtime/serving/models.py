@@ -16,7 +16,7 @@ import numpy as np
 from avsbg.errors import AvsbgError
 from avsbg.runtime.bundle import Bundle
 from avsbg.runtime.segment.model import Model
-from avsbg.runtime.serving.config import BUNDLE, END, FRAME, SEQUENCE, START, TIMESTAMP, VALID
+from avsbg.runtime.serving.config import BUNDLE, END, FRAME, START, TIMESTAMP, VALID
 from avsbg.runtime.serving.sequences import SequenceMask, SequenceRequest, SequenceSegmenter
 
 
@@ -74,7 +74,8 @@ class StreamModel(_ServedModel):
 
     The response to a frame holds the mask of the frame before it (`valid` says whether there is one), and the response
     to the request with END, whose frame is not looked at, that of the last. `frame` and `timestamp` say which frame the
-    mask is of. A request may have the parameter `timestamp`, in seconds.
+    mask is of; tensors, since the Python backend sets no parameters of a response before Triton's versions of 2025. A
+    request may have the parameter `timestamp`, in seconds.
     """
 
     def _open(self) -> None:
@@ -91,7 +92,8 @@ class StreamModel(_ServedModel):
         responses: list[Any] = [None] * len(requests)
         steps: list[tuple[int, SequenceRequest]] = []
         for place, request in enumerate(requests):
-            sequence, start, end = (_read(utils, request, name).item() for name in (SEQUENCE, START, END))
+            start, end = (_read(utils, request, name).item() for name in (START, END))
+            sequence = request.correlation_id()  # a number or a text; in the server's tensor, a text is any number
             try:
                 timestamp = json.loads(request.parameters() or "{}").get("timestamp")
                 inputs = {tensor.name: _read(utils, request, tensor.name) for tensor in self._contract.inputs}

@@ -26,7 +26,7 @@ Features = dict[str, Array]
 class SequenceRequest:
     """The next frame of a stream, or its end."""
 
-    sequence: int  # of the stream, by which the client knows it
+    sequence: int | str  # by which the client knows the stream
     inputs: Mapping[str, Array]  # of the graph `encode`, for one frame: `[1, ...]`; not read where it is the end
     start: bool = False
     end: bool = False
@@ -88,7 +88,7 @@ class SequenceSegmenter:
         self._has_partners = any(name.startswith("partner.") for name in self._decoder_inputs)
         manifest = encode.bundle.manifest
         self._period, self._offset = manifest.clip.seconds_per_frame, manifest.preprocessing.frame_offset
-        self._sequences: OrderedDict[int, _Sequence] = OrderedDict()
+        self._sequences: OrderedDict[int | str, _Sequence] = OrderedDict()
 
     def __len__(self) -> int:
         """The number of streams that are kept."""
@@ -117,7 +117,7 @@ class SequenceSegmenter:
             results[place] = mask
         return results
 
-    def forget(self, sequence: int) -> None:
+    def forget(self, sequence: int | str) -> None:
         """Drop a stream, if it is kept; its last mask is lost."""
         self._sequences.pop(sequence, None)
 

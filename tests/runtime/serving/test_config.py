@@ -48,7 +48,7 @@ def test_streams_have_controls_and_a_warm_up_that_is_a_stream(tiny_stream: Bundl
     config = stream_config(encode.inputs, decode.outputs, ServeOptions("s", max_streams=3, gpu=1), {})
     batching = config["sequence_batching"]
     assert batching["oldest"]["max_candidate_sequences"] == config["max_batch_size"] == 3
-    assert [one["name"] for one in batching["control_input"]] == ["START", "END", "CORRID"]
+    assert [one["name"] for one in batching["control_input"]] == ["START", "END"]
     assert config["instance_group"] == {"count": 1, "kind": "KIND_GPU", "gpus": [1]}
     flags = [
         [entry["value"].get("input_data_file") for entry in one["inputs"] if entry["key"] in ("START", "END")]

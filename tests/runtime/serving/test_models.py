@@ -37,9 +37,12 @@ def model(tiny_stream: Bundle, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stre
 
 def request(sequence: int, value: int = 0, *, start: bool = False, end: bool = False, parameters: str = "") -> object:
     inputs = {"frames": frame(value)[None], "waveform": np.zeros((1, PATCH_SAMPLES), np.float32)}
-    inputs |= {"CORRID": np.array([[sequence]]), "START": np.array([[start]]), "END": np.array([[end]])}
+    inputs |= {"START": np.array([[start]]), "END": np.array([[end]])}
     return SimpleNamespace(
-        inputs=inputs, parameters=lambda: parameters, requested_output_names=lambda: ["logits", "valid"]
+        inputs=inputs,
+        correlation_id=lambda: sequence,
+        parameters=lambda: parameters,
+        requested_output_names=lambda: ["logits", "valid"],
     )
 
 
