@@ -117,6 +117,22 @@ def test_a_video_through_the_server_has_the_masks_of_this_machine(served: Server
         assert (there / "masks" / name).read_bytes() == (here / "masks" / name).read_bytes()
 
 
+def test_a_benchmark_measures_the_server_beside_this_machine(served: Server, tiny: Bundle, tmp_path: Path) -> None:
+    specs, out = (served.spec("tiny-clip"), "onnxruntime:plain"), tmp_path / "out"
+    video = write_video(tmp_path / "video.mp4", times=steady(5, 10), sound=tone(2.0))
+    command = ["bench", "run", tiny.path, "-o", out, "--scope", "end-to-end", "--video", video, "--no-memory"]
+    command += ["--samples", "3", "--seconds", "0", "--warmup", "1", "--allow-unstable", "--threads", "1"]
+    command += [part for spec in specs for part in ("--backend", spec)]
+    done = run_avsbg_there("triton", *command)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    assert [(row["ran"]["backend"]["backend"], row["label"]) for row in rows] == [
+        ("triton", f"tiny:{specs[0]}"),
+        ("onnxruntime", "tiny:onnxruntime:plain"),
+    ]
+    assert all(len(row["metrics"]["latency"]["samples"]) >= 3 for row in rows)
+
+
 @pytest.mark.parametrize(
     ("model", "problem"),
     [
