@@ -22,6 +22,8 @@ from avsbg.runtime.errors import MediaError, OutputError, WorkerError
 RESULTS = "results.parquet"
 # Rows of one call of the cluster; each is a task of its own, up to so many.
 _MOST_TASKS = 10_000
+# Failures in a row, of each worker, to open the network before the whole collection ends with the reason.
+_START_FAILURES = 2
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def run_ray(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) 
     reason.
 
     Raises:
-        WorkerError: Ray cannot be imported, or there is no cluster at the address.
+        WorkerError: Ray cannot be imported, there is no cluster at the address, workers fail to start again and again,
+            or the cluster is lost.
     """
     try:
         import ray
@@ -64,7 +67,22 @@ def run_ray(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) 
                 problem = f"there is no Ray cluster at {where}: {first_line(error)}."
                 raise WorkerError(problem, "Start one with `ray start --head`.") from error
             stack.callback(ray.shutdown)
-        yield from _work_through(job, items, options)
+        try:
+            yield from _work_through(job, items, options)
+        except ray.exceptions.RayError as error:
+            if (failed := _find_start_error(error)) is not None:
+                hint = "Each node needs avsbg, the bundle and the backend as this machine has them."
+                raise WorkerError(f"workers of the cluster fail to start: {failed}", hint) from error
+            hint = "See Ray's log; the same command goes on with what is not done."
+            raise WorkerError(f"the cluster gave up: {first_line(error)}.", hint) from error
+
+
+def _find_start_error(error: Exception) -> str | None:
+    """What a worker said last when it could not start; None if it is another error."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines or "creation task" not in lines[0]:
+        return None
+    return lines[-1].partition("Error: ")[2] or lines[-1]
 
 
 def _connect(address: str | None) -> None:
@@ -81,16 +99,21 @@ def _work_through(job: Job, items: Sequence[CollectionItem], options: ClusterOpt
     # A task that failed for good costs its own videos.
     context.max_errored_blocks = -1
     context.enable_progress_bars = False
+    most = max(1, min(options.workers or _fitting(ray.cluster_resources(), options), len(items)))
+    if hasattr(context, "max_consecutive_actor_init_deaths"):
+        # By default the first worker whose network cannot be opened ends everything.
+        context.max_consecutive_actor_init_deaths = _START_FAILURES * most
     rows = ray.data.from_items(
         [{"source": item.source, "name": item.name} for item in items],
         override_num_blocks=min(len(items), _MOST_TASKS),
     )
-    most = options.workers or _fitting(ray.cluster_resources(), options)
     results = rows.map_batches(
         RayWorker,
         fn_constructor_args=(job,),
         batch_size=1,
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, min(most, len(items)))),
+        # One video at a time for each: of two, one that kills the worker would take the other along. A pool of changing
+        # size grows only where more are waiting at a worker.
+        compute=ray.data.ActorPoolStrategy(size=most, max_tasks_in_flight_per_actor=1),
         num_cpus=options.cpus,
         num_gpus=options.gpus,
         max_restarts=-1,

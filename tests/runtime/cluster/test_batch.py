@@ -96,6 +96,25 @@ def test_over_two_nodes_with_a_worker_killed_each_video_has_the_bytes_of_one_pro
     assert len(results(tmp_path / "cluster")) == VIDEOS
 
 
+def test_a_worker_that_dies_takes_no_other_video_along_and_one_that_cannot_start_is_told(
+    tiny: Bundle, videos: Path, tmp_path: Path
+) -> None:
+    few, output = tmp_path / "few", tmp_path / "out"
+    for folder in (few, output):
+        folder.mkdir()
+    for name in ("00.mp4", "01.mp4"):
+        shutil.copy(videos / name, few)
+    script = Path(__file__).parents[2] / "fixtures/ray_deaths.py"
+    done = run_there("services", script, tiny.path, few, output, tmp_path / "report")
+    assert done.returncode == 0, done.stderr[-3000:]
+    told = json.loads((tmp_path / "report").read_text())
+    state, error = told["results"].pop("deadly://video")
+    assert (state, "its worker died twice" in error) == ("failed", True)
+    assert told["results"] == {str(few / name): ["done", None] for name in ("00.mp4", "01.mp4")}
+    assert "workers of the cluster fail to start: there is no bundle at" in told["error"]
+    assert "Each node needs avsbg, the bundle" in told["error"]
+
+
 def test_what_is_done_is_not_done_again_and_what_is_broken_has_its_reason(
     tiny: Bundle, videos: Path, tmp_path: Path
 ) -> None:
