@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -80,7 +80,7 @@ def batch(  # noqa: PLR0917  (each is an option by name)
     from avsbg.cli.output import plain_console
     from avsbg.progress import ProgressBars
     from avsbg.runtime.bundle import Bundle
-    from avsbg.runtime.cluster.collection import is_address, list_collection
+    from avsbg.runtime.cluster.collection import check_addresses, is_address, list_collection
     from avsbg.runtime.cluster.engines import RESULTS, ClusterOptions, collect, run_local, run_ray
     from avsbg.runtime.cluster.worker import CollectionResult, Job, join_address
     from avsbg.runtime.errors import MediaError, OutputError, WorkerError
@@ -94,13 +94,13 @@ def batch(  # noqa: PLR0917  (each is an option by name)
         hint = "Install it with `pip install 'avsbg[cluster]'`."
         raise OutputError(f"the results are a Parquet table, and pyarrow cannot be imported: {error}.", hint) from error
     Bundle.open(bundle)  # or an error before any worker is begun
-    place = output if is_address(output) else str(Path(output).resolve())
-    items = list_collection(sources, column)
+    place, items = output if is_address(output) else str(Path(output).resolve()), list_collection(sources, column)
+    check_addresses([place, *(item.source for item in items)])
     spec, stream = join_names(backend, implementation, precision), None if mode is None else mode == "stream"
     # Workers share a machine: by default each takes the threads that it was given processors for.
-    how: dict[str, Any] = {"device": device, "threads": threads or (max(1, int(cpus)) if engine == "ray" else None)}
+    threads = threads or (max(1, int(cpus)) if engine == "ray" else None)
     show_messages()
-    network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, **how)
+    network = partial(open_segmenter, bundle.resolve(), spec, stream=stream, device=device, threads=threads)
     options = Options(threshold, no_sound, masks, rle, False, not no_overlay, hwaccel=hwaccel)
     job = Job(network, options, place, overwrite)
     with interruptible(), ProgressBars() as bars:

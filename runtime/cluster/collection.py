@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from avsbg.errors import first_line
 from avsbg.runtime.errors import MediaError
 from avsbg.runtime.media.sources import VIDEO_SUFFIXES, list_videos
 
@@ -29,6 +30,22 @@ class CollectionItem:
 def is_address(text: str) -> bool:
     """Whether a text is an address, and not a path."""
     return _ADDRESS.match(text) is not None
+
+
+def check_addresses(addresses: Iterable[str]) -> None:
+    """Check that this machine can open addresses of these kinds; paths are passed over.
+
+    Raises:
+        MediaError: fsspec, or the package that it needs for one, is not installed, or there is no such kind.
+    """
+    for kind, address in {one.partition("://")[0]: one for one in addresses if is_address(one)}.items():
+        try:
+            import fsspec
+
+            fsspec.get_filesystem_class(kind)
+        except (ImportError, ValueError) as error:  # fsspec's message names the package
+            hint = "`pip install 'avsbg[cluster]'` has what https:// needs, s3:// needs s3fs too, and gs:// gcsfs."
+            raise MediaError(f"{address} cannot be opened here: {first_line(error)}.", hint) from error
 
 
 def list_collection(sources: Sequence[str], column: str = "video") -> list[CollectionItem]:

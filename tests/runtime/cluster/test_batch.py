@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import av
@@ -144,6 +149,29 @@ def test_what_is_done_is_not_done_again_and_what_is_broken_has_its_reason(
         "01.mp4": "finished before",
         "broken.mp4": "done",
     }
+
+
+@contextmanager
+def web(folder: Path) -> Iterator[str]:
+    """The address of a server of a folder's files."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(SimpleHTTPRequestHandler, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_videos_of_a_server(tiny: Bundle, videos: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    with web(videos) as address:
+        sources = [f"{address}/05.mp4", f"{address}/none.mp4"]
+        command = ["batch", tiny.path, *sources, "-o", output, "--backend", "onnxruntime", "--no-overlay"]
+        done = run_avsbg_there("services", *command)
+    assert done.returncode == 1
+    rows = results(output)
+    assert (rows["05.mp4"]["state"], rows["05.mp4"]["video_seconds"]) == ("done", 3)
+    assert rows["none.mp4"]["error"] == f"there is no video at {sources[1]}."
+    absent = run_avsbg_there("services", "batch", tiny.path, "nothing://05.mp4", "-o", output)
+    assert "nothing://05.mp4 cannot be opened here: Protocol not known: nothing" in " ".join(absent.stderr.split())
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from avsbg.runtime.cluster.collection import list_collection
+from avsbg.runtime.cluster.collection import check_addresses, list_collection
 from avsbg.runtime.errors import MediaError
 
 
@@ -72,3 +73,12 @@ def test_what_is_no_collection_is_an_error(folder: Path, make, problem: str) -> 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MediaError, match="holds no video"):
         pairs(tmp_path)
+
+
+def test_an_address_that_cannot_be_opened_here_names_the_package() -> None:
+    check_addresses(["/v/a.mp4", "file:///v/a.mp4", "memory://a.mp4"])
+    fsspec.register_implementation("absent", "absent_files.Files", errtxt="Install absent_files for it")
+    with pytest.raises(MediaError, match=r"absent://b/a\.mp4 cannot be opened here: Install absent_files for it"):
+        check_addresses(["/v/a.mp4", "absent://b/a.mp4"])
+    with pytest.raises(MediaError, match=r"nothing://a\.mp4 cannot be opened here: .*nothing.* s3:// needs s3fs"):
+        check_addresses(["nothing://a.mp4"])
