@@ -166,8 +166,11 @@ def collect(
 ) -> list[CollectionResult]:
     """Report each result as it comes, and write all of them as a table.
 
-    Where the work breaks off, the table keeps what an earlier one says of videos that were not reached. The earlier
-    one, or an empty one, is written before any work begins.
+    The table keeps what an earlier one says of other videos, and of those that were not reached where the work breaks
+    off: their outputs lie there. The earlier one, or an empty one, is written before any work begins.
+
+    Returns:
+        the results, without those that the earlier table had.
 
     Raises:
         MediaError: there is a `results.parquet` that is no table of results, or cannot be read.
@@ -180,6 +183,11 @@ def collect(
         raise MediaError(problem, "Remove it, or choose another -o.") from error
     write_results(before, output)
     found: list[CollectionResult] = []
+
+    def write() -> None:
+        reached = {result.output for result in found}
+        write_results([*(one for one in before if one.output not in reached), *found], output)
+
     try:
         for result in results:
             found.append(result)
@@ -188,10 +196,9 @@ def collect(
         if found:
             # The error that broke off the work is the one to tell.
             with suppress(Exception):
-                reached = {result.output for result in found}
-                write_results([*(one for one in before if one.output not in reached), *found], output)
+                write()
         raise
-    write_results(found, output)
+    write()
     return found
 
 

@@ -148,6 +148,7 @@ def test_what_is_done_is_not_done_again_and_what_is_broken_has_its_reason(
         "00.mp4": "finished before",
         "01.mp4": "finished before",
         "broken.mp4": "done",
+        "folder.mp4": "failed",  # of the first run
     }
 
 

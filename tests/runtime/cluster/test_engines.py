@@ -19,7 +19,7 @@ from avsbg.runtime.errors import OutputError
 from avsbg.runtime.segment.pipeline import Options
 from fixtures.environments import run_there
 
-# In the environment that has pyarrow: a complete collection, then one that breaks off after so many, twice.
+# In the environment that has pyarrow: a complete collection, one that breaks off after so many, twice, and another.
 COLLECT = """
 import json, sys
 from avsbg.runtime.cluster.engines import collect, read_results
@@ -39,6 +39,8 @@ for names, error in (("", KeyboardInterrupt("first")), ("b", KeyboardInterrupt("
         collect(results(names, "finished before", error), output, lambda _: None)
     except KeyboardInterrupt as raised:
         seen += [str(raised), told()]
+found = collect(results("cd", "failed"), output, lambda _: None)
+seen += ["".join(result.source for result in found), told()]
 print(json.dumps(seen))
 """
 
@@ -77,11 +79,15 @@ def test_a_table_that_cannot_be_written_is_told_before_any_work(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])
-def test_an_interruption_keeps_what_was_not_reached(tmp_path: Path, scheme: str) -> None:
+def test_the_table_keeps_what_was_not_reached(tmp_path: Path, scheme: str) -> None:
     done = run_there("services", "-c", COLLECT, f"{scheme}{tmp_path}")
     assert done.returncode == 0, done.stderr[-3000:]
     complete = dict.fromkeys("abc", "done")
-    assert json.loads(done.stdout) == [complete, "first", complete, "second", {**complete, "b": "finished before"}]
+    broken_off = {**complete, "b": "finished before"}
+    assert json.loads(done.stdout) == [
+        *(complete, "first", complete, "second", broken_off),
+        *("cd", {**broken_off, "c": "failed", "d": "failed"}),
+    ]
 
 
 @pytest.fixture
