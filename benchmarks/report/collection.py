@@ -72,7 +72,7 @@ def cost_table(rows: Sequence[Measurement]) -> str:
 
 
 def _least(flows: Mapping[str, float]) -> str:
-    """What storage has to reach for a node, in words."""
+    """The rates at which storage limits a node, in words."""
     return " or ".join(f"{name} less than {_short(flow / 1e6)} MB/s" for name, flow in flows.items())
 
 

@@ -78,7 +78,7 @@ def run_ray(job: Job, items: Sequence[CollectionItem], options: ClusterOptions) 
 
 
 def _find_start_error(error: Exception) -> str | None:
-    """What a worker said last when it could not start; None if it is another error."""
+    """The last that a worker said when it could not start; None if it is another error."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines or "creation task" not in lines[0]:
         return None
