@@ -31,6 +31,11 @@ class Limits:
     waiting: int = 20  # requests that may wait
     minutes: int = 10  # that files are kept
 
+    @property
+    def total_megabytes(self) -> int:
+        """Megabytes of all files together: of the largest ones that are worked on or wait, and as much for results."""
+        return 2 * self.megabytes * (self.workers + self.waiting)
+
 
 @dataclass(frozen=True)
 class PageRequest:

@@ -12,7 +12,9 @@ from typing import Any
 
 from avsbg.errors import AvsbgError
 from avsbg.runtime.errors import WorkerError
+from avsbg.runtime.page.guard import Guard
 from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, describe_error, run_request
+from avsbg.runtime.page.storage import Storage
 from avsbg.runtime.processes import Opener
 
 LOOPBACK = "127.0.0.1"
@@ -26,7 +28,7 @@ footer {display: none !important}
 _STEPS = {"segmenting": "Segmenting", "overlay": "Drawing the overlay"}
 # The files of requests are in such a folder, which is gone when the page ends.
 _PREFIX = "avsbg-page."
-# gradio asks the environment where its files are to be, each time that it makes one, and nothing else.
+# gradio asks the environment where its files are to be: parts of it when they are imported, others for each file.
 _FILES = "GRADIO_TEMP_DIR"
 
 
@@ -56,16 +58,20 @@ def open_page(
     Raises:
         WorkerError: gradio cannot be imported, or the port is in use.
     """
-    try:
-        import gradio
-    except ImportError as error:
-        hint = "Install it with `pip install 'avsbg[page]'`."
-        raise WorkerError(f"gradio cannot be imported: {error}.", hint) from error
     with ExitStack() as stack:
-        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX)))
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=_PREFIX))).resolve()
         files = root / "files"
         files.mkdir()
         stack.enter_context(_environment(_FILES, str(files)))
+        try:
+            import gradio
+            from starlette.middleware import Middleware
+        except ImportError as error:
+            hint = "Install it with `pip install 'avsbg[page]'`."
+            raise WorkerError(f"gradio cannot be imported: {error}.", hint) from error
+        storage = Storage(files, limits)
+        stack.enter_context(storage.swept())
+        guard = Middleware(Guard, files=files, storage=storage, limits=limits)
         segment = _segment_function(gradio, open_work, limits, root, files)
         blocks = _build(gradio, name, backends, segment, limits,
                         shows_attention=shows_attention, decides_classes=decides_classes)  # fmt: skip
@@ -75,6 +81,7 @@ def open_page(
                 server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False,
                 show_error=False, max_file_size=f"{limits.megabytes}mb", footer_links=[], ssr_mode=False,
                 enable_monitoring=False, mcp_server=False, pwa=False, css=_CSS, inbrowser=False,
+                app_kwargs={"middleware": [guard]},
             )  # fmt: skip
         except OSError as error:
             raise WorkerError(f"the page cannot listen on {host}:{port}: {error}.", "Choose another --port.") from error
