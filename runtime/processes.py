@@ -68,9 +68,16 @@ class IsolatedWorker(Generic[Argument, Result]):
         return result
 
     def stop(self) -> None:
-        """End the process, from another thread; a waiting caller gets an error that says so."""
-        if self._process is not None:
-            self._process.terminate()
+        """End the process, from another thread; a waiting caller gets an error that says so.
+
+        It is told to end, and killed if it has not after `PATIENCE`: code that hangs outside of Python hears nothing.
+        """
+        if (process := self._process) is None:
+            return
+        process.terminate()
+        killer = threading.Timer(PATIENCE, process.kill)
+        killer.daemon = True
+        killer.start()
 
     def _start(self) -> None:
         # Not a fork: threads of this process may hold locks that nobody would release there.

@@ -6,6 +6,7 @@ import atexit
 import logging
 import os
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from avsbg.progress import Progress
+from avsbg.runtime import processes
 from avsbg.runtime.errors import MediaError, WorkerError
 from avsbg.runtime.processes import IsolatedWorker, _LogSender
 
@@ -107,6 +109,26 @@ def open_slow_end(_: Progress) -> Iterator[Callable[[Path], Path]]:
         os.kill(os.getpid(), signal.SIGTERM)
         for path in kept:
             path.unlink()
+
+
+@contextmanager
+def open_deaf(progress: Progress) -> Iterator[Callable[[int], int]]:
+    """Heed no signal, as code that hangs outside of Python."""
+
+    def hang(_: int) -> int:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        progress("hanging", 0, None)
+        time.sleep(600)
+        return 0
+
+    yield hang
+
+
+def test_a_process_that_does_not_end_when_told_to_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "PATIENCE", 0.2)
+    worker = IsolatedWorker[int, int](open_deaf, lambda *_: worker.stop())
+    with pytest.raises(WorkerError, match="SIGKILL"), worker:
+        worker(1)
 
 
 def test_the_end_of_a_process_is_quiet_and_cleans_up(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
