@@ -22,6 +22,7 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
     patience: Annotated[int, Option(min=1, metavar="SECONDS", help="The most time for one video.")] = 600,
     workers: Annotated[int, Option(min=1, metavar="N", help="Videos processed at the same time.")] = 2,
     minutes: Annotated[int, Option(min=1, metavar="N", help="Minutes that files are kept.")] = 10,
+    gigabytes: Annotated[int, Option(min=1, metavar="N", help="The most memory for one video, in gigabytes.")] = 8,
 ) -> None:
     """Open a page in the browser: a video or the camera in; overlay with sound, masks and attention maps out.
 
@@ -44,7 +45,7 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
     opened = Bundle.open(bundle)
     cases = list_cases(opened, read_cuda_driver())
     runnable = [case.backend for case in cases if case.why_not is None and case.encode is None and not case.options]
-    limits = Limits(megabytes, seconds, patience, workers, minutes=minutes)
+    limits = Limits(megabytes, seconds, patience, workers, minutes=minutes, gigabytes=gigabytes)
     path = bundle.resolve()
     draw = partial(draw_sheet, path) if can_draw() else None
     console = plain_console(markup=False)

@@ -8,6 +8,7 @@ import av
 from av.codec.hwaccel import HWAccel, hwdevices_available
 
 from avsbg.runtime.errors import MediaError
+from avsbg.runtime.media.bounds import bound_decoders, opening_options
 
 SOFTWARE_HINT = "Leave out --hwaccel (in Python hwaccel=) to decode on the processor."
 
@@ -34,8 +35,14 @@ def create_hwaccel(name: str) -> HWAccel:
 def open_container(address: str, hwaccel: str | None, **arguments: Any) -> Any:
     """`av.open` for reading, with a hardware decoder where one is named; a `MediaError` if there is none for it.
 
-    Errors of the source are those of `av.open`.
+    Errors of the source are those of `av.open`. Decoders have the bounds of this process.
     """
+    container = _open(address, hwaccel, **arguments, **opening_options())
+    bound_decoders(container)
+    return container
+
+
+def _open(address: str, hwaccel: str | None, **arguments: Any) -> Any:
     if hwaccel is None:
         return av.open(address, **arguments)
     accelerator = create_hwaccel(hwaccel)

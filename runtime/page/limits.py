@@ -5,24 +5,31 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from avsbg.errors import AvsbgError
 from avsbg.progress import Progress
 from avsbg.runtime.errors import MediaError, WorkerError
-from avsbg.runtime.media.container import VideoInfo, probe
+from avsbg.runtime.media.bounds import bound_pixels
+from avsbg.runtime.media.container import VideoInfo, frame_length, open_media, packets_of, probe
 from avsbg.runtime.processes import IsolatedWorker, Opener
 
 # Width times height: 3840 x 2160.
 MOST_PIXELS = 3840 * 2160
+# Seconds that the last packet of sound may end after the last frame.
+_LONGER_SOUND = 1
 logger = logging.getLogger("avsbg.page")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of a request; what is beyond them is an error before anything is decoded."""
+    """Bounds of a request, and of all of them together."""
 
     megabytes: int = 100  # of a file
     seconds: int = 60  # of its video
@@ -30,6 +37,7 @@ class Limits:
     workers: int = 2  # requests that are worked on at the same time; each has a process
     waiting: int = 20  # requests that may wait
     minutes: int = 10  # that files are kept
+    gigabytes: int = 8  # of memory of the process that works on a request
 
     @property
     def total_megabytes(self) -> int:
@@ -61,19 +69,59 @@ class PageResult:
 
 
 def check_video(path: Path, limits: Limits) -> VideoInfo:
-    """Check a video's size and header, and return what that tells; a `MediaError` says why it is refused."""
+    """Check a video's size, and return what its header tells; a `MediaError` says why it is refused.
+
+    The length is that of all packets, whatever the header states: recordings of a browser state none. FFmpeg may have
+    to decode a frame to tell the size of frames; `open_bounded` bounds that.
+    """
     if (size := path.stat().st_size) > limits.megabytes * 2**20:
         problem = f"the file has {size / 2**20:.1f} MB; this page takes up to {limits.megabytes} MB."
         raise MediaError(problem, "Cut it, or record it again.")
+    with open_media(path) as container:
+        for stream in container.streams.video:
+            if stream.codec_context is not None:
+                _check_size(stream.codec_context.width, stream.codec_context.height)
     video = probe(path)
-    if video.duration is None or video.duration > limits.seconds:
-        length = "of unknown length" if video.duration is None else f"{float(video.duration):.1f} s long"
-        problem = f"the video is {length}; this page takes up to {limits.seconds} s."
-        raise MediaError(problem, "Cut it, or record it again.")
-    if video.width * video.height > MOST_PIXELS:
-        frames = f"{video.width} x {video.height}"
-        raise MediaError(f"the video's frames are {frames}; this page takes up to 3840 x 2160.", "Make them smaller.")
+    _check_size(video.width, video.height)
+    if video.duration is not None and video.duration > limits.seconds:
+        _refuse_length(f"{float(video.duration):.1f} s long", limits)
+    tracks = [track for track in (video.tracks.video, video.tracks.audio) if track is not None]
+    with open_media(path) as container:
+        streams = [container.streams[track.index] for track in tracks]
+        for packet in packets_of(container, video, *streams):
+            if packet.size and packet.pts is not None:
+                length = Fraction((packet.duration or 0) * packet.time_base)
+                if packet.stream.type == "video":
+                    length = frame_length(packet, packet.stream)
+                if packet.pts * packet.time_base + length > video.start + limits.seconds + _LONGER_SOUND:
+                    _refuse_length(f"longer than {limits.seconds} s", limits)
     return video
+
+
+def _check_size(width: int, height: int) -> None:
+    if not 0 < width * height <= MOST_PIXELS:
+        frames = f"{width} x {height}" if width * height else "larger, or of no stated size"
+        raise MediaError(f"the video's frames are {frames}; this page takes up to 3840 x 2160.", "Make them smaller.")
+
+
+def _refuse_length(length: str, limits: Limits) -> NoReturn:
+    problem = f"the video is {length}; this page takes up to {limits.seconds} s."
+    raise MediaError(problem, "Cut it, or record it again.")
+
+
+@contextmanager
+def open_bounded(
+    open_work: Opener[PageRequest, PageResult], limits: Limits, progress: Progress
+) -> Iterator[Callable[[PageRequest], PageResult]]:
+    """Bound this process, which is there for one request, and open its work."""
+    import resource  # of Unix alone
+
+    bound_pixels(MOST_PIXELS + MOST_PIXELS // 4)
+    # Its data, not its addresses: a driver of GPUs reserves far more of those than there is memory.
+    most = limits.gigabytes * 2**30
+    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    with open_work(progress) as work:
+        yield work
 
 
 def run_request(
@@ -85,7 +133,7 @@ def run_request(
         AvsbgError: what is wrong with the video or the backend; the process crashed, or its time is up.
     """
     late = threading.Event()
-    with IsolatedWorker(open_work, progress) as worker:
+    with IsolatedWorker(partial(open_bounded, open_work, limits), progress) as worker:
 
         def end() -> None:
             late.set()
@@ -95,6 +143,8 @@ def run_request(
         timer.start()
         try:
             return worker(request)
+        except MemoryError as error:
+            raise WorkerError(f"the work takes more than {limits.gigabytes} GB of memory, and was ended.") from error
         except WorkerError as error:
             if late.is_set():
                 raise WorkerError(f"the work took longer than {limits.patience} s, and was ended.") from error

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from avsbg.errors import AvsbgError
-from avsbg.runtime.errors import BackendError, BundleError, MediaError, OutputError
-from avsbg.runtime.page.limits import Limits, PageRequest, check_video, describe_error
+from avsbg.progress import Progress
+from avsbg.runtime.errors import BackendError, BundleError, MediaError, OutputError, WorkerError
+from avsbg.runtime.media.container import decode_packets, open_media
+from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, check_video, describe_error, run_request
 from avsbg.runtime.page.page import names_address
 from fixtures.videos import steady, tone, write_video
 
@@ -22,6 +26,47 @@ def test_a_file_beyond_the_limit_is_refused(tmp_path: Path) -> None:
         stream.truncate(2**20 + 1)
     with pytest.raises(MediaError, match=r"the file has 1\.0 MB; this page takes up to 1 MB"):
         check_video(video, limits)
+
+
+def test_a_length_that_is_not_stated_is_that_of_the_packets(tmp_path: Path) -> None:
+    recording = write_video(tmp_path / "live.mkv", times=steady(4, 16), rate=4, sound=tone(4.0), options={"live": "1"})
+    assert check_video(recording, Limits(seconds=4)).duration is None
+    stated = write_video(tmp_path / "stated.mkv", times=steady(4, 16), rate=4)
+    text = stated.read_bytes()
+    assert text.count(b"00:00:04.0") == 1
+    stated.write_bytes(text.replace(b"00:00:04.0", b"00:00:01.0"))
+    assert check_video(stated, Limits(seconds=4)).duration == 1
+    for video in (recording, stated):
+        with pytest.raises(MediaError, match=r"is longer than 2 s; this page takes up to 2 s\."):
+            check_video(video, Limits(seconds=2))
+
+
+@contextmanager
+def open_decoder(_: Progress) -> Iterator[Callable[[PageRequest], PageResult]]:
+    """Decode all frames of a video, which may be of any size, or take twice the memory that is allowed."""
+
+    def decode_all(request: PageRequest) -> PageResult:
+        if request.backend == "memory":
+            bytes(2 * 2**30)
+        with open_media(request.video) as container:
+            sizes = {(frame.width, frame.height) for frame in decode_packets(container.demux(video=0), request.video)}
+        return PageResult(request.video, request.video, {"sizes": sizes})
+
+    yield decode_all
+
+
+def test_a_process_makes_no_room_for_frames_beyond_the_limit(tmp_path: Path) -> None:
+    large = write_video(tmp_path / "large.mp4", times=steady(4, 1), rate=4, size=(4096, 2704))
+    with pytest.raises(MediaError, match=r"the video's frames are 4096 x 2704; this page takes up to 3840 x 2160"):
+        check_video(large, Limits())
+
+    def run(backend: str) -> None:
+        run_request(open_decoder, PageRequest(large, tmp_path, backend), Limits(gigabytes=1), lambda *_: None)
+
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        run("auto")
+    with pytest.raises(WorkerError, match=r"the work takes more than 1 GB of memory, and was ended"):
+        run("memory")
 
 
 REQUEST = PageRequest(Path("/srv/tmp/up loads/my video.mp4"), Path("/srv/tmp/page/one"), "openvino")
