@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
 from avsbg.cli import RUN, app
 from avsbg.cli.options import BundlePath
+
+if TYPE_CHECKING:
+    from avsbg.runtime.bundle import Bundle
+    from avsbg.runtime.verify.verify import VerifyCase
 
 
 @app.command("demo-page", rich_help_panel=RUN)
@@ -43,8 +48,7 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
     from avsbg.runtime.verify.verify import list_cases
 
     opened = Bundle.open(bundle)
-    cases = list_cases(opened, read_cuda_driver())
-    runnable = [case.backend for case in cases if case.why_not is None and case.encode is None and not case.options]
+    backends = ["auto", *_list_backends(opened, list_cases(opened, read_cuda_driver()))]
     limits = Limits(megabytes, seconds, patience, workers, minutes=minutes, gigabytes=gigabytes)
     path = bundle.resolve()
     draw = partial(draw_sheet, path) if can_draw() else None
@@ -54,7 +58,7 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
         interruptible(),
         open_page(
             opened.manifest.name,
-            ["auto", *dict.fromkeys(runnable)],
+            backends,
             partial(open_page_work, partial(open_segmenter, path), draw, limits),
             limits,
             host=host,
@@ -67,3 +71,17 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
         if host != LOOPBACK:
             console.print("everyone who reaches this address may use it: put a reverse proxy before it")
         wait_for_interrupt()
+
+
+def _list_backends(bundle: Bundle, cases: Iterable[VerifyCase]) -> list[str]:
+    """List what executes a clip on this machine, each named as `--backend` takes it."""
+    from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
+
+    def name(case: VerifyCase) -> str:
+        if "engine" not in case.options:
+            return case.label
+        engine = bundle.manifest.engines[case.options["engine"]]
+        operator = OperatorImplementation(engine.operator)
+        return str(BackendSpec(engine.backend, operator, engine.precision, engine.rest))
+
+    return list(dict.fromkeys(name(case) for case in cases if case.why_not is None and case.encode is None))

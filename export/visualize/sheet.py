@@ -8,7 +8,7 @@ from pathlib import Path
 
 def can_draw() -> bool:
     """Whether the packages that draw are here."""
-    return all(find_spec(name) is not None for name in ("matplotlib", "onnx"))
+    return all(find_spec(name) is not None for name in ("matplotlib", "onnx", "onnx_ir"))
 
 
 def draw_sheet(bundle: Path, video: Path, folder: Path, *, silent: bool, threshold: float) -> Path:

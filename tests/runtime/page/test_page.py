@@ -74,7 +74,7 @@ def resident(process: subprocess.Popen[bytes]) -> int:
 def test_people_upload_play_download_and_are_told_what_is_wrong(shown: Shown, tmp_path: Path) -> None:
     if shutil.which("chromium") is None:
         pytest.skip("there is no Chromium")
-    video = write_video(tmp_path / "video.mp4", times=steady(5, 15), rate=5, size=(320, 240), sound=tone(3.0))
+    video = write_video(tmp_path / "video.mp4", times=steady(15, 45), rate=15, size=(320, 240), sound=tone(3.0))
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(video.read_bytes()[:2000] + np.random.default_rng(0).bytes(3000))
     done = run_there("services", FIXTURES / "page_browser.py", shown.address, video, broken, tmp_path)
@@ -83,8 +83,19 @@ def test_people_upload_play_download_and_are_told_what_is_wrong(shown: Shown, tm
     assert "Choose a video" in seen["nothing"]
     # Pixels that sound at 0.5 do not at 0.95: each of the two people has the answer to their own question.
     # The progress may still stand above it, on its way out.
-    assert all(re.search(r"(?m)^3 masks in .* masks per second\.", one) for one in seen["statuses"])
-    assert seen["statuses"][0] != seen["statuses"][1]
+    for status, sounding in zip(seen["statuses"], (3, 1), strict=True):
+        assert re.search(rf"(?m)^3 masks in .* masks per second\..* sounds in {sounding} of 3 seconds", status), status
+    assert seen["backends"] == ["auto", "onnxruntime:function", "onnxruntime:native", "onnxruntime:plain"]
+    draws = run_there("services", "-c", "from avsbg.export.visualize.sheet import can_draw; print(can_draw())")
+    maps = draws.stdout.strip() == "True"
+    assert seen["draws"] is maps, "maps are offered where they can be drawn"
+    # Backend, threshold, silence, attention maps.
+    asked = [["auto", 0.5, False, False], ["auto", 0.5, False, maps], ["onnxruntime:plain", 0.95, False, False]]
+    asked += [["auto", 0.5, True, maps], ["auto", 0.5, False, False], ["auto", 0.5, False, False]]
+    assert seen["asked"] == asked
+    # The tiny network has none, which is said beside its masks.
+    assert ["There are no attention maps" in status for status in seen["statuses"]] == [maps, False]
+    assert re.search(r"(?m)^[1-9]\d* masks in", seen["recorded"]), seen["recorded"]
     assert "Not done" in seen["broken"] and str(tmp_path) not in seen["broken"]
     assert seen["tracks"]
     assert seen["overflow"] == [0, 0]
