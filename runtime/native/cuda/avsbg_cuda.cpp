@@ -107,7 +107,7 @@ avsbg_status avsbg_cuda_mean_correlations(const avsbg_task* tasks, int32_t count
       const Tasks group = tasks_of(tasks, count);
       if (const std::string reason = why_declined(group.data(), count, target); !reason.empty())
         return report(AVSBG_DECLINED, reason.c_str());
-      const std::size_t needed = mean_correlations_workspace_size(group.data(), count, group[0].mean_b != nullptr);
+      const std::size_t needed = mean_correlations_workspace_size(group.data(), count, wants_mean_b(group.data(), count));
       if (workspace_size < needed) {
         const std::string sizes = std::to_string(workspace_size) + " bytes, and " + std::to_string(needed);
         return report(AVSBG_FAILED, ("the workspace has " + sizes + " are needed").c_str());

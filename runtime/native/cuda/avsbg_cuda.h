@@ -54,7 +54,7 @@ typedef struct avsbg_task {
   const void* a;
   const void* b;
   float* mean_a; /* [n, p] */
-  float* mean_b; /* [n, q]; NULL if it is not wanted, and then in all tasks of the group */
+  float* mean_b; /* [n, q]; NULL if it is not wanted, and then in all tasks with n > 0 */
 } avsbg_task;
 
 #define AVSBG_CUDA_MOST_TASKS 4

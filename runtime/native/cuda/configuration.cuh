@@ -49,7 +49,7 @@ __device__ __forceinline__ Stretch stretch_at(const CorrelateArguments& args, st
   return {task, row / task.query_tiles, static_cast<int>(row % task.query_tiles), first, tiles};
 }
 
-// Where a worker leaves the sums of a query tile that it does not have alone. Each has at most one that began with an
+// The place for the sums of a query tile that it does not have alone. Each has at most one that began with an
 // earlier worker, and one that it begins and a later worker ends.
 AVSBG_HOST_DEVICE inline std::int64_t partial_of(std::int64_t worker, bool begins) { return 2 * worker + begins; }
 

@@ -26,7 +26,7 @@ std::string words(cudaError_t error, const char* doing) {
 
 bool aligned(const void* pointer, std::uintptr_t to) { return reinterpret_cast<std::uintptr_t>(pointer) % to == 0; }
 
-// Why these pointers cannot be used, or "".
+// The reason that these pointers cannot be used, or "".
 std::string bad_pointer(const char* name, const void* pointer, std::uintptr_t alignment) {
   if (pointer == nullptr) return std::string(name) + " is a null pointer";
   if (aligned(pointer, alignment)) return "";
@@ -217,11 +217,15 @@ std::size_t mean_correlations_workspace_size(const CorrelationTask* tasks, int c
   return sizeof(float) * static_cast<std::size_t>(partials.rows + partials.columns);
 }
 
+bool wants_mean_b(const CorrelationTask* tasks, int count) {
+  return std::any_of(tasks, tasks + count, [](const CorrelationTask& one) { return one.problem.n > 0 && one.mean_b != nullptr; });
+}
+
 std::string launch_mean_correlations(const CorrelationTask* tasks, int count, const Device& device, void* workspace,
                                      CUstream_st* stream) {
   const std::string declined = why_declined(tasks, count, device);
   if (!declined.empty()) return declined;
-  const bool with_mean_b = tasks[0].mean_b != nullptr;
+  const bool with_mean_b = wants_mean_b(tasks, count);
   const Schedule schedule = choose_group_schedule(tasks, count, with_mean_b, device);
   const Partials partials = count_partials(tasks, count, schedule, with_mean_b);
 
@@ -233,8 +237,8 @@ std::string launch_mean_correlations(const CorrelationTask* tasks, int count, co
   for (int i = 0; i < count; ++i) {
     const CorrelationTask& from = tasks[i];
     if (from.pairs_per_clip < 0) return "pairs_per_clip must not be negative";
+    if (from.problem.n == 0) continue;  // whose tensors may be null pointers
     if ((from.mean_b != nullptr) != with_mean_b) return "mean_b must be given for all problems of a group, or for none";
-    if (from.problem.n == 0) continue;
     const std::string pointer =
         first_of({bad_pointer("a", from.a, 16), bad_pointer("b", from.b, 16), bad_pointer("mean_a", from.mean_a, 4),
                   with_mean_b ? bad_pointer("mean_b", from.mean_b, 4) : "",

@@ -18,7 +18,7 @@
 
 namespace avsbg {
 
-// Where this block's tiles end; computed where it is asked for, since it is asked for rarely.
+// The end of this block's tiles; computed where it is asked for, since it is asked for rarely.
 __device__ __forceinline__ std::int64_t end_of_worker(const CorrelateArguments& args) {
   return first_tile_of(ptx::keep(static_cast<std::int64_t>(blockIdx.x)) + 1, args.workers, args.tiles);
 }

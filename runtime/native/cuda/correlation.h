@@ -36,7 +36,7 @@ struct CUstream_st;  // cudaStream_t is a pointer to this
 
 namespace avsbg {
 
-// What the bits of a and b are, and how they are multiplied.
+// The type of a and b, and of their products.
 enum class DataType : std::int32_t {
   kFloat32 = 0,   // fp32 values, fp32 multiply-add on the ordinary cores
   kTf32 = 1,      // fp32 values, rounded to tf32 (10 bits of mantissa, ties away from zero) for the tensor cores
@@ -61,9 +61,9 @@ struct Device {
 // Fills `device` for the calling thread's current CUDA device. Returns "" or what went wrong.
 [[nodiscard]] std::string query_device(Device& device);
 
-// Why the kernels decline `problem`, in words that name the offending value, or "" if they take it. The first form
-// knows no device (for a build on another machine). The second adds what the device lacks: tf32 and bf16 need compute
-// capability 8.0, everything needs 7.5.
+// The reason that the kernels decline `problem`, in words that name the offending value, or "" if they take it. The first
+// form knows no device (for a build on another machine). The second adds what the device lacks: tf32 and bf16 need
+// compute capability 8.0, everything needs 7.5.
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem);
 [[nodiscard]] std::string why_declined(const CorrelationProblem& problem, const Device& device);
 
@@ -79,7 +79,7 @@ struct CorrelationTask {
   std::int64_t pairs_per_clip = 0;  // 0: each pair has maps of its own; T - 1: see "Clips"
 };
 
-// Why the kernels decline a group, one of whose problems they may decline, or "". No tensor is looked at.
+// The reason that the kernels decline a group, one of whose problems they may decline, or "". No tensor is looked at.
 [[nodiscard]] std::string why_declined(const CorrelationTask* tasks, int count);
 [[nodiscard]] std::string why_declined(const CorrelationTask* tasks, int count, const Device& device);
 
@@ -87,6 +87,9 @@ struct CorrelationTask {
 // where P > 128, and at most 1 MiB for all mean_a. It never decreases as N, P and Q grow, so that the size for the
 // largest shapes serves all smaller ones. 0 for a group that is declined. Of the tasks, the problems alone count.
 [[nodiscard]] std::size_t mean_correlations_workspace_size(const CorrelationTask* tasks, int count, bool with_mean_b);
+
+// Whether a group asks for mean_b: a problem of it that is not empty does.
+[[nodiscard]] bool wants_mean_b(const CorrelationTask* tasks, int count);
 
 // Enqueues the means of a group on `stream`. mean_a is [N, P] fp32; mean_b is [N, Q] fp32, or nullptr when it is not
 // wanted. `workspace` is 16-byte aligned device memory of at least mean_correlations_workspace_size bytes with any

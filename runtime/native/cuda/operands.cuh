@@ -1,4 +1,4 @@
-// What a 16-byte unit of a row holds and how a warp multiplies it: the one place that knows the data types.
+// The content of a 16-byte unit of a row, and its multiplication by a warp: the one place that knows the data types.
 #pragma once
 
 #include "ptx.cuh"

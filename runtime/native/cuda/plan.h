@@ -1,4 +1,4 @@
-// How problems are cut into tiles, and the tiles shared out over blocks. Host code without CUDA, but for the functions
+// The cut of problems into tiles, and the share of each block. Host code without CUDA, but for the functions
 // that the kernels need as well: what the launcher, the kernels and the tests agree on.
 #pragma once
 

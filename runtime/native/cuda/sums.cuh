@@ -1,4 +1,4 @@
-// What becomes of a tile's product: sums of its rows and columns after ReLU, or the volume itself.
+// The uses of a tile's product: sums of its rows and columns after ReLU, or the volume itself.
 #pragma once
 
 #include "configuration.cuh"
@@ -45,7 +45,7 @@ __device__ __forceinline__ void sum_over_lanes(float (&values)[kCount]) {
   if constexpr (kDistance > 1) sum_over_lanes<kDistance / 2>(values);
 }
 
-// Where the sum of a target lies in its warp's row of shared memory: the lanes of a store fall on different banks.
+// The place of a target's sum in its warp's row of shared memory: the lanes of a store fall on different banks.
 __device__ __forceinline__ int column_index(int target) { return target ^ (target >> 5 & 1) * 8; }
 
 // Stores what sum_over_lanes left.

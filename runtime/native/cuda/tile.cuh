@@ -5,7 +5,7 @@
 
 namespace avsbg {
 
-// Where unit `unit` of row `row` lies in a slot: eight neighbouring rows of one unit, and eight neighbouring units of
+// The place of unit `unit` of row `row` in a slot: eight neighbouring rows of one unit, and eight neighbouring units of
 // one row, fall on different groups of four banks.
 template <int kUnits>
 __device__ __forceinline__ int slot_index(int row, int unit) {
@@ -52,7 +52,7 @@ class RowCopier {
   int rows_left_ = 0;
 };
 
-// Where this lane's rows of the first factor lie in a slot, for an even unit. The exclusive-or of slot_index concerns
+// The places of this lane's rows of the first factor in a slot, for an even unit. The exclusive-or of slot_index changes
 // the lowest three bits of a unit alone, so that four numbers serve all units and rows; they stay in registers.
 template <int kUnits>
 class FirstFactor {

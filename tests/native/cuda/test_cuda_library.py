@@ -106,7 +106,7 @@ def load_group_functions(path: Path) -> ctypes.CDLL:
 
 @pytest.mark.parametrize("with_mean_b", [True, False])
 def test_a_group_of_clips_and_of_pairs(path: Path, with_mean_b: bool) -> None:
-    """Two stages of clips of three frames, and one whose pairs have maps of their own."""
+    """An empty problem, two stages of clips of three frames, and one whose pairs have maps of their own."""
     raw = load_group_functions(path)
     clips = [Problem("fp16", 4, p, p, c, flag=with_mean_b) for p, c in ((150, 64), (49, 128))]
     problems = [*clips, Problem("fp16", 2, 40, 70, 64, flag=with_mean_b)]
@@ -126,10 +126,11 @@ def test_a_group_of_clips_and_of_pairs(path: Path, with_mean_b: bool) -> None:
         struct = Struct(problem.n, problem.p, problem.q, problem.c, DTYPES["fp16"])
         mean_b = means[1].ctypes.data if with_mean_b else None
         tasks.append(Task(struct, each, at, partner, means[0].ctypes.data, mean_b))
-    group, needed = (Task * 3)(*tasks), ctypes.c_size_t()
-    assert raw.avsbg_cuda_group_workspace_size(group, 3, int(with_mean_b), ctypes.byref(needed)) == 0
+    tasks.insert(0, Task(Struct(0, 150, 150, 64, DTYPES["fp16"]), 0, None, None, None, None))
+    group, needed = (Task * 4)(*tasks), ctypes.c_size_t()
+    assert raw.avsbg_cuda_group_workspace_size(group, 4, int(with_mean_b), ctypes.byref(needed)) == 0
     workspace = np.full(needed.value // 4, np.nan, np.float32)
-    status = raw.avsbg_cuda_mean_correlations(group, 3, None, workspace.ctypes.data, needed.value, None)
+    status = raw.avsbg_cuda_mean_correlations(group, 4, None, workspace.ctypes.data, needed.value, None)
     assert status == 0, raw.avsbg_cuda_last_error()
     for problem, (a, b), (_, means) in zip(problems, inputs, kept, strict=True):
         results = b"".join(mean.tobytes() for mean in means[: 1 + with_mean_b])
