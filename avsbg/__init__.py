@@ -5,6 +5,7 @@ Its Python interface: `load` and `verify` (`avsbg.api`), and `export` (`avsbg.ex
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,6 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["export", "load", "verify"]
 __version__ = "0.1.0"
+
+# Nothing is reported to anyone: ONNX Runtime from 1.29 on, Ray and gradio do so by default. Each reads its variable
+# when it is first used; a value that is set already stays.
+for _name, _value in {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "GRADIO_ANALYTICS_ENABLED": "False",
+}.items():
+    os.environ.setdefault(_name, _value)
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from fixtures.class_bundle import make_class_bundle
 from fixtures.cli import run_avsbg
 from fixtures.native_run import compare, decode, run, run_python
 from fixtures.odd_videos import burst, damage_packets, remux, serve, write_marked
+from fixtures.telemetry import written_by
 from fixtures.videos import real_video, steady, tone, write_video
 from tools.native_runtime import run_once, stripped_sizes
 
@@ -297,6 +298,11 @@ def test_verify_prints_the_largest_differences(tiny: Bundle, program: Path) -> N
     assert [line.split()[:2] for line in told[2:6]] == [[n, o] for n in "13" for o in ("logits", "probability")]
     assert told[-1] == "onnxruntime:native: pass"
     assert "FAIL" in run(program, "verify", tiny.path, "--tolerance", "0", expect=1).stdout
+
+
+def test_onnxruntime_reports_nothing(tiny: Bundle, program: Path, tmp_path: Path) -> None:
+    library = ["--backend", "onnxruntime", "--runtime-library", libavsbg.onnxruntime_library()]
+    assert written_by([program, "verify", tiny.path, *library], tmp_path) == []
 
 
 def test_auto_takes_what_can_run_and_records_why(

@@ -27,6 +27,8 @@ constexpr std::array<ONNXTensorElementDataType, 7> kTypes = {
 class Runtime {
  public:
   explicit Runtime(const char* library) {
+    // From 1.29 on ONNX Runtime reports sessions and graphs to its maker unless this is set when it starts.
+    setenv("ORT_DISABLE_TELEMETRY", "1", /*overwrite=*/0);
     const char* const name = library != nullptr ? library : "libonnxruntime.so.1";
     library_ = dlopen(name, RTLD_NOW | RTLD_LOCAL);
     if (library_ == nullptr) {
