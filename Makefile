@@ -26,9 +26,9 @@ $(READY): pyproject.toml constraints.txt
 NVCC := $(shell command -v "$${CUDACXX:-nvcc}" || ls /usr/local/cuda/bin/nvcc 2> /dev/null)
 CUDA := .environments/cuda
 export PATH := $(PATH):$(if $(NVCC),$(dir $(NVCC)),$(CURDIR)/$(CUDA)/bin)
-cuda: $(if $(NVCC),,$(CUDA)/.ready)  ## fetch nvcc, which compiles the kernels, where no CUDA toolkit is installed (100 MB)
+cuda: $(if $(NVCC),,$(CUDA)/.ready)  ## fetch nvcc, which compiles the kernels, where no CUDA toolkit is installed (320 MB on disk)
 	@nvcc --version | sed -n 's/.*release/nvcc/p'
-$(CUDA)/.ready: scripts/cuda-toolkit.sh $(READY)
+$(CUDA)/.ready: scripts/cuda-toolkit.sh | $(READY)
 	$< $(@D)
 	touch $@
 

@@ -74,7 +74,10 @@ def demo_page(  # noqa: PLR0917  (each is an option by name)
 
 
 def _list_backends(bundle: Bundle, cases: Iterable[VerifyCase]) -> list[str]:
-    """List what executes a clip on this machine, each named as `--backend` takes it."""
+    """List what executes a clip on this machine, each named as `--backend` takes it.
+
+    Engines that share a name, built for other GPUs or numbers of clips, are left out: the page cannot tell them apart.
+    """
     from avsbg.runtime.backends.spec import BackendSpec, OperatorImplementation
 
     def name(case: VerifyCase) -> str:
@@ -84,4 +87,5 @@ def _list_backends(bundle: Bundle, cases: Iterable[VerifyCase]) -> list[str]:
         operator = OperatorImplementation(engine.operator)
         return str(BackendSpec(engine.backend, operator, engine.precision, engine.rest))
 
-    return list(dict.fromkeys(name(case) for case in cases if case.why_not is None and case.encode is None))
+    names = [name(case) for case in cases if case.why_not is None and case.encode is None]
+    return [one for one in dict.fromkeys(names) if names.count(one) == 1 or not one.startswith("tensorrt")]

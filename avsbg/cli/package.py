@@ -30,8 +30,9 @@ def package(  # noqa: PLR0917  (each is an option by name)
     rest: Annotated[
         str | None,
         Option(
-            help="For int8 and fp8: the type of everything that is not quantized, fp16 (for a Jetson Orin) or fp32 "
-            "(the default, as of `avsbg build`).",
+            metavar="TYPE",
+            help="For int8 and fp8: the type of all that is not quantized, fp16 (for a Jetson Orin) or fp32 (the "
+            "default, as of `avsbg build`).",
         ),
     ] = None,
     wheels: Annotated[

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from avsbg.runtime.errors import MediaError
+
 # Tracks of a file whose decoders have the bound while FFmpeg finds out what the file holds.
 _MOST_TRACKS = 100
 _options: dict[str, str] = {}
@@ -23,8 +25,10 @@ def opening_options() -> dict[str, Any]:
 
 
 def bound_decoders(container: Any) -> None:
-    """Give the bound to the decoders of an open container."""
+    """Give the bound to the decoders of an open container; a `MediaError` if it has more tracks than can be bounded."""
     if _options:
+        if (tracks := len(container.streams)) > _MOST_TRACKS:
+            raise MediaError(f"the file has {tracks} tracks; at most {_MOST_TRACKS} are taken.", "Keep those you need.")
         for stream in container.streams.video:
             if stream.codec_context is not None:
                 stream.codec_context.options = dict(_options)

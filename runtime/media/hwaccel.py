@@ -37,7 +37,14 @@ def open_container(address: str, hwaccel: str | None, **arguments: Any) -> Any:
 
     Errors of the source are those of `av.open`. Decoders have the bounds of this process.
     """
-    container = _open(address, hwaccel, **arguments, **opening_options())
+    bounds = opening_options()
+    try:
+        container = _open(address, hwaccel, **arguments, **bounds)
+    except ValueError:
+        # FLV and MPEG program streams list no tracks that could be given options: the bound comes once they are open.
+        if not bounds:
+            raise
+        container = _open(address, hwaccel, **arguments)
     bound_decoders(container)
     return container
 

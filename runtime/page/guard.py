@@ -24,8 +24,9 @@ _UPLOAD, _JOIN, _FILE = f"{_API}upload", f"{_API}queue/join", f"{_API}file="
 _PAGES = {"/", "/config", "/theme.css", "/favicon.ico", "/robots.txt",
           f"{_API}queue/data", f"{_API}upload_progress", f"{_API}startup-events"}  # fmt: skip
 _FOLDERS = ("/assets/", "/static/")
-# Bytes of a request to the queue: the values of the page's inputs, with the name of an upload.
-_JOIN_BYTES = 64 * 2**10
+# Bytes of a request to the queue, which has the values of the inputs and the name of an upload, and of a query: gradio
+# keeps the names of sessions and uploads that stand in them.
+_JOIN_BYTES, _QUERY_BYTES = 16 * 2**10, 256
 # Bytes of an upload's body that are not its file, and boundaries in it: one before the file and one at the end, each
 # of which may also be in the file, by chance. gradio keeps every file of a body open until all have come.
 _UPLOAD_SLACK, _MOST_BOUNDARIES = 64 * 2**10, 4
@@ -51,9 +52,11 @@ class Guard:
         elif scope["type"] != "http":  # a WebSocket: the page has none
             await receive()
             await send({"type": "websocket.close", "code": 1008})
+        elif len(scope["query_string"]) > _QUERY_BYTES:
+            await _answer(send, 414, f"A query has at most {_QUERY_BYTES} bytes.")
         elif scope["method"] in {"GET", "HEAD"} and self._shows(scope["path"]):
             # No page has a query of its own: in it, gradio takes names of states of the page that it is to read.
-            query = b"" if scope["path"] == "/" else scope["query_string"]
+            query = b"" if scope["path"] in {"/", "/config"} else scope["query_string"]
             await self._application({**scope, "query_string": query}, receive, send)
         elif scope["method"] == "POST" and scope["path"] == _JOIN:
             await self._join(scope, receive, send)

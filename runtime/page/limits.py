@@ -118,7 +118,9 @@ def open_bounded(
 
     bound_pixels(MOST_PIXELS + MOST_PIXELS // 4)
     # Its data, not its addresses: a driver of GPUs reserves far more of those than there is memory.
-    most = limits.gigabytes * 2**30
+    most, (_, hard) = limits.gigabytes * 2**30, resource.getrlimit(resource.RLIMIT_DATA)
+    if hard != resource.RLIM_INFINITY:
+        most = min(most, hard)
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     with open_work(progress) as work:
         yield work

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +127,8 @@ def _segment_function(
             progress((done, total or done or 1), desc=_STEPS.get(step, step), unit="s")
 
         progress(0, desc="Opening the network")
+        with suppress(OSError):  # one that is gone is told by the work
+            os.utime(video)  # what is worked on is not old
         with tempfile.TemporaryDirectory(dir=root) as folder:
             request = PageRequest(Path(video), Path(folder), backend, threshold, silent, attention)
             try:

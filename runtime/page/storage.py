@@ -32,9 +32,11 @@ class Storage:
         return self._held + size <= self._most
 
     def take(self, size: int) -> bool:
-        """Count bytes that come; whether they were allowed to."""
+        """Count bytes that come, and tell whether they may; those that may not are not counted."""
+        if self._held + size > self._most:
+            return False
         self._held += size
-        return self._held <= self._most
+        return True
 
     def _measure(self) -> int:
         total = 0

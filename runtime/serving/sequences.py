@@ -102,6 +102,9 @@ class SequenceSegmenter:
         Raises:
             BackendError: the network failed on all of them. The streams go on without these frames; those that end do.
         """
+        for one in requests:
+            if one.start and not one.end:  # whatever becomes of it: the stream of this name before is another client's
+                self.forget(one.sequence)
         ended = iter([self._end(one) for one in requests if one.end])
         encoded = iter(self._encode_frames([one for one in requests if not one.end]))
         results: list[SequenceMask | BackendError | None] = []
@@ -122,8 +125,6 @@ class SequenceSegmenter:
         self._sequences.pop(sequence, None)
 
     def _add(self, request: SequenceRequest, features: Features) -> _Pair | BackendError | None:
-        if request.start:
-            self.forget(request.sequence)
         known = self._sequences.get(request.sequence)
         if known is None and not request.start:
             return BackendError(f"the stream {request.sequence} has not begun.", "Its first request carries START.")

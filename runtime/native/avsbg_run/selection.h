@@ -17,8 +17,9 @@ struct Selected {
   Json reasons;         // of `auto`, as in Python's `summary.json`; null where the backend was named
 };
 
-// Opens the bundle, as a stream if --mode asks for it, or for a live source if it can be streamed. For `auto`, what can be told apart without a measurement is passed over with its reason; the rest is
-// timed on a clip, unless one alone is left. Throws avsbg::Exception, or for `auto` a MediaError that names all reasons.
+// Opens the bundle, as a stream if --mode asks for it, or for a live source if it can be streamed. For `auto`, what can be
+// told apart without a measurement is passed over with its reason; the rest is timed on a clip, unless one alone is left.
+// Throws avsbg::Exception, or for `auto` a MediaError that names all reasons.
 Selected open_bundle(const Options& options, bool live);
 
 // The backend that `auto` took and those it passed over, as a sentence.

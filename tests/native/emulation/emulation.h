@@ -48,8 +48,9 @@ extern Statistics statistics;
 void run_grid(Index3 grid, unsigned threads, const std::function<void()>& kernel, bool overlaps = false);
 void wait_for_previous_grid(const char* file, int line);
 
-// What the host does from here on comes after all that the grids did.
-void synchronize();
+// What the host does from here on comes after all that the grids did. Weak: a program whose grids all run in a module that
+// it opens is not linked with this.
+__attribute__((weak)) void synchronize();
 
 // The block's shared memory, `size` bytes of NaN before its first thread starts.
 void* shared_memory(std::size_t size);

@@ -12,9 +12,19 @@ import pytest
 from avsbg.errors import AvsbgError
 from avsbg.progress import Progress
 from avsbg.runtime.errors import BackendError, BundleError, MediaError, OutputError, WorkerError
+from avsbg.runtime.media import bounds
 from avsbg.runtime.media.container import decode_packets, open_media
-from avsbg.runtime.page.limits import Limits, PageRequest, PageResult, check_video, describe_error, run_request
+from avsbg.runtime.page.limits import (
+    MOST_PIXELS,
+    Limits,
+    PageRequest,
+    PageResult,
+    check_video,
+    describe_error,
+    run_request,
+)
 from avsbg.runtime.page.page import names_address
+from fixtures.odd_videos import write_marked
 from fixtures.videos import steady, tone, write_video
 
 
@@ -67,6 +77,19 @@ def test_a_process_makes_no_room_for_frames_beyond_the_limit(tmp_path: Path) -> 
         run("auto")
     with pytest.raises(WorkerError, match=r"the work takes more than 1 GB of memory, and was ended"):
         run("memory")
+
+
+@pytest.mark.parametrize("suffix", [".flv", ".mpg", ".ts", ".avi"])
+def test_a_bounded_process_opens_every_kind_of_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    codecs = {"codec": "mpeg2video", "audio": "mp2"} if suffix == ".mpg" else {}
+    video = write_marked(tmp_path / f"video{suffix}", seconds=1, **codecs)
+    monkeypatch.setattr(bounds, "_options", {"max_pixels": str(MOST_PIXELS)})
+    assert check_video(video, Limits()).has_audio
+    monkeypatch.setattr(bounds, "_MOST_TRACKS", 1)
+    with pytest.raises(MediaError, match="the file has 2 tracks; at most 1 are taken"):
+        check_video(video, Limits())
 
 
 REQUEST = PageRequest(Path("/srv/tmp/up loads/my video.mp4"), Path("/srv/tmp/page/one"), "openvino")

@@ -81,9 +81,12 @@ def test_streams_that_end_while_the_network_fails_have_ended(
     def fail(*_: object) -> None:
         raise BackendError("the device is lost.")
 
+    model.execute([request(3, 30, start=True)])
     with monkeypatch.context() as patched:
         patched.setattr(model._streams._encode, "run", fail)
-        responses = model.execute([request(1, end=True), request(2, 21)])
-    assert [response.error for response in responses] == ["the device is lost."] * 2
+        responses = model.execute([request(1, end=True), request(2, 21), request(3, 31, start=True)])
+    assert [response.error for response in responses] == ["the device is lost."] * 3
     assert len(model._streams) == 1
     assert told(model.execute([request(2, 22)])[0]) == (True, 22_020)
+    # The number may have been another client's.
+    assert "the stream 3 has not begun" in model.execute([request(3, 32)])[0].error
