@@ -120,6 +120,7 @@ def test_clients_that_mean_no_good_get_an_error_and_the_page_goes_on(shown: Show
         # A client that still sends may find its connection closed before it reads the answer.
         assert code == {"ten files": 400}.get(kind, 413) or (code == 0 and "request" in kind), (kind, code, told)
     assert "one file at a time" in seen["bodies"]["ten files"][1]
+    assert seen["other_routes"].pop("kept name") == 414
     assert set(seen["other_routes"].values()) == {404}, seen["other_routes"]
     (folder,) = shown.temporary.glob("avsbg*/files")
     assert not [one for one in folder.iterdir() if one.is_file()], "the upload that was broken off is removed"
