@@ -127,15 +127,15 @@ int main(int count, char** arguments) {
     if (std::strcmp(arguments[i], "--version") == 0) return std::printf("avsbg-run %s\n", avsbg_version()) < 0;
   }
   av_log_set_level(AV_LOG_FATAL);
-#ifdef M_MMAP_THRESHOLD
-  // What is freed goes back to the system at once: otherwise glibc keeps ever larger blocks, here some 30 MB of a small network.
-  mallopt(M_MMAP_THRESHOLD, 128 * 1024);
-#endif
   try {
     const Options options = parse_options(count, arguments);
     if (!options.hwaccel.empty()) check_hwaccel(options.hwaccel);
     const std::optional<LiveSource> live = options.verify ? std::nullopt : find_live(options);
     const Selected selected = open_bundle(options, live.has_value());
+#ifdef __GLIBC__
+    // glibc keeps what opening the network has freed, here some 30 MB of a small one: give it back to the system.
+    malloc_trim(0);
+#endif
     if (!selected.reasons.is_null()) std::cerr << describe_selection(selected.reasons) << std::endl;
     if (options.verify) return verify(selected, options);
     for (const int number : {SIGINT, SIGTERM}) std::signal(number, note_signal);
