@@ -1,7 +1,9 @@
 """Cost of a mask by how many phases are computed in one call: `python -m tools.phase_batches BUNDLE`.
 
-Phases are the streams of a source that are shifted against each other, `avsbg run --rate`. A round computes a step of a
-stream (encode a frame, decode a pair) and a clip with each number of phases, on each backend, in turn.
+Phases are the streams of a source that are shifted against each other, `avsbg run --rate`. A round computes steps of
+streams (encode a frame, decode a pair) and clips with each number of phases, on each backend, in turn. In a turn each
+makes as many calls one after the other as have the same number of masks: the first finds its weights and its memory
+cold, since another one came before it.
 """
 
 from __future__ import annotations
@@ -51,8 +53,13 @@ def measure(path: Path, backends: Sequence[str], phases: Sequence[int], samples:
 
     def add(backend: str, mode: str, count: int, call: Callable[[], object]) -> None:
         label = f"{mode} on {backend}, phases in a call: {count}"
-        cases[label] = {"backend": backend, "mode": mode, "phases": count}
-        calls[label] = count_processor_time(call, processor.setdefault(label, []))
+        cases[label] = {"backend": backend, "mode": mode, "phases": count, "calls": max(1, max(phases) // count)}
+
+        def make_calls() -> None:
+            for _ in range(cases[label]["calls"]):
+                call()
+
+        calls[label] = count_processor_time(make_calls, processor.setdefault(label, []))
 
     with ExitStack() as stack:
         for name in backends:
@@ -66,11 +73,13 @@ def measure(path: Path, backends: Sequence[str], phases: Sequence[int], samples:
     run, environment = Run(others=load.share()), describe_environment()
 
     def per_mask(label: str, spent: dict[str, list[float]]) -> list[float]:
-        masks = cases[label]["phases"] * (frames if cases[label]["mode"] == "clip" else 1)
+        case = cases[label]
+        masks = case["calls"] * case["phases"] * (frames if case["mode"] == "clip" else 1)
         return [seconds / masks for seconds in spent[label][-samples:]]
 
     def one_phase(label: str) -> str:
-        return next(other for other, case in cases.items() if {**cases[label], "phases": phases[0]} == case)
+        wanted = {**cases[label], "phases": phases[0], "calls": max(1, max(phases) // phases[0])}
+        return next(other for other, case in cases.items() if case == wanted)
 
     return [
         Measurement(
