@@ -1,8 +1,9 @@
 """Cost of decoding, resizing and resampling beside the network: `python -m tools.decoding`.
 
-Both are timed in turn, with the processor's time beside the clock's. What `avsbg run` does at the same time is done one
-after the other here, so that each has the machine for itself; for the same reason the machine rests before each call,
-as in the other benchmarks: the network's threads spin for a while after it has answered.
+Both are timed in turn, and the decoding of the frames by itself, with the processor's time beside the clock's. What
+`avsbg run` does at the same time is done one after the other here, so that each has the machine for itself; for the
+same reason the machine rests before each call, as in the other benchmarks: the network's threads spin for a while after
+it has answered.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from avsbg.runtime import backends
 from avsbg.runtime.bundle import Bundle, sha256
 from avsbg.runtime.media.container import probe
 from avsbg.runtime.media.samples import clip_inputs, read_clips
+from avsbg.runtime.media.video import choose_frames
 from tools import Output, command
 
 
@@ -40,6 +42,12 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
             walk = read_clips(video, bundle.manifest, silent=not video.has_audio)
             return [clip_inputs(clip, bundle.manifest, network.contract) for clip in walk]
 
+        def decode(path: Path) -> None:
+            clip = bundle.manifest.clip
+            offset = bundle.manifest.preprocessing.frame_offset
+            for _ in choose_frames(probe(path), clip_seconds=clip.frames, offset=offset):
+                pass
+
         def infer(inputs: list[dict[str, Any]]) -> None:
             for one in inputs:
                 network.run(one, ["probability"])
@@ -48,8 +56,12 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
             video, inputs = probe(path), read(path)
             rate = None if video.rate is None else float(video.rate)
             case = {"video": path.name, "width": video.width, "height": video.height, "frame_rate": rate}
-            read_one, infer_one = partial(read, path), partial(infer, inputs)
-            metrics = _time({"front_end": read_one, "network": infer_one}, samples, len(inputs))
+            parts = {
+                "front_end": partial(read, path),
+                "decoding": partial(decode, path),
+                "network": partial(infer, inputs),
+            }
+            metrics = _time(parts, samples, len(inputs))
             timed.append((path, case | {"clips": len(inputs), "target": backend}, metrics))
     environment, run, ran = describe_environment(), Run(others=load.share()), describe_bundle(bundle)
     return [
@@ -88,14 +100,15 @@ def front_end_table(rows: Sequence[Measurement]) -> str:
         shown = "variable" if rate is None else f"{rate:g} fps"
         return f"{row.case['video']}, {row.case['width']} x {row.case['height']}, {shown}"
 
-    def share(row: Measurement, ours: str, network: str) -> str:
-        pairs = zip(row[ours].samples, row[network].samples, strict=True)
+    def share(row: Measurement, part: str, whole: str) -> str:
+        pairs = zip(row[part].samples, row[whole].samples, strict=True)
         return f"{statistics.median(one / other for one, other in pairs):.1%}"
 
     columns: Columns[Measurement] = [
         ("video", video),
         ("backend", lambda row: f"`{row.case['target']}`"),
         ("front end, ms a clip", lambda row: f"{1e3 * row['front_end'].summary.p50:.0f}"),
+        ("of it decoding", lambda row: share(row, "decoding", "front_end")),
         ("network, ms a clip", lambda row: f"{1e3 * row['network'].summary.p50:.0f}"),
         ("share of the network's time", lambda row: share(row, "front_end", "network")),
         ("of its processor time", lambda row: share(row, "front_end_processor", "network_processor")),
