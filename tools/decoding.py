@@ -56,7 +56,7 @@ def measure(bundle_path: Path, videos: Sequence[Path], backend: str, samples: in
             video, inputs = probe(path), read(path)
             rate = None if video.rate is None else float(video.rate)
             case = {"video": path.name, "width": video.width, "height": video.height, "frame_rate": rate}
-            parts = {
+            parts: dict[str, Callable[[], object]] = {
                 "front_end": partial(read, path),
                 "decoding": partial(decode, path),
                 "network": partial(infer, inputs),
