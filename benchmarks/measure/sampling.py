@@ -58,7 +58,16 @@ class Settings:
     memory: bool = True  # whether peak memory is measured
 
     def __post_init__(self) -> None:
-        if self.samples < 2 or self.warmup < 1 or min(self.seconds, self.patience, self.budget, self.interval or 0) < 0:
+        beyond = {
+            "the least time": self.seconds,
+            "the number of extra rounds": self.patience,
+            "the budget": self.budget,
+            "the width of an interval": self.interval or 0,
+        }
+        for name, value in beyond.items():
+            if not (value >= 0 and math.isfinite(value)):
+                raise BenchmarkError(f"{name} is {value:g}.", "It is a number from 0 on.")
+        if self.samples < 2 or self.warmup < 1:
             raise BenchmarkError(
                 f"cannot take {self.samples} samples over {self.seconds:g} s after {self.warmup} rounds of warm-up.",
                 "Take at least 2 samples after at least 1 round, over 0 s or more.",

@@ -29,7 +29,11 @@ def create_hwaccel(name: str) -> HWAccel:
         problem = f"the FFmpeg of PyAV {av.__version__} here has no hardware decoders of the kind {kind!r}."
         raise MediaError(problem, f"{offered} {SOFTWARE_HINT}")
     # Never in software where the device cannot: what was asked for and is not there is an error.
-    return HWAccel(kind, device or None, allow_software_fallback=False)
+    try:
+        return HWAccel(kind, device or None, allow_software_fallback=False)
+    except ValueError as error:
+        problem = f"{device!r} is no device of the hardware decoders {kind}: {error}."
+        raise MediaError(problem, SOFTWARE_HINT) from error
 
 
 def open_container(address: str, hwaccel: str | None, **arguments: Any) -> Any:

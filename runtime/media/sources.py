@@ -47,6 +47,8 @@ class LiveSource:
 
 def parse_source(text: str) -> Path | LiveSource:
     """Read `scheme://...`, `DEVICE:NAME` with FFmpeg options after `?`, or a path; a `MediaError` for other schemes."""
+    if not text.strip():  # as a path it would be the working folder: a variable of a shell that is not set
+        raise MediaError("a source is empty.", "Name a file, a folder, an address or a device.")
     if match := re.match(r"([a-z][a-z0-9+.]*)://", text, re.IGNORECASE):
         scheme = match[1].lower()
         if scheme not in PROTOCOLS:

@@ -70,6 +70,8 @@ def test_a_busy_machine_is_no_place_to_measure(
         (["--reference", "other"], "no case 'other'"),
         (["--batch", "0"], "the number of clips must be at least 1, not 0"),
         (["--samples", "1"], "cannot take 1 samples"),
+        (["--min-time", "nan"], "the least time is nan"),
+        (["--extra-rounds", "-1"], "the number of extra rounds is -1"),
     ],
 )
 def test_refuses_and_leaves_nothing(embedding: Bundle, tmp_path: Path, options: list[str], message: str) -> None:

@@ -139,7 +139,10 @@ Options parse_options(int argument_count, char** arguments) {
       {"--masks", [&](Text one) { options.masks = one_of("--masks", one, {"png", "video", "none"}); }},
       {"--rate", [&](Text one) { options.rate = one; }},
       {"--mode", [&](Text one) { options.mode = one_of("--mode", one, {"clip", "stream"}); }},
-      {"--hwaccel", [&](Text one) { options.hwaccel = one; }},
+      {"--hwaccel", [&](Text one) {
+         if (one.empty()) throw UsageError("--hwaccel takes a kind of hardware decoders, such as cuda, not ''");
+         options.hwaccel = one;
+       }},
       {"--microphone", [&](Text one) { options.microphone = one; }},
       {"--duration", [&](Text one) { options.duration = number("--duration", one); }},
       {"--policy", [&](Text one) { options.policy = one_of("--policy", one, {"block", "drop-oldest"}); }},

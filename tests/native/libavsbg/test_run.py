@@ -334,6 +334,7 @@ def test_auto_takes_what_can_run_and_records_why(
     [
         (["--nothing"], 2, "there is no option --nothing"),
         (["--threshold", "1"], 2, "--threshold must lie in"),
+        (["--hwaccel", ""], 2, "--hwaccel takes a kind of hardware decoders"),
         (["--threads", "0"], 2, "--threads takes a whole number from 1 on, not '0'"),
         (["--masks", "gif"], 2, "--masks is one of png, video, none, not 'gif'"),
         (["--rate", "0"], 2, "'0' is no rate of masks"),

@@ -35,6 +35,11 @@ def test_an_unknown_kind_is_refused_with_those_there_are() -> None:
     assert all(kind in str(error.value) for kind in hwdevices_available())
 
 
+def test_a_device_that_is_no_number_is_refused() -> None:
+    with pytest.raises(MediaError, match=r"'x' is no device of the hardware decoders cuda: .* Leave out --hwaccel"):
+        Options(hwaccel="cuda:x")
+
+
 @pytest.mark.parametrize("kind", hwdevices_available())
 def test_a_kind_says_why_it_cannot_decode_and_where_it_can_has_the_same_frames(video: Path, kind: str) -> None:
     # No machine has that many devices.

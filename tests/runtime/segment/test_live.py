@@ -57,6 +57,8 @@ def sounding(output: Path) -> list[bool]:
 def test_sources_by_name() -> None:
     assert parse_source("a/b.mp4") == Path("a/b.mp4")
     assert parse_source("c:video.mp4") == Path("c:video.mp4")
+    with pytest.raises(MediaError, match="a source is empty"):
+        parse_source("")
     camera = source("v4l2:/dev/video0?video_size=640x480&framerate=30")
     assert (camera.device, camera.address) == ("v4l2", "/dev/video0")
     assert camera.options == {"video_size": "640x480", "framerate": "30"}
