@@ -76,6 +76,13 @@ app = typer.Typer(
 )
 
 
+def _print_error(text: str) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    Console(stderr=True).print(Text.assemble(("error: ", "bold red"), text))
+
+
 def _print_version(asked: bool) -> None:
     if asked:
         typer.echo(f"avsbg {__version__}")
@@ -107,10 +114,12 @@ def main() -> None:
     try:
         app()
     except AvsbgError as error:
-        from rich.console import Console
-        from rich.text import Text
-
-        Console(stderr=True).print(Text.assemble(("error: ", "bold red"), str(error)))
+        _print_error(str(error))
+        sys.exit(1)
+    except PermissionError as error:  # wherever a path is looked at that this user may not
+        if error.filename is None:
+            raise
+        _print_error(f"{error.filename}: permission denied. Ask for access, or name another place.")
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; nothing half-written was kept", file=sys.stderr)

@@ -215,3 +215,20 @@ def test_an_output_that_cannot_be_written_is_told_once(tiny: Bundle, tmp_path: P
     result = run_avsbg("run", tiny.path, *videos, "-o", tmp_path / "taken" / "out:100:a")
     assert result.code == 1
     assert result.paragraph.count("cannot be written") == 1 and "out:100:a" in result.paragraph
+
+
+def test_a_place_that_may_not_be_looked_at_is_named(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may look everywhere, so that the system's refusal is played."""
+    video, stat = tmp_path / "locked" / "a.mp4", Path.stat
+
+    def refuse(path: Path, **options: bool) -> object:
+        if path == video:
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    result = run_avsbg("run", tiny.path, video, "-o", tmp_path / "out")
+    assert result.code == 1 and f"error: {video}: permission denied." in result.err
+    assert not (tmp_path / "out").exists()
