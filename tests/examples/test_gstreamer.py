@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 
 from avsbg.runtime.bundle import Bundle
 from fixtures import ROOT
+from fixtures.rtsp import run_server
 
 EXAMPLE = ROOT / "examples/gstreamer/sounding.py"
 # Black pictures; sound that is +1 for a second, then -1 for one, and so on: the network's masks are all or nothing.
@@ -64,29 +63,12 @@ def test_a_file_shows_the_mask_while_it_sounds(
     assert 2 <= len(changes) <= 5  # tinted for a second in two
 
 
-@contextmanager
-def server(command: list[str], environment: dict[str, str]) -> Iterator[str]:
-    """The address that a running example serves at."""
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    watch = threading.Timer(120, process.kill)
-    watch.start()
-    try:
-        assert process.stdout is not None and process.stderr is not None
-        address = process.stdout.readline().strip()
-        assert address.startswith("rtsp://"), process.stderr.read()
-        yield address
-    finally:
-        process.terminate()
-        process.communicate()
-        watch.cancel()
-
-
 def test_a_client_gets_the_masks_by_rtsp(command: tuple[list[str], dict[str, str]], tiny_stream: Bundle) -> None:
     words, environment = command
     sources = ["--picture", PICTURE.format("is-live=true"), "--sound", SOUND.format("is-live=true"), "--mask"]
     command_line = [*words, str(tiny_stream.path), *sources, *OPTIONS, "--rtsp", "0"]
     with (
-        server(command_line, environment) as address,
+        run_server(command_line, environment) as address,
         av.open(address, options={"rtsp_transport": "tcp"}, timeout=60) as stream,
     ):
         frames = list(islice(stream.decode(video=0), 30))
